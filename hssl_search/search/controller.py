@@ -71,7 +71,7 @@ class Controller:
 
     def _measure(self) -> None:
         families = list(self.roster.space.families)
-        job = JobMaker(self.setting, self.run.folder, self.machine).measure([{"family": family} for family in families], self.seed)
+        job = self._maker().measure([{"family": family} for family in families], self.seed)
         phase = Phase([job], self.ended)
         self.runner.run("measure", phase, {}, lambda job, outcome: None)
         outcome = phase.outcomes.get(job.key, Outcome(State.CUT))
@@ -82,9 +82,12 @@ class Controller:
         self.costs = self.measured.costs
         self.runner.startup_s = self.costs.startup
         self.setting = self.measured.settle(self.setting)
-        self.maker = JobMaker(self.setting, self.run.folder, self.machine)
+        self.maker = self._maker()
         self.study.set_study("reference", self.measured.reference(ACCURACY))
         self.study.set_study("reference_scores", self.measured.reference(self.ranked_by))
+
+    def _maker(self) -> JobMaker:
+        return JobMaker(self.setting, self.run.folder, self.machine, self.ranked_by in OF_BASES)
 
     def _plan(self) -> None:
         known = self.study.study_attributes().get("plan")
@@ -287,7 +290,7 @@ class Controller:
 
     def _reserve_s(self) -> float:
         """Device-seconds that a worker keeps for its last evaluation and checkpoint."""
-        return 2 * self.costs.rung()
+        return 2 * self.costs.rung() + self.costs.last
 
 
 def _why_not_promoted(one: Contender) -> str:

@@ -62,13 +62,17 @@ class Machine:
 
 
 class JobMaker:
-    """Makes jobs whose keys are the same after a resume. `reserve_s` is always in device-seconds."""
+    """Makes jobs whose keys are the same after a resume. `reserve_s` is always in device-seconds.
 
-    def __init__(self, setting: Setting, folder: Path, machine: Machine) -> None:
-        self.setting, self.folder, self.machine = setting, folder, machine
+    Args:
+        labelfree_ranks: whether the search is ranked by label-free quality of the base, which is then measured at each rung of a proxy.
+    """
+
+    def __init__(self, setting: Setting, folder: Path, machine: Machine, labelfree_ranks: bool = False) -> None:
+        self.setting, self.folder, self.machine, self.labelfree_ranks = setting, folder, machine, labelfree_ranks
 
     def measure(self, heads: list[Plain], seed: int) -> Job:
-        task = Task(kind="measure", name="measuring", setting=self.setting, heads=heads, seed=seed)
+        task = Task(kind="measure", name="measuring", setting=self.setting, heads=heads, seed=seed, labelfree_always=self.labelfree_ranks)
         return self._job("measure", "measure", task, "measure", 1)
 
     def group(self, number: int, heads: list[Plain], steps: int, seed: int, reserve_s: float, at_once: int) -> Job:
@@ -82,7 +86,7 @@ class JobMaker:
         """A proxy of one contender under one seed."""
         name = one.name if seed == self.setting.data_seed else f"{one.name} (seed {seed})"
         task = Task(name=name, setting=self.setting, heads=one.heads, steps=steps, rungs=list(rungs), seed=seed,
-                    reserve_s=self.machine.wall_s(reserve_s, at_once))
+                    labelfree_always=self.labelfree_ranks, reserve_s=self.machine.wall_s(reserve_s, at_once))
         place = "checkpoint" if phase == "proxy" else f"checkpoint-seed{seed}"
         return self._job(f"{phase}/{one.trial:04d}/seed{seed}", phase, task, f"trials/{one.trial:04d}/{place}", at_once, one.trial)
 

@@ -56,6 +56,8 @@ class Costs:
     """Measuring the structure of one base or head."""
     joint: float = 1.0
     """How many times longer a step with several heads at once takes than the base's step and what each head adds alone."""
+    last: float = 0.0
+    """What the last evaluation of a training takes more than those before it."""
 
     @property
     def mean_head(self) -> float:
@@ -76,11 +78,11 @@ class Costs:
         """The costs of work that takes `pace` times what was measured."""
         heads = {family: pace * seconds for family, seconds in self.heads.items()}
         return replace(self, step=pace * self.step, heads=heads, evaluate=pace * self.evaluate, checkpoint=pace * self.checkpoint,
-                       profile=pace * self.profile)
+                       profile=pace * self.profile, last=pace * self.last)
 
     def training(self, steps: int, step_s: float, rungs: int) -> float:
         """Device-seconds of a job on a worker that is up."""
-        return steps * step_s + rungs * self.rung()
+        return steps * step_s + rungs * self.rung() + self.last
 
     def between_phases(self) -> float:
         """Device-seconds from the end of one phase to the first steps of the next."""
@@ -120,7 +122,7 @@ class Plan:
 
 def full_training(remaining_s: float, costs: Costs, step_s: float, wanted: int) -> tuple[int, list[int]]:
     """(steps, rungs) of the full training: as many of the wanted steps as the budget holds, with up to ten evaluations; 0 when none."""
-    fixed = costs.between_phases() + 2 * costs.rung()
+    fixed = costs.between_phases() + 2 * costs.rung() + costs.last
     steps = min(wanted, math.floor((FULL_SHARE * remaining_s - fixed) / (step_s * (1 + EVALUATION_SHARE))))
     if steps < 1:
         return 0, []
@@ -211,8 +213,8 @@ def _plan_proxies(share_s: float, costs: Costs, candidates: int) -> tuple[int, l
     affordable = math.floor(share_s / costs.training(wanted, step_s, rungs=MOST_RUNGS)) - others
     proxies = max(min(FEWEST_PROXIES, candidates), min(affordable, MOST_PROXIES, math.ceil(candidates / 2)))
     each_s = share_s / (proxies + others)
-    rungs = max(1, min(MOST_RUNGS, math.floor(min(RUNGS_SHARE * each_s, each_s - fewest * step_s) / costs.rung())))
-    steps = math.floor((each_s - rungs * costs.rung()) / step_s)
+    rungs = max(1, min(MOST_RUNGS, math.floor(min(RUNGS_SHARE * each_s, each_s - costs.training(fewest, step_s, 0)) / costs.rung())))
+    steps = math.floor((each_s - costs.training(0, step_s, rungs)) / step_s)
     return proxies, proxy_rungs(max(0, min(most, steps)), rungs)
 
 

@@ -247,6 +247,7 @@ class Lab:
             "joint": 1.0,
             "profile_s": 0.0,
             "evaluate_s": EVALUATE_S,
+            "last_evaluate_s": 0.0,
             "checkpoint_s": CHECKPOINT_S,
             "images": 1_000,
             "worker_s": 4.0,
@@ -268,9 +269,9 @@ class Lab:
         if task.accuracy:
             head = task.heads[0] if task.heads else None
             accuracy, quality = self._table(self.accuracy, CONTROLS, head), self._table(self.quality, QUALITY, head)
-            share = step / task.steps
+            share, asked = step / task.steps, task.labelfree_always or step == task.steps
             metrics |= self._base(50.0 + (accuracy + 0.1 * task.seed - 50.0) * share if self.labelled else None,
-                                  UNTRAINED + (quality + 0.1 * task.seed - UNTRAINED) * share)
+                                  UNTRAINED + (quality + 0.1 * task.seed - UNTRAINED) * share if asked else None)
         return metrics
 
     def _base(self, accuracy: float | None, quality: float | None = None) -> Plain:

@@ -126,6 +126,12 @@ def test_what_each_kind_of_job_trains(maker: JobMaker) -> None:
     assert (full.stage, full.heads, full.steps) == ("full", MLP.heads, 900)
 
 
+def test_label_free_quality_is_measured_at_each_rung_where_it_ranks_and_else_at_the_last(maker: JobMaker, setting: Setting) -> None:
+    ranked = JobMaker(setting, maker.folder, CPU, labelfree_ranks=True)
+    always = [[job.task["labelfree_always"] for job in all_jobs(each)] for each in (maker, ranked)]
+    assert always == [[False] * 5, [True, False, True, True, False]]
+
+
 def test_only_further_seeds_are_told_in_the_name(maker: JobMaker, setting: Setting) -> None:
     names = [maker.training("confirm", MLP, seed, 10, [10], 0, 1).task["name"] for seed in (setting.data_seed, 5)]
     assert names == ["mlp depth 1", "mlp depth 1 (seed 5)"]

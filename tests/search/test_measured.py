@@ -23,6 +23,7 @@ def outcome(**changes: Any) -> Outcome:
         "joint": 1.5,
         "profile_s": 0.25,
         "evaluate_s": 0.4,
+        "last_evaluate_s": 0.2,
         "checkpoint_s": 0.3,
         "images": 1_000,
         "costs": [[500, 10_000], [900, 40_000]],
@@ -40,15 +41,15 @@ def test_costs_on_cpu_are_the_seconds_measured_and_the_start_is_what_the_worker_
     costs = measured().costs
     assert (costs.step, costs.heads, costs.evaluate, costs.checkpoint) == (0.1, {"mlp": 0.02, "convnext": 0.05}, 0.4, 0.3)
     assert costs.startup == pytest.approx(7.0)
-    assert (costs.joint, costs.profile) == (1.5, 0.25)
+    assert (costs.joint, costs.profile, costs.last) == (1.5, 0.25, 0.2)
     assert measured(worker_s=12.0).costs.startup == 0.0
 
 
 @pytest.mark.parametrize("held", [0.25, 1.0, 2.0])
 def test_costs_on_a_gpu_are_seconds_times_the_gpus_held(held: float) -> None:
     whole, part = measured().costs, measured(Machine("gpu", 8, 4, held)).costs
-    assert (part.step, part.evaluate, part.checkpoint, part.startup) == pytest.approx(
-        tuple(held * cost for cost in (whole.step, whole.evaluate, whole.checkpoint, whole.startup))
+    assert (part.step, part.evaluate, part.last, part.checkpoint, part.startup) == pytest.approx(
+        tuple(held * cost for cost in (whole.step, whole.evaluate, whole.last, whole.checkpoint, whole.startup))
     )
     assert part.heads == pytest.approx({family: held * cost for family, cost in whole.heads.items()})
 

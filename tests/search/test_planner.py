@@ -27,6 +27,7 @@ def drawn(seed: int, count: int = 150) -> Iterator[tuple[Costs, int | None, list
         step = 10 ** dice.uniform(-3, 1)
         heads = {family: step * 10 ** dice.uniform(-2, 0.5) for family in "abcd"[: dice.randint(1, 4)]}
         costs = Costs(step, heads, step * 10 ** dice.uniform(-1, 2), step * 10 ** dice.uniform(-2, 1), dice.choice([0.0, 1.0, 5.0, 20.0]))
+        costs = replace(costs, last=dice.choice([0.0, 1.0]) * costs.evaluate)
         yield costs, dice.choice(SIZES), sorted(10 ** dice.uniform(0, 6) for _ in range(8))
 
 
@@ -221,7 +222,8 @@ def test_a_slow_joint_step_means_fewer_candidates_or_shorter_screening_and_leave
 
 
 def test_scaled_costs_are_those_of_slower_work_and_of_an_equal_start() -> None:
-    assert COSTS.scaled(2.0) == Costs(0.2, {"mlp": 0.04, "convnext": 0.08}, 0.8, 0.2, 5.0)
+    slower = Costs(0.2, {"mlp": 0.04, "convnext": 0.08}, 0.8, 0.2, 5.0, last=0.6)
+    assert replace(COSTS, last=0.3).scaled(2.0) == slower
     assert COSTS.scaled(2.0).training(10, 0.2, 3) == pytest.approx(2.0 + 3 * 1.0)
 
 
@@ -229,3 +231,4 @@ def test_costs_of_families() -> None:
     assert COSTS.mean_head == pytest.approx(0.03)
     assert Costs(0.1, {}, 0.4, 0.1, 5.0).mean_head == 0
     assert COSTS.training(10, 0.2, 3) == pytest.approx(2.0 + 3 * 0.5)
+    assert replace(COSTS, last=0.3).training(10, 0.2, 3) == pytest.approx(2.0 + 3 * 0.5 + 0.3)

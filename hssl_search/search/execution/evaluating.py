@@ -33,11 +33,15 @@ def evaluate(bench: Bench, trainer: Trainer, task: Task, report: StepReport) -> 
     The training goes on as if it had not been looked at: torch's random state stays as it is.
     """
     with torch.random.fork_rng([bench.device] if bench.device.type == "cuda" else []):
-        base = trainer.pair.kept.base
-        metrics = {**bench.accuracy(base, trainer.views), **bench.labelfree(base, trainer.views)} if task.accuracy else {}
+        metrics = _of_base(bench, trainer, task, report) if task.accuracy else {}
         if task.heads:
             metrics["heads"] = _heads(bench, trainer, task, report)
         return metrics
+
+
+def _of_base(bench: Bench, trainer: Trainer, task: Task, report: StepReport) -> Plain:
+    base, asked = trainer.pair.kept.base, task.labelfree_always or report.step >= task.steps
+    return {**bench.accuracy(base, trainer.views), **(bench.labelfree(base, trainer.views) if asked else {})}
 
 
 def _heads(bench: Bench, trainer: Trainer, task: Task, report: StepReport) -> list[Plain]:

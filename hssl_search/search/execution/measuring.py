@@ -46,7 +46,7 @@ def measure(task: Task) -> Plain:
     return {
         "precision": stage.precision, "step_s": base_s, "head_step_s": heads, "joint": joint,
         "profile_s": _profile_seconds(bench, stage, task.heads[:PROFILED]),
-        "evaluate_s": _evaluation_seconds(bench, task, stage),
+        **_evaluation_seconds(bench, task, stage),
         "checkpoint_s": _checkpoint_seconds(bench, stage), "memory_bytes": _peak_memory(bench),
         "images": len(bench.data.train), "batch_size": min(stage.batch_size, len(bench.data.train)),
         "reference": reference, "map_shape": list(base.map_shape), "embedding_width": base.embedding_width,
@@ -86,15 +86,17 @@ def _joint(bench: Bench, stage: Stage, heads: list[dict[str, Any]], apart_s: flo
     return min(high, max(low, _step_seconds(bench, stage, heads[:JOINT]) / apart_s)) if len(heads) > 1 else 1.0
 
 
-def _evaluation_seconds(bench: Bench, task: Task, stage: Stage) -> float:
-    """Seconds of all that is evaluated at a rung of a proxy."""
+def _evaluation_seconds(bench: Bench, task: Task, stage: Stage) -> Plain:
+    """Seconds of all that is evaluated at a rung of a proxy, and what its last rung takes more."""
     heads = task.heads[:1]
-    trainer = bench.trainer_of(heads, stage, 1, seed=0)
+    trainer = bench.trainer_of(heads, stage, 2, seed=0)
     trainer.advance(1)
-    report = trainer.report()
-    started = time.monotonic()
-    evaluate(bench, trainer, task.model_copy(update={"heads": heads}), report)
-    return time.monotonic() - started
+    report, seconds = trainer.report(), []
+    for steps in (2, 1):  # the report is of a rung before the last, then of the last
+        started = time.monotonic()
+        evaluate(bench, trainer, task.model_copy(update={"heads": heads, "steps": steps}), report)
+        seconds.append(time.monotonic() - started)
+    return {"evaluate_s": seconds[0], "last_evaluate_s": max(0.0, seconds[1] - seconds[0])}
 
 
 def _profile_seconds(bench: Bench, stage: Stage, heads: list[dict[str, Any]]) -> float:

@@ -40,7 +40,9 @@ class Task(BaseModel):
     """Steps after which the worker evaluates and reports; the last is `steps`."""
     seed: int = 0
     accuracy: bool = True
-    """Whether to judge the base at each rung: its label-free quality, and its accuracy where there are labels."""
+    """Whether to judge the base: its accuracy at each rung where there are labels, its label-free quality at the last."""
+    labelfree_always: bool = False
+    """Whether to measure label-free quality, which costs as much as all else of an evaluation, at each rung: where it ranks."""
     architecture: bool = False
     """Whether to measure, at the last rung, how different the structures of base and heads are."""
     reserve_s: float = 0.0

@@ -55,6 +55,18 @@ def test_evaluation_leaves_weights_states_modes_and_random_numbers_as_they_were(
     assert ["architecture" in head for head in found["heads"]] == [True, True, True, False]
 
 
+@pytest.mark.parametrize(("always", "at_rungs"), [(False, [False, True]), (True, [True, True])])
+def test_label_free_quality_is_measured_at_the_last_rung_or_at_each(always: bool, at_rungs: list[bool]) -> None:
+    bench = Bench(setting("simclr"))
+    task = Task(setting=bench.setting, steps=2, rungs=[1, 2], labelfree_always=always)
+    trainer, found = bench.trainer(task), []
+    for rung in task.rungs:
+        trainer.advance(rung)
+        found.append(evaluate(bench, trainer, task, trainer.report()))
+    assert ["labelfree_rankme" in metrics for metrics in found] == at_rungs
+    assert ["accuracy" in metrics for metrics in found] == [True, True]
+
+
 def test_a_head_of_the_bases_kind_is_nearer_to_it() -> None:
     bench = Bench(setting("simclr"))
     identity, transformer, resnet, noise = architectures(bench.trainer(Task(setting=bench.setting, heads=HEADS)).pair)
