@@ -57,7 +57,7 @@ def run(given: argparse.Namespace, method: str, head: str, seed: int) -> dict[st
     name = "simclr" if method == THROUGH else method
     base, arguments = base_of(given, name)
     setting = Setting(base=base, base_args=arguments, image_size=given.image_size, data=given.data, probe_data=given.probe_data,
-                      data_seed=0, recipe=_recipe(name, given.precision), device=given.device)
+                      data_seed=0, recipe=_recipe(name, given), device=given.device)
     bench, config = Bench(setting), HEADS[head]
     task = Task(setting=setting, heads=[config] if config else [], steps=given.steps, rungs=[given.steps], seed=seed, architecture=True)
     trainer = bench.trainer(task)
@@ -77,9 +77,10 @@ def base_of(given: argparse.Namespace, method: str) -> tuple[str, dict[str, Any]
     return BASES[method_class(method).masks or given.vit]
 
 
-def _recipe(method: str, precision: str) -> dict[str, Any]:
+def _recipe(method: str, given: argparse.Namespace) -> dict[str, Any]:
     recipe = Recipe.read(method).as_plain()
-    return {**recipe, "proxy": {**recipe["proxy"], "precision": precision}}
+    changed = {"precision": given.precision, **({"batch_size": given.batch_size} if given.batch_size else {})}
+    return {**recipe, "proxy": {**recipe["proxy"], **changed}}
 
 
 def wanted(given: argparse.Namespace, done: pd.DataFrame) -> Iterator[tuple[str, str, int]]:
@@ -144,6 +145,7 @@ def main() -> None:
     parser.add_argument("--vit", action="store_true", help="test_vit as the base of every method")
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--batch-size", type=int, help="instead of the recipe's")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=40)
     parser.add_argument("--workers", type=int, default=os.cpu_count())

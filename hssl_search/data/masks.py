@@ -1,4 +1,4 @@
-"""Random blockwise masks of patches, made in batches on the device (BEiT, arXiv 2106.08254, algorithm 1; iBOT, arXiv 2111.07832)."""
+"""Random blockwise masks of patches, drawn on the CPU in batches (BEiT, arXiv 2106.08254, algorithm 1; iBOT, arXiv 2111.07832)."""
 
 from __future__ import annotations
 
@@ -26,20 +26,38 @@ def block_masks(count: int, grid: tuple[int, int], config: MasksConfig, generato
     Args:
         count: of masks.
         grid: h and w, patches.
-        generator: all randomness comes from it, on its device; nothing waits for the device.
+        generator: of the CPU; all randomness comes from it.
 
     Returns:
         count x h x w bool, true where masked.
     """
-    draws = torch.rand(count, 2 + 4 * TRIES, generator=generator, device=generator.device)
+    draws = torch.rand(count, 2 + 4 * TRIES, generator=generator)
     missing = _wanted(draws[:, 0], draws[:, 1], grid, config)
-    masks = torch.zeros(count, *grid, dtype=torch.bool, device=draws.device)
+    masks = torch.zeros(count, *grid, dtype=torch.bool)
     for draw in draws[:, 2:].split(4, dim=1):
-        fresh = _blocks(draw, missing, grid, config) & ~masks
+        if not len(growing := missing.nonzero().squeeze(1)):
+            break
+        room = missing[growing]
+        fresh = _blocks(draw[growing], room, grid, config) & ~masks[growing]
         order = fresh.flatten(1).cumsum(1, dtype=torch.int32)
-        masks |= fresh & (order.view_as(fresh) <= missing[:, None, None])
-        missing = (missing - order[:, -1]).clamp(min=0)
+        masks[growing] |= fresh & (order.view_as(fresh) <= room[:, None, None])
+        missing[growing] = (room - order[:, -1]).clamp(min=0)
     return masks
+
+
+def masked_places(masks: Tensor) -> Tensor:
+    """M, the places of the masked patches in V x B x h x w masks laid out in a row. Of masks on the CPU, which know how many there are."""
+    return masks.flatten().nonzero().squeeze(1)
+
+
+def patch_weights(masks: Tensor) -> Tensor:
+    """M, the share of each masked patch in the mean over images and views of the mean over an image's masked patches.
+
+    Masks are V x B x h x w, the patches in the order of `masked_places`. As in the official iBOT code, an image without a masked patch
+    counts as 0 in the mean.
+    """
+    masked = masks.sum(dim=(2, 3), keepdim=True)
+    return (1 / (masked * masked.numel())).expand(masks.shape)[masks]
 
 
 def _wanted(masked: Tensor, ratio: Tensor, grid: tuple[int, int], config: MasksConfig) -> Tensor:
@@ -63,5 +81,5 @@ def _stretches(length: Tensor, place: Tensor, side: int) -> Tensor:
     """B x side bool: `length` positions in a row, at least 1, at a random place; none where they would leave no position free."""
     length = length.clamp(min=1)
     start = (place * (side - length + 1)).floor()[:, None]
-    position = torch.arange(side, device=length.device)
+    position = torch.arange(side)
     return (position >= start) & (position < start + length[:, None]) & (length <= max(1, side - 1))[:, None]

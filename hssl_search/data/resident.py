@@ -26,6 +26,11 @@ class Images(Protocol):
     def __getitem__(self, indices: Tensor, /) -> Tensor: ...
 
 
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on `device`; nothing waits for the device."""
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
 def on_device(images: PackedImages, device: torch.device) -> Images:
     """The images as uint8 on `device`: an accelerator holds them all where they fit; on CPU the packed cache is read in place."""
     if device.type != "cpu" and images.nbytes <= DEVICE_SHARE * torch.cuda.get_device_properties(device).total_memory:
@@ -45,5 +50,4 @@ class Fetched:
 
     def __getitem__(self, indices: Tensor) -> Tensor:
         """B x 3 x S x S uint8 on the target device, of B indices on CPU; nothing waits for the device."""
-        batch = self.images.tensor(indices)
-        return batch if self._target.type == "cpu" else batch.pin_memory().to(self._target, non_blocking=True)
+        return send(self.images.tensor(indices), self._target)

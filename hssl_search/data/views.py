@@ -37,7 +37,7 @@ class Batch(NamedTuple):
     locals: Tensor | None
     """L x B x 3 x s x s, the local crops; None without them."""
     masks: Tensor | None
-    """2 x B x h x w bool, which patches of the global views are masked; None without masks."""
+    """2 x B x h x w bool on the CPU, which patches of the global views are masked; None without masks."""
 
 
 class Kind(NamedTuple):
@@ -89,7 +89,7 @@ class Views:
     def _masks(self, count: int, generator: torch.Generator) -> Tensor | None:
         if self.config.masks is None or self.mask_grid is None:
             return None
-        return block_masks(2 * count, self.mask_grid, self.config.masks, generator).unflatten(0, (2, count))
+        return block_masks(2 * count, self.mask_grid, self.config.masks, on_cpu(generator)).unflatten(0, (2, count))
 
     @torch.no_grad()
     def _make(self, batch: Tensor, generator: torch.Generator, kind: Kind) -> Tensor:
@@ -148,6 +148,13 @@ class Views:
             mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (self.mean, self.std))
             self._constants[size, device] = (mean, std, reflections(size, blur_kernel_size(size), device))
         return self._constants[size, device]
+
+
+def on_cpu(generator: torch.Generator) -> torch.Generator:
+    """The generator itself, or of a CUDA generator one on the CPU that depends on its state, which is kept on the CPU: nothing waits."""
+    if generator.device.type == "cpu":
+        return generator
+    return torch.Generator().manual_seed((generator.initial_seed() * 1_000_003 + generator.get_offset()) % 2**63)
 
 
 def _check(batch: Tensor) -> None:

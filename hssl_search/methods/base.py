@@ -73,7 +73,10 @@ class Method(ABC):
         return nn.Identity()
 
     def prototypes(self) -> nn.Module:
-        """A new layer after the projectors, shared by the two branches of a couple; by default none."""
+        """A new layer after the projectors, shared by the two branches of a couple; by default none.
+
+        It is linear and without bias: what it makes of a mean is the mean of what it makes.
+        """
         return nn.Identity()
 
     def target_state(self) -> nn.Module:
@@ -84,8 +87,12 @@ class Method(ABC):
     def loss(self, student: Tensor, target: Tensor, state: nn.Module, progress: float) -> Tensor:
         """Scalar loss. `student` and `target` are V x B x D, one row a view and an image; `progress` runs from 0 to 1 over training."""
 
-    def patch_loss(self, student: Tensor, target: Tensor, masks: Tensor, state: nn.Module, progress: float) -> Tensor:
-        """Scalar loss of the masked patches, in a method with `masks`. `student` and `target` are V x B x N x D, `masks` V x B x N."""
+    def patch_loss(self, student: Tensor, target: Tensor, weights: Tensor, state: nn.Module, progress: float) -> Tensor:
+        """Scalar loss of the masked patches alone, in a method with `masks`.
+
+        `student` and `target` are M x D, one row a masked patch of any image and view; `weights`, M, are their shares in the mean
+        (`hssl_search.data.masks.patch_weights`).
+        """
         raise NotImplementedError(f"{self.name} has no patch term")
 
     def prototypes_frozen(self, progress: float) -> bool:
@@ -93,7 +100,7 @@ class Method(ABC):
         return False
 
     def update(self, state: nn.Module, target: Tensor) -> None:  # noqa: B027 - most methods have no state to update
-        """Bring the state up to date with this step's target, V x B x D or of patches V x B x N x D, after the losses."""
+        """Bring the state up to date with this step's target, V x B x D, or with the mean over all patches, 1 x D; after the losses."""
 
     @abstractmethod
     def chance(self, batch_size: int) -> float:

@@ -29,12 +29,7 @@ class IBOT(DINO):
     masks = True
     config: IBOTConfig
 
-    def patch_loss(self, student: Tensor, target: Tensor, masks: Tensor, state: nn.Module, progress: float) -> Tensor:
-        """Mean over images and views of the mean over masked patches of CE(t_p, s_p) in the same view, equation 2 of the paper.
-
-        As in the official code, an image without a masked patch counts as 0 in the mean.
-        """
+    def patch_loss(self, student: Tensor, target: Tensor, weights: Tensor, state: nn.Module, progress: float) -> Tensor:
+        """Weighted sum over masked patches of CE(t_p, s_p) in the same view, equation 2 of the paper."""
         wanted, given = self.assignments(target, state, progress), self.log_assignments(student)
-        entropy = -torch.einsum("vbnk,vbnk->vbn", wanted, given)
-        hidden = masks.to(entropy.dtype)
-        return ((entropy * hidden).sum(dim=2) / hidden.sum(dim=2).clamp_min(1.0)).mean()
+        return -(weights * torch.einsum("mk,mk->m", wanted, given)).sum()

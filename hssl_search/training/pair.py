@@ -12,6 +12,8 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from hssl_search.backbones import Base, Masking
+from hssl_search.data.masks import masked_places, patch_weights
+from hssl_search.data.resident import send
 from hssl_search.data.views import Batch
 from hssl_search.errors import UserError
 from hssl_search.heads.head import Head
@@ -40,6 +42,16 @@ class Couple(nn.Module):
     def head_output(self, embedding: Tensor) -> Tensor:
         return _flat(lambda x: self.prototypes(self.head_projector(x)), embedding)
 
+    def patch_target(self, tokens: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """(M x K outputs of the base's patch tokens in some places, 1 x K mean output of all) of P x D tokens.
+
+        The mean goes through the prototypes, which are linear, as one row: P x K outputs, of which few are targets, would take gigabytes.
+        """
+        projected = self.base_projector(tokens)
+        with torch.autocast(tokens.device.type, enabled=False):
+            mean = self.prototypes(projected.float().mean(dim=0, keepdim=True))
+        return self.prototypes(projected[places]), mean
+
     def base_prediction(self, output: Tensor) -> Tensor:
         return _flat(self.base_predictor, output)
 
@@ -55,7 +67,18 @@ class Outputs(NamedTuple):
     head: list[Tensor]
     """V x B x K; empty without heads."""
     patches: list[Tensor]
-    """2 x B x N x K, the base's patch tokens; empty for a method without masks."""
+    """M x K, the base's masked patch tokens; empty for a method without masks."""
+
+
+class Targets(NamedTuple):
+    """What a network sets as a teacher, of whole global views; one entry a couple in each list."""
+
+    outputs: list[Tensor]
+    """V x B x K, of the heads, or without heads of the base."""
+    patches: list[Tensor]
+    """M x K, the base's patch tokens that are hidden from the student; empty for a method without masks."""
+    patch_means: list[Tensor]
+    """1 x K, the mean over all patch tokens."""
 
 
 class Network(nn.Module):
@@ -76,30 +99,36 @@ class Network(nn.Module):
             parts.append(self._embed(batch.locals, None))
         base = torch.cat([part[0] for part in parts])
         heads = [torch.cat(of_head) for of_head in zip(*(part[1] for part in parts), strict=True)]
-        return Outputs([couple.base_output(base) for couple in self.couples],
-                       [couple.head_output(head) for couple, head in zip(self.couples, heads, strict=False)], self._patches(parts[0][2]))
+        return Outputs([couple.base_output(base) for couple in self.couples], self._head_outputs(heads), self._patches(batch, parts[0][2]))
 
-    def targets(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
-        """(targets, patch targets) that this network as a teacher sets: of whole global views, its head outputs, or without heads its base
-        output; and the base's patch outputs."""
+    def _head_outputs(self, embeddings: list[Tensor]) -> list[Tensor]:
+        return [couple.head_output(head) for couple, head in zip(self.couples, embeddings, strict=False)]
+
+    def _patches(self, batch: Batch, tokens: Tensor | None) -> list[Tensor]:
+        if self.mask_token is None:
+            return []
+        tokens, places = _hidden(batch, tokens)
+        return [couple.base_output(tokens[places]) for couple in self.couples]
+
+    def targets(self, batch: Batch) -> Targets:
         base, heads, tokens = self._embed(batch.globals, None)
-        outputs = [couple.head_output(head) for couple, head in zip(self.couples, heads, strict=False)]
-        return outputs or [self.couples[0].base_output(base)], self._patches(tokens)
+        outputs = self._head_outputs(heads) or [self.couples[0].base_output(base)]
+        if self.mask_token is None:
+            return Targets(outputs, [], [])
+        tokens, places = _hidden(batch, tokens)
+        patches = [couple.patch_target(tokens, places) for couple in self.couples]
+        return Targets(outputs, [hidden for hidden, _ in patches], [mean for _, mean in patches])
 
     def _embed(self, views: Tensor, masks: Tensor | None) -> tuple[Tensor, list[Tensor], Tensor | None]:
         """(base embedding, embedding of each head, patch tokens) of V x B x 3 x H x W views: V x B x D each, V x B x N x D."""
         shape = views.shape[:2]
-        masking = Masking(masks.flatten(0, 1), self.mask_token) if masks is not None and self.mask_token is not None else None
+        masking = None
+        if masks is not None and self.mask_token is not None:
+            masking = Masking(send(masks.flatten(0, 1), views.device), self.mask_token)
         features = self.base(views.flatten(0, 1), masking)
         heads = [head(features.tapped[head.config.tap or 0]).embedding.unflatten(0, shape) for head in self.heads]
         tokens = None if features.tokens is None else features.tokens.unflatten(0, shape)
         return features.embedding.unflatten(0, shape), heads, tokens
-
-    def _patches(self, tokens: Tensor | None) -> list[Tensor]:
-        if self.mask_token is None:
-            return []
-        assert tokens is not None
-        return [couple.base_output(tokens) for couple in self.couples]
 
 
 @dataclass(frozen=True)
@@ -142,8 +171,8 @@ class Pair(nn.Module):
     def losses(self, batch: Batch, progress: float) -> Losses:
         """Losses of a batch of views at `progress` (0 to 1) of the training; also updates the targets' states."""
         outputs = self.student.outputs(batch)
-        targets, patch_targets = self._targets(batch)
-        targets = targets or outputs.head or outputs.base
+        found = self._targets(batch)
+        targets = found.outputs or outputs.head or outputs.base
         couples = self.student.couples
         predictions = [couple.base_prediction(output) for couple, output in zip(couples, outputs.base, strict=True)]
         if outputs.head:
@@ -154,10 +183,10 @@ class Pair(nn.Module):
         else:
             base, head = self._terms(predictions, targets, progress), outputs.base[0].new_empty(0)
             total = base.mean()
-        patch = self._patch_terms(batch, outputs.patches, patch_targets, progress)
+        patch = self._patch_terms(batch, outputs.patches, found.patches, progress)
         if len(patch):
             total = total + patch.mean()
-        for state, target in zip([*self.states, *self.patch_states], [*targets, *patch_targets], strict=True):
+        for state, target in zip([*self.states, *self.patch_states], [*targets, *found.patch_means], strict=True):
             self.method.update(state, target)
         return Losses(total, base.detach(), head.detach(), patch.detach())
 
@@ -174,14 +203,14 @@ class Pair(nn.Module):
         if not students:
             return batch.globals.new_empty(0)
         assert batch.masks is not None
-        masks = batch.masks.flatten(2)
+        weights = send(patch_weights(batch.masks), students[0].device)
         with torch.autocast(students[0].device.type, enabled=False):
-            return torch.stack([self.method.patch_loss(student, target, masks, state, progress)
+            return torch.stack([self.method.patch_loss(student, target, weights, state, progress)
                                 for student, target, state in zip(students, targets, self.patch_states, strict=True)])
 
     @torch.no_grad()
-    def _targets(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
-        return ([], []) if self.teacher is None else self.teacher.targets(batch)
+    def _targets(self, batch: Batch) -> Targets:
+        return Targets([], [], []) if self.teacher is None else self.teacher.targets(batch)
 
     def drop_frozen_gradients(self, progress: float) -> None:
         """Take away the gradients of prototypes while the method holds them still."""
@@ -206,6 +235,12 @@ def require_patches(base: Base, method: Method | type[Method]) -> None:
 def _flat(layers: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Layers for N x D applied to ... x D."""
     return layers(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
+
+
+def _hidden(batch: Batch, tokens: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(P x D patch tokens of all images and views, M places of those that are hidden from the student) of V x B x N x D tokens."""
+    assert tokens is not None and batch.masks is not None
+    return tokens.flatten(0, 2), send(masked_places(batch.masks), tokens.device)
 
 
 def _teacher_of(student: Network) -> Network:

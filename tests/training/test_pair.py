@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hssl_search.backbones import Masking
 from hssl_search.data.views import Batch
@@ -196,9 +198,33 @@ def test_teacher_sees_what_is_hidden_from_the_student(pair: MakePair, batch: Bat
     made = pair("ibot", "convnext")
     assert made.teacher is not None
     bare = batch._replace(masks=torch.zeros_like(batch.masks))
-    for whole, hidden in zip(made.teacher.targets(bare), made.teacher.targets(batch), strict=True):
-        assert torch.equal(whole[0], hidden[0])
+    whole, hidden = made.teacher.targets(bare), made.teacher.targets(batch)
+    assert torch.equal(whole.outputs[0], hidden.outputs[0]) and torch.equal(whole.patch_means[0], hidden.patch_means[0])
+    assert (len(whole.patches[0]), len(hidden.patches[0])) == (0, batch.masks.sum())
     assert not torch.allclose(made.student.outputs(bare).head[0], made.student.outputs(batch).head[0])
+
+
+class Rows(TorchDispatchMode):
+    """Counts the rows of every tensor of a certain width that is computed."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width, self.most = width, 0
+
+    def __torch_dispatch__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, Tensor) and made.shape[-1:] == (self.width,):
+            self.most = max(self.most, made.numel() // self.width)
+        return made
+
+
+def test_no_patch_but_the_masked_ones_is_compared_with_the_prototypes(pair: MakePair, batch: Batch) -> None:
+    """Of 8,192 prototypes and all patches of 224 pixels that would take tens of gigabytes for ten heads."""
+    made = pair("ibot", "convnext", "mlp", settings={"prototypes": 37})
+    assert batch.masks is not None
+    with Rows(37) as rows:
+        made.losses(batch, 0.0).total.backward()
+    assert rows.most == batch.masks.sum() < batch.masks.numel() / 2
 
 
 def test_local_crops_are_student_views_of_base_and_head_and_never_targets(pair: MakePair, batch: Batch) -> None:
