@@ -1,0 +1,103 @@
+"""The HeadBench table: what is written is read, what was not measured is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hssl_search.errors import UserError
+from hssl_search.heads.config import HeadConfig
+from hssl_search.search.headbench import ABOUT, TABLE, HeadBench
+
+MLP, RESNET = HeadConfig(family="mlp", depth=1), HeadConfig(family="resnet", depth=2)
+IDENTITY = HeadConfig(family="identity")
+ABOUT_IT: dict[str, Any] = {"command": "python make.py", "setting": {}, "images": {}, "space": {}, "versions": {}, "measured": {}}
+
+
+def row(head: Any, role: str = "candidate", step: int = 10, seed: int = 0, **values: Any) -> dict[str, Any]:
+    return {"training": "alone", "role": role, "head": head, "seed": seed, "steps": 40, "step": step, "accuracy": 30.0 + step,
+            "step_s": 0.1, "core_s": 2.0, "parameters": 10, "macs": 100, **values}
+
+
+def rows() -> list[dict[str, Any]]:
+    alone = [row(head, role, step, seed, accuracy=30.0 + step + seed)
+             for head, role in ((None, "none"), (MLP, "candidate"), (RESNET, "candidate")) for seed in (0, 1) for step in (10, 40)]
+    joint = [row(IDENTITY, "identity", 20, training="joint", group=group, accuracy=None, overlap=overlap, gate=gate)
+             for group, overlap, gate in ((0, 0.2, "healthy"), (1, 0.4, "healthy"), (2, 0.6, "not learning"))]
+    return [*alone, *joint]
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    HeadBench(rows(), ABOUT_IT).write(tmp_path)
+    return tmp_path
+
+
+def test_what_is_written_is_read(written: Path) -> None:
+    before, read = HeadBench(rows(), ABOUT_IT), HeadBench.read(written)
+    assert read.rows == before.rows
+    assert read.about == ABOUT_IT
+    assert read.candidates == [MLP, RESNET]
+    assert (read.seeds(), read.rungs(), read.rungs("joint")) == ([0, 1], [10, 40], [20])
+    assert read.control("none") is None
+
+
+@pytest.mark.parametrize(("step", "measured"), [(10, 10), (11, 10), (39, 10), (40, 40), (1000, 40)])
+def test_a_step_between_rungs_is_answered_by_the_one_below(written: Path, step: int, measured: int) -> None:
+    found = HeadBench.read(written).at("alone", MLP, 1, step)
+    assert (found.step, found.values["accuracy"]) == (measured, 31.0 + measured)
+
+
+def test_a_head_of_several_groups_is_answered_with_its_mean(written: Path) -> None:
+    values = HeadBench.read(written).at("joint", IDENTITY, 0, 20).values
+    assert values["overlap"] == pytest.approx(0.4)
+    assert values["gate"] == "healthy"
+
+
+@pytest.mark.parametrize(("ask", "told"), [
+    (lambda bench: bench.at("alone", MLP, 0, 9), "first rung is 10"),
+    (lambda bench: bench.at("alone", MLP, 7, 10), "it has 0, 1"),
+    (lambda bench: bench.at("alone", HeadConfig(family="swin"), 0, 10), "has not measured swin"),
+    (lambda bench: bench.at("joint", MLP, 0, 20), "has not measured mlp"),
+    (lambda bench: bench.control("noise"), "no control 'noise'"),
+])
+def test_what_was_not_measured_is_refused(written: Path, ask: Callable[[HeadBench], Any], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        ask(HeadBench.read(written))
+
+
+@pytest.mark.parametrize(("wrong", "told"), [
+    (row(MLP, step=50), "row 14: step 50 of 40 steps"),
+    (row(MLP, seed=0.5), "row 14: seed is 0.5; it must be a whole number"),
+    (row(MLP, accuracy="good"), "row 14: accuracy is 'good'; it must be a number"),
+    (row(MLP, accuracy=float("inf")), "row 14: accuracy is inf; it must be finite"),
+    (row(None), "only `none` has no head"),
+    (row(MLP, "none"), "only `none` has no head"),
+    (row(MLP, "candidat"), "did you mean 'candidate'"),
+    (row(MLP, training="joint"), "a joint one, and no other, a group"),
+    (row('{"family": "mpl"}'), "row 14: .* is no head"),
+    (row(MLP), "mlp .* alone under seed 0 at step 10 twice"),
+    (row(MLP, "identity", 20, 3), "is both candidate and identity"),
+])
+def test_a_row_that_cannot_be_is_refused_with_its_number(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        HeadBench([*rows()[:12], row(RESNET, seed=5), wrong], ABOUT_IT)
+
+
+@pytest.mark.parametrize(("spoil", "told"), [
+    (lambda folder: (folder / TABLE).unlink(), "headbench.csv does not exist"),
+    (lambda folder: (folder / ABOUT).write_text("{"), "not valid JSON"),
+    (lambda folder: (folder / ABOUT).write_text(json.dumps({**ABOUT_IT, "format": "hssl-headbench/9"})), "reads no other"),
+    (lambda folder: (folder / ABOUT).write_text(json.dumps({"format": "hssl-headbench/1"})), "does not say 'command'"),
+    (lambda folder: (folder / TABLE).write_text((folder / TABLE).read_text().replace("cka", "ckka", 1)), "no column 'cka'"),
+    (lambda folder: (folder / TABLE).write_text("head,extra\n"), "no column 'training'"),
+    (lambda folder: (folder / TABLE).write_bytes(b"\xff\xfe\x00"), "cannot be read|no column"),
+])
+def test_a_damaged_folder_is_refused(written: Path, spoil: Callable[[Path], Any], told: str) -> None:
+    spoil(written)
+    with pytest.raises(UserError, match=told):
+        HeadBench.read(written)
