@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, get_args
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from hssl_search import __version__
 from hssl_search.errors import UserError, advice
@@ -67,12 +67,18 @@ def search_parser() -> Parser:
                     formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     for name, field in SearchConfig.model_fields.items():
         repeated = name == "base_arg"
-        choices = [choice for part in get_args(field.annotation) for choice in get_args(part)] if name == "rank_by" else None
+        choices = _choices(field.annotation)
         parser.add_argument(flag(name), help=field.description, action="append" if repeated else "store",
                             choices=choices, metavar=None if choices else ("KEY=VALUE" if repeated else name.upper()))
     parser.add_argument("--version", action="version", version=f"hssl-search {__version__}")
     parser.add_argument("--config", metavar="FILE", help="YAML file with these options as keys; flags go before it")
     return parser
+
+
+def _choices(annotation: Any) -> list[str] | None:
+    """What an option may be where it is one of a few names."""
+    parts = [part for part in ([annotation] if get_origin(annotation) is Literal else get_args(annotation)) if part is not type(None)]
+    return [choice for part in parts for choice in get_args(part)] if all(get_origin(part) is Literal for part in parts) and parts else None
 
 
 def _search(arguments: Sequence[str]) -> None:

@@ -32,8 +32,8 @@ class Agreement:
     measure: Measure
     correlation: RankCorrelation
 
-    def words(self) -> str:
-        """What the correlation says."""
+    def words(self, of: str = "accuracy") -> str:
+        """What the correlation with the values `of` says."""
         found = self.correlation
         if found.n < LEAST:
             return "too few"
@@ -43,7 +43,7 @@ class Agreement:
             return "the same order, too few to say how sure" if found.value > 0 else "the reverse order, too few to say how sure"
         if found.may_be_chance:
             return "not clear"
-        return "rises with accuracy" if found.value > 0 else "falls with accuracy"
+        return f"{'rises' if found.value > 0 else 'falls'} with {of}"
 
 
 def agreements(study: Study | RunRecord) -> list[Agreement]:

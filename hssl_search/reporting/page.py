@@ -116,6 +116,8 @@ def _related(record: RunRecord) -> dict[str, Any]:
         "ways_panel": _ways_panel(found),
         "agreements": relations.agreement_rows(agreements(record)),
         "least_agreeing": LEAST,
+        "promoted_by": str(record.promotion.get("rule") or ""),
+        "promotion": relations.promotion_rows(record.promotion),
     }
 
 

@@ -70,6 +70,8 @@ class RunRecord:
     """Of what ranks."""
     plan: Mapping[str, Any] = field(default_factory=dict)
     verdict: Mapping[str, Any] = field(default_factory=dict)
+    promotion: Mapping[str, Any] = field(default_factory=dict)
+    """By which rule heads were promoted, and how well their proxies' scores were foretold."""
     _jobs_by_trial: dict[int, list[JobRecord]] = field(default_factory=dict)
 
     @classmethod
@@ -83,7 +85,7 @@ class RunRecord:
         for job in jobs:
             if job.trial is not None and job.phase in TRAINING_PHASES:
                 by_trial[job.trial].append(job)
-        run = {name: attributes.get(name) or {} for name in ("config", "reference", "reference_scores", "plan", "verdict")}
+        run = {name: attributes.get(name) or {} for name in ("config", "reference", "reference_scores", "plan", "verdict", "promotion")}
         return cls(trials=study.get_trials(deepcopy=False), jobs=jobs, _jobs_by_trial=dict(by_trial), **run)
 
     def training_jobs(self, trial: FrozenTrial) -> list[JobRecord]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hssl_search.reporting.agreement import Agreement
 from hssl_search.reporting.formats import number, signed, signed_interval
 from hssl_search.reporting.ways import Outcome, WayFound
 from hssl_search.reporting.within import Effect
-from hssl_search.search.correlation import LEAST
+from hssl_search.search.correlation import LEAST, RankCorrelation
+from hssl_search.search.measures import Measure
 
 Plain = dict[str, Any]
 
@@ -52,14 +53,22 @@ def _sign(effect: Effect) -> str:
 
 def agreement_rows(found: Sequence[Agreement]) -> list[Plain]:
     """A row a measure; no correlation where there are too few points for one that means anything."""
-    return [
-        {
-            "name": one.measure.name,
-            "good": one.measure.good,
-            "correlation": signed(one.correlation.value if one.correlation.n >= LEAST else None, 2),
-            "between": signed_interval(one.correlation.low, one.correlation.high, 2),
-            "n": one.correlation.n,
-            "words": one.words(),
-        }
-        for one in found
-    ]
+    return [_agreement_row(one, "accuracy") for one in found]
+
+
+def promotion_rows(promotion: Mapping[str, Any]) -> list[Plain]:
+    """What foretold the scores of the promoted heads' proxies, a row each; none before there are proxies."""
+    names = {"forecast": "forecast from screening, each proxy left out in turn", "discrepancy": "discrepancy, the paper's rule"}
+    measures = {key: Measure(key, name) for key, name in names.items() if key in promotion}
+    return [_agreement_row(Agreement(measure, RankCorrelation(**promotion[key])), "the score") for key, measure in measures.items()]
+
+
+def _agreement_row(one: Agreement, of: str) -> Plain:
+    return {
+        "name": one.measure.name,
+        "good": one.measure.good,
+        "correlation": signed(one.correlation.value if one.correlation.n >= LEAST else None, 2),
+        "between": signed_interval(one.correlation.low, one.correlation.high, 2),
+        "n": one.correlation.n,
+        "words": one.words(of),
+    }

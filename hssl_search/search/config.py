@@ -38,6 +38,11 @@ class SearchConfig(BaseModel):
     rank_by: Literal["accuracy", "discrepancy", "labelfree"] | None = Field(
         None, description="what ranks heads (default: accuracy where there are labels, else discrepancy); "
         f"labelfree is {LABELFREE.name} of the base, which needs no labels")
+    promote: Literal["discrepancy", "learned", "random"] = Field(
+        "learned", description="which screened heads get a proxy: the most discrepant (the paper's rule), by what the first proxies teach, "
+        "or any healthy one (default: learned)")
+    pruner: Literal["median", "asha", "hyperband", "none"] = Field(
+        "median", description="which proxies are stopped at a rung (default: median, which in a small search stops fewest by bad luck)")
     name: str | None = Field(None, description="the run's folder under runs/ (default: from base and data)")
     storage: str | None = Field(None, description="Optuna storage URL (default: SQLite in the run folder)")
     ray_address: str | None = Field(None, description="address of a running Ray cluster (default: this machine)")

@@ -20,7 +20,9 @@ from hssl_search.search.measures import ACCURACY, OF_BASES, RANKINGS
 from hssl_search.search.phases import confirm, screen
 from hssl_search.search.phases.phase import Phase
 from hssl_search.search.phases.proxy import Proxy
-from hssl_search.search.planner import CONFIRM_JOBS, REFERENCES, Plan, full_training, make_plan, plan_again
+from hssl_search.search.planner import CONFIRM_JOBS, PROXY_CONTROLS, REFERENCES, Plan, full_training, make_plan, plan_again
+from hssl_search.search.promoter import Promoter
+from hssl_search.search.pruning import PRUNERS
 from hssl_search.search.records.run import Run
 from hssl_search.search.roster import Roster
 from hssl_search.search.runner import Runner
@@ -40,6 +42,8 @@ class Controller:
         self.seed: int = resolved["seed"]
         self.ranked_by = RANKINGS[resolved["rank_by"]]
         self.setting = Setting.model_validate(resolved["setting"])
+        self.promoter = Promoter(roster, self.study, resolved["promote"], self.seed)
+        self.pruner = PRUNERS[resolved["pruner"]]
         self.ended = self.study.job_outcomes()
         self.scores: dict[int, dict[int, float]] = {}
         """trial -> seed -> score at full proxy fidelity"""
@@ -61,9 +65,8 @@ class Controller:
         """Find the winner and write the verdict."""
         self._screen()
         self._plan_again()
-        promoted = self._promote()
-        self._proxy(promoted)
-        self._confirm(promoted)
+        self._proxy()
+        self._confirm(self.promoter.promoted())
         reference = self.measured.reference(self.ranked_by)
         verdict = judge(self.roster.contenders(), self.scores, self.accuracies, reference, self.ranked_by)
         self.study.set_study("verdict", verdict)
@@ -143,35 +146,30 @@ class Controller:
             if "group" not in control.attributes:
                 self.roster.note(control.trial, {**references[kind], "group": number})
 
-    def _promote(self) -> list[Contender]:
-        """The candidates that get a proxy; the others are pruned."""
-        contenders = {one.trial: one for one in self.roster.contenders()}
-        chosen = self.study.study_attributes().get("promoted")
-        if chosen is None:
-            candidates = [one for one in contenders.values() if one.control is None]
-            chosen = [one.trial for one in ranking.promote(candidates, self.plan.proxies)]
-            self.study.set_study("promoted", chosen)
-        for one in contenders.values():
-            if one.control is None:
-                self.roster.note(one.trial, {"promoted": one.trial in chosen})
-            if one.control == "noise" or (one.control is None and one.trial not in chosen):
-                self.roster.decide(one.trial, "PRUNED", cause=_why_not_promoted(one))
-        if not chosen:
-            screened = any("gate" in one.attributes for one in contenders.values() if one.control is None)
-            self.watcher.note("No head candidate was healthy after screening; there is nothing to promote." if screened
-                              else "No head candidate was screened; there is nothing to promote.")
-        return [contenders[trial] for trial in chosen]
-
-    def _proxy(self, promoted: Sequence[Contender]) -> None:
+    def _proxy(self) -> None:
+        """The promoted heads alone with the base, each chosen when there is a place for it."""
+        self.promoter.reject()
         no_head, identity = self.roster.control("none"), self.roster.control("identity", {"family": "identity"})
-        contenders = [no_head, *promoted[:1], identity, *promoted[1:]]  # should the budget end early, there is something to compare
-        at_once = self.machine.concurrency(len(contenders))
-        jobs = [self.maker.training("proxy", one, self.seed, self.plan.proxy_steps, self.plan.rungs, self._reserve_s(), at_once)
-                for one in contenders]
-        by_trial = {one.trial: one for one in contenders}
-        phase = Proxy(jobs, self.ended, by_trial, self.ranked_by, self._scored)
-        expected = self._expected(jobs, by_trial)
-        self.runner.run("proxy", phase, expected, self._proxied, keep_s=CONFIRM_JOBS * mean(expected.values()))
+        promoted = self.promoter.promoted() or list(filter(None, [self.promoter.promote({})]))
+        first = [no_head, *promoted[:1], identity, *promoted[1:]]  # should the budget end early, there is something to compare
+        total = PROXY_CONTROLS + max(len(promoted), min(self.plan.proxies, self.promoter.healthy()))
+        at_once, contenders, expected = self.machine.concurrency(total), dict[int, Contender](), dict[str, float]()
+
+        def job_of(one: Contender) -> Job:
+            contenders[one.trial] = one
+            job = self.maker.training("proxy", one, self.seed, self.plan.proxy_steps, self.plan.rungs, self._reserve_s(), at_once)
+            expected.update(self._expected([job], contenders))
+            return job
+
+        def choose() -> Job | None:
+            one = self.promoter.promote(phase.scores())
+            return None if one is None else job_of(one)
+
+        jobs = [job_of(one) for one in first]
+        phase = Proxy(jobs, self.ended, contenders, self.ranked_by, self._scored, self.pruner, total, choose)
+        typical_s = self.costs.training(self.plan.proxy_steps, self.costs.step + self.planned_costs.mean_head, len(self.plan.rungs))
+        self.runner.run("proxy", phase, expected, self._proxied, keep_s=CONFIRM_JOBS * typical_s)
+        self.watcher.note(self.promoter.close(phase.scores()))
 
     def _scored(self, job: Job, step: int, found: float) -> None:
         assert job.trial is not None
@@ -188,7 +186,7 @@ class Controller:
         elif outcome.state is State.FAILED:
             self.roster.decide(job.trial, "FAIL", cause=outcome.cause)
         elif outcome.state is State.STOPPED:
-            self.roster.decide(job.trial, "PRUNED", cause=f"stopped at step {outcome.reports[-1].step}: below the median of that rung.")
+            self.roster.decide(job.trial, "PRUNED", cause=f"stopped at step {outcome.reports[-1].step}: {self.pruner.why}")
         elif outcome.state is State.DONE:
             self.roster.decide(job.trial, "PRUNED", cause="it took much longer than expected and was ended at a checkpoint.")
 
@@ -291,14 +289,6 @@ class Controller:
     def _reserve_s(self) -> float:
         """Device-seconds that a worker keeps for its last evaluation and checkpoint."""
         return 2 * self.costs.rung() + self.costs.last
-
-
-def _why_not_promoted(one: Contender) -> str:
-    if "gate" not in one.attributes:
-        return "the budget ended before it was screened."
-    if one.attributes["gate"] == "healthy":
-        return "other heads were more discrepant."
-    return f"{one.attributes['gate']}: {one.attributes['gate_reason']}"
 
 
 def _seconds_a_step(outcome: Outcome) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,15 @@ class RankCorrelation:
     def may_be_chance(self) -> bool:
         """Whether the interval holds zero."""
         return self.low is not None and self.high is not None and self.low <= 0 <= self.high
+
+    def words(self) -> str:
+        """`+0.62 (95 % interval +0.10 to +0.88)`."""
+        if self.value is None:
+            return "none"
+        return f"{self.value:+.2f}" + ("" if self.low is None else f" (95 % interval {self.low:+.2f} to {self.high:+.2f})")
+
+    def as_plain(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 def rank_correlation(first: Sequence[float | None], second: Sequence[float | None]) -> RankCorrelation:

@@ -80,6 +80,8 @@ def prepare(config: SearchConfig, machine: Machine, progress: Progress | None = 
         "name": _name(config),
         "budget": budget.text,
         "rank_by": RANK_BY[rank_by].key,
+        "promote": config.promote,
+        "pruner": config.pruner,
         "seed": config.seed,
         "full_epochs": config.full_epochs or recipe.full.epochs,
         "storage": config.storage,

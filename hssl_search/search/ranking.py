@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean, median, stdev
-
-from hssl_search.search.candidates import Contender
+from statistics import mean, stdev
 
 CONFIDENCE = 0.95
-ENOUGH_AT_RUNG = 4
-"""Contenders that must have reached a rung before one is stopped there."""
 
 
 @dataclass(frozen=True)
@@ -45,23 +41,6 @@ def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
 
     half = float(t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
     return mean(values) - half, mean(values) + half
-
-
-def promote(screened: Iterable[Contender], count: int) -> list[Contender]:
-    """The healthy candidates of largest discrepancy, families mixed: the best of each family first, then the next of each."""
-    healthy = sorted((one for one in screened if one.attributes.get("gate") == "healthy"),
-                     key=lambda one: (-one.attributes["discrepancy"], one.trial))
-    places: dict[str, int] = {}
-    ranked = []
-    for order, one in enumerate(healthy):
-        places[one.family] = places.get(one.family, -1) + 1
-        ranked.append((places[one.family], order, one))
-    return [one for _, _, one in sorted(ranked, key=lambda row: row[:2])][:count]
-
-
-def should_stop(score: float, others_at_rung: Sequence[float]) -> bool:
-    """Median rule (Vizier, KDD 2017): stop a contender that is below the median of those that reached the same rung before it."""
-    return len(others_at_rung) >= ENOUGH_AT_RUNG and score < median(others_at_rung)
 
 
 def best(scores: Mapping[int, Mapping[int, float]]) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from typing import Protocol
 
 from hssl_search.search.execution.jobs import Decision, Executor, Job, Outcome, Report, State
@@ -59,7 +60,8 @@ class Runner:
         if not phase.waiting():
             return
         concurrency = min(phase.waiting(), self.machine.places(phase.jobs[0]))
-        to_spend = sum(seconds for key, seconds in expected.items() if key not in phase.outcomes)
+        waiting = [seconds for key, seconds in expected.items() if key not in phase.outcomes]
+        to_spend = sum(waiting) + max(0, phase.waiting() - len(waiting)) * mean(expected.values() or [0.0])
         self.watcher.phase_started(name, phase.waiting(), to_spend / self.meter.budget.seconds if expected else None)
         self.executor.run(_Watched(phase, self, expected, concurrency, on_end, keep_s), concurrency)
         self.watcher.phase_ended()

@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from plotly.offline import get_plotlyjs
 
 from hssl_search.reporting.page import build_page, write_report
+from hssl_search.search.correlation import rank_correlation
 
 
 class Reader(HTMLParser):
@@ -160,6 +161,16 @@ def test_page_tells_measures_that_agree_with_accuracy_and_other_discrepancies(va
     assert "discrepancy architecture gate" in reader.words
     assert "α-ReQ near 1 – 12 all alike" in reader.words
     assert "LiDAR" not in reader.words
+
+
+def test_page_tells_what_foretold_the_scores_of_promoted_heads(run: Any, tmp_path: Path) -> None:
+    assert "promotion" not in Reader(build_page(run.study, run.ledger, tmp_path)).ids
+    found = {"forecast": rank_correlation([1, 2, 3, 5, 4, 6], [1, 2, 3, 4, 5, 6]), "discrepancy": rank_correlation([1, 2], [2, 1])}
+    run.attribute(promotion={"rule": "learned", **{name: one.as_plain() for name, one in found.items()}})
+    words = Reader(build_page(run.study, run.ledger, tmp_path)).words
+    assert "each proxy left out in turn +0.94 [" in words and "6 rises with the score" in words
+    assert "discrepancy, the paper's rule – 2 too few" in words
+    assert "promoted by the rule learned" in words
 
 
 def test_page_of_heads_that_differ_in_no_way_says_so(run: Any, tmp_path: Path) -> None:

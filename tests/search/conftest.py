@@ -138,6 +138,8 @@ class Lab:
                 "name": "demo",
                 "seed": 0,
                 "rank_by": RANK_BY[options["rank_by"]].key,
+                "promote": options.get("promote", "learned"),
+                "pruner": options.get("pruner", "median"),
                 "full_epochs": options["full_epochs"],
                 "setting": setting.model_dump(mode="json"),
                 "same_architecture": {"family": "resnet", "depth": 2},

@@ -116,7 +116,7 @@ def test_states_of_all_trials_are_true(lab: Lab) -> None:
     stopped = lab.trial(next(name for name in order if name.startswith("convnext depth 2")))
     assert (stopped.state, list(stopped.intermediate_values)) == (PRUNED, plan["rungs"][:1])
     assert stopped.user_attrs["cause"] == f"stopped at step {plan['rungs'][0]}: below the median of that rung."
-    assert all("more discrepant" in lab.trial(name).user_attrs["cause"] for name in order if " depth 1 " in name)
+    assert all("expected of other heads" in lab.trial(name).user_attrs["cause"] for name in order if " depth 1 " in name)
 
 
 def test_trials_hold_what_screening_measured(lab: Lab) -> None:
@@ -497,3 +497,39 @@ def test_a_plan_made_anew_stays_after_a_resume(make_lab: Callable[..., Lab]) -> 
     lab.at_rung = lambda key, step: None
     lab.search()
     assert lab.study.study_attributes()["plan"] == before
+
+
+@pytest.mark.parametrize("promote", ["discrepancy", "learned", "random"])
+def test_the_study_keeps_who_was_promoted_in_order_and_how_well_it_was_foretold(make_lab: Callable[..., Lab], promote: str) -> None:
+    lab = make_lab(budget="60cpu-min", promote=promote, pruner="none", space=wide())
+    lab.accuracy = {name: 90.0 - 20.0 * overlap for name, overlap in lab.overlap.items()}
+    lab.search()
+    check(lab)
+    attributes = lab.study.study_attributes()
+    started = [int(key.split("/")[1]) for key in lab.starts if key.startswith("proxy/")]
+    assert [trial for trial in started if trial in attributes["promoted"]] == attributes["promoted"]
+    assert len(attributes["promoted"]) == attributes["plan"]["numbers"]["proxies"] >= 8
+    assert attributes["promotion"]["rule"] == promote
+    assert attributes["promotion"]["discrepancy"]["value"] == pytest.approx(-1.0)
+    assert attributes["promotion"]["forecast"]["value"] > 0.5
+    assert "-1.00 for discrepancy" in lab.watcher.notes()
+    found = {lab.study.frozen(trial).user_attrs["name"] for trial in attributes["promoted"]}
+    least = sorted(lab.overlap, key=lab.overlap.__getitem__)[:3]
+    assert bool(found & set(least)) == (promote != "discrepancy"), "only learning and luck find what the rule holds for bad"
+
+
+def wide() -> Space:
+    """Twenty-four heads of four families."""
+    parameters = {"family": {"choice": ["convnext", "resnet", "mlp", "poolformer"]}, "depth": {"int": [1, 6]}}
+    return Space.from_plain({"parameters": parameters}, "wide")
+
+
+@pytest.mark.parametrize("pruner", ["median", "asha", "hyperband", "none"])
+def test_each_pruner_stops_its_share_of_candidates_and_says_that_it_did(make_lab: Callable[..., Lab], pruner: str) -> None:
+    lab = make_lab(budget="60cpu-min", pruner=pruner, promote="discrepancy", space=wide())
+    lab.search()
+    check(lab)
+    stopped = [trial for trial in lab.study.trials() if trial.user_attrs.get("cause", "").startswith("stopped at step")]
+    told = {"median": "below the median", "asha": "(successive halving)", "hyperband": "(Hyperband)", "none": ""}[pruner]
+    assert all(told in trial.user_attrs["cause"] and trial.state is PRUNED and not trial.user_attrs.get("control") for trial in stopped)
+    assert bool(stopped) == (pruner != "none")

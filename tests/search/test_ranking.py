@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import pytest
 from scipy import stats
 
-from hssl_search.search.candidates import Contender
-from hssl_search.search.ranking import ENOUGH_AT_RUNG, best, difference, promote, should_stop, t_interval
-
-
-def contender(trial: int, discrepancy: float | None, family: str = "mlp", gate: str | None = "healthy") -> Contender:
-    attributes: Mapping[str, Any] = {"discrepancy": discrepancy, "gate": gate} if gate else {}
-    return Contender(trial, f"head {trial}", [{"family": family}], family, None, attributes)
+from hssl_search.search.ranking import best, difference, t_interval
 
 
 def test_the_interval_is_the_one_of_scipy() -> None:
@@ -64,47 +54,6 @@ def test_one_seed_decides_nothing_and_equal_gaps_do() -> None:
     assert difference({0: 2.0, 1: 4.0}, {0: 1.0, 1: 3.0}).decided
     assert not difference({0: 1.0, 1: 3.0}, {0: 1.0, 1: 3.0}).decided
     assert t_interval([]) is None
-
-
-def test_the_best_of_each_family_is_promoted_first_then_the_next_of_each() -> None:
-    screened = [
-        contender(0, 0.9, "convnext"),
-        contender(1, 0.8, "convnext"),
-        contender(2, 0.7, "convnext"),
-        contender(3, 0.1, "mlp"),
-        contender(4, 0.3, "resnet"),
-        contender(5, 0.2, "resnet"),
-    ]
-    assert [one.trial for one in promote(screened, 6)] == [0, 4, 3, 1, 5, 2]
-    assert [one.trial for one in promote(screened, 2)] == [0, 4]
-    assert promote(screened, 0) == []
-
-
-def test_only_healthy_heads_are_promoted_however_discrepant_others_are() -> None:
-    gates = ["not learning", "collapsed", "non-finite", None]
-    screened = [contender(0, 0.01), *(contender(number, 0.99, "resnet", gate) for number, gate in enumerate(gates, start=1))]
-    assert [one.trial for one in promote(screened, 9)] == [0]
-    assert promote(screened[1:], 9) == []
-
-
-def test_promotion_does_not_depend_on_the_order_of_screening() -> None:
-    dice = random.Random(0)
-    screened = [contender(trial, dice.choice([0.1, 0.2, 0.3]), dice.choice("abc")) for trial in range(12)]
-    first = promote(screened, 5)
-    for _ in range(20):
-        dice.shuffle(screened)
-        assert promote(screened, 5) == first
-
-
-def test_below_the_median_of_enough_others_is_stopped() -> None:
-    others = [10.0, 20.0, 30.0, 40.0]
-    assert len(others) == ENOUGH_AT_RUNG
-    assert should_stop(24.9, others)
-    assert not should_stop(25.0, others)
-    assert not should_stop(99.0, others)
-    assert not should_stop(0.0, others[1:])
-    assert not should_stop(0.0, [])
-    assert should_stop(19.9, [20.0, 20.0, 20.0, 10.0])
 
 
 def test_the_best_has_the_highest_mean_and_the_lower_number_on_a_tie() -> None:

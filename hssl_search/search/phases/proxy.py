@@ -4,38 +4,76 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from statistics import mean
 
 from hssl_search.search.candidates import Contender
-from hssl_search.search.execution.jobs import Decision, Job, Outcome, Report
+from hssl_search.search.execution.jobs import Decision, Job, Outcome, Report, State
 from hssl_search.search.measures import Measure
 from hssl_search.search.phases.phase import Phase
-from hssl_search.search.ranking import should_stop
+from hssl_search.search.pruning import Pruner, Runner
 
 
 class Proxy(Phase):
-    """Proxies with early stopping by the median rule. Controls are never stopped, and count for the median."""
+    """Proxies with early stopping. Controls are never stopped, and count for the others.
+
+    Args:
+        jobs: those to begin with.
+        total: how many there will be.
+        choose: the next job, asked for when these are handed out; None when there is none. It may read `scores`.
+    """
 
     def __init__(self, jobs: Iterable[Job], ended: Mapping[str, Outcome], contenders: Mapping[int, Contender], ranked_by: Measure,
-                 on_score: Callable[[Job, int, float], None]) -> None:
+                 on_score: Callable[[Job, int, float], None], pruner: Pruner, total: int, choose: Callable[[], Job | None]) -> None:
         super().__init__(jobs, ended)
-        self.contenders, self.ranked_by, self.on_score = contenders, ranked_by, on_score
-        self._at_rung: dict[int, list[float]] = {}
-        for outcome in self.outcomes.values():
-            for report in outcome.reports:
-                self._note(report)
+        self.contenders, self.ranked_by, self.on_score, self.pruner = contenders, ranked_by, on_score, pruner
+        self.total, self.choose = total, choose
+        self._at_rung: dict[int, dict[int, Runner]] = {}
+        for job in self.jobs:
+            for report in self.outcomes[job.key].reports if job.key in self.outcomes else []:
+                self._note(job, report)
+
+    def waiting(self) -> int:
+        return super().waiting() + self.total - len(self.jobs)
+
+    def next_job(self) -> Job | None:
+        job = super().next_job()
+        if job is None and len(self.jobs) < self.total and (job := self.choose()) is not None:
+            self.jobs.append(job)
+        return job
+
+    def scores(self) -> dict[int, float]:
+        """trial -> score of the proxies that have ended by themselves or were stopped.
+
+        One that was stopped at a rung is taken to gain as much from there to the end as those that went on have, in the mean.
+        """
+        ended = {job.trial: outcome for job in self.jobs if (outcome := self.outcomes.get(job.key)) and outcome.reports}
+        counted = [trial for trial, outcome in ended.items() if outcome.state in (State.DONE, State.STOPPED) and trial is not None]
+        reached = {trial: max((step for step, at in self._at_rung.items() if trial in at), default=None) for trial in counted}
+        last = max(filter(None, reached.values()), default=0)
+        return {trial: self._at_rung[step][trial].score + self._gain(step, last) for trial, step in reached.items() if step}
 
     def on_report(self, job: Job, report: Report) -> Decision:
-        before = list(self._at_rung.get(report.step, []))
-        found = self._note(report)
+        others = dict(self._at_rung.get(report.step, {}))
+        found = self._note(job, report)
         if found is None:
             return Decision.CONTINUE
-        self.on_score(job, report.step, found)
-        assert job.trial is not None
-        spared = self.contenders[job.trial].control is not None or report.step >= job.task["steps"]
-        return Decision.STOP if not spared and should_stop(found, before) else Decision.CONTINUE
+        self.on_score(job, report.step, found.score)
+        if found.control or report.step >= job.task["steps"] or not math.isfinite(found.score):
+            return Decision.CONTINUE
+        return Decision.STOP if self.pruner.stops(found, others, self._place(job, report.step)) else Decision.CONTINUE
 
-    def _note(self, report: Report) -> float | None:
-        found = self.ranked_by.score(report.metrics)
-        if found is not None and math.isfinite(found):
-            self._at_rung.setdefault(report.step, []).append(found)
+    def _place(self, job: Job, step: int) -> int:
+        return sum(rung < step for rung in job.task["rungs"])
+
+    def _gain(self, step: int, last: int) -> float:
+        both = self._at_rung[step].keys() & self._at_rung[last].keys()
+        return mean(self._at_rung[last][trial].score - self._at_rung[step][trial].score for trial in both) if both else 0.0
+
+    def _note(self, job: Job, report: Report) -> Runner | None:
+        assert job.trial is not None
+        if (score := self.ranked_by.score(report.metrics)) is None:
+            return None
+        found = Runner(job.trial, score, self.contenders[job.trial].control is not None)
+        if math.isfinite(score):
+            self._at_rung.setdefault(report.step, {})[job.trial] = found
         return found

@@ -10,7 +10,9 @@ from hssl_search.search.candidates import LABELFREE, Contender
 from hssl_search.search.execution.jobs import Decision, Job, Outcome, Report, State
 from hssl_search.search.measures import ACCURACY, DISCREPANCY, Measure
 from hssl_search.search.phases.proxy import Proxy
+from hssl_search.search.pruning import PRUNERS, Rule
 
+RUNGS = [25, 50, 100]
 CONTENDERS = {
     0: Contender(0, "no head", [], "none", "none"),
     1: Contender(1, "identity head", [{}], "identity", "identity"),
@@ -21,11 +23,26 @@ CONTENDERS = {
 class Bench:
     """A proxy phase of 100 steps, and what it told."""
 
-    def __init__(self, ended: Mapping[str, Outcome] | None = None, ranked_by: Measure = ACCURACY) -> None:
+    def __init__(self, ended: Mapping[str, Outcome] | None = None, ranked_by: Measure = ACCURACY, pruner: Rule = "median",
+                 more: int = 0) -> None:
         self.scored: list[tuple[int | None, int, float]] = []
-        jobs = [Job(f"proxy/{trial}", "proxy", {"steps": 100}, "/nowhere", trial) for trial in CONTENDERS]
+        jobs = [Job(f"proxy/{trial}", "proxy", {"steps": 100, "rungs": RUNGS}, "/nowhere", trial) for trial in CONTENDERS]
         self.jobs = {job.trial: job for job in jobs}
-        self.phase = Proxy(jobs, ended or {}, CONTENDERS, ranked_by, lambda job, step, found: self.scored.append((job.trial, step, found)))
+        self.chosen: list[dict[int, float]] = []
+        """The scores at each choice of a further job."""
+        self.phase = Proxy(jobs, ended or {}, CONTENDERS, ranked_by, lambda job, step, found: self.scored.append((job.trial, step, found)),
+                           PRUNERS[pruner], len(jobs) + more, self.choose)
+
+    def choose(self) -> Job | None:
+        self.chosen.append(self.phase.scores())
+        return Job(f"proxy/more{len(self.chosen)}", "proxy", {"steps": 100, "rungs": RUNGS}, "/nowhere", 9)
+
+    def ends(self, trial: int, state: State, *accuracies: float) -> None:
+        """The proxy reports these at its rungs, and ends."""
+        reports = [Report(step, {"accuracy": accuracy}) for step, accuracy in zip(RUNGS, accuracies, strict=False)]
+        for report in reports:
+            self.phase.on_report(self.jobs[trial], report)
+        self.phase.on_end(self.jobs[trial], Outcome(state, "", reports))
 
     def says(self, trial: int, step: int, accuracy: float | None) -> Decision:
         return self.phase.on_report(self.jobs[trial], Report(step, {} if accuracy is None else {"accuracy": accuracy}))
@@ -116,3 +133,42 @@ def test_a_value_that_is_no_number_does_not_move_the_median() -> None:
         bench.says(trial, 50, 40.0)
     assert bench.says(6, 50, 41.0) is Decision.CONTINUE
     assert bench.says(7, 50, 39.0) is Decision.STOP
+
+
+def test_jobs_beyond_the_first_are_chosen_when_they_are_asked_for() -> None:
+    bench = Bench(more=2)
+    assert bench.phase.waiting() == 11
+    first = [bench.phase.next_job() for _ in CONTENDERS]
+    assert (bench.phase.waiting(), bench.chosen, first) == (2, [], list(bench.jobs.values()))
+    bench.ends(2, State.DONE, 10.0, 20.0, 30.0)
+    keys = [job and job.key for job in (bench.phase.next_job() for _ in range(3))]
+    assert keys == ["proxy/more1", "proxy/more2", None]
+    assert bench.chosen == [{2: 30.0}] * 2
+    assert bench.phase.waiting() == 0
+
+
+def test_a_stopped_proxy_is_taken_to_gain_what_others_have_gained_from_its_rung_on() -> None:
+    bench = Bench()
+    bench.ends(0, State.DONE, 10.0, 20.0, 30.0)
+    bench.ends(2, State.DONE, 20.0, 30.0, 50.0)
+    bench.ends(3, State.STOPPED, 5.0)
+    bench.ends(4, State.STOPPED, 10.0, 16.0)
+    bench.ends(5, State.FAILED, 90.0)
+    bench.phase.on_report(bench.jobs[6], Report(25, {"accuracy": 70.0}))
+    assert bench.phase.scores() == {0: 30.0, 2: 50.0, 3: 5.0 + 25.0, 4: 16.0 + 15.0}
+
+
+def test_scores_of_proxies_that_ended_before_a_resume_are_known() -> None:
+    ended = {"proxy/2": Outcome(State.DONE, "", [Report(25, {"accuracy": 1.0}), Report(100, {"accuracy": 9.0})]),
+             "proxy/3": Outcome(State.STOPPED, "", [Report(25, {"accuracy": 0.0})])}
+    assert Bench(ended).phase.scores() == {2: 9.0, 3: 8.0}
+
+
+def test_hyperband_knows_which_rung_it_is() -> None:
+    bench = Bench(pruner="hyperband")
+    for step in RUNGS[:2]:
+        bench.says(0, step, 50.0)
+        bench.says(1, step, 50.0)
+    assert [bench.says(2, step, 1.0) for step in RUNGS] == [Decision.CONTINUE] * 3
+    assert [bench.says(4, step, 1.0) for step in RUNGS[:2]] == [Decision.CONTINUE, Decision.STOP]
+    assert bench.says(3, 25, 1.0) is Decision.STOP

@@ -1,0 +1,102 @@
+"""The forecast: how high a head's proxy will score, learned from what screening measured of heads whose proxies have ended."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hssl_search.search.candidates import Contender
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MEASURED = ("overlap_excess", "cka_excess", "output", "architecture", "excess_loss")
+"""Of a head and its base, as screening found them."""
+COUNTED = ("parameters", "macs")
+"""Taken by their logarithms."""
+SHAPED = ("width_ratio", "kernel_size", "mlp_ratio", "first_shortcut", "positions", "tap")
+"""Of the head's configuration."""
+FAMILY = "family:"
+
+
+def features(one: Contender) -> dict[str, float]:
+    """What a forecast is made from. What a head lacks has no entry; of families it has the share of its blocks that are of each."""
+    head, attributes = one.heads[0], one.attributes
+    found = {name: attributes.get(name) for name in MEASURED}
+    found |= {name: math.log1p(attributes[name]) for name in COUNTED if name in attributes}
+    found |= {name: head.get(name) for name in SHAPED}
+    blocks = _blocks(head)
+    found["depth"] = len(blocks)
+    if "chance_loss" in attributes:
+        found["learning"] = _difference(attributes["chance_loss"], attributes["head_loss"])
+    found |= {FAMILY + family: count / len(blocks) for family, count in Counter(blocks).items()}
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def _difference(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one - other
+
+
+def _blocks(head: Mapping[str, Any]) -> list[str]:
+    blocks = head.get("blocks")
+    return blocks.split("+") if blocks else [head["family"]] * int(head.get("depth") or 1)
+
+
+def expect(contenders: Sequence[Contender], scores: Sequence[float | None]) -> tuple[np.ndarray, np.ndarray]:
+    """(mean, standard deviation) of the score that each contender's proxy is expected to reach, the deviation without the proxies' noise.
+
+    Bayesian ridge regression (Tipping, JMLR 2001; scikit-learn), with priors worth a few proxies: scores vary as much by noise as by all
+    features together until the proxies tell otherwise.
+
+    Args:
+        scores: of each contender, None of one whose proxy has not ended; at least two are known.
+    """
+    import numpy as np
+    from sklearn.linear_model import BayesianRidge
+
+    known = np.array([score is not None for score in scores])
+    reached = np.array([score for score in scores if score is not None], dtype=float)
+    spread = reached.std() or 1.0
+    columns = table(contenders)
+    if not columns.size:
+        return np.full(len(contenders), reached.mean()), np.full(len(contenders), 0.0)
+    ridge = BayesianRidge(alpha_1=1.0, alpha_2=1.0, lambda_1=1.0, lambda_2=1.0 / columns.shape[1])
+    ridge.fit(columns[known], (reached - reached.mean()) / spread)
+    means, deviations = ridge.predict(columns, return_std=True)
+    uncertain = np.sqrt(np.maximum(0.0, deviations**2 - 1.0 / ridge.alpha_))
+    return reached.mean() + spread * means, spread * uncertain
+
+
+def leave_one_out(contenders: Sequence[Contender], scores: Sequence[float]) -> list[float]:
+    """What would have been expected of each contender without its own score, above the mean of the scores that were left.
+
+    Above the mean, because the mean of the others falls as a score rises: a forecast that says nothing but the mean would put the
+    contenders into exactly the reverse of their order.
+    """
+    found = []
+    for place in range(len(contenders)):
+        others: list[float | None] = [None if other == place else score for other, score in enumerate(scores)]
+        left = [score for score in others if score is not None]
+        found.append(float(expect(contenders, others)[0][place]) - sum(left) / len(left))
+    return found
+
+
+def table(contenders: Sequence[Contender]) -> np.ndarray:
+    """Contenders x features, each feature of mean 0 and variance 1 over the contenders that have it and 0 for the others; those of
+    families share the variance of one, and features in which none differ are left out."""
+    import numpy as np
+
+    rows = [features(one) for one in contenders]
+    columns = []
+    names = sorted({name for row in rows for name in row})
+    families = sum(name.startswith(FAMILY) for name in names)
+    for name in names:
+        family = name.startswith(FAMILY)
+        column = np.array([row.get(name, 0.0 if family else math.nan) for row in rows])
+        column -= np.nanmean(column)
+        spread = np.sqrt(np.nanmean(column**2))
+        if spread > 1e-9:
+            columns.append(np.nan_to_num(column) / spread / (math.sqrt(families) if family else 1.0))
+    return np.array(columns).T.reshape(len(rows), -1)

@@ -1,0 +1,83 @@
+"""The promoter: promotes heads one after another, and keeps in the study who was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hssl_search.search.candidates import Contender
+from hssl_search.search.correlation import LEAST, RankCorrelation
+from hssl_search.search.execution.jobs import Plain
+from hssl_search.search.promotion import WHY_NOT, Rule, choose, foretold, healthy
+from hssl_search.search.records.study import StudyRecord
+from hssl_search.search.roster import Roster
+
+PROMOTED, PROMOTION = "promoted", "promotion"
+"""The study's attributes: trials in the order of their promotion, and how well they were foretold."""
+
+
+class Promoter:
+    def __init__(self, roster: Roster, study: StudyRecord, rule: Rule, seed: int) -> None:
+        self.roster, self.study, self.rule, self.seed = roster, study, rule, seed
+
+    def promoted(self) -> list[Contender]:
+        """In the order of their promotion."""
+        return [self.roster.contender(trial) for trial in self._trials()]
+
+    def healthy(self) -> int:
+        """How many heads may be promoted, those included that are."""
+        return len(healthy(self.roster.contenders()))
+
+    def promote(self, scores: Mapping[int, float]) -> Contender | None:
+        """The next head, from now on promoted; None when no healthy one is left.
+
+        Args:
+            scores: trial -> score of the proxies that have ended.
+        """
+        trials = self._trials()
+        if (one := choose(self.rule, self.roster.contenders(), trials, scores, self.seed)) is not None:
+            self.study.set_study(PROMOTED, [*trials, one.trial])
+            self.roster.note(one.trial, {"promoted": True})
+        return one
+
+    def reject(self) -> None:
+        """Prune the heads that are not healthy."""
+        for one in self.roster.contenders():
+            if one.attributes.get("gate", "healthy") != "healthy" and one.control in (None, "noise"):
+                self._prune(one, f"{one.attributes['gate']}: {one.attributes['gate_reason']}")
+
+    def close(self, scores: Mapping[int, float]) -> str:
+        """Prune what was not promoted, keep how well the scores were foretold, and tell it."""
+        trials = self._trials()
+        contenders = self.roster.contenders()
+        candidates = [one for one in contenders if one.control is None]
+        for one in candidates:
+            if one.trial in trials:
+                self.roster.note(one.trial, {"promoted": True})
+            else:
+                self._prune(one, WHY_NOT[self.rule] if "gate" in one.attributes else "the budget ended before it was screened.")
+        if not trials:
+            screened = any("gate" in one.attributes for one in candidates)
+            return ("No head candidate was healthy after screening; there is nothing to promote." if screened
+                    else "No head candidate was screened; there is nothing to promote.")
+        found = foretold(contenders, scores)
+        self.study.set_study(PROMOTION, {"rule": self.rule, **{name: one.as_plain() for name, one in found.items()}})
+        return sentence(found)
+
+    def _prune(self, one: Contender, cause: str) -> None:
+        self.roster.note(one.trial, {"promoted": False})
+        self.roster.decide(one.trial, "PRUNED", cause=cause)
+
+    def _trials(self) -> list[int]:
+        return list(self.study.study_attributes().get(PROMOTED, []))
+
+
+def sentence(found: Mapping[str, RankCorrelation]) -> str:
+    """What foretold the proxies' scores, and how well."""
+    proxies = found["discrepancy"].n
+    if proxies < LEAST:
+        return f"Whether discrepancy foretells the score of a proxy cannot be told from {proxies}."
+    told = ", ".join(f"{one.words()} for {_NAMES[name]}" for name, one in found.items() if one.n)
+    return f"Rank correlation with the scores of {proxies} proxies: {told}."
+
+
+_NAMES: Plain = {"forecast": "the forecast (each proxy left out in turn)", "discrepancy": "discrepancy"}

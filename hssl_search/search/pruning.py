@@ -1,0 +1,62 @@
+"""Pruning: which proxy is stopped at a rung. Pure functions of the scores of those that have been there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal
+
+Rule = Literal["median", "asha", "hyperband", "none"]
+ENOUGH_AT_RUNG = 4
+"""Others that must have reached a rung before the median rule stops anyone there."""
+ETA = 2
+"""Of those at a rung, one in so many goes on: each rung is twice as long as the one before it."""
+BRACKETS = (0, 1, 2, 0, 1, 2, 0, 1, 2, 0)
+"""The first rung at which a proxy may be stopped, by its place: Hyperband's shares 4 : 3 : 3 for three rungs (Li et al., JMLR 2018:
+ceil(3 / (s + 1) * 2^s) for s = 2, 1, 0)."""
+
+
+@dataclass(frozen=True)
+class Runner:
+    """One who reaches a rung."""
+
+    trial: int
+    score: float
+    control: bool = False
+    """Never stopped, and counted for all."""
+
+
+@dataclass(frozen=True)
+class Pruner:
+    stops: Callable[[Runner, Mapping[int, Runner], int], bool]
+    """Whether the first is stopped, given the others that have reached the rung, by trial, and the rung's place among all: 0, 1 ..."""
+    why: str
+    """What follows `stopped at step 75: `."""
+
+
+def below_median(one: Runner, others: Mapping[int, Runner], rung: int) -> bool:
+    """Median rule (Vizier, KDD 2017): below the median of those that reached the same rung before it."""
+    return len(others) >= ENOUGH_AT_RUNG and one.score < median(other.score for other in others.values())
+
+
+def below_half(one: Runner, others: Mapping[int, Runner], rung: int) -> bool:
+    """Asynchronous successive halving (Li et al., MLSys 2020), as it stops: not among the better `1 / ETA` of those at the rung, itself
+    counted. The best so far always goes on."""
+    better = sum(other.score > one.score for other in others.values())
+    return better >= max(1, (1 + len(others)) // ETA)
+
+
+def below_half_of_bracket(one: Runner, others: Mapping[int, Runner], rung: int) -> bool:
+    """Hyperband (Li et al., JMLR 2018), asynchronous: successive halving within brackets, the later of which begin at later rungs."""
+    mine = BRACKETS[one.trial % len(BRACKETS)]
+    fellows = {trial: other for trial, other in others.items() if other.control or BRACKETS[trial % len(BRACKETS)] == mine}
+    return rung >= mine and below_half(one, fellows, rung)
+
+
+PRUNERS: Mapping[Rule, Pruner] = {
+    "median": Pruner(below_median, "below the median of that rung."),
+    "asha": Pruner(below_half, "not in the better half of that rung (successive halving)."),
+    "hyperband": Pruner(below_half_of_bracket, "not in the better half of its bracket at that rung (Hyperband)."),
+    "none": Pruner(lambda one, others, rung: False, "not at all."),
+}

@@ -1,0 +1,158 @@
+"""Who is promoted next, by the paper's rule and by what proxies have taught; synthetic searches whose truth is known."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hssl_search.search.candidates import Contender
+from hssl_search.search.promotion import ENOUGH, Rule, by_discrepancy, choose, foretold
+
+PROXY_NOISE = 0.2
+"""Standard deviation of a proxy's score about the truth, which has 1."""
+
+
+def contender(trial: int, discrepancy: float | None, family: str = "mlp", gate: str | None = "healthy") -> Contender:
+    attributes: Mapping[str, Any] = {"discrepancy": discrepancy, "gate": gate} if gate else {}
+    return Contender(trial, f"head {trial}", [{"family": family}], family, None, attributes)
+
+
+def test_the_best_of_each_family_is_promoted_first_then_the_next_of_each() -> None:
+    screened = [
+        contender(0, 0.9, "convnext"),
+        contender(1, 0.8, "convnext"),
+        contender(2, 0.7, "convnext"),
+        contender(3, 0.1, "mlp"),
+        contender(4, 0.3, "resnet"),
+        contender(5, 0.2, "resnet"),
+    ]
+    assert [one.trial for one in by_discrepancy(screened)] == [0, 4, 3, 1, 5, 2]
+    assert [one.trial for one in by_discrepancy(screened)][:2] == [0, 4]
+    assert by_discrepancy([]) == []
+
+
+def test_only_healthy_heads_are_promoted_however_discrepant_others_are() -> None:
+    gates = ["not learning", "collapsed", "non-finite", None]
+    screened = [contender(0, 0.01), *(contender(number, 0.99, "resnet", gate) for number, gate in enumerate(gates, start=1))]
+    assert [one.trial for one in by_discrepancy(screened)] == [0]
+    assert by_discrepancy(screened[1:]) == []
+
+
+def test_promotion_does_not_depend_on_the_order_of_screening() -> None:
+    dice = random.Random(0)
+    screened = [contender(trial, dice.choice([0.1, 0.2, 0.3]), dice.choice("abc")) for trial in range(12)]
+    first = by_discrepancy(screened)
+    for _ in range(20):
+        dice.shuffle(screened)
+        assert by_discrepancy(screened) == first
+
+
+def world(seed: int, correlation: float, count: int = 40) -> tuple[list[Contender], np.ndarray]:
+    """Screened heads of five families, and the true scores of their proxies.
+
+    Discrepancy is correlated with the truth as given; the rest of the truth comes from the family and from nothing that was measured.
+    """
+    draws = np.random.default_rng(seed)
+    families = draws.integers(0, 5, count)
+    discrepancy, hidden = draws.normal(size=count), draws.normal(size=5)[families] + 0.7 * draws.normal(size=count)
+    hidden = (hidden - hidden.mean()) / hidden.std()
+    truth = correlation * discrepancy + np.sqrt(1 - correlation**2) * hidden
+    heads = [
+        Contender(trial, f"head {trial}", [{"family": f"family {family}", "depth": int(draws.integers(1, 5))}], f"family {family}", None, {
+            "gate": "healthy", "discrepancy": gap, "overlap_excess": gap, "cka_excess": gap + draws.normal(), "output": draws.normal(),
+            "parameters": int(draws.integers(1_000, 90_000)), "macs": int(draws.integers(10_000, 900_000)),
+            "head_loss": 3.0 + draws.normal(), "chance_loss": 4.5})
+        for trial, (family, gap) in enumerate(zip(families.tolist(), discrepancy.tolist(), strict=True))]
+    return heads, truth
+
+
+def promoted(rule: Rule, heads: list[Contender], proxied: np.ndarray, count: int) -> list[int]:
+    found: list[int] = []
+    while len(found) < count:
+        one = choose(rule, heads, found, {trial: float(proxied[trial]) for trial in found}, seed=0)
+        assert one is not None
+        found.append(one.trial)
+    return found
+
+
+def regrets(rule: Rule, correlation: float, searches: int = 30, count: int = 12) -> tuple[float, float]:
+    """(share of searches that promote the best head, mean of what the head that proxies choose falls short of it)."""
+    hits, short = [], []
+    for seed in range(searches):
+        heads, truth = world(seed, correlation)
+        proxied = truth + PROXY_NOISE * np.random.default_rng(1_000 + seed).normal(size=len(truth))
+        found = promoted(rule, heads, proxied, count)
+        hits.append(int(truth.argmax()) in found)
+        short.append(float(truth.max() - truth[max(found, key=lambda trial: proxied[trial])]))
+    return mean(hits), mean(short)
+
+
+def test_where_discrepancy_misleads_learning_finds_the_best_head_more_often_at_equal_proxies() -> None:
+    (by_rule, rule_short), (learned, learned_short) = regrets("discrepancy", -0.7), regrets("learned", -0.7)
+    assert learned > by_rule + 0.2
+    assert learned_short < rule_short / 2
+
+
+def test_where_discrepancy_tells_the_truth_learning_loses_less_than_a_quarter_of_a_proxys_noise() -> None:
+    (by_rule, rule_short), (learned, learned_short) = regrets("discrepancy", 0.7, 40), regrets("learned", 0.7, 40)
+    assert learned_short < rule_short + PROXY_NOISE / 4
+    assert learned > by_rule - 0.15
+
+
+def test_before_enough_proxies_have_ended_the_papers_rule_promotes() -> None:
+    heads, truth = world(0, -0.7)
+    order = [one.trial for one in by_discrepancy(heads)]
+    assert promoted("learned", heads, truth, ENOUGH) == order[:ENOUGH] == promoted("discrepancy", heads, truth, ENOUGH)
+    assert promoted("discrepancy", heads, truth, 12) == order[:12]
+    assert promoted("learned", heads, truth, 12) != order[:12]
+
+
+@pytest.mark.parametrize("rule", ["discrepancy", "learned", "random"])
+def test_every_healthy_head_is_promoted_once_and_the_same_arguments_have_the_same_answer(rule: Rule) -> None:
+    heads, truth = world(3, 0.0, count=12)
+    ill = contender(99, 0.99, "family 1", "collapsed")
+    found = promoted(rule, [*heads, ill], truth, 12)
+    assert sorted(found) == list(range(12))
+    assert found == promoted(rule, [ill, *reversed(heads)], truth, 12)
+    assert choose(rule, [*heads, ill], found, {}, 0) is None
+
+
+def test_random_promotion_depends_on_the_seed_and_on_no_measurement() -> None:
+    heads, _ = world(0, 0.0)
+    first = [choose("random", heads, [], {}, seed) for seed in range(30)]
+    assert len({one.trial for one in first if one}) > 15
+
+
+def test_a_head_that_lacks_a_measurement_can_be_learned_from_and_promoted() -> None:
+    heads, truth = world(1, 0.5, count=12)
+    tapped = [Contender(one.trial, one.name, one.heads, one.family, None, {**one.attributes, "output": None}) for one in heads[::2]]
+    assert len(set(promoted("learned", [*tapped, *heads[1::2]], truth, 12))) == 12
+
+
+def test_what_foretold_the_scores_is_told_of_forecast_and_discrepancy() -> None:
+    heads, truth = world(5, -0.9)
+    found = foretold(heads, dict(enumerate(truth.tolist())))
+    value, told = found["discrepancy"], found["forecast"]
+    assert value.value is not None and value.high is not None and value.value < -0.8 and value.high < 0
+    assert told.value is not None and told.low is not None and told.value > 0.8 and told.low > 0
+    assert (told.n, value.n) == (40, 40)
+
+
+def test_scores_that_nothing_foretells_have_a_forecast_without_correlation() -> None:
+    values = []
+    for seed in range(20):
+        heads, _ = world(seed, 0.0, count=16)
+        noise = np.random.default_rng(seed).normal(size=16)
+        values.append(foretold(heads, dict(enumerate(noise.tolist())))["forecast"].value or 0.0)
+    assert abs(mean(values)) < 0.2, "the mean of the others alone would have -1"
+
+
+def test_too_few_proxies_foretell_nothing() -> None:
+    heads, truth = world(0, 0.5)
+    found = foretold(heads, dict(enumerate(truth[:ENOUGH].tolist())))
+    assert (found["forecast"].value, found["forecast"].n) == (None, 0)

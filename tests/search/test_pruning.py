@@ -1,0 +1,67 @@
+"""Who is stopped at a rung, by each rule."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+
+from hssl_search.search.pruning import BRACKETS, ENOUGH_AT_RUNG, PRUNERS, Rule, Runner
+
+
+def stops(rule: Rule, score: float, others: Sequence[float], trial: int = 0, rung: int = 0, controls: int = 0) -> bool:
+    """Of trials 10, 20 ..., which are all of the bracket of trial 0."""
+    there = {10 * (place + 1): Runner(10 * (place + 1), other, place < controls) for place, other in enumerate(others)}
+    return PRUNERS[rule].stops(Runner(trial, score), there, rung)
+
+
+def test_below_the_median_of_enough_others_is_stopped() -> None:
+    others = [10.0, 20.0, 30.0, 40.0]
+    assert len(others) == ENOUGH_AT_RUNG
+    assert stops("median", 24.9, others)
+    assert not stops("median", 25.0, others)
+    assert not stops("median", 99.0, others)
+    assert not stops("median", 0.0, others[1:])
+    assert not stops("median", 0.0, [])
+    assert stops("median", 19.9, [20.0, 20.0, 20.0, 10.0])
+
+
+@pytest.mark.parametrize(
+    ("score", "others", "stopped"),
+    [(1.0, [], False), (1.0, [2.0], True), (2.0, [1.0], False), (1.0, [2.0, 0.0], True), (1.0, [3.0, 2.0, 0.0], True),
+     (1.0, [2.0, 0.0, 0.0], False), (1.0, [1.0], False), (2.0, [9.0, 8.0, 1.0, 0.0], True), (8.5, [9.0, 8.0, 1.0, 0.0], False)],
+)
+def test_successive_halving_lets_the_better_half_go_on_and_always_the_best(score: float, others: list[float], stopped: bool) -> None:
+    assert stops("asha", score, others) == stopped
+
+
+def test_halving_keeps_about_half_of_many_however_they_come() -> None:
+    dice = random.Random(0)
+    there: dict[int, Runner] = {}
+    kept = 0
+    for trial in range(400):
+        one = Runner(trial, dice.random())
+        kept += not PRUNERS["asha"].stops(one, there, 0)
+        there[trial] = one
+    assert 180 <= kept <= 220
+
+
+def test_hyperbands_brackets_begin_at_later_rungs_in_its_shares() -> None:
+    assert Counter(BRACKETS) == {0: 4, 1: 3, 2: 3}
+    better = [5.0, 6.0, 7.0]
+    assert stops("hyperband", 1.0, better, trial=0, rung=0)
+    fellows = {trial: Runner(trial, 9.0) for trial in (11, 21, 12, 22)}
+    assert [PRUNERS["hyperband"].stops(Runner(1, 1.0), fellows, rung) for rung in (0, 1)] == [False, True]
+    assert [PRUNERS["hyperband"].stops(Runner(2, 1.0), fellows, rung) for rung in (0, 1, 2)] == [False, False, True]
+
+
+def test_a_bracket_is_a_competition_of_its_own_but_controls_are_in_each() -> None:
+    strangers = {trial: Runner(trial, 9.0) for trial in (1, 2, 4, 5)}
+    assert not PRUNERS["hyperband"].stops(Runner(0, 1.0), strangers, 0)
+    assert PRUNERS["hyperband"].stops(Runner(0, 1.0), {**strangers, 7: Runner(7, 9.0, control=True)}, 0)
+
+
+def test_without_a_pruner_no_one_is_stopped() -> None:
+    assert not stops("none", 0.0, [9.0] * 20)
