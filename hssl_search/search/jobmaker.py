@@ -15,6 +15,9 @@ MOST_AT_ONCE_ON_CPU = 8
 MOST_WAITING = 1.25
 """How many times longer jobs may take together because cores have nothing to do at the end: a CPU budget pays for idle cores too."""
 
+STILL_S = 900.0
+"""A training is taken for hung when it makes no checkpoint, which it does about every minute, for so long and twice its reserve."""
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -97,5 +100,6 @@ class JobMaker:
 
     def _job(self, key: str, phase: str, task: Task, place: str, at_once: int, trial: int | None = None) -> Job:
         cpus, gpus = self.machine.resources(at_once)
-        return Job(key, phase, task.model_dump(mode="json"), str(self.folder / place), trial, cpus, gpus)
+        still_s = STILL_S + 2 * task.reserve_s if task.rungs else None
+        return Job(key, phase, task.model_dump(mode="json"), str(self.folder / place), trial, cpus, gpus, still_s=still_s)
 

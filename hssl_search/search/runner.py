@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from statistics import mean
 from typing import Protocol
 
@@ -140,5 +139,4 @@ class _Watched:
 
 def share_to_do(job: Job) -> float:
     """Share of a job's steps that lie after its newest checkpoint."""
-    done = max((int(path.name.removeprefix("step-")) for path in Path(job.folder).glob("step-*")), default=0)
-    return max(0.0, 1 - done / max(1, job.task["steps"]))
+    return max(0.0, 1 - job.step_reached() / max(1, job.task["steps"]))

@@ -17,6 +17,7 @@ from hssl_search.data.views import Views
 from hssl_search.training.checkpoint import Checkpoint, CheckpointFolder
 from hssl_search.training.pair import Losses, Pair
 from hssl_search.training.recipe import Stage
+from hssl_search.training.recompute import recompute_blocks
 from hssl_search.training.schedule import cosine, warmup_cosine
 
 CHECK_EVERY = 20
@@ -71,6 +72,7 @@ class Trainer:
         self.generator = torch.Generator(self.device).manual_seed(seed)
         torch.manual_seed(seed)
         self.step = 0
+        self.recomputes = False
         self._terms = [1, len(pair.student.couples), len(pair.student.heads), len(pair.patch_states)]
         self._sums = torch.zeros(sum(self._terms), device=self.device)
         self.unreported, self._seconds, self._timed_steps = 0, 0.0, 0
@@ -97,6 +99,12 @@ class Trainer:
             if self.device.type == "cpu":
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # the fused CPU kernel is slower in bf16 than in fp32
         return stack
+
+    def recompute(self) -> None:
+        """From now on need less memory and about a third more time, for the same numbers; what goes on from the checkpoints does too."""
+        if not self.recomputes:
+            recompute_blocks(self.pair.student, self.precision)
+        self.recomputes = True
 
     def _one_step(self) -> None:
         progress = self.step / self.steps
@@ -164,7 +172,7 @@ class Trainer:
         state |= {"random.views": self.generator.get_state(), "random.cpu": torch.get_rng_state(), "sums": self._sums}
         if self.device.type == "cuda":
             state["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        about = {"unreported": self.unreported, "steps": self.steps, "seed": self.seed}
+        about = {"unreported": self.unreported, "steps": self.steps, "seed": self.seed, "recomputes": self.recomputes}
         folder.save(self.step, state, self.pair.kept.base.model.state_dict(), about)
 
     def load(self, checkpoint: Checkpoint) -> None:
@@ -187,6 +195,8 @@ class Trainer:
         self._sums.copy_(tensors["sums"])
         self.unreported = checkpoint.about["unreported"]
         self.step = checkpoint.step
+        if checkpoint.about.get("recomputes"):
+            self.recompute()
 
 
 def train(trainer: Trainer, rungs: Iterable[int], folder: CheckpointFolder,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from hssl_search.errors import UserError
@@ -27,6 +27,11 @@ class _Open:
 
     job: Job
     since: float
+    """When it got its devices; while it waits to get more of them, minus the seconds that it held some."""
+    heard: float
+    """When it last gave a sign of life."""
+    reached: int = 0
+    """Step of the checkpoint that was seen then."""
     reports: dict[int, Report] = field(default_factory=dict)
     stopped: bool = False
     cut: bool = False
@@ -60,23 +65,25 @@ class Desk:
         self._last_tick = clock()
         self._live: dict[str, _Open] = {}
         self._waiting: Job | None = None
+        self._parked: dict[str, _Open] = {}
+        """Jobs that were handed out, ran out of memory, and wait for a device of their own."""
         self._error: BaseException | None = None
 
     def next_job(self) -> Job | None:
         """The next job to start now, or None: nothing to start at present. With `idle`, None is the end."""
         if self.stopping():
             return None
-        job = self._waiting or self._guarded(self._source.next_job, None)
-        self._waiting = job
+        job = self._next()
         if job is None or self._error or not self._fits(job):
             return None
-        self._waiting = None
+        if job is self._waiting:
+            self._waiting = None
         self._start(job)
         return job
 
     @property
     def idle(self) -> bool:
-        return not self._live
+        return not self._live and not self._parked
 
     def attempt(self, key: str) -> int:
         """How often the live job has been started."""
@@ -89,6 +96,7 @@ class Desk:
             return Decision.STOP
         if opened.reports and step <= max(opened.reports):
             return Decision.CONTINUE
+        opened.heard = self._clock()
         report = opened.reports[step] = Report(step, metrics)
         decision = self._guarded(lambda: self._source.on_report(opened.job, report), Decision.STOP)
         opened.cut = self._error is not None
@@ -101,11 +109,20 @@ class Desk:
         opened = self._live.pop(key)
         self.tick()
         opened.attempt += 1
+        opened.heard = self._clock()
         self._live[key] = opened
         self.tick()
 
-    def end(self, key: str, state: State | None = None, cause: str = "") -> None:
-        """End a live job; the state None is DONE. One that was told to stop is STOPPED or CUT; one that has ended is left alone."""
+    def hung(self) -> list[str]:
+        """The keys of live jobs that have neither reported nor saved a checkpoint for longer than they may."""
+        return [key for key, opened in self._live.items() if self._is_hung(opened)]
+
+    def end(self, key: str, state: State | None = None, cause: str = "", full: bool = False) -> None:
+        """End a live job; the state None is DONE. One that was told to stop is STOPPED or CUT; one that has ended is left alone.
+
+        Args:
+            full: its device's memory ran out. A job that shared its GPU does not end then, but is handed out again with a whole one.
+        """
         if key not in self._live:
             return
         self.tick()
@@ -113,6 +130,9 @@ class Desk:
         self.tick()
         if opened.stopped or opened.cut:
             state, cause = (State.STOPPED if opened.stopped else State.CUT), ""
+        elif full and 0 < opened.job.gpus < 1:
+            self._park(opened)
+            return
         reports = [opened.reports[step] for step in sorted(opened.reports)]
         self._tell_end(opened.job, Outcome(state or State.DONE, cause, reports, self._clock() - opened.since))
 
@@ -136,6 +156,8 @@ class Desk:
 
     def close(self) -> None:
         """End what is still open as CUT and raise what stopped the desk."""
+        self._live |= {key: self._resumed(opened) for key, opened in self._parked.items()}
+        self._parked.clear()
         for key in list(self._live):
             self.end(key, State.CUT)
         if self._waiting is not None:
@@ -144,12 +166,39 @@ class Desk:
         if self._error is not None:
             raise self._error
 
+    def _next(self) -> Job | None:
+        """One that runs for another time, or one that waits to fit, or a new one."""
+        if self._parked:
+            return next(iter(self._parked.values())).job
+        self._waiting = self._waiting or self._guarded(self._source.next_job, None)
+        return self._waiting
+
     def _start(self, job: Job) -> None:
         if job.key in self._live:
             raise ValueError(f"the job {job.key} was handed out while it runs")
         self.tick()
-        self._live[job.key] = _Open(job, self._clock())
+        parked = self._parked.pop(job.key, None)
+        self._live[job.key] = self._resumed(parked) if parked else _Open(job, self._clock(), self._clock())
         self.tick()
+
+    def _park(self, opened: _Open) -> None:
+        opened.since -= self._clock()
+        opened.job = replace(opened.job, gpus=1.0)
+        opened.attempt += 1
+        self._parked[opened.job.key] = opened
+
+    def _resumed(self, parked: _Open) -> _Open:
+        parked.since += self._clock()
+        parked.heard = self._clock()
+        return parked
+
+    def _is_hung(self, opened: _Open) -> bool:
+        if opened.job.still_s is None or self._clock() - opened.heard <= opened.job.still_s:
+            return False
+        before, opened.reached = opened.reached, opened.job.step_reached()
+        if opened.reached > before:
+            opened.heard = self._clock()
+        return opened.reached == before
 
     def _tell_end(self, job: Job, outcome: Outcome) -> None:
         self._guarded(lambda: self._source.on_end(job, outcome), None)

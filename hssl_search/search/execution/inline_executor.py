@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hssl_search.search.execution.desk import Desk, cause
-from hssl_search.search.execution.jobs import Decision, Job, JobSource, Meter, Plain, State, Worker
+from hssl_search.search.execution.jobs import Decision, DeviceFull, Job, JobSource, Meter, Plain, State, Worker
 
 
 class _Leave(BaseException):
@@ -38,7 +38,7 @@ class InlineExecutor:
         except _Leave:
             desk.end(job.key, State.CUT)
         except Exception as error:
-            desk.end(job.key, State.FAILED, cause(error))
+            desk.end(job.key, State.FAILED, cause(error), full=isinstance(error, DeviceFull))
         except BaseException as error:
             desk.stop(error)
         else:

@@ -15,7 +15,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any, Protocol
+
+from hssl_search.errors import UserError
 
 Plain = dict[str, Any]
 """What JSON can hold."""
@@ -40,8 +43,19 @@ class Job:
     seconds: float | None = None
     """Wall-clock seconds that the worker may use; it stops at a checkpoint before they are over."""
 
+    still_s: float | None = None
+    """Seconds without a report or a new checkpoint after which its worker counts as hung; None: never."""
+
     def as_plain(self) -> Plain:
         return asdict(self)
+
+    def step_reached(self) -> int:
+        """The step of the newest checkpoint in its folder; 0 without one."""
+        return max((int(path.name.removeprefix("step-")) for path in Path(self.folder).glob("step-*")), default=0)
+
+
+class DeviceFull(UserError):
+    """Raised by a worker: the device's memory does not hold the job, at least not beside others."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +77,7 @@ class State(str, Enum):
     STOPPED = "stopped"
     """`on_report` answered STOP."""
     FAILED = "failed"
-    """The worker raised, or died more often than it is retried."""
+    """The worker raised, or died or hung more often than it is retried."""
     CUT = "cut"
     """The search was stopped while the job ran: budget, Ctrl-C."""
 

@@ -14,9 +14,11 @@ from hssl_search.heads.head import head_cost
 from hssl_search.search.execution.bench import Bench
 from hssl_search.search.execution.evaluating import architectures, evaluate
 from hssl_search.search.execution.jobs import Plain
+from hssl_search.search.execution.memory import in_memory
 from hssl_search.search.execution.tasks import Task
 from hssl_search.training.checkpoint import CheckpointFolder
 from hssl_search.training.recipe import Stage
+from hssl_search.training.trainer import Trainer
 
 WARM_UP = 1
 JOINT_RATIO = (0.5, 2.0)
@@ -67,7 +69,10 @@ def _fastest(bench: Bench, stage: Stage) -> tuple[Stage, float]:
 
 def _step_seconds(bench: Bench, stage: Stage, heads: list[dict[str, Any]]) -> float:
     """Seconds of the fastest of a few training steps, the device waited for."""
-    trainer = bench.trainer_of(heads, stage, WARM_UP + TIMED, seed=0)
+    return in_memory(lambda: bench.trainer_of(heads, stage, WARM_UP + TIMED, seed=0), _fastest_step)
+
+
+def _fastest_step(trainer: Trainer) -> float:
     trainer.advance(WARM_UP)
     seconds = []
     for step in range(WARM_UP, WARM_UP + TIMED):
@@ -89,14 +94,17 @@ def _joint(bench: Bench, stage: Stage, heads: list[dict[str, Any]], apart_s: flo
 def _evaluation_seconds(bench: Bench, task: Task, stage: Stage) -> Plain:
     """Seconds of all that is evaluated at a rung of a proxy, and what its last rung takes more."""
     heads = task.heads[:1]
-    trainer = bench.trainer_of(heads, stage, 2, seed=0)
-    trainer.advance(1)
-    report, seconds = trainer.report(), []
-    for steps in (2, 1):  # the report is of a rung before the last, then of the last
-        started = time.monotonic()
-        evaluate(bench, trainer, task.model_copy(update={"heads": heads, "steps": steps}), report)
-        seconds.append(time.monotonic() - started)
-    return {"evaluate_s": seconds[0], "last_evaluate_s": max(0.0, seconds[1] - seconds[0])}
+
+    def use(trainer: Trainer) -> Plain:
+        trainer.advance(1)
+        report, seconds = trainer.report(), []
+        for steps in (2, 1):  # the report is of a rung before the last, then of the last
+            started = time.monotonic()
+            evaluate(bench, trainer, task.model_copy(update={"heads": heads, "steps": steps}), report)
+            seconds.append(time.monotonic() - started)
+        return {"evaluate_s": seconds[0], "last_evaluate_s": max(0.0, seconds[1] - seconds[0])}
+
+    return in_memory(lambda: bench.trainer_of(heads, stage, 2, seed=0), use)
 
 
 def _profile_seconds(bench: Bench, stage: Stage, heads: list[dict[str, Any]]) -> float:
@@ -108,7 +116,10 @@ def _profile_seconds(bench: Bench, stage: Stage, heads: list[dict[str, Any]]) ->
 
 
 def _checkpoint_seconds(bench: Bench, stage: Stage) -> float:
-    trainer = bench.trainer_of([], stage, 1, seed=0)
+    return in_memory(lambda: bench.trainer_of([], stage, 1, seed=0), _first_checkpoint)
+
+
+def _first_checkpoint(trainer: Trainer) -> float:
     trainer.advance(1)
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()

@@ -14,7 +14,7 @@ from ray.tune.search import Searcher
 
 from hssl_search.search.execution.desk import Desk
 from hssl_search.search.execution.jobs import Decision, Job, State
-from hssl_search.search.execution.ray_worker import CAUSE, JOB, METRICS, STEP
+from hssl_search.search.execution.ray_worker import CAUSE, FULL, JOB, METRICS, STEP
 
 _ERROR_LINE = re.compile(r"^\s*((?:\w+\.)*\w*(?:Error|Exception): .*\S)", re.MULTILINE)
 
@@ -27,6 +27,8 @@ class Crew:
         self.keys: dict[str, str] = {}
         """Job key by Tune's trial id."""
         self.causes: dict[str, str] = {}
+        self.full: set[str] = set()
+        """Trials whose workers ran out of memory."""
         self.actors: dict[str, Any] = {}
 
     def kill(self) -> None:
@@ -36,6 +38,15 @@ class Crew:
         for actor in self.actors.values():
             ray.kill(actor)
         self.actors.clear()
+
+    def kill_hung(self) -> None:
+        """End the workers that make no step; Tune takes them for dead ones."""
+        import ray
+
+        hung = self.desk.hung()
+        for trial in [trial for trial, key in self.keys.items() if key in hung and trial in self.actors]:
+            self.causes[trial] = "the worker made no step for a long time and was ended: it hung, or what it waited for never came"
+            ray.kill(self.actors.pop(trial))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tune writes all that it was given into a snapshot, which nobody reads; the desk's open files could not be written."""
@@ -59,7 +70,7 @@ class JobSearcher(Searcher):
         key = self._crew.keys.pop(trial_id)
         self._crew.actors.pop(trial_id, None)
         cause = self._crew.causes.pop(trial_id, "")
-        self._crew.desk.end(key, State.FAILED if error else None, cause)
+        self._crew.desk.end(key, State.FAILED if error else None, cause, trial_id in self._crew.full)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the study remembers, and a search that goes on opens a fresh Tuner."""
@@ -78,6 +89,7 @@ class ReportScheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         if CAUSE in result:
             self._crew.causes[trial.trial_id] = result[CAUSE]
+            self._crew.full |= {trial.trial_id} if result[FULL] else set()
             trial.max_failures = 0
             return TrialScheduler.CONTINUE
         key = self._crew.keys.get(trial.trial_id, "")
@@ -124,6 +136,7 @@ class DeskStopper(tune.Stopper):
 
     def stop_all(self) -> bool:
         if not self._crew.desk.poll():
+            self._crew.kill_hung()
             return False
         self._crew.kill()
         return True

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from hssl_search.search.execution.desk import cause
-from hssl_search.search.execution.jobs import Job, Plain, Worker
+from hssl_search.search.execution.jobs import DeviceFull, Job, Plain, Worker
 
 JOB = "job"
 STEP = "step"
 METRICS = "metrics"
 CAUSE = "cause"
+FULL = "full"
 """Keys of what goes to a worker (JOB) and of what it reports. Jobs and metrics travel as JSON text, because Tune flattens mappings."""
 
 
@@ -43,7 +44,7 @@ def run_in_trial(config: Plain, worker: Worker | str) -> None:
         resolve(worker)(job, send)
     except Exception as error:
         _write_traceback(job)
-        tune.report({CAUSE: cause(error)})
+        tune.report({CAUSE: cause(error), FULL: isinstance(error, DeviceFull)})
         raise
 
 

@@ -9,31 +9,49 @@ import torch
 
 from hssl_search.search.execution.bench import Bench
 from hssl_search.search.execution.evaluating import evaluate
-from hssl_search.search.execution.jobs import Job, Plain, Send
+from hssl_search.search.execution.jobs import DeviceFull, Job, Plain, Send
 from hssl_search.search.execution.measuring import measure
+from hssl_search.search.execution.memory import in_memory, out_of_memory
 from hssl_search.search.execution.tasks import Task
 from hssl_search.training.checkpoint import CheckpointFolder
-from hssl_search.training.trainer import StepReport, train
+from hssl_search.training.trainer import StepReport, Trainer, train
 
 
 def run_job(job: Job, send: Send) -> None:
-    """Run a job to its end, or until its seconds are over; `send` gets a report at each rung."""
+    """Run a job to its end, or until its seconds are over; `send` gets a report at each rung.
+
+    A training that runs out of memory goes on from its newest checkpoint with fewer activations kept (`recompute_blocks`).
+
+    Raises:
+        DeviceFull: when memory runs out all the same.
+    """
     started = time.monotonic()
     task = Task.model_validate(job.task)
     if task.setting.device == "cpu":
         torch.set_num_threads(max(1, int(job.cpus)))
-    if task.kind == "measure":
-        send(1, measure(task))
-        return
     limit = float("inf") if job.seconds is None else job.seconds - task.reserve_s
-    _train(task, CheckpointFolder(job.folder), send, lambda: time.monotonic() - started > limit)
+    try:
+        if task.kind == "measure":
+            send(1, measure(task))
+        else:
+            _train(job, task, send, lambda: time.monotonic() - started > limit)
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise DeviceFull(f"the memory of the {task.setting.device} device ran out, also with activations computed again instead of kept, "
+                         f"in a job that held {job.gpus or job.cpus:g} of the {'GPUs' if job.gpus else 'CPUs'}; give the recipe a smaller "
+                         "batch_size, or choose a smaller base or --image-size.") from error
 
 
-def _train(task: Task, folder: CheckpointFolder, send: Send, out_of_time: Callable[[], bool]) -> None:
-    bench = Bench(task.setting)
-    trainer = bench.trainer(task)
-    for report in train(trainer, task.rungs, folder, out_of_time):
-        send(report.step, {**_losses(report), **evaluate(bench, trainer, task, report)})
+def _train(job: Job, task: Task, send: Send, out_of_time: Callable[[], bool]) -> None:
+    bench, folder = Bench(task.setting), CheckpointFolder(job.folder)
+
+    def use(trainer: Trainer) -> None:
+        for report in train(trainer, task.rungs, folder, out_of_time):
+            held = {"recomputed": trainer.recomputes, "gpus": job.gpus}
+            send(report.step, {**_losses(report), **held, **evaluate(bench, trainer, task, report)})
+
+    in_memory(lambda: bench.trainer(task), use)
     folder.keep_newest()
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -186,3 +188,70 @@ def test_outcomes_tell_how_long_a_job_held_its_devices() -> None:
     now[0] = 30.0
     desk.end("a")
     assert source.outcomes["a"].seconds == 20.0
+
+
+def test_a_job_that_fills_a_shared_gpu_is_handed_out_again_with_a_whole_one() -> None:
+    now: list[float] = [0.0]
+    source, meter = Source(job("a", gpus=0.5), job("b", gpus=0.5), job("c", gpus=0.5)), Meter()
+    desk = Desk(source, meter, cpus=4, gpus=1, clock=lambda: now[0])
+    assert desk.next_job() == job("a", gpus=0.5) and desk.next_job() == job("b", gpus=0.5)
+    desk.report("a", 10, {})
+    now[0] = 5.0
+    desk.end("a", State.FAILED, "no memory", full=True)
+    assert source.ended == [] and meter.ticks[-1] == ["b"]
+    assert desk.next_job() is None, "b holds a part of the GPU"
+    now[0] = 8.0
+    desk.end("b")
+    assert desk.next_job() == job("a", gpus=1.0)
+    assert desk.next_job() is None and desk.attempt("a") == 2
+    assert desk.report("a", 10, {}) is desk.report("a", 20, {}) is Decision.CONTINUE
+    now[0] = 9.0
+    desk.end("a", State.FAILED, "no memory", full=True)
+    assert source.ended == [("b", State.DONE), ("a", State.FAILED)]
+    assert (source.outcomes["a"].cause, source.outcomes["a"].seconds) == ("no memory", 6.0)
+    assert [report.step for report in source.outcomes["a"].reports] == [10, 20]
+    assert desk.next_job() == job("c", gpus=0.5)
+
+
+def test_a_job_that_waits_for_a_whole_gpu_keeps_its_desk_open_and_is_cut_once_with_it() -> None:
+    source = Source(job("a", gpus=0.5), job("b", gpus=0.5), job("c", gpus=0.75))
+    desk = Desk(source, Meter(), gpus=1)
+    assert desk.next_job() and desk.next_job() and desk.next_job() is None
+    desk.end("a", State.FAILED, "no memory", full=True)
+    assert desk.next_job() is None
+    desk.end("b")
+    assert not desk.idle
+    desk.close()
+    assert source.ended == [("b", State.DONE), ("a", State.CUT), ("c", State.CUT)]
+
+
+@pytest.mark.parametrize("gpus", [0.0, 1.0])
+def test_a_job_without_others_beside_it_fails_when_memory_runs_out(gpus: float) -> None:
+    source = Source(job("a", gpus=gpus))
+    desk = Desk(source, Meter())
+    desk.next_job()
+    desk.end("a", State.FAILED, "no memory", full=True)
+    assert source.ended == [("a", State.FAILED)] and desk.idle
+
+
+def test_a_job_is_hung_when_it_neither_reports_nor_saves_for_too_long(tmp_path: Path) -> None:
+    now: list[float] = [0.0]
+    patient = replace(job("a"), folder=str(tmp_path), still_s=100.0)
+    desk = Desk(Source(patient, job("b")), Meter(), clock=lambda: now[0])
+    desk.next_job(), desk.next_job()
+
+    def hung_at(time: float) -> list[str]:
+        now[0] = time
+        return desk.hung()
+
+    assert [hung_at(100.0), hung_at(100.1)] == [[], ["a"]]
+    desk.retry("a")
+    assert [hung_at(200.0), hung_at(200.2)] == [[], ["a"]]
+    desk.report("a", 10, {})
+    assert hung_at(300.0) == []
+    (tmp_path / "step-00000012").mkdir()
+    assert [hung_at(301.0), hung_at(401.0), hung_at(401.1)] == [[], [], ["a"]], "the checkpoint is a sign of life, once"
+    (tmp_path / "step-00000024").mkdir()
+    assert hung_at(500.0) == []
+    desk.end("a")
+    assert hung_at(9_999.0) == [], "b says nothing of how long it may be still"

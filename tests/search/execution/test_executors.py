@@ -6,12 +6,17 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hssl_search.search.execution import ray_executor as ray_executor_module
+from hssl_search.search.execution.desk import Desk
 from hssl_search.search.execution.inline_executor import InlineExecutor
 from hssl_search.search.execution.jobs import Decision, Executor, Job, Outcome, Report, Send, State
 from hssl_search.search.execution.ray_executor import RayExecutor
@@ -25,17 +30,23 @@ def work(job: Job, send: Send) -> None:
     import time
     from pathlib import Path
 
-    marker = Path(job.folder) / "been here"
-    first = not marker.exists()
+    from hssl_search.search.execution.jobs import DeviceFull
+
     Path(job.folder).mkdir(parents=True, exist_ok=True)
-    marker.touch()
+    life = 1 + len(list(Path(job.folder).iterdir()))
+    first = life == 1
+    (Path(job.folder) / f"life {life}").touch()
     for act in job.task["acts"]:
         if act == "raise":
             raise ValueError("no luck\nat all")
         if act == "die" or (act == "die once" and first):
             os.kill(os.getpid(), signal.SIGKILL)
-        elif act == "sleep":
+        elif act == "sleep" or (act == "sleep once" and first):
             time.sleep(10_000)
+        elif act == "needs a GPU" and job.gpus < 1:
+            raise DeviceFull("no memory")
+        elif act == "life":
+            send(life, {})
         elif isinstance(act, int):
             send(act, {"first": first, "pid": os.getpid(), "threads": os.environ.get("OMP_NUM_THREADS"), "deep": {"a": [act, None]}})
 
@@ -93,7 +104,7 @@ def meter() -> Meter:
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[RaySession]:
-    with RaySession(cpus=2, gpus=0) as session:
+    with RaySession(cpus=2, gpus=1) as session:
         from ray import cloudpickle
 
         cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -176,6 +187,32 @@ def test_a_killed_worker_is_retried_and_goes_on_and_one_that_always_dies_fails(
     lives = [("once" in before, "once" in after) for before, after in zip(meter.live, meter.live[1:], strict=False)]
     assert lives.count((False, True)) == 2
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_hung_worker_is_ended_and_goes_on_and_one_that_always_hangs_fails(
+    session: RaySession, meter: Meter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = [0.0]
+    monkeypatch.setattr(ray_executor_module, "Desk", partial(Desk, clock=lambda: time.monotonic() + later[0]))
+
+    def pass_time(key: str, step: int) -> None:
+        later[0] += 1_000.0 if (key, step) != ("once", 2) else 0.0
+
+    source = Source(tmp_path, {"once": ["life", "sleep once", "life"], "always": ["life", "sleep"]}, pass_time)
+    source.jobs = [replace(job, still_s=900.0) for job in source.jobs]
+    RayExecutor(meter, work, session, retries=1).run(source, concurrency=1)
+    assert source.states() == {"once": State.DONE, "always": State.FAILED}
+    assert source.heard == {"once": [1, 2], "always": [1, 2]}
+    assert source.outcomes["always"].cause.startswith("the worker made no step for a long time")
+
+
+def test_a_job_that_fills_a_shared_gpu_runs_again_alone(executor: Executor, meter: Meter, tmp_path: Path) -> None:
+    source = Source(tmp_path, {"small": [1], "large": [1, "needs a GPU", 2], "next": [1]})
+    source.jobs = [replace(job, gpus=0.5) for job in source.jobs]
+    executor.run(source, concurrency=2)
+    assert set(source.states().values()) == {State.DONE}
+    assert source.heard == {"small": [1], "large": [1, 2], "next": [1]}
+    assert source.seen("large", "first") == [True, False]
 
 
 def test_worker_processes_are_used_again_but_not_after_an_error(ray_executor: RayExecutor, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from timm.layers import DropPath
 
 from hssl_search.methods.base import methods
 from hssl_search.search.execution.bench import Bench
-from hssl_search.search.execution.jobs import Job, Plain
+from hssl_search.search.execution.jobs import DeviceFull, Job, Plain
 from hssl_search.search.execution.tasks import Setting, Task
 from hssl_search.search.execution.worker import run_job
 from hssl_search.training.recipe import Recipe
+from hssl_search.training.trainer import Trainer
 
 RECIPE = {"method": {"name": "simclr", "projector_hidden": 64, "projector_out": 32}, "proxy": {"batch_size": 48, "precision": "fp32"}}
 HEADS: list[Plain] = [{"family": "identity"}, {"family": "convnext", "depth": 1, "kernel_size": 3}, {"family": "noise"}]
@@ -30,7 +31,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("HSSL_SEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 
-ALWAYS = ("loss", "base_losses", "head_losses", "patch_losses", "train_s", "train_steps")
+ALWAYS = ("recomputed", "gpus", "loss", "base_losses", "head_losses", "patch_losses", "train_s", "train_steps")
 LABELFREE = [f"labelfree_{name}" for name in ("rankme", "alpha_req", "lidar", "alignment", "uniformity")]
 OF_A_HEAD = ("cka", "overlap", "output", "head_loss", "excess_loss", "gate", "gate_reason")
 
@@ -122,6 +123,73 @@ def test_job_that_died_at_a_rung_reports_as_if_it_had_not(screened: tuple[Job, l
     with pytest.raises(Died):
         run_job(made, die)
     assert [without_time(report) for report in run(made)] == [without_time(report) for report in screened[1]]
+
+
+Held = Callable[[Trainer], bool]
+OUT_OF_MEMORY = [torch.OutOfMemoryError("CUDA out of memory."), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+
+
+@pytest.fixture
+def memory_ends(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception, Held], None]:
+    """`memory_ends(error, where)`: steps of trainers where it is so raise the error, after the forward pass has changed their state."""
+    step = Trainer._one_step
+
+    def set_up(error: Exception, where: Held) -> None:
+        def one_step(trainer: Trainer) -> None:
+            if where(trainer):
+                trainer.pair.losses(trainer.views.batch(trainer.images[trainer._indices()], trainer.generator), 0.5)
+                raise error
+            step(trainer)
+
+        monkeypatch.setattr(Trainer, "_one_step", one_step)
+
+    return set_up
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+def test_a_training_that_runs_out_of_memory_goes_on_in_less_with_the_same_numbers(
+    screened: tuple[Job, list[tuple[int, Plain]]], screening: Task, tmp_path: Path, memory_ends: Callable[[Exception, Held], None],
+    error: Exception
+) -> None:
+    memory_ends(error, lambda trainer: trainer.step >= 20 and not trainer.recomputes)
+    reports = run(job(tmp_path / "checkpoint", screening))
+    assert [metrics.pop("recomputed") for _, metrics in reports] == [False, True, True], "the rung before is reported again"
+    assert without_time(reports[0]) == without_time(reports[1])
+    expected = [(step, {key: value for key, value in metrics.items() if key != "recomputed"}) for step, metrics in screened[1]]
+    assert [without_time(report) for report in reports[1:]] == [without_time(report) for report in expected]
+
+
+def test_a_training_that_needed_less_memory_goes_on_so_from_its_checkpoint(
+    tmp_path: Path, memory_ends: Callable[[Exception, Held], None]
+) -> None:
+    tried: list[bool] = []
+    memory_ends(OUT_OF_MEMORY[0], lambda trainer: (tried.append(trainer.recomputes), not trainer.recomputes)[1])
+    task = Task(setting=setting(), heads=HEADS[:1], steps=4, rungs=[2, 4], accuracy=False)
+
+    class Died(BaseException):
+        pass
+
+    def die(step: int, metrics: Plain) -> None:
+        raise Died
+
+    with pytest.raises(Died):
+        run_job(job(tmp_path / "checkpoint", task), die)
+    assert tried == [False, True, True]
+    assert [metrics["recomputed"] for _, metrics in run(job(tmp_path / "checkpoint", task))] == [True, True]
+    assert tried == [False, True, True, True, True]
+
+
+def test_a_training_that_no_memory_holds_says_so_and_what_to_do(tmp_path: Path, memory_ends: Callable[[Exception, Held], None]) -> None:
+    memory_ends(OUT_OF_MEMORY[0], lambda trainer: True)
+    with pytest.raises(DeviceFull, match=r"memory of the cpu device ran out.* held 1 of the CPUs; give the recipe a smaller batch_size"):
+        run(job(tmp_path / "checkpoint", Task(setting=setting(), heads=HEADS[:1], steps=4, rungs=[4])))
+
+
+def test_measuring_goes_on_in_less_memory(tmp_path: Path, memory_ends: Callable[[Exception, Held], None]) -> None:
+    memory_ends(OUT_OF_MEMORY[0], lambda trainer: len(trainer.pair.student.heads) > 0 and not trainer.recomputes)
+    fp32 = Recipe.from_plain({**RECIPE, "proxy": {"batch_size": 8, "precision": "fp32"}}).as_plain()
+    ((_, found),) = run(job(tmp_path / "checkpoint", Task(kind="measure", setting=setting(recipe=fp32), heads=HEADS[:1])))
+    assert found["step_s"] > 0 and found["evaluate_s"] > 0
 
 
 def test_job_without_time_ends_without_a_report(screening: Task, tmp_path: Path) -> None:
