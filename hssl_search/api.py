@@ -114,10 +114,10 @@ def open_dashboard(run: str | Path) -> None:
 def _machine(config: SearchConfig, device: str, session: RaySession) -> Machine:
     if config.ray_address is not None:
         session.start()
-        return Machine(device, int(session.total("CPU")), int(session.total("GPU")), config.gpus_per_trial)
+        return Machine(device, int(session.total("CPU")), int(session.total("GPU")), config.gpus_per_trial or 1.0)
     import torch
 
-    return Machine(device, os.cpu_count() or 1, torch.cuda.device_count(), config.gpus_per_trial)
+    return Machine(device, os.cpu_count() or 1, torch.cuda.device_count(), config.gpus_per_trial or 1.0)
 
 
 def _create(resolved: Plain, console: Console) -> Run:

@@ -46,7 +46,8 @@ class SearchConfig(BaseModel):
     name: str | None = Field(None, description="the run's folder under runs/ (default: from base and data)")
     storage: str | None = Field(None, description="Optuna storage URL (default: SQLite in the run folder)")
     ray_address: str | None = Field(None, description="address of a running Ray cluster (default: this machine)")
-    gpus_per_trial: float = Field(1.0, gt=0, le=1, description="GPUs that one training holds; below 1 several share one")
+    gpus_per_trial: float | None = Field(
+        None, gt=0, le=1, description="GPUs that one training holds; below 1 several share one (default: by measured peak memory, up to 4)")
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random")
     full_epochs: int | Literal["off"] | None = Field(
         None, description="length of the winner's full training; off for none (default: the recipe's)")

@@ -14,7 +14,7 @@ from hssl_search.search import ranking
 from hssl_search.search.candidates import Contender, final_metrics
 from hssl_search.search.execution.jobs import Job, Outcome, Plain, State
 from hssl_search.search.execution.tasks import Setting
-from hssl_search.search.jobmaker import JobMaker
+from hssl_search.search.jobmaker import JobMaker, Machine
 from hssl_search.search.measured import Measured
 from hssl_search.search.measures import ACCURACY, OF_BASES, RANKINGS
 from hssl_search.search.phases import confirm, screen
@@ -39,6 +39,8 @@ class Controller:
     def __init__(self, run: Run, resolved: Plain, roster: Roster, runner: Runner) -> None:
         self.run, self.resolved, self.roster, self.runner = run, resolved, roster, runner
         self.study, self.watcher, self.machine = runner.study, runner.watcher, runner.machine
+        self.whole = runner.machine
+        """The machine as a training has it that nothing runs beside."""
         self.seed: int = resolved["seed"]
         self.ranked_by = RANKINGS[resolved["rank_by"]]
         self.setting = Setting.model_validate(resolved["setting"])
@@ -85,9 +87,15 @@ class Controller:
         self.costs = self.measured.costs
         self.runner.startup_s = self.costs.startup
         self.setting = self.measured.settle(self.setting)
-        self.maker = self._maker()
+        asked = self.resolved.get("gpus_per_trial", self.machine.gpus_per_trial)
+        self._use(replace(self.machine, gpus_per_trial=self.measured.gpu_share if asked is None else asked))
         self.study.set_study("reference", self.measured.reference(ACCURACY))
         self.study.set_study("reference_scores", self.measured.reference(self.ranked_by))
+
+    def _use(self, machine: Machine) -> None:
+        """Make and run jobs for this machine from now on."""
+        self.machine = self.runner.machine = machine
+        self.maker = self._maker()
 
     def _maker(self) -> JobMaker:
         return JobMaker(self.setting, self.run.folder, self.machine, self.ranked_by in OF_BASES)
@@ -102,7 +110,8 @@ class Controller:
             self.plan = make_plan(self.runner.meter.remaining(), self.planned_costs, self.roster.space.size())
             phases = {"measure": self.runner.meter.spent(), **self.plan.expected_s}
             self.study.set_study("plan", {"budget_s": self.runner.meter.budget.seconds, "phases": phases, "numbers": self.plan.as_plain()})
-        self.run.write_config({**self.resolved, "setting": self.setting.model_dump(mode="json"), "plan": self.plan.as_plain()})
+        settled = {"gpus_per_trial": self.machine.gpus_per_trial, "setting": self.setting.model_dump(mode="json")}
+        self.run.write_config({**self.resolved, **settled, "plan": self.plan.as_plain()})
         self.watcher.note(self.plan.sentence())
 
     def _plan_again(self) -> None:
@@ -252,6 +261,7 @@ class Controller:
         epochs = self.resolved["full_epochs"]
         if epochs == "off" or verdict["winner"] is None:
             return
+        self._use(self.whole)
         winner = self.roster.contender(verdict["winner"])
         chosen = self.roster.control("none") if verdict["state"] == "no head" else winner
         step_s = self.runner.pace * self.measured.full_step_s(self.setting, self._step_s([chosen]))

@@ -18,6 +18,18 @@ MOST_WAITING = 1.25
 STILL_S = 900.0
 """A training is taken for hung when it makes no checkpoint, which it does about every minute, for so long and twice its reserve."""
 
+MOST_ON_A_GPU = 4
+MEMORY_MARGIN = 1.3
+"""Of a training's peak memory: what other heads, and holes in the memory, may need beside what was measured."""
+CONTEXT_BYTES = 2**30
+"""What a process takes of a GPU's memory before it allocates any: CUDA's context and kernels."""
+
+
+def packed(peak_bytes: int, gpu_bytes: int) -> float:
+    """Share of a GPU that one training holds: as many lie side by side as fit by measured peak memory, at most four."""
+    at_once = gpu_bytes // round(MEMORY_MARGIN * peak_bytes + CONTEXT_BYTES)
+    return 1 / max(1, min(MOST_ON_A_GPU, at_once))
+
 
 @dataclass(frozen=True)
 class Machine:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hssl_search.search.execution.jobs import Outcome, Plain
 from hssl_search.search.execution.tasks import Setting
-from hssl_search.search.jobmaker import Machine
+from hssl_search.search.jobmaker import Machine, packed
 from hssl_search.search.measures import Measure
 from hssl_search.search.planner import Costs
 
@@ -24,6 +24,8 @@ class Measured:
     """What was measured of raw pixels and of the untrained base."""
     precision: str
     images: int
+    gpu_share: float = 1.0
+    """Of a GPU, that one training has to hold for its memory."""
 
     @classmethod
     def of(cls, outcome: Outcome, families: Sequence[str], machine: Machine) -> Measured:
@@ -35,7 +37,9 @@ class Measured:
         costs = Costs(held * found["step_s"], heads, held * found["evaluate_s"], held * found["checkpoint_s"], held * startup,
                       held * found["profile_s"], found["joint"], held * found["last_evaluate_s"])
         macs = {family: cost[1] for family, cost in zip(families, found["costs"], strict=True)}
-        return cls(costs, macs, _references(found["reference"]), found["precision"], found["images"])
+        gpu_bytes = found.get("gpu_bytes")
+        share = packed(found["memory_bytes"], gpu_bytes) if gpu_bytes else 1.0
+        return cls(costs, macs, _references(found["reference"]), found["precision"], found["images"], share)
 
     def reference(self, measure: Measure) -> dict[str, float]:
         """The score of each reference that has one: accuracies need labels, and pixels have nothing but an accuracy."""

@@ -141,6 +141,7 @@ class Lab:
                 "promote": options.get("promote", "learned"),
                 "pruner": options.get("pruner", "median"),
                 "full_epochs": options["full_epochs"],
+                "gpus_per_trial": options.get("gpus_per_trial", options["machine"].gpus_per_trial),
                 "setting": setting.model_dump(mode="json"),
                 "same_architecture": {"family": "resnet", "depth": 2},
             },
@@ -162,6 +163,8 @@ class Lab:
         self.labelled: bool = options.get("labelled", options["rank_by"] != "discrepancy")
         self.slow: dict[str, float] = {}
         """Phase -> how many times longer its steps take than was measured."""
+        self.memory: Plain = {}
+        """What measuring says of a GPU's memory."""
         self.deaf = False
         """Whether the worker goes on when its seconds are over."""
         self.raises: set[str] = set()
@@ -254,6 +257,7 @@ class Lab:
             "images": 1_000,
             "worker_s": 4.0,
             "costs": [[10, 0] for _ in task.heads],
+            **self.memory,
             "reference": {
                 "raw pixels": self._base(60.0 if self.labelled else None),
                 "untrained base": self._base(50.0 if self.labelled else None, UNTRAINED),

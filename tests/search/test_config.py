@@ -23,7 +23,7 @@ ASKED = {"base": "resnet50", "budget": "40gpu-h"}
 def test_what_is_not_asked_for_has_its_default() -> None:
     config = gather(ASKED)
     assert config == SearchConfig(base="resnet50", budget="40gpu-h")
-    assert (config.data, config.space, config.trainer, config.seed, config.gpus_per_trial) == ("digits", "default", "simclr", 0, 1.0)
+    assert (config.data, config.space, config.trainer, config.seed, config.gpus_per_trial) == ("digits", "default", "simclr", 0, None)
     assert [config.image_size, config.probe_data, config.rank_by, config.name, config.storage, config.ray_address, config.full_epochs] == [
         None
     ] * 7

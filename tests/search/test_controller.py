@@ -433,6 +433,21 @@ def test_on_gpus_the_same_search_is_charged_to_jobs_alone(make_lab: Callable[...
     assert lab.charged() == pytest.approx(machine.gpus_per_trial * (lab.now - 100.0), rel=1e-3)
 
 
+def test_trainings_share_a_gpu_by_measured_memory_and_the_full_training_has_it_alone(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(budget="10gpu-min", machine=Machine("gpu", 16, 1), gpus_per_trial=None)
+    lab.memory = {"memory_bytes": 20 * 2**30, "gpu_bytes": 80 * 2**30}
+    held: dict[str, set[float]] = {}
+    work = lab.work
+    lab.work = lambda job, send: (held.setdefault(job.phase, set()).add(job.gpus), work(job, send))[1]
+    assert lab.search()["state"] == "better"
+    check(lab)
+    assert held == {"measure": {1.0}, "screen": {0.5}, "proxy": {0.5}, "confirm": {0.5}, "full": {1.0}}
+    resolved = lab.run.config()
+    assert resolved["gpus_per_trial"] == 0.5, "nothing is left to be found out"
+    lab.search()
+    assert lab.run.config() == resolved
+
+
 @pytest.mark.parametrize("deaf", [False, True], ids=["workers heed their seconds", "workers do not"])
 @pytest.mark.parametrize("phase", ["screen", "proxy", "confirm", "full"])
 def test_a_budget_that_ends_in_a_phase_ends_the_search_with_true_states(make_lab: Callable[..., Lab], phase: str, deaf: bool) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hssl_search.search.candidates import Contender
 from hssl_search.search.execution.jobs import Job
 from hssl_search.search.execution.tasks import Setting, Task
-from hssl_search.search.jobmaker import JobMaker, Machine
+from hssl_search.search.jobmaker import JobMaker, Machine, packed
 
 MLP = Contender(7, "mlp depth 1", [{"family": "mlp", "depth": 1}], "mlp")
 CPU = Machine("cpu", cpus=8, gpus=0)
@@ -144,3 +144,17 @@ def test_only_further_seeds_are_told_in_the_name(maker: JobMaker, setting: Setti
 def test_a_reserve_in_device_seconds_is_longer_for_a_job_with_a_part_of_the_machine(maker: JobMaker) -> None:
     assert [job.task["reserve_s"] for job in all_jobs(maker)] == [0.0, 3.0, 3.0, 3.0, 1.5]
     assert [job.cpus for job in all_jobs(maker)] == [8, 4, 4, 4, 8]
+
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("peak", "gpu", "share"),
+    [(1, 80, 1 / 4), (14, 80, 1 / 4), (15, 80, 1 / 3), (30, 80, 1 / 2), (39, 80, 1.0), (79, 80, 1.0), (200, 80, 1.0), (2, 8, 1 / 2)],
+)
+def test_as_many_trainings_share_a_gpu_as_its_memory_holds_with_a_margin_and_at_most_four(peak: float, gpu: int, share: float) -> None:
+    assert packed(int(peak * GIB), gpu * GIB) == share
+    at_once = round(1 / share)
+    assert at_once == 1 or at_once * (1.3 * peak + 1) <= gpu
+    assert Machine("gpu", 16, 2, share).concurrency(100) == 2 * at_once

@@ -100,3 +100,8 @@ def test_steps_and_seconds_of_the_full_training_follow_its_batches(setting: Sett
     found = measured(images=images)
     assert found.full_steps(setting) == steps
     assert found.full_step_s(setting, 0.2) == pytest.approx(step_s)
+
+
+def test_the_share_of_a_gpu_is_that_of_the_memory_measured_and_a_whole_one_where_there_is_none() -> None:
+    assert measured(Machine("gpu", 8, 1), memory_bytes=20 * 2**30, gpu_bytes=80 * 2**30).gpu_share == 0.5
+    assert measured(memory_bytes=20 * 2**30, gpu_bytes=None).gpu_share == measured().gpu_share == 1.0

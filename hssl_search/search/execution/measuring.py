@@ -49,7 +49,7 @@ def measure(task: Task) -> Plain:
         "precision": stage.precision, "step_s": base_s, "head_step_s": heads, "joint": joint,
         "profile_s": _profile_seconds(bench, stage, task.heads[:PROFILED]),
         **_evaluation_seconds(bench, task, stage),
-        "checkpoint_s": _checkpoint_seconds(bench, stage), "memory_bytes": _peak_memory(bench),
+        "checkpoint_s": _checkpoint_seconds(bench, stage), "memory_bytes": _peak_memory(bench), "gpu_bytes": _gpu_memory(bench),
         "images": len(bench.data.train), "batch_size": min(stage.batch_size, len(bench.data.train)),
         "reference": reference, "map_shape": list(base.map_shape), "embedding_width": base.embedding_width,
         "skipped": [[str(path), reason] for path, reason in bench.data.train.skipped],
@@ -132,3 +132,8 @@ def _peak_memory(bench: Bench) -> int:
     if bench.device.type == "cuda":
         return torch.cuda.max_memory_allocated(bench.device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _gpu_memory(bench: Bench) -> int | None:
+    """Bytes that the GPU has; None on CPU."""
+    return torch.cuda.get_device_properties(bench.device).total_memory if bench.device.type == "cuda" else None
