@@ -167,7 +167,7 @@ def _search(run: Run, resolved: Plain, session: RaySession, study: StudyRecord, 
     meter = _meter(run, resolved, started)
     space = Space.from_plain({"parameters": resolved["space"]["parameters"]}, resolved["space"]["name"])
     roster = Roster(study, run, space, [tuple(shape) for shape in resolved["map_shapes"]], resolved["seed"],
-                    lambda trial: meter.ledger.by_trial().get(trial, 0.0))
+                    meter.ledger.of_trial)
     with closing(meter), Progress(console) as watcher, RayExecutor(meter, session=session) as executor:
         runner = Runner(run, executor, meter, study, watcher, Machine(**resolved["machine"]))
         Controller(run, resolved, roster, runner).search()

@@ -51,6 +51,8 @@ class Controller:
         """trial -> seed -> score at full proxy fidelity"""
         self.accuracies: dict[int, dict[int, float]] = {}
         """The same of accuracies, where there are labels"""
+        self.leader: int | None = None
+        """The candidate with the best score so far; only a new score of another can overtake it."""
         self.step_s: dict[int, float] = {}
         """trial -> seconds a step in its proxy, as they were"""
 
@@ -212,7 +214,7 @@ class Controller:
         else:
             self._scored(job, job.task["steps"], found)
             self._keep(job.trial, job.task["seed"], found, ACCURACY.score(metrics))
-            self._tell_best()
+            self._tell_best(job.trial)
             self.roster.decide(job.trial, "COMPLETE", found)
 
     def _keep(self, trial: int, seed: int, found: float, accuracy: float | None) -> None:
@@ -220,16 +222,17 @@ class Controller:
         if accuracy is not None:
             self.accuracies.setdefault(trial, {})[seed] = accuracy
 
-    def _tell_best(self) -> None:
-        """Tell the leader and the control to beat, with the accuracies that are known."""
-        contenders = {one.trial: one for one in self.roster.contenders()}
-        candidates = {trial: by_seed for trial, by_seed in self.scores.items() if contenders[trial].control is None}
-        accuracy = {trial: mean(by_seed.values()) for trial, by_seed in self.accuracies.items()}
-        if (leader := ranking.best(candidates)) is not None:
-            self.watcher.best(contenders[leader].name, accuracy.get(leader))
-        for trial, reached in accuracy.items():
-            if contenders[trial].control == "none":
-                self.watcher.control(reached)
+    def _tell_best(self, trial: int) -> None:
+        """Tell the leader, or the control to beat, after a new score of the trial, with the accuracy that is known."""
+        control = self.roster.contender(trial).control
+        if control == "none" and trial in self.accuracies:
+            self.watcher.control(mean(self.accuracies[trial].values()))
+        if control is None:
+            rivals = {trial, trial if self.leader is None else self.leader}
+            self.leader = ranking.best({each: self.scores[each] for each in rivals})
+            assert self.leader is not None
+            known = self.accuracies.get(self.leader)
+            self.watcher.best(self.roster.contender(self.leader).name, mean(known.values()) if known else None)
 
     def _confirm(self, promoted: Sequence[Contender]) -> None:
         top = sorted((one for one in promoted if one.trial in self.scores), key=lambda one: -mean(self.scores[one.trial].values()))

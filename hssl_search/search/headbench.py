@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,6 +120,10 @@ class HeadBench:
     def curve(self, training: str, head: Head, seed: int) -> list[Rung]:
         """By step."""
         return list(self._rungs.get((training, head, seed)) or self._unknown(training, head, seed))
+
+    def trainings(self, training: str) -> Iterator[tuple[Head, int, list[Rung]]]:
+        """(head, seed, rungs) of every training of that kind."""
+        yield from ((head, seed, rungs) for (kind, head, seed), rungs in self._rungs.items() if kind == training)
 
     def of(self, training: str) -> list[Plain]:
         """The rows of one kind of training."""

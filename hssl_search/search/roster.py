@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FixedTrial
 
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.head import head_cost
@@ -19,79 +21,108 @@ from hssl_search.spaces.space import Space
 
 NAMES = {"none": "no head", "identity": "identity head", "noise": "noise head", "same_architecture": "same-architecture head",
          "none_same_time": "no head, same device-time"}
+Shape = tuple[int, int, int]
 ENUMERATED = 20_000
 """Finite spaces up to this size are drawn from without putting back."""
 
 
 class Roster:
-    """
+    """Keeps its own view of the study's trials, which nobody else writes, so that no decision looks through all of them.
+
     Args:
         device_seconds: what a trial has cost so far, by its number.
         map_shapes: C x h x w of the maps that heads may be fed, by `tap`: that of the last stage first.
+        cost: (parameters, multiply-adds) of a head on such a map; None: counted.
     """
 
-    def __init__(self, study: StudyRecord, run: Run, space: Space, map_shapes: Sequence[tuple[int, int, int]], seed: int,
-                 device_seconds: Callable[[int], float]) -> None:
+    def __init__(self, study: StudyRecord, run: Run, space: Space, map_shapes: Sequence[Shape], seed: int,
+                 device_seconds: Callable[[int], float], cost: Callable[[HeadConfig, Shape], tuple[int, int]] | None = None) -> None:
         self.study, self.run, self.space, self.map_shapes, self.seed = study, run, space, map_shapes, seed
-        self.device_seconds = device_seconds
+        self.device_seconds, self.cost = device_seconds, cost or head_cost
+        trials = [trial for trial in study.trials() if "role" in trial.user_attrs]
+        self._known = {trial.number: _contender(trial.number, trial.user_attrs) for trial in trials}
+        self._controls = {one.control: one.trial for one in self._known.values() if one.control}
+        self._decided = {trial.number for trial in trials if trial.state.is_finished()}
 
     def candidates(self, count: int) -> list[Contender]:
         """That many candidates: those that the study holds, and new ones. What a killed controller left half made is completed first."""
-        while any(trial.state is TrialState.WAITING for trial in self.study.trials()):
-            self.study.open_trial()
         for trial in self.study.unfinished():
-            if trial.user_attrs.get("role") is None:
+            if trial.number not in self._known:
                 self._describe(trial.number, self.space.sample(self.study.trial(trial.number)))
-        known = [trial for trial in self.study.trials() if trial.user_attrs.get("role") == "candidate"]
-        unseen = self._unseen([HeadConfig(**trial.user_attrs["head"]) for trial in known])
-        for _ in range(count - len(known)):
-            opened = self.study.open_trial(next(unseen, None))
+        known = self._candidates()
+        for head in islice(self._unseen({HeadConfig(**one.heads[0]) for one in known}), max(0, count - len(known))):
+            self._add(head)
+        for _ in range(count - len(self._candidates())):
+            opened = self.study.open_trial()
             self._describe(opened.number, self.space.sample(opened))
-        return [one for one in self.contenders() if one.control is None][:count]
+        return self._candidates()[:count]
 
     def control(self, kind: str, head: Plain | None = None) -> Contender:
         """The control of that kind; its trial is opened when it has none."""
-        for one in self.contenders():
-            if one.control == kind:
-                return one
+        if kind in self._controls:
+            return self.contender(self._controls[kind])
         config = HeadConfig(**head) if head else None
-        parameters, macs = self._cost(config) if config else (0, 0)
-        number = self.study.add_control(kind, {
-            "name": NAMES[kind], "family": config.family if config else "none", "head": config and config.model_dump(exclude_none=True),
-            "parameters": parameters, "macs": macs, "seed": self.seed})
+        attributes = {"role": "control", "control": kind, "name": NAMES[kind], "family": config.family if config else "none",
+                      **self._described(config)}
+        number = self._controls[kind] = self.study.add_control(kind, attributes)
+        self._known[number] = _contender(number, attributes)
         if config:
             self.run.write_head(number, config.model_dump(exclude_none=True))
         return self.contender(number)
 
     def contenders(self) -> list[Contender]:
-        return [_contender(trial) for trial in self.study.trials() if trial.user_attrs.get("name")]
+        return [self._known[number] for number in sorted(self._known)]
 
     def contender(self, number: int) -> Contender:
-        return _contender(self.study.frozen(number))
+        return self._known[number]
 
     def note(self, number: int, attributes: Mapping[str, Any]) -> None:
         """Set the attributes that the trial has not already; nothing happens when it is decided."""
-        trial = self.study.frozen(number)
-        if not trial.state.is_finished():
-            known = trial.user_attrs
-            self.study.set_attributes(number, {key: value for key, value in attributes.items() if key not in known or known[key] != value})
+        if number in self._decided:
+            return
+        one = self._known[number]
+        new = {key: value for key, value in attributes.items() if key not in one.attributes or one.attributes[key] != value}
+        self._known[number] = replace(one, attributes={**one.attributes, **self.study.set_attributes(number, new)})
 
     def decide(self, number: int, state: Finished, value: float | None = None, cause: str | None = None) -> None:
         """Decide a trial, with the device-time it has cost."""
         self.note(number, {"device_s": round(self.device_seconds(number), 3)})
-        self.study.finish(number, state, value, cause)
+        if number not in self._decided:
+            self.study.finish(number, state, value, cause)
+            self._decided.add(number)
 
     def close(self, cause: str) -> None:
         """Prune every trial that is not decided."""
-        for trial in self.study.unfinished():
-            self.decide(trial.number, "PRUNED", cause=cause)
+        for number in sorted(set(self._known) - self._decided):
+            self.decide(number, "PRUNED", cause=cause)
+
+    def _candidates(self) -> list[Contender]:
+        return [one for one in self.contenders() if one.control is None]
+
+    def _add(self, head: HeadConfig) -> None:
+        """A new trial with this head, all in one write."""
+        shown = FixedTrial(self.space.trial_parameters(head))
+        self.space.sample(shown)
+        attributes = self._attributes(head)
+        number = self.study.add_candidate(shown.params, shown.distributions, attributes)
+        self._keep(number, head, attributes)
 
     def _describe(self, number: int, head: HeadConfig) -> None:
-        parameters, macs = self._cost(head)
-        plain = head.model_dump(exclude_none=True)
-        self.run.write_head(number, plain)
-        self.study.set_attributes(number, {"head": plain, "name": head.label(), "family": head.family, "parameters": parameters,
-                                           "macs": macs, "seed": self.seed, "role": "candidate"})
+        """Complete an open trial; its role is written last, so that one without it is known to be half made."""
+        attributes = self._attributes(head)
+        self.study.set_attributes(number, attributes)
+        self._keep(number, head, attributes)
+
+    def _keep(self, number: int, head: HeadConfig, attributes: Plain) -> None:
+        self.run.write_head(number, head.model_dump(exclude_none=True))
+        self._known[number] = _contender(number, attributes)
+
+    def _attributes(self, head: HeadConfig) -> Plain:
+        return {**self._described(head), "name": head.label(), "family": head.family, "role": "candidate"}
+
+    def _described(self, head: HeadConfig | None) -> Plain:
+        parameters, macs = self._cost(head) if head else (0, 0)
+        return {"head": head and head.model_dump(exclude_none=True), "parameters": parameters, "macs": macs, "seed": self.seed}
 
     def typical(self, count: int = 16) -> list[tuple[str, int]]:
         """(family, multiply-adds) of that many heads drawn from the space, without opening trials."""
@@ -101,11 +132,11 @@ class Roster:
         return [(head.family, self._cost(head)[1]) for head in heads[:count]]
 
     def _cost(self, head: HeadConfig) -> tuple[int, int]:
-        return head_cost(head, self.map_shapes[head.tap or 0])
+        return self.cost(head, self.map_shapes[head.tap or 0])
 
-    def _unseen(self, seen: list[HeadConfig]) -> Iterator[dict[str, Any]]:
-        """Parameters of heads not seen yet, in random order; nothing where the space is too large to list."""
-        yield from (self.space.trial_parameters(head) for head in self._shuffled() or [] if head not in seen)
+    def _unseen(self, seen: Set[HeadConfig]) -> Iterator[HeadConfig]:
+        """Heads not seen yet, in random order; none where the space is too large to list."""
+        yield from (head for head in self._shuffled() or [] if head not in seen)
 
     def _shuffled(self) -> list[HeadConfig] | None:
         """Every head of the space in random order; None where there are too many."""
@@ -117,7 +148,6 @@ class Roster:
         return heads
 
 
-def _contender(trial: FrozenTrial) -> Contender:
-    attributes = trial.user_attrs
+def _contender(number: int, attributes: Mapping[str, Any]) -> Contender:
     head = attributes.get("head")
-    return Contender(trial.number, attributes["name"], [head] if head else [], attributes["family"], attributes.get("control"), attributes)
+    return Contender(number, attributes["name"], [head] if head else [], attributes["family"], attributes.get("control"), attributes)

@@ -106,15 +106,22 @@ class _Watched:
                  on_end: Callable[[Job, Outcome], None], keep_s: float) -> None:
         self.phase, self.runner, self.expected, self.concurrency, self.end = phase, runner, expected, concurrency, on_end
         self.keep_s = keep_s
+        self.begun = len(phase.outcomes)
+        """Jobs that were handed out, in earlier runs too."""
         self.to_do_s: dict[str, float | None] = {}
-        """Device-seconds that each job which was handed out should still take, in their order."""
+        """Device-seconds that each job which was handed out should still take."""
+        self.cold: set[str] = set()
+        """Jobs that were handed out first, whose workers had to start."""
 
     def next_job(self) -> Job | None:
         while (job := self.phase.next_job()) is not None:
             expected_s = self.expected.get(job.key)
-            keep_s = self.keep_s if self.phase.jobs.index(job) >= ALWAYS_TRIED else 0.0
+            keep_s = self.keep_s if self.begun >= ALWAYS_TRIED else 0.0
+            self.begun += 1
             fitting = self.runner.affordable(job, expected_s, self.concurrency, keep_s)
             if fitting is not None:
+                if len(self.to_do_s) < self.concurrency:
+                    self.cold.add(job.key)
                 self.to_do_s[job.key] = expected_s and expected_s * share_to_do(job)
                 self.runner.watcher.job_started(job.task["name"])
                 return fitting
@@ -129,8 +136,7 @@ class _Watched:
     def on_end(self, job: Job, outcome: Outcome) -> None:
         if outcome.state is not State.CUT:
             self.runner.study.record_job(job, outcome)
-        cold = list(self.to_do_s).index(job.key) < self.concurrency
-        self.runner.time(job, outcome, self.to_do_s[job.key], cold)
+        self.runner.time(job, outcome, self.to_do_s[job.key], job.key in self.cold)
         self.phase.on_end(job, outcome)
         self.end(job, outcome)
         self.runner.tell_time()

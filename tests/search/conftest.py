@@ -187,7 +187,7 @@ class Lab:
         self.meter = DeviceMeter(ledger, self.budget, self.machine.cpus, self.machine.gpus, clock=self.clock)
         executor = inline_executor.InlineExecutor(self.work, self.meter)
         runner = Runner(self.run, executor, self.meter, study, self.watcher, self.machine)
-        roster = Roster(study, self.run, self.space, [MAP_SHAPE], 0, lambda trial: self.meter.ledger.by_trial().get(trial, 0.0))
+        roster = Roster(study, self.run, self.space, [MAP_SHAPE], 0, self.meter.ledger.of_trial)
         return Controller(self.run, self.run.config(), roster, runner)
 
     def search(self) -> Plain:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 
 from hssl_search.search.execution.jobs import Decision, Job, Outcome, Report, State
@@ -13,14 +14,14 @@ class Phase:
     def __init__(self, jobs: Iterable[Job], ended: Mapping[str, Outcome]) -> None:
         self.jobs = list(jobs)
         self.outcomes = {job.key: ended[job.key] for job in self.jobs if job.key in ended and ended[job.key].state is not State.CUT}
-        self._waiting = [job for job in self.jobs if job.key not in self.outcomes]
+        self._waiting = deque(job for job in self.jobs if job.key not in self.outcomes)
 
     def waiting(self) -> int:
         """Jobs not handed out yet."""
         return len(self._waiting)
 
     def next_job(self) -> Job | None:
-        return self._waiting.pop(0) if self._waiting else None
+        return self._waiting.popleft() if self._waiting else None
 
     def on_report(self, job: Job, report: Report) -> Decision:
         return Decision.CONTINUE

@@ -79,6 +79,10 @@ class Ledger:
         """Device-seconds of each of the study's trials, crashed attempts included."""
         return dict(self._by_trial)
 
+    def of_trial(self, number: int) -> float:
+        """Device-seconds of one trial."""
+        return self._by_trial.get(number, 0.0)
+
     def attempts(self, key: str) -> int:
         """The highest attempt number that the job has been charged under; 0 when it has not run."""
         return self._attempts.get(key, 0)

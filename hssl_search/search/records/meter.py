@@ -70,8 +70,11 @@ class DeviceMeter:
         if self.budget.device == "cpu":
             self._controller.unwritten += elapsed * max(0.0, 1.0 - sum(shares.values()))
         ended = [self._open.pop(key) for key in set(self._open) - {job.key for job in live}]
-        if ended or now - self._last_write >= self._heartbeat_s:
+        if now - self._last_write >= self._heartbeat_s:
             self._write([*ended, *self._open.values(), self._controller], now)
+            self._last_write = now
+        elif ended:
+            self._write(ended, now)
 
     def spent(self) -> float:
         """Device-seconds of the whole run, those not yet in the ledger included."""
@@ -113,4 +116,3 @@ class DeviceMeter:
         )
         for each in attempts:
             each.unwritten, each.begin = 0.0, now
-        self._last_write = now

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from hssl_search.errors import UserError
@@ -55,12 +56,16 @@ class StudyRecord:
                 study.sampler = CandidateSampler(seed_after(seed, len(study.get_trials(deepcopy=False))))
             yield cls(study, storage, url)
 
-    def open_trial(self, parameters: Mapping[str, Any] | None = None) -> Trial:
-        """A new candidate, RUNNING; draw its parameters with `Space.sample`: these when given, else what the sampler chooses."""
+    def open_trial(self) -> Trial:
+        """A new candidate, RUNNING; draw its parameters with `Space.sample`: the sampler chooses them."""
         with self._errors():
-            if parameters is not None:
-                self.study.enqueue_trial(dict(parameters))
             return self.study.ask()
+
+    def add_candidate(self, parameters: Mapping[str, Any], distributions: Mapping[str, BaseDistribution],
+                      attributes: Mapping[str, Any]) -> int:
+        """A new candidate with these parameters, RUNNING; its number. One write, however many trials there are."""
+        return self._add(optuna.trial.create_trial(state=TrialState.RUNNING, params=dict(parameters), distributions=dict(distributions),
+                                                   user_attrs=_finite(attributes)))
 
     def add_control(self, name: str, attributes: Mapping[str, Any] | None = None) -> int:
         """A new trial without parameters, RUNNING, that the sampler does not learn from; its number."""
@@ -69,6 +74,9 @@ class StudyRecord:
             user_attrs=_finite({"role": "control", "control": name, **(attributes or {})}),
             system_attrs={CONTROL: True},
         )
+        return self._add(template)
+
+    def _add(self, template: FrozenTrial) -> int:
         with self._errors():
             trial = self._storage.create_new_trial(self._id, template_trial=template)
             return self._storage.get_trial_number_from_id(trial)
@@ -93,12 +101,17 @@ class StudyRecord:
         and is no control was left between `open_trial` and its first attribute: draw the rest of its parameters with `trial`."""
         return [trial for trial in self.trials() if trial.state == TrialState.RUNNING]
 
-    def set_attributes(self, number: int, attributes: Mapping[str, Any]) -> None:
-        """Set user attributes of a trial that is not finished; numbers that are not finite become None, as JSON has none."""
+    def set_attributes(self, number: int, attributes: Mapping[str, Any]) -> Plain:
+        """Set user attributes of a trial that is not finished; numbers that are not finite become None, as JSON has none.
+
+        Returns them as they are now.
+        """
+        written: Plain = _finite(attributes)
         with self._errors():
             trial = self._trial_id(number)
-            for key, value in attributes.items():
-                self._storage.set_trial_user_attr(trial, key, _finite(value))
+            for key, value in written.items():
+                self._storage.set_trial_user_attr(trial, key, value)
+        return written
 
     def report(self, number: int, step: int, value: float) -> None:
         """Set the trial's intermediate value; nothing happens for a step that has one, or when the trial is finished."""

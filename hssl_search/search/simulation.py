@@ -1,0 +1,106 @@
+"""A whole search in virtual time: the real controller, study, ledger and desk over simulated workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from optuna.storages import BaseStorage, InMemoryStorage
+
+from hssl_search.heads.config import HeadConfig
+from hssl_search.search.budget import Budget
+from hssl_search.search.controller import Controller
+from hssl_search.search.execution.jobs import Plain
+from hssl_search.search.execution.simulated_executor import SimulatedExecutor, VirtualClock
+from hssl_search.search.execution.simulated_worker import Answers, Faults, SimulatedWorker
+from hssl_search.search.execution.tasks import Setting
+from hssl_search.search.jobmaker import Machine
+from hssl_search.search.planner import Plan
+from hssl_search.search.records.ledger import Ledger
+from hssl_search.search.records.meter import DeviceMeter
+from hssl_search.search.records.run import Run
+from hssl_search.search.records.sampler import CandidateSampler, seed_after
+from hssl_search.search.records.study import StudyRecord
+from hssl_search.search.roster import Roster
+from hssl_search.search.runner import Runner
+from hssl_search.spaces.space import Space
+
+STUDY = "simulated"
+
+
+class Silent:
+    """A watcher that tells nobody."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *values: None
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """One search to be simulated. `start` makes its controller; started again on the same folder and storage, it goes on.
+
+    Args:
+        map_shape: C x h x w of the map that heads are fed.
+        plan: instead of what the planner makes of the budget.
+        cost: (parameters, multiply-adds) of a head, where counting them takes too long or is not wanted.
+    """
+
+    folder: Path
+    space: Space
+    setting: Setting
+    answers: Answers
+    machine: Machine
+    budget: Budget
+    seed: int = 0
+    map_shape: tuple[int, int, int] = (96, 4, 4)
+    faults: Faults | None = None
+    plan: Plan | None = None
+    promote: str = "discrepancy"
+    pruner: str = "median"
+    full_epochs: int | str = "off"
+    cost: Callable[[HeadConfig, tuple[int, int, int]], tuple[int, int]] | None = None
+    heartbeat_s: float = 60.0
+
+    def start(self, storage: BaseStorage | None = None) -> Started:
+        storage = storage or InMemoryStorage()
+        study, run, clock = self._study(storage), self._run(), VirtualClock()
+        meter = DeviceMeter(Ledger(run.ledger, clock), self.budget, self.machine.cpus, self.machine.gpus, clock=clock,
+                            heartbeat_s=self.heartbeat_s)
+        if self.plan is not None and "plan" not in study.study_attributes():
+            numbers = self.plan.as_plain()
+            study.set_study("plan", {"budget_s": self.budget.seconds, "phases": self.plan.expected_s, "numbers": numbers, "first": numbers})
+        worker = SimulatedWorker(self.answers, self.machine, self.faults or Faults())
+        runner = Runner(run, SimulatedExecutor(worker, meter, clock), meter, study, Silent(), self.machine)
+        roster = Roster(study, run, self.space, [self.map_shape], self.seed, meter.ledger.of_trial, self.cost)
+        return Started(Controller(run, run.config(), roster, runner), meter, study, clock)
+
+    def _study(self, storage: BaseStorage) -> StudyRecord:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = optuna.create_study(storage=storage, study_name=STUDY, direction="maximize", load_if_exists=True)
+        study.sampler = CandidateSampler(seed_after(self.seed, len(study.get_trials(deepcopy=False))))
+        return StudyRecord(study, storage, "simulated")
+
+    def _run(self) -> Run:
+        if (self.folder / "search.yaml").exists():
+            return Run.open(self.folder)
+        return Run.create(self.folder, {
+            "name": self.folder.name, "seed": self.seed, "rank_by": "accuracy", "full_epochs": self.full_epochs,
+            "promote": self.promote, "pruner": self.pruner,
+            "setting": self.setting.model_dump(mode="json"), "same_architecture": {"family": "resnet", "depth": 2}})
+
+
+@dataclass(frozen=True)
+class Started:
+    controller: Controller
+    meter: DeviceMeter
+    study: StudyRecord
+    clock: VirtualClock
+
+    def search(self) -> Plain:
+        """The verdict; the ledger is closed."""
+        try:
+            return self.controller.search()
+        finally:
+            self.meter.close()
