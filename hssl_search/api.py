@@ -20,6 +20,7 @@ from hssl_search.search.execution.jobs import Plain
 from hssl_search.search.execution.ray_executor import RayExecutor
 from hssl_search.search.execution.ray_session import RaySession
 from hssl_search.search.jobmaker import Machine
+from hssl_search.search.records.disk import disk_errors
 from hssl_search.search.records.ledger import Ledger
 from hssl_search.search.records.meter import CONTROLLER, OVERHEAD, DeviceMeter
 from hssl_search.search.records.run import SEARCH_YAML, Run
@@ -141,7 +142,7 @@ def _work(run: Run, resolved: Plain, session: RaySession, console: Console, star
     from hssl_search.reporting.verdict import print_verdict
 
     try:
-        with _study(run) as study:
+        with disk_errors(run.folder), _study(run) as study:
             try:
                 if not study.study_attributes().get(ENDED):
                     _search(run, resolved, session, study, console, started)

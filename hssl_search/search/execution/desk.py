@@ -41,7 +41,7 @@ class _Open:
 class Desk:
     """Keeps an executor's promises to the source, so that executors only have to run things.
 
-    An error that the source raises, KeyboardInterrupt too, does not pass through the executor's machinery: it is kept, everything
+    An error that source or meter raise, KeyboardInterrupt too, does not pass through the executor's machinery: it is kept, everything
     stops, and `close` raises it after every open job was ended as CUT. Not thread-safe: one thread calls all of it.
 
     Args:
@@ -146,7 +146,8 @@ class Desk:
     def tick(self) -> None:
         """Charge the live jobs for the time since the last tick."""
         self._last_tick = self._clock()
-        self._meter.tick([opened.job for opened in self._live.values()])
+        live = [opened.job for opened in self._live.values()]
+        self._guarded(lambda: self._meter.tick(live), None)
 
     def poll(self) -> bool:
         """Charge every half second; whether everything must stop now."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hssl_search.search.execution.desk import Desk, cause
-from hssl_search.search.execution.jobs import Decision, DeviceFull, Job, JobSource, Meter, Plain, State, Worker
+from hssl_search.search.execution.jobs import Decision, DeviceFull, Halt, Job, JobSource, Meter, Plain, State, Worker
 
 
 class _Leave(BaseException):
@@ -37,6 +37,8 @@ class InlineExecutor:
             self._worker(job, send)
         except _Leave:
             desk.end(job.key, State.CUT)
+        except Halt as error:
+            desk.stop(error)
         except Exception as error:
             desk.end(job.key, State.FAILED, cause(error), full=isinstance(error, DeviceFull))
         except BaseException as error:

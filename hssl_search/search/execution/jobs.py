@@ -54,6 +54,10 @@ class Job:
         return max((int(path.name.removeprefix("step-")) for path in Path(self.folder).glob("step-*")), default=0)
 
 
+class Halt(UserError):
+    """Raised by a worker: no job can go on before the user has mended this. The search stops, and its jobs can be taken up again."""
+
+
 class DeviceFull(UserError):
     """Raised by a worker: the device's memory does not hold the job, at least not beside others."""
 

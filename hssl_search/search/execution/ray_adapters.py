@@ -13,8 +13,8 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from hssl_search.search.execution.desk import Desk
-from hssl_search.search.execution.jobs import Decision, Job, State
-from hssl_search.search.execution.ray_worker import CAUSE, FULL, JOB, METRICS, STEP
+from hssl_search.search.execution.jobs import Decision, Halt, Job, State
+from hssl_search.search.execution.ray_worker import CAUSE, FULL, HALT, JOB, METRICS, STEP
 
 _ERROR_LINE = re.compile(r"^\s*((?:\w+\.)*\w*(?:Error|Exception): .*\S)", re.MULTILINE)
 
@@ -87,6 +87,8 @@ class ReportScheduler(FIFOScheduler):
         self._crew = crew
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        if result.get(HALT):
+            self._crew.desk.stop(Halt(result[CAUSE]))
         if CAUSE in result:
             self._crew.causes[trial.trial_id] = result[CAUSE]
             self._crew.full |= {trial.trial_id} if result[FULL] else set()

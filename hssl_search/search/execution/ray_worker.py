@@ -7,17 +7,19 @@ import json
 import os
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hssl_search.search.execution.desk import cause
-from hssl_search.search.execution.jobs import DeviceFull, Job, Plain, Worker
+from hssl_search.search.execution.jobs import DeviceFull, Halt, Job, Plain, Worker
 
 JOB = "job"
 STEP = "step"
 METRICS = "metrics"
 CAUSE = "cause"
 FULL = "full"
+HALT = "halt"
 """Keys of what goes to a worker (JOB) and of what it reports. Jobs and metrics travel as JSON text, because Tune flattens mappings."""
 
 
@@ -44,7 +46,7 @@ def run_in_trial(config: Plain, worker: Worker | str) -> None:
         resolve(worker)(job, send)
     except Exception as error:
         _write_traceback(job)
-        tune.report({CAUSE: cause(error), FULL: isinstance(error, DeviceFull)})
+        tune.report({CAUSE: cause(error), FULL: isinstance(error, DeviceFull), HALT: isinstance(error, Halt)})
         raise
 
 
@@ -67,5 +69,6 @@ def resolve(worker: Worker | str) -> Any:
 
 def _write_traceback(job: Job) -> None:
     folder = Path(job.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
+    with suppress(OSError):  # the error that is told may be that nothing can be written there
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")

@@ -9,10 +9,11 @@ import torch
 
 from hssl_search.search.execution.bench import Bench
 from hssl_search.search.execution.evaluating import evaluate
-from hssl_search.search.execution.jobs import DeviceFull, Job, Plain, Send
+from hssl_search.search.execution.jobs import DeviceFull, Halt, Job, Plain, Send
 from hssl_search.search.execution.measuring import measure
 from hssl_search.search.execution.memory import in_memory, out_of_memory
 from hssl_search.search.execution.tasks import Task
+from hssl_search.search.records.disk import disk_is_full, full
 from hssl_search.training.checkpoint import CheckpointFolder
 from hssl_search.training.trainer import StepReport, Trainer, train
 
@@ -24,6 +25,7 @@ def run_job(job: Job, send: Send) -> None:
 
     Raises:
         DeviceFull: when memory runs out all the same.
+        Halt: when there is no space for a checkpoint.
     """
     started = time.monotonic()
     task = Task.model_validate(job.task)
@@ -36,6 +38,8 @@ def run_job(job: Job, send: Send) -> None:
         else:
             _train(job, task, send, lambda: time.monotonic() - started > limit)
     except Exception as error:
+        if disk_is_full(error):
+            raise Halt(full(job.folder)) from error
         if not out_of_memory(error):
             raise
         raise DeviceFull(f"the memory of the {task.setting.device} device ran out, also with activations computed again instead of kept, "

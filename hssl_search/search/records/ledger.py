@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 Clock = Callable[[], float]
 """Seconds that only ever grow, e.g. `time.monotonic`."""
@@ -42,7 +43,7 @@ class Ledger:
         self.path = path
         self.damaged = 0
         self._clock = clock
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
         self._by_phase: Counter[str] = Counter()
         self._by_attempt: Counter[str] = Counter()
         self._by_trial: Counter[int] = Counter()
@@ -100,10 +101,11 @@ class Ledger:
         entries = [self._entry(charge) for charge in charges]
         if not entries:
             return
-        file = self._opened()
-        file.write(b"".join(_written(entry) for entry in entries))
-        file.flush()
-        os.fsync(file.fileno())
+        try:
+            self._write(b"".join(_written(entry) for entry in entries))
+        except OSError:
+            self.close()  # what was written of a line is told apart when the file is opened again
+            raise
         for entry in entries:
             self._count(entry)
 
@@ -136,9 +138,15 @@ class Ledger:
         if entry["trial"] is not None:
             self._by_trial[entry["trial"]] += entry["device_s"]
 
-    def _opened(self) -> BinaryIO:
+    def _write(self, lines: bytes) -> None:
+        file, left = self._opened(), memoryview(lines)
+        while left:
+            left = left[file.write(left):]
+        os.fsync(file.fileno())
+
+    def _opened(self) -> FileIO:
         if self._file is None:
-            self._file = self.path.open("ab")
+            self._file = self.path.open("ab", buffering=0)  # a buffer would be written again when the disk has space
             if _ends_torn(self.path):
                 self._file.write(b"\n")
         return self._file

@@ -13,8 +13,8 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from hssl_search.errors import UserError
 
-BUSY_S = 30
-"""How long a write to SQLite waits for another writer."""
+BUSY_S = 120
+"""How long a write to SQLite waits for another writer. Jobs train on meanwhile, and their time is charged afterwards."""
 
 
 def sqlite_url(path: Path) -> str:
@@ -104,4 +104,6 @@ def _reason(error: BaseException) -> str:
 def _remedy(error: BaseException) -> str:
     if "locked" in _reason(error):
         return "another program has been writing to it for too long; end that program, then go on with `hssl-search resume`."
+    if "disk is full" in _reason(error):
+        return "free some space there, then go on with `hssl-search resume`."
     return "check that it exists, answers and may be written."

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from hssl_search.errors import UserError
 from hssl_search.search.execution import ray_executor as ray_executor_module
 from hssl_search.search.execution.desk import Desk
 from hssl_search.search.execution.inline_executor import InlineExecutor
@@ -30,7 +31,7 @@ def work(job: Job, send: Send) -> None:
     import time
     from pathlib import Path
 
-    from hssl_search.search.execution.jobs import DeviceFull
+    from hssl_search.search.execution.jobs import DeviceFull, Halt
 
     Path(job.folder).mkdir(parents=True, exist_ok=True)
     life = 1 + len(list(Path(job.folder).iterdir()))
@@ -45,6 +46,8 @@ def work(job: Job, send: Send) -> None:
             time.sleep(10_000)
         elif act == "needs a GPU" and job.gpus < 1:
             raise DeviceFull("no memory")
+        elif act == "disk full":
+            raise Halt("no space")
         elif act == "life":
             send(life, {})
         elif isinstance(act, int):
@@ -213,6 +216,14 @@ def test_a_job_that_fills_a_shared_gpu_runs_again_alone(executor: Executor, mete
     assert set(source.states().values()) == {State.DONE}
     assert source.heard == {"small": [1], "large": [1, 2], "next": [1]}
     assert source.seen("large", "first") == [True, False]
+
+
+def test_a_worker_that_nothing_can_go_on_after_stops_everything(executor: Executor, meter: Meter, tmp_path: Path) -> None:
+    source = Source(tmp_path, {"a": [1, "disk full"], "b": [1], "c": [1]})
+    with pytest.raises(UserError, match="no space"):
+        executor.run(source, concurrency=1)
+    assert source.states() == {"a": State.CUT}
+    assert [job.key for job in source.jobs][-2:] == ["b", "c"]
 
 
 def test_worker_processes_are_used_again_but_not_after_an_error(ray_executor: RayExecutor, tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from timm.layers import DropPath
 
 from hssl_search.methods.base import methods
 from hssl_search.search.execution.bench import Bench
-from hssl_search.search.execution.jobs import DeviceFull, Job, Plain
+from hssl_search.search.execution.jobs import DeviceFull, Halt, Job, Plain
 from hssl_search.search.execution.tasks import Setting, Task
 from hssl_search.search.execution.worker import run_job
 from hssl_search.training.recipe import Recipe
@@ -183,6 +184,15 @@ def test_a_training_that_no_memory_holds_says_so_and_what_to_do(tmp_path: Path, 
     memory_ends(OUT_OF_MEMORY[0], lambda trainer: True)
     with pytest.raises(DeviceFull, match=r"memory of the cpu device ran out.* held 1 of the CPUs; give the recipe a smaller batch_size"):
         run(job(tmp_path / "checkpoint", Task(setting=setting(), heads=HEADS[:1], steps=4, rungs=[4])))
+
+
+def test_a_checkpoint_that_finds_no_space_halts_the_search_with_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def save_file(tensors: Any, path: Path) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("hssl_search.training.checkpoint.save_file", save_file)
+    with pytest.raises(Halt, match=f"no space is left on the disk of {tmp_path}/checkpoint; free some, then go on with"):
+        run(job(tmp_path / "checkpoint", Task(setting=setting(), steps=1, rungs=[1])))
 
 
 def test_measuring_goes_on_in_less_memory(tmp_path: Path, memory_ends: Callable[[Exception, Held], None]) -> None:
