@@ -58,6 +58,8 @@ class Method(ABC):
 
     local_views: ClassVar[bool] = False
     """Whether the student may be shown small local crops beside the two global views (multi-crop)."""
+    assigns: ClassVar[bool] = False
+    """Whether outputs are logits over prototypes, of which `assignments` and `log_assignments` make distributions."""
     masks: ClassVar[bool] = False
     """Whether patches of the student's global views are masked, which needs a base of patch tokens."""
 
@@ -94,6 +96,14 @@ class Method(ABC):
         (`hssl_search.data.masks.patch_weights`).
         """
         raise NotImplementedError(f"{self.name} has no patch term")
+
+    def assignments(self, target: Tensor, state: nn.Module, progress: float) -> Tensor:
+        """The distributions over prototypes that a target sets, without gradients: ... x K to ... x K."""
+        raise NotImplementedError(f"{self.name} has no prototypes")
+
+    def log_assignments(self, student: Tensor) -> Tensor:
+        """The logarithms of a student's distributions over prototypes: ... x K to ... x K."""
+        raise NotImplementedError(f"{self.name} has no prototypes")
 
     def prototypes_frozen(self, progress: float) -> bool:
         """Whether the prototypes are held still at this point of the training."""

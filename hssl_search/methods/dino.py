@@ -65,6 +65,7 @@ class DINO(Method):
     Config = DINOConfig
     needs_teacher = True
     local_views = True
+    assigns = True
     loss_shows_learning = False  # a cross-entropy is also low where all images share few prototypes, as a collapsing head's do
     config: DINOConfig
 
@@ -99,12 +100,11 @@ class DINO(Method):
         return mean_over_views(entropy)
 
     def assignments(self, target: Tensor, state: nn.Module, progress: float) -> Tensor:
-        """The teacher's distribution over prototypes, centred and sharpened, without gradients: ... x K to ... x K."""
+        """Centred and sharpened."""
         assert isinstance(state, Center)
         return F.softmax((target.detach().float() - state.center) / self.teacher_temperature(progress), dim=-1)
 
     def log_assignments(self, student: Tensor) -> Tensor:
-        """The logarithm of the student's distribution over prototypes: ... x K to ... x K."""
         return F.log_softmax(student.float() / self.config.student_temperature, dim=-1)
 
     @torch.no_grad()

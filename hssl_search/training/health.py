@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hssl_search.evaluation.assignment import Assignment
 from hssl_search.evaluation.spectrum import effective_count, spectrum
 
 LEARNED_SHARE = 0.25
@@ -24,6 +25,11 @@ COLLAPSED_VARYING = 0.1
 COLLAPSED_ASSIGNMENT = 0.25
 """Entropy of the mean assignment, as a share of log K, under which images count as assigned to too few of K prototypes: two in equal use
 have 0.22 with K = 24, 0.13 with K = 256."""
+COLLAPSED_INFORMATION = 0.01
+"""Mutual information of image and prototype, as a share of log K, under which targets say the same of all images."""
+SHARPENED = 1.1
+"""Times as much information as before sharpening, with which such targets drive images apart: they are young. A head grows out of this
+state while targets are sharper than what is compared with them, and never where they are not (docs/method.md)."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ def effective_rank(embeddings: Tensor) -> float:
 
 
 def judge(head_loss: float, noise_loss: float, best_loss: float, head_spread: float, head_rank: float, head_varying: float = 1.0,
-          measure: Measure = HEAD_LOSS, assignment: float | None = None) -> Verdict:
+          measure: Measure = HEAD_LOSS, assignment: Assignment | None = None) -> Verdict:
     """The verdict on one head of a joint screening.
 
     Args:
@@ -104,7 +110,7 @@ def judge(head_loss: float, noise_loss: float, best_loss: float, head_spread: fl
         best_loss: the smallest of all heads in the same screening.
         head_spread, head_rank, head_varying: the `shape` of its embeddings of held-out images.
         measure: what the losses are.
-        assignment: `assignment_entropy` of its targets of the same images, in a method with prototypes.
+        assignment: of the same images to prototypes by its targets, in a method with prototypes.
     """
     if not (alone := judge_alone(head_loss, head_spread, head_rank, head_varying, assignment)).healthy:
         return alone
@@ -117,25 +123,28 @@ def judge(head_loss: float, noise_loss: float, best_loss: float, head_spread: fl
 
 
 def judge_alone(head_loss: float, head_spread: float, head_rank: float, head_varying: float = 1.0,
-                assignment: float | None = None) -> Verdict:
+                assignment: Assignment | None = None) -> Verdict:
     """The verdict on a head that trains without others to compare it with: arguments as of `judge`."""
     figures = f"spread {head_spread:.3f}, effective rank {head_rank:.1f}, {head_varying:.0%} of its dimensions vary"
     if assignment is not None:
-        figures += f", mean assignment {assignment:.0%} of the entropy of all prototypes"
-    if not all(map(math.isfinite, (head_loss, head_spread, head_rank, head_varying, assignment or 0.0))):
+        figures += (f", mean assignment {assignment.entropy:.0%} of the entropy of all prototypes, an assignment tells "
+                    f"{assignment.information:.2g} of what it could about its image")
+    if not all(map(math.isfinite, (head_loss, head_spread, head_rank, head_varying, *(assignment or ())))):
         return Verdict("non-finite", f"its loss or its embeddings are not finite (loss {head_loss:.3f}, {figures}).")
     if head_spread < COLLAPSED_SPREAD or head_rank < COLLAPSED_RANK or head_varying < COLLAPSED_VARYING:
         return Verdict("collapsed", f"its embeddings are nearly one point or direction ({figures}).")
-    if assignment is not None and assignment < COLLAPSED_ASSIGNMENT:
+    if assignment is not None and assignment.entropy < COLLAPSED_ASSIGNMENT:
         return Verdict("collapsed", f"it assigns nearly all images to the same few prototypes ({figures}).")
+    if assignment is not None and assignment.information <= min(COLLAPSED_INFORMATION, SHARPENED * assignment.unsharpened):
+        return Verdict("collapsed", f"it assigns each image to many prototypes and all images to the same ({figures}).")
     return Verdict("healthy", figures)
 
 
 def judge_group(losses: Sequence[float], embeddings: Sequence[Tensor], noise: int, measure: Measure = HEAD_LOSS,
-                assignments: Sequence[float | None] | None = None) -> list[Verdict]:
+                assignments: Sequence[Assignment | None] | None = None) -> list[Verdict]:
     """Verdicts on all heads of one joint screening, as `judge`; `noise` is the place of the noise head among them."""
     finite = [loss for loss in losses if math.isfinite(loss)]
     best = min(finite, default=math.nan)
-    assigned: Sequence[float | None] = [None] * len(losses) if assignments is None else assignments
+    assigned: Sequence[Assignment | None] = [None] * len(losses) if assignments is None else assignments
     return [judge(loss, losses[noise], best, *shape(embedding), measure, assignment)
             for loss, embedding, assignment in zip(losses, embeddings, assigned, strict=True)]

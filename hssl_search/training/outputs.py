@@ -9,16 +9,15 @@ import torch
 from torch import Tensor
 
 from hssl_search.discrepancy.output import key_distance, prototype_divergence
-from hssl_search.evaluation.assignment import assignment_entropy
-from hssl_search.methods.dino import DINO, Center
+from hssl_search.evaluation.assignment import Assignment, assignment_entropy, assignment_information
 from hssl_search.training.pair import Pair
 
 
 class HeadOutput(NamedTuple):
     discrepancy: float
     """`prototype_divergence` with prototypes, else `key_distance`: of the base's output trained against this head, to the head's target."""
-    assignment: float | None
-    """`assignment_entropy` of the head's targets; None without prototypes."""
+    assignment: Assignment | None
+    """Of the head's targets; None without prototypes."""
 
 
 @torch.no_grad()
@@ -41,8 +40,8 @@ def _compare(pair: Pair, index: int, base: Tensor, head: Tensor) -> HeadOutput:
     method, state, couple = pair.method, pair.states[index], pair.student.couples[index]
     output = couple.base_prediction(couple.base_output(base)).float()
     target = pair.kept.couples[index].head_output(head).float()
-    if not isinstance(method, DINO):
+    if not method.assigns:
         return HeadOutput(key_distance(output, target), None)
-    assert isinstance(state, Center)
-    divergence = prototype_divergence(target, output, state.center, method.teacher_temperature(1.0), method.config.student_temperature)
-    return HeadOutput(divergence, assignment_entropy(method.assignments(target, state, 1.0).flatten(0, -2)))
+    wanted, own = method.assignments(target, state, 1.0).flatten(0, -2), method.log_assignments(target).exp().flatten(0, -2)
+    assignment = Assignment(assignment_entropy(wanted), assignment_information(wanted), assignment_information(own))
+    return HeadOutput(prototype_divergence(wanted, method.log_assignments(output).flatten(0, -2)), assignment)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hssl_search.evaluation.assignment import assignment_entropy
+from hssl_search.evaluation.assignment import assignment_entropy, assignment_information
 
 torch.set_num_threads(1)
 
@@ -28,7 +28,21 @@ def test_it_is_the_mean_assignment_that_counts_not_each() -> None:
     assert assignment_entropy(torch.full((20, 8), 1 / 8)) == pytest.approx(1)
 
 
+def test_information_is_all_where_each_image_has_its_prototype_and_none_where_all_have_the_same() -> None:
+    assert assignment_information(torch.eye(8).repeat(3, 1)) == pytest.approx(1)
+    assert assignment_information(torch.eye(8)[[2] * 20]) == 0
+    assert assignment_information(torch.full((20, 8), 1 / 8)) == pytest.approx(0, abs=1e-12)
+    broad = torch.rand(1, 8, generator=torch.Generator().manual_seed(0))
+    assert assignment_information((broad / broad.sum()).expand(20, 8)) == pytest.approx(0, abs=1e-12)
+
+
+def test_information_is_that_of_a_noisy_channel() -> None:
+    """Two images alike, of two prototypes, taken for each other with the probability 0.1: 1 - h(0.1) bits."""
+    channel = torch.tensor([[0.9, 0.1], [0.1, 0.9]], dtype=torch.float64)
+    assert assignment_information(channel) == pytest.approx(1 + 0.9 * math.log2(0.9) + 0.1 * math.log2(0.1))
+
+
 def test_a_number_that_is_not_finite_is_not_hidden() -> None:
     broken = torch.full((4, 8), 1 / 8)
     broken[1, 0] = math.nan
-    assert math.isnan(assignment_entropy(broken))
+    assert math.isnan(assignment_entropy(broken)) and math.isnan(assignment_information(broken))

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from hssl_search.data.views import Views, ViewsConfig
 from hssl_search.data.viewsconfig import MasksConfig
-from hssl_search.evaluation.assignment import assignment_entropy
+from hssl_search.evaluation.assignment import Assignment
 from hssl_search.evaluation.embed import embed_heads
 from hssl_search.evaluation.matching import matching_error
 from hssl_search.methods.base import methods
-from hssl_search.methods.dino import DINO
 from hssl_search.training.health import (
     HEAD_LOSS,
     MATCHING_ERROR,
@@ -29,11 +28,15 @@ from hssl_search.training.health import (
     spread,
     varying,
 )
+from hssl_search.training.outputs import compare_outputs
 from hssl_search.training.pair import Pair
 from hssl_search.training.trainer import NonFiniteError, Trainer
 
 MakePair = Callable[..., Pair]
 MakePatterns = Callable[..., Tensor]
+
+
+TOLD = Assignment(entropy=0.7, information=0.3, unsharpened=0.1)
 
 
 def normal(count: int, width: int) -> Tensor:
@@ -103,9 +106,14 @@ def test_gate_looks_at_the_embeddings(found: tuple[float, float, float], gate: s
     assert judge_alone(2.9, *found).gate == gate
 
 
-@pytest.mark.parametrize(("assignment", "gate"), [(None, "healthy"), (0.4, "healthy"), (0.2, "collapsed"), (0.0, "collapsed"),
-                                                  (math.nan, "non-finite")])
-def test_gate_looks_at_the_prototypes_where_there_are_any(assignment: float | None, gate: str) -> None:
+@pytest.mark.parametrize(("assignment", "gate"), [
+    (None, "healthy"), (TOLD, "healthy"), (TOLD._replace(entropy=0.2), "collapsed"), (TOLD._replace(entropy=0.0), "collapsed"),
+    (TOLD._replace(entropy=math.nan), "non-finite"), (TOLD._replace(information=math.nan), "non-finite"),
+    (Assignment(0.98, 5e-4, 5e-4), "collapsed"), (Assignment(0.98, 0.0, 0.0), "collapsed"),  # neither told apart nor driven apart
+    (Assignment(0.98, 5e-4, 2e-4), "healthy"),  # young: driven apart by sharp targets
+    (Assignment(0.98, 0.05, 0.05), "healthy"),
+])
+def test_gate_looks_at_the_prototypes_where_there_are_any(assignment: Assignment | None, gate: str) -> None:
     assert judge(2.9, 4.5, 2.9, 1.0, 20.0, assignment=assignment).gate == gate
     assert judge_alone(2.9, 1.0, 20.0, assignment=assignment).gate == gate
 
@@ -115,9 +123,9 @@ def test_reason_holds_the_figures() -> None:
         "not learning", "it learned no more than noise does (head-to-head loss 4.400; noise 4.500, best head 2.900).")
     assert judge_alone(2.9, 0.01, 20.0, 0.5) == Verdict(
         "collapsed", "its embeddings are nearly one point or direction (spread 0.010, effective rank 20.0, 50% of its dimensions vary).")
-    assert judge_alone(2.9, 1.0, 20.0, 1.0, 0.03).reason == (
+    assert judge_alone(2.9, 1.0, 20.0, 1.0, Assignment(0.03, 0.0123, 0.01)).reason == (
         "it assigns nearly all images to the same few prototypes (spread 1.000, effective rank 20.0, 100% of its dimensions vary, mean "
-        "assignment 3% of the entropy of all prototypes).")
+        "assignment 3% of the entropy of all prototypes, an assignment tells 0.012 of what it could about its image).")
     assert "(loss nan, spread 1.000" in judge_alone(math.nan, 1.0, 20.0).reason
 
 
@@ -129,10 +137,11 @@ def test_group_is_judged_together_and_a_broken_head_does_not_judge_the_others() 
 
 
 def test_group_takes_an_assignment_for_each_head() -> None:
-    found = judge_group([0.1, 0.5, 0.1], [normal(40, 8)] * 3, noise=1, measure=MATCHING_ERROR, assignments=[0.7, 0.9, 0.02])
+    few = TOLD._replace(entropy=0.02)
+    found = judge_group([0.1, 0.5, 0.1], [normal(40, 8)] * 3, noise=1, measure=MATCHING_ERROR, assignments=[TOLD, TOLD, few])
     assert [verdict.gate for verdict in found] == ["healthy", "not learning", "collapsed"]
     with pytest.raises(ValueError):
-        judge_group([0.1, 0.5], [normal(40, 8)] * 2, noise=1, assignments=[0.7])
+        judge_group([0.1, 0.5], [normal(40, 8)] * 2, noise=1, assignments=[TOLD])
 
 
 @dataclass
@@ -142,7 +151,7 @@ class Examined:
     losses: list[float]
     matching: list[float]
     embeddings: list[Tensor]
-    assignments: list[float] | None
+    assignments: list[Assignment | None]
 
 
 Examine = Callable[..., Examined]
@@ -160,20 +169,13 @@ def examine(trainer: Callable[..., Trainer], patterns: MakePatterns) -> Examine:
         training.advance(steps)
         pair.eval()
         network, generator = pair.kept, torch.Generator().manual_seed(0)
-        heads = embed_heads(network.base, list(network.heads), images, views.plain)[1]
+        base, heads = embed_heads(network.base, list(network.heads), images, views.plain)
         both = [embed_heads(network.base, list(network.heads), images, lambda batch: views(batch, generator))[1] for _ in range(2)]
         matching = [matching_error(first, second) for first, second in zip(*both, strict=True)]
-        return Examined(training.report().head_losses, matching, heads, assignments_of(pair, heads))
+        assignments = [output.assignment for output in compare_outputs(pair, base, heads)]
+        return Examined(training.report().head_losses, matching, heads, assignments)
 
     return examine
-
-
-@torch.no_grad()
-def assignments_of(pair: Pair, heads: list[Tensor]) -> list[float] | None:
-    if not isinstance(pair.method, DINO):
-        return None
-    outputs = [couple.head_output(head) for couple, head in zip(pair.kept.couples, heads, strict=True)]
-    return [assignment_entropy(pair.method.assignments(output, state, 1.0)) for output, state in zip(outputs, pair.states, strict=True)]
 
 
 @pytest.mark.parametrize("method", methods())
@@ -194,11 +196,23 @@ def test_dino_without_centring_sends_all_images_to_few_prototypes(center_momentu
     """A centre that never moves is none. The embeddings look healthy; the mean assignment alone tells."""
     settings = {"center_momentum": center_momentum, "teacher_temperature": 0.04, "teacher_temperature_end": 0.04}
     found = examine(pair("dino", "resnet", settings=settings), steps=20, lr=0.01, teacher_momentum=0.5)
-    assert found.assignments is not None
     [loss], [embedding], [assignment] = found.losses, found.embeddings, found.assignments
     assert judge_alone(loss, *shape(embedding)).healthy
     verdict = judge_alone(loss, *shape(embedding), assignment)
     assert verdict.gate == gate, verdict.reason
+
+
+@pytest.mark.parametrize("method", [name for name, kind in methods().items() if kind.assigns])
+def test_targets_no_sharper_than_the_student_without_centring_send_each_image_to_many_prototypes(method: str, pair: MakePair,
+                                                                                                 examine: Examine) -> None:
+    """Neither the embeddings nor the mean assignment tell."""
+    settings = {"center_momentum": 1 - 1e-9, "teacher_temperature": 0.1, "teacher_temperature_end": 0.1}
+    found = examine(pair(method, "identity", settings=settings), steps=20, lr=0.003, teacher_momentum=0.5)
+    [loss], [embedding], [assignment] = found.losses, found.embeddings, found.assignments
+    assert assignment is not None
+    assert judge_alone(loss, *shape(embedding), assignment._replace(information=1.0)).healthy
+    verdict = judge_alone(loss, *shape(embedding), assignment)
+    assert verdict.gate == "collapsed" and "many prototypes" in verdict.reason, verdict.reason
 
 
 @pytest.mark.parametrize("kept", [0, 3])
