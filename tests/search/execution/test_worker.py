@@ -107,6 +107,27 @@ def test_another_noise_head_is_rejected_and_another_identity_head_has_no_excess(
     assert convnext["overlap"] - identity["overlap"] > 0.1
 
 
+@pytest.mark.parametrize("heads", [HEADS, HEADS[1:2]], ids=["screening", "proxy"])
+@pytest.mark.parametrize("method", [name for name, kind in methods().items() if kind.local_views])
+def test_local_crops_and_masks_go_through_whole_jobs(tmp_path: Path, cache: None, method: str, heads: list[Plain]) -> None:
+    recipe = Recipe.read(method).as_plain()
+    recipe = {**recipe, "proxy": {**recipe["proxy"], "batch_size": 8, "precision": "fp32"}}
+    with_crops = {**recipe, "views": {**recipe["views"], "local_crops": 2, "local_size": 8}}
+    base = {"base": "test_vit", "base_args": {"patch_size": 4}} if methods()[method].masks else {}
+    tasks = [Task(setting=setting(recipe=given, **base), heads=heads, steps=2, rungs=[1, 2], accuracy=len(heads) == 1)
+             for given in (recipe, with_crops)]
+    without, reports = (run(job(tmp_path / str(index) / "checkpoint", task)) for index, task in enumerate(tasks))
+    assert [step for step, _ in reports] == [1, 2]
+    for _, metrics in reports:
+        assert [len(metrics[key]) for key in ("base_losses", "head_losses", "heads")] == [len(heads)] * 3
+        assert len(metrics["patch_losses"]) == (len(heads) if base else 0)
+        assert np.isfinite([*metrics["base_losses"], *metrics["head_losses"], *metrics["patch_losses"]]).all()
+        assert ("accuracy" in metrics) is (len(heads) == 1)
+    for key in ("base_losses", "head_losses"):  # of the same weights and global views at the first step, with more student views
+        assert np.abs(np.subtract(reports[0][1][key], without[0][1][key])).min() > 1e-4
+    assert [without_time(report) for report in run(job(tmp_path / "1" / "checkpoint", tasks[1]))] == [without_time(reports[-1])]
+
+
 def test_job_that_is_run_again_goes_on_from_its_checkpoint(screened: tuple[Job, list[tuple[int, Plain]]]) -> None:
     made, reports = screened
     assert [without_time(report) for report in run(made)] == [without_time(reports[-1])]
