@@ -1,0 +1,165 @@
+"""How far scores differ, and how sure that is: least squares for score = trial + seed + noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from hssl_search.search.ranking import CONFIDENCE
+
+Scores = Mapping[int, Mapping[int, float]]
+"""trial -> seed -> score at full proxy fidelity."""
+DRAWS = 40_000
+"""Simulated tables for a critical value: its own error is then below 2 %."""
+MOST_SEEDS = 100
+"""More seeds than this are not said to settle anything."""
+BEYOND_DOUBT = 0.999
+"""Confidence at which one need not go on. Who looks after every result whether 95 % are reached will reach them by luck too often; at
+this level looking costs next to nothing (Haybittle 1971, Peto et al. 1976)."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One trial minus another; where both have the same seeds, the mean of the gaps seed by seed."""
+
+    mean: float
+    error: float | None
+    """Its standard error; None where nothing tells the noise."""
+    half: float | None
+    """Half the width of its interval."""
+    seeds: int
+    """That both have."""
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        return None if self.half is None else (self.mean - self.half, self.mean + self.half)
+
+    @property
+    def decided(self) -> bool:
+        return self.half is not None and abs(self.mean) > self.half
+
+
+class TwoWay:
+    """The two-way model, fitted to a table in which any trial may have any seeds.
+
+    A seed makes all trials better or worse alike (same weights of the base, same images in the same order), so that it drops out of
+    differences. The noise is taken to be as large for one trial as for another, and all that share two seeds tell it together.
+
+    Args:
+        resolution: step in which scores move. Gaps that are equal by luck would say that there is no noise; so the variance of rounding
+            to such steps, resolution^2 / 12, is added to what they say.
+    """
+
+    def __init__(self, scores: Scores, resolution: float = 0.0) -> None:
+        self.trials = sorted(trial for trial, by_seed in scores.items() if by_seed)
+        seeds = sorted({seed for trial in self.trials for seed in scores[trial]})
+        self.has = np.array([[seed in scores[trial] for seed in seeds] for trial in self.trials], dtype=float).reshape(-1, len(seeds))
+        values = np.array([[scores[trial].get(seed, 0.0) for seed in seeds] for trial in self.trials]).reshape(self.has.shape)
+        per_seed = self.has.sum(axis=0)
+        centred = self.has * (values - values.sum(axis=0) / per_seed)
+        self.gram = np.diag(self.has.sum(axis=1)) - (self.has / per_seed) @ self.has.T
+        """T x T: of the trials' indicator columns, each less its mean over a seed."""
+        self.sums, self.total = centred.sum(axis=1), float((centred**2).sum())
+        self.inverse = np.linalg.pinv(self.gram, rcond=1e-9, hermitian=True)
+        self.effects = self.inverse @ self.sums
+        self.seedless = int(self.has.sum()) - len(seeds)
+        """Scores less seeds."""
+        self.dof = self.seedless - round(float(np.trace(self.inverse @ self.gram)))
+        """Degrees of freedom of the noise: 0 where no two trials share two seeds."""
+        self.rounding = resolution**2 / 12
+
+    @property
+    def sd(self) -> float | None:
+        """Of the noise of one score; None where nothing tells it."""
+        if not self.dof:
+            return None
+        return math.sqrt(max(0.0, self.total - float(self.effects @ self.sums)) / self.dof + self.rounding)
+
+    def half_of_mean(self, trial: int) -> float | None:
+        """Half the width of the interval of a trial's mean, as far as chance under the seeds it has goes."""
+        seeds = float(self.has[self.trials.index(trial)].sum())
+        return None if self.sd is None else self.sd * _student(CONFIDENCE, self.dof) / math.sqrt(seeds)
+
+    def against(self, other: int) -> dict[int, Difference]:
+        """Every trial that can be compared with `other`, with simultaneous intervals: with probability `CONFIDENCE` all hold together,
+        and so does that of the trial which the same scores made one pick (Dunnett 1955; here for any pattern of seeds)."""
+        trials, means, covariance = self._contrasts(other)
+        if not trials:
+            return {}
+        common = dict(zip(self.trials, self.has @ self.has[self.trials.index(other)], strict=True))
+        if self.sd is None:
+            return {trial: Difference(float(mean), None, None, int(common[trial])) for trial, mean in zip(trials, means, strict=True)}
+        errors = self.sd * np.sqrt(np.diag(covariance))
+        halves = errors * critical(covariance, self.dof)
+        return {trial: Difference(float(mean), float(error), float(half), int(common[trial]))
+                for trial, mean, error, half in zip(trials, means, errors, halves, strict=True)}
+
+    def beyond_doubt(self, one: int, other: int) -> bool:
+        """Whether the two differ at a level at which one need not go on, all that are compared with `other` allowed for (Bonferroni)."""
+        trials, means, covariance = self._contrasts(other)
+        if self.sd is None or one not in trials:
+            return False
+        place = trials.index(one)
+        reached = abs(means[place]) / (self.sd * math.sqrt(covariance[place, place]))
+        return bool(reached > _student(1 - (1 - BEYOND_DOUBT) / len(trials), self.dof))
+
+    def seeds_to_settle(self, found: Difference) -> int | None:
+        """How many more seeds of both would set a difference off from zero, should it and the noise stay what they are; None for more
+        than `MOST_SEEDS`."""
+        from scipy.stats import t
+
+        assert found.error is not None and found.half is not None and self.sd is not None, "nothing tells the noise"
+        level, worth = t.sf(found.half / found.error, self.dof), 2 * (self.sd / found.error) ** 2
+        more = np.arange(1, MOST_SEEDS + 1)
+        halves = t.isf(level, self.dof + more) * self.sd * np.sqrt(2 / (worth + more))
+        enough = more[halves < abs(found.mean)]
+        return int(enough[0]) if len(enough) else None
+
+    def _contrasts(self, other: int) -> tuple[list[int], np.ndarray, np.ndarray]:
+        """(trials, effect of each less that of `other`, their covariance in units of the noise's variance), as far as seeds link them."""
+        if other not in self.trials:
+            return [], np.empty(0), np.empty((0, 0))
+        place, one_each = self.trials.index(other), np.eye(len(self.trials))
+        contrasts = one_each - one_each[place]
+        linked = np.abs(contrasts @ self.inverse @ self.gram - contrasts).max(axis=1) < 1e-6
+        linked[place] = False
+        contrasts = contrasts[linked]
+        return [trial for trial, known in zip(self.trials, linked, strict=True) if known], contrasts @ self.effects, (
+            contrasts @ self.inverse @ contrasts.T)
+
+
+def critical(covariance: np.ndarray, dof: int) -> float:
+    """The c with P(max |z_i / s| <= c) = `CONFIDENCE`, for z normal with the correlations of `covariance`, and s^2 chi-square / dof.
+
+    By simulation, always with the same draws.
+    """
+    spread = np.sqrt(np.diag(covariance))
+    order = np.lexsort((spread.round(9),))
+    correlation = (covariance / np.outer(spread, spread))[np.ix_(order, order)]
+    return _critical(correlation.round(9).tobytes(), len(spread), dof)
+
+
+@lru_cache(maxsize=4096)
+def _critical(correlation: bytes, count: int, dof: int) -> float:
+    values, vectors = np.linalg.eigh(np.frombuffer(correlation).reshape(count, count))
+    normal = np.random.default_rng(0).standard_normal((DRAWS, count)) @ (vectors * np.sqrt(values.clip(0))).T
+    return float(np.quantile(np.abs(normal).max(axis=1) / _scales(dof), CONFIDENCE))
+
+
+@lru_cache(maxsize=256)
+def _scales(dof: int) -> np.ndarray:
+    """Evenly spread draws of sqrt(chi-square / dof)."""
+    from scipy.stats import chi2
+
+    return np.sqrt(chi2.ppf((np.arange(DRAWS) + 0.5) / DRAWS, dof) / dof)
+
+
+@lru_cache(maxsize=4096)
+def _student(confidence: float, dof: int) -> float:
+    from scipy.stats import t
+
+    return float(t.isf((1 - confidence) / 2, dof))
