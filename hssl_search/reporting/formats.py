@@ -78,6 +78,13 @@ def interval(mean: Any, low: Any, high: Any, digits: int = 1) -> str:
     return f"[{low:.{digits}f}, {high:.{digits}f}]"
 
 
+def share(value: Any) -> str:
+    """A probability in per cent, `34 %`, `<1 %`, `>99 %`; empty where it is not known."""
+    if not known(value):
+        return ""
+    return "<1 %" if value < 0.01 else ">99 %" if value > 0.99 else f"{100 * value:.0f} %"
+
+
 def capital(text: str) -> str:
     """With its first letter upper-case, the others as they are."""
     return text[:1].upper() + text[1:]

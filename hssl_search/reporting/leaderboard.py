@@ -14,11 +14,13 @@ from optuna.trial import FrozenTrial
 from hssl_search.reporting.formats import known
 from hssl_search.reporting.frames import OTHER_DISCREPANCIES, row_of, where_measured, whole_numbers
 from hssl_search.reporting.record import RunRecord, is_control
+from hssl_search.search.inference import Difference, TwoWay
 from hssl_search.search.measures import ACCURACY, Measure
-from hssl_search.search.ranking import difference, t_interval
+from hssl_search.search.posterior import Posterior
 
 LEADERBOARD = [
-    *("rank", "name", "role", "family", "score", "accuracy", "low", "high", "seeds", "gain", "gain_low", "gain_high", "gain_seeds"),
+    *("rank", "name", "role", "family", "score", "accuracy", "low", "high", "seeds"),
+    *("gain", "gain_low", "gain_high", "gain_seeds", "best"),
     *("discrepancy", *OTHER_DISCREPANCIES, "gate", "parameters", "macs", "device_s", "trial", "steps", "state"),
 ]
 
@@ -27,14 +29,19 @@ def leaderboard(study: Study | RunRecord) -> pd.DataFrame:
     """One row for each trial that reached the proxy stage, each control and each reference, best first by `score`.
 
     `score` is the mean over seeds, at full proxy fidelity, of what the run ranks by; `accuracy`, in per cent, that of the accuracy.
-    Bases are judged by the column that `judged_column` names: `low` and `high` are the 95 % t interval of its mean over `seeds`, and
-    `gain` is the mean over `gain_seeds` common seeds of the difference to the control without a head, with its interval from `gain_low`
-    to `gain_high`. A trial that was stopped before full proxy fidelity has in this column what it had then, `steps` says when, no seeds
-    and no rank. In a run that is ranked by discrepancy, only healthy candidates have a rank. `OTHER_DISCREPANCIES` that were not
-    measured have no column.
+    Bases are judged by the column that `judged_column` names: `low` and `high` are the 95 % interval of its mean over `seeds`, as far as
+    chance under these seeds goes, and `gain` is the difference to the control without a head, paired by seed (`TwoWay`), of which both
+    have `gain_seeds`; its interval from `gain_low` to `gain_high` holds for whichever trial is picked by these scores. `best` is the
+    probability, 0 to 1, that no other trial is better. Intervals and `best` are missing where nothing tells the noise. A trial that was
+    stopped before full proxy fidelity has in the judged column what it had then, `steps` says when, no seeds and no rank. In a run that is
+    ranked by discrepancy, only healthy candidates have a rank. `OTHER_DISCREPANCIES` that were not measured have no column.
     """
     record = RunRecord.of(study)
-    rows = [_row(record, trial) for trial in record.trials if _reached_proxy(record, trial)]
+    posterior = Posterior({trial.number: record.scores(trial, record.judged_by) for trial in record.trials}, record.resolution)
+    best = posterior.best() if posterior.fit.dof else {}
+    gains = posterior.fit.against(record.no_head.number) if record.no_head else {}
+    rows = [_row(record, trial) | _chance(posterior.fit, trial.number, gains.get(trial.number), best)
+            for trial in record.trials if _reached_proxy(record, trial)]
     frame = pd.DataFrame([*_ranked(rows, record), *_references(record)], columns=LEADERBOARD)
     return whole_numbers(where_measured(frame))
 
@@ -60,17 +67,13 @@ def _row(record: RunRecord, trial: FrozenTrial) -> dict[str, Any]:
     judged = record.scores(trial, record.judged_by)
     ends = [curve[-1] for curve in record.curves(trial).values()]
     reached = {} if judged else {judged_column(record.judged_by): max(ends, default=(0, math.nan))[1]}
-    low, high = t_interval(list(judged.values())) or (None, None)
     return {
         **row_of(trial),
         "score": _mean(record.scores(trial, record.ranked_by)),
         "accuracy": _mean(record.accuracies(trial)),
         **reached,
-        "low": low,
-        "high": high,
         "seeds": len(judged),
         "steps": max((step for step, _ in ends), default=None),
-        **_gain(record, trial, judged),
     }
 
 
@@ -78,15 +81,14 @@ def _mean(by_seed: Mapping[int, float]) -> float:
     return mean(by_seed.values()) if by_seed else math.nan
 
 
-def _gain(record: RunRecord, trial: FrozenTrial, judged: Mapping[int, float]) -> dict[str, Any]:
-    """Over the control without a head, paired by seed."""
-    no_head = record.no_head
-    against = record.scores(no_head, record.judged_by) if no_head is not None and no_head.number != trial.number else {}
-    if not set(judged) & set(against):
-        return {"gain": math.nan, "gain_seeds": 0}
-    gap = difference(judged, against)
-    low, high = gap.interval or (None, None)
-    return {"gain": gap.mean, "gain_low": low, "gain_high": high, "gain_seeds": gap.seeds}
+def _chance(fit: TwoWay, trial: int, gain: Difference | None, best: Mapping[int, float]) -> dict[str, Any]:
+    """Interval of the mean, gain over the control without a head, probability of being best; as far as they are known."""
+    low, high = fit.interval_of_mean(trial) or (None, None)
+    found = {"low": low, "high": high, "best": best.get(trial)}
+    if gain is None:
+        return found | {"gain": math.nan, "gain_seeds": 0}
+    gain_low, gain_high = gain.interval or (None, None)
+    return found | {"gain": gain.mean, "gain_low": gain_low, "gain_high": gain_high, "gain_seeds": gain.seeds}
 
 
 def _ranked(rows: list[dict[str, Any]], record: RunRecord) -> list[dict[str, Any]]:

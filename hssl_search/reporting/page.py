@@ -147,8 +147,8 @@ def _panels(record: RunRecord, entries: list[Mapping[str, Any]]) -> list[Panel]:
             "accuracy",
             f"{capital(name)}, and how sure it is",
             figures.draw_leaderboard(figure_data.leaderboard_rows(record), lines, measure),
-            f"Mean {name} and 95 % interval, best on top. Pale marks are single seeds, hollow ones were stopped before full proxy "
-            "fidelity, dark diamonds are controls. The vertical line and its band are the control without a head.",
+            f"Mean {name} and the 95 % interval that chance leaves, best on top. Pale marks are single seeds, hollow ones were stopped "
+            "before full proxy fidelity, dark diamonds are controls. The vertical line and its band are the control without a head.",
             nothing,
         ),
         _panel(

@@ -102,6 +102,11 @@ class RunRecord:
         return ACCURACY if self.ranked_by.of_head else self.ranked_by
 
     @property
+    def resolution(self) -> float:
+        """Step in which what bases are compared by moves."""
+        return self.judged_by.resolution((self.config.get("images") or {}).get("queries"))
+
+    @property
     def judged_references(self) -> Mapping[str, float]:
         """Scores of the references by what bases are compared by."""
         return self.reference if self.judged_by == ACCURACY else self.reference_scores

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from hssl_search.reporting.cost import Cost
-from hssl_search.reporting.formats import count, duration, interval, known, number, plural, signed, signed_interval
+from hssl_search.reporting.formats import count, duration, interval, known, number, plural, share, signed, signed_interval
 from hssl_search.reporting.frames import OTHER_DISCREPANCIES
 from hssl_search.reporting.leaderboard import judged_column
 from hssl_search.reporting.palette import CONTROL, family_looks, phase_colour
@@ -161,6 +161,7 @@ def _board_row(row: Mapping[str, Any], looks: Mapping[str, tuple[str, str]], rec
         "seeds": row["seeds"] if full else "",
         "gain": signed(row["gain"], digits) if known(row["gain"]) else "",
         "gain_spread": interval(row["gain"], row["gain_low"], row["gain_high"], digits),
+        "best": share(row["best"]),
         "gain_sign": _clear_sign(row["gain_low"], row["gain_high"]),
         "discrepancy": number(row["discrepancy"], 3),
         "others": _others(row),

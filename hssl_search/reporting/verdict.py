@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hssl_search.reporting.cost import cost
-from hssl_search.reporting.formats import MISSING, interval, known, number, plural, signed
+from hssl_search.reporting.formats import MISSING, interval, known, number, plural, share, signed
 from hssl_search.reporting.leaderboard import judged_column
 from hssl_search.reporting.record import RunRecord, is_control
 from hssl_search.reporting.tables import leaderboard
@@ -73,11 +73,11 @@ def print_verdict(console: Console, study: Study | RunRecord, ledger: Iterable[M
 
 
 def _table(board: pd.DataFrame, measure: Measure, winner: int | None, top: int) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1), collapse_padding=True)
     table.add_column("", ratio=1, overflow="fold")
     accuracy_too = measure != ACCURACY and bool(board["accuracy"].notna().any())
     judged = f"{measure.score_name}{measure.unit}"
-    for title in (judged, "seeds", "gain", *(["accuracy %"] if accuracy_too else []), "discrepancy"):
+    for title in (judged, "seeds", "gain", "best", *(["accuracy %"] if accuracy_too else []), "discrepancy"):
         table.add_column(title, justify="right", no_wrap=True)
     groups = [("reference", 99, "dim"), ("control", 99, ""), ("candidate", top, "")]
     for role, most, style in groups:
@@ -98,7 +98,7 @@ def _cells(row: Mapping[str, Any], measure: Measure, won: bool, accuracy_too: bo
     gain = f"{signed(row['gain'], digits)} {between}".rstrip() if known(row["gain"]) else ""
     accuracy = [number(row["accuracy"])] if accuracy_too else []
     discrepancy = number(row["discrepancy"], 3) if known(row["discrepancy"]) else ""
-    return [escape(str(row["name"])) + (" ★" if won else ""), judged, seeds, gain, *accuracy, discrepancy]
+    return [escape(str(row["name"])) + (" ★" if won else ""), judged, seeds, gain, share(row["best"]), *accuracy, discrepancy]
 
 
 def _paths(folder: Path) -> list[Path]:

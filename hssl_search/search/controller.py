@@ -6,11 +6,9 @@ import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
 from statistics import mean
 
 from hssl_search.errors import UserError
-from hssl_search.search import ranking
 from hssl_search.search.candidates import Contender, final_metrics
 from hssl_search.search.execution.jobs import Job, Outcome, Plain, State
 from hssl_search.search.execution.tasks import Setting
@@ -21,6 +19,7 @@ from hssl_search.search.phases import confirm, screen
 from hssl_search.search.phases.phase import Phase
 from hssl_search.search.phases.proxy import Proxy
 from hssl_search.search.planner import CONFIRM_JOBS, PROXY_CONTROLS, REFERENCES, Plan, full_training, make_plan, plan_again
+from hssl_search.search.posterior import Posterior
 from hssl_search.search.promoter import Promoter
 from hssl_search.search.pruning import PRUNERS
 from hssl_search.search.records.run import Run
@@ -43,6 +42,7 @@ class Controller:
         """The machine as a training has it that nothing runs beside."""
         self.seed: int = resolved["seed"]
         self.ranked_by = RANKINGS[resolved["rank_by"]]
+        self.resolution = self.ranked_by.resolution(resolved.get("images", {}).get("queries"))
         self.setting = Setting.model_validate(resolved["setting"])
         self.promoter = Promoter(roster, self.study, resolved["promote"], self.seed)
         self.pruner = PRUNERS[resolved["pruner"]]
@@ -72,7 +72,8 @@ class Controller:
         self._proxy()
         self._confirm(self.promoter.promoted())
         reference = self.measured.reference(self.ranked_by)
-        verdict = judge(self.roster.contenders(), self.scores, self.accuracies, reference, self.ranked_by)
+        contenders = self.roster.contenders()
+        verdict = judge(contenders, self.scores, self.accuracies, reference, self.ranked_by, self.resolution, self._seed_s(contenders))
         self.study.set_study("verdict", verdict)
         return verdict
 
@@ -205,7 +206,7 @@ class Controller:
         """Take the score of a training that came to its end, and decide its trial."""
         assert job.trial is not None
         found = self.ranked_by.score(metrics)
-        if self.roster.contender(job.trial).control is None and (sick := _sickness(metrics)):
+        if sick := self._sick(job, metrics):
             self.roster.decide(job.trial, "PRUNED", cause=sick)
         elif found is None:
             self.roster.decide(job.trial, "PRUNED", cause=f"it has no {self.ranked_by.name} to be ranked by.")
@@ -229,7 +230,7 @@ class Controller:
             self.watcher.control(mean(self.accuracies[trial].values()))
         if control is None:
             rivals = {trial, trial if self.leader is None else self.leader}
-            self.leader = ranking.best({each: self.scores[each] for each in rivals})
+            self.leader = Posterior({each: self.scores[each] for each in rivals}, self.resolution).leader(rivals)
             assert self.leader is not None
             known = self.accuracies.get(self.leader)
             self.watcher.best(self.roster.contender(self.leader).name, mean(known.values()) if known else None)
@@ -239,13 +240,34 @@ class Controller:
         if not top:
             return
         no_head, identity = (self.roster.control(kind) for kind in ("none", "identity"))
-        missing = [self.roster.control("same_architecture", self.resolved["same_architecture"]), self.roster.control("none_same_time")]
-        wanted = (run for run in confirm.order(top, no_head, identity, missing) if run[0].heads or not self.ranked_by.of_head)
-        runs = list(islice(wanted, self.plan.confirm_jobs))
-        at_once = self.machine.concurrency(len(runs))
-        jobs = [self._confirming(one, offset, top[0], no_head, at_once) for one, offset in runs]
-        by_trial = {one.trial: one for one, _ in runs}
-        self.runner.run("confirm", Phase(jobs, self.ended), self._expected(jobs, by_trial), self._confirmed)
+        unseen = [self.roster.control("same_architecture", self.resolved["same_architecture"]), self.roster.control("none_same_time")]
+        by_trial = {one.trial: one for one in (*promoted, no_head, identity, *unseen)}
+        at_once = self.machine.concurrency(self.plan.confirm_jobs)
+        expected: dict[str, float] = {}  # grows with the runs that are chosen
+
+        def make(trial: int, offset: int) -> Job:
+            job = self._confirming(by_trial[trial], offset, top[0], no_head, at_once)
+            expected.update(self._expected([job], by_trial))
+            return job
+
+        rankable = [one.trial for one in unseen if one.heads or not self.ranked_by.of_head]
+        field = confirm.Field(tuple(one.trial for one in top), None if self.ranked_by.of_head else no_head.trial, identity.trial,
+                              tuple(rankable))
+        known = {trial: dict(by_seed) for trial, by_seed in self.scores.items()}
+        tried = dict.fromkeys((one.trial for one in (*promoted, no_head, identity)), 1)
+        phase = confirm.Confirm(field, known, tried, make, self._score, self.plan.confirm_jobs, at_once, self.resolution, self.ended)
+        self.runner.run("confirm", phase, expected, self._confirmed)
+
+    def _score(self, job: Job, outcome: Outcome) -> float | None:
+        """What a run came to; None for nothing that counts."""
+        metrics = final_metrics(outcome, job.task["steps"])
+        found = None if metrics is None else self.ranked_by.score(metrics)
+        return found if found is not None and math.isfinite(found) and not self._sick(job, metrics or {}) else None
+
+    def _sick(self, job: Job, metrics: Plain) -> str:
+        """Why a candidate's run does not count; empty for a healthy one, and for controls."""
+        assert job.trial is not None
+        return "" if self.roster.contender(job.trial).control else _sickness(metrics)
 
     def _confirming(self, one: Contender, offset: int, leader: Contender, control: Contender, at_once: int) -> Job:
         """One confirming run; `none_same_time` makes the steps that the no-head control can make while the leader's proxy trains."""
@@ -298,6 +320,11 @@ class Controller:
     def _joint_s(self, group: Sequence[Contender]) -> float:
         """Device-seconds of a step of a joint screening."""
         return self.costs.together(self._step_s(group) - self.costs.step + REFERENCES * self.planned_costs.mean_head)
+
+    def _seed_s(self, contenders: Sequence[Contender]) -> dict[int, float]:
+        """trial -> device-seconds of one more seed, at the pace of the search."""
+        steps, pace = self.plan.proxy_steps, self.runner.pace
+        return {one.trial: pace * self.costs.training(steps, self._step_s([one]), 1) for one in contenders}
 
     def _reserve_s(self) -> float:
         """Device-seconds that a worker keeps for its last evaluation and checkpoint."""

@@ -15,6 +15,8 @@ Scores = Mapping[int, Mapping[int, float]]
 """trial -> seed -> score at full proxy fidelity."""
 DRAWS = 40_000
 """Simulated tables for a critical value: its own error is then below 2 %."""
+MOST_NUMBERS = 20_000_000
+"""To draw at once: of very many trials there are fewer draws."""
 MOST_SEEDS = 100
 """More seeds than this are not said to settle anything."""
 BEYOND_DOUBT = 0.999
@@ -57,11 +59,13 @@ class TwoWay:
     def __init__(self, scores: Scores, resolution: float = 0.0) -> None:
         self.trials = sorted(trial for trial, by_seed in scores.items() if by_seed)
         seeds = sorted({seed for trial in self.trials for seed in scores[trial]})
-        self.has = np.array([[seed in scores[trial] for seed in seeds] for trial in self.trials], dtype=float).reshape(-1, len(seeds))
-        values = np.array([[scores[trial].get(seed, 0.0) for seed in seeds] for trial in self.trials]).reshape(self.has.shape)
-        per_seed = self.has.sum(axis=0)
+        shape = len(self.trials), len(seeds)
+        self.has = np.array([[seed in scores[trial] for seed in seeds] for trial in self.trials], dtype=float).reshape(shape)
+        values = np.array([[scores[trial].get(seed, 0.0) for seed in seeds] for trial in self.trials]).reshape(shape)
+        per_seed, per_trial = self.has.sum(axis=0), self.has.sum(axis=1)
+        self.means = values.sum(axis=1) / per_trial
         centred = self.has * (values - values.sum(axis=0) / per_seed)
-        self.gram = np.diag(self.has.sum(axis=1)) - (self.has / per_seed) @ self.has.T
+        self.gram = np.diag(per_trial) - (self.has / per_seed) @ self.has.T
         """T x T: of the trials' indicator columns, each less its mean over a seed."""
         self.sums, self.total = centred.sum(axis=1), float((centred**2).sum())
         self.inverse = np.linalg.pinv(self.gram, rcond=1e-9, hermitian=True)
@@ -79,10 +83,13 @@ class TwoWay:
             return None
         return math.sqrt(max(0.0, self.total - float(self.effects @ self.sums)) / self.dof + self.rounding)
 
-    def half_of_mean(self, trial: int) -> float | None:
-        """Half the width of the interval of a trial's mean, as far as chance under the seeds it has goes."""
-        seeds = float(self.has[self.trials.index(trial)].sum())
-        return None if self.sd is None else self.sd * _student(CONFIDENCE, self.dof) / math.sqrt(seeds)
+    def interval_of_mean(self, trial: int) -> tuple[float, float] | None:
+        """Of a trial's mean over its seeds, as far as chance under these seeds goes; None where nothing tells the noise."""
+        if self.sd is None or trial not in self.trials:
+            return None
+        place = self.trials.index(trial)
+        half = self.sd * _student(CONFIDENCE, self.dof) / math.sqrt(self.has[place].sum())
+        return float(self.means[place] - half), float(self.means[place] + half)
 
     def against(self, other: int) -> dict[int, Difference]:
         """Every trial that can be compared with `other`, with simultaneous intervals: with probability `CONFIDENCE` all hold together,
@@ -98,14 +105,15 @@ class TwoWay:
         return {trial: Difference(float(mean), float(error), float(half), int(common[trial]))
                 for trial, mean, error, half in zip(trials, means, errors, halves, strict=True)}
 
-    def beyond_doubt(self, one: int, other: int) -> bool:
-        """Whether the two differ at a level at which one need not go on, all that are compared with `other` allowed for (Bonferroni)."""
+    def sign_beyond_doubt(self, one: int, other: int) -> int:
+        """1 or -1 where `one` is better or worse than `other` at a level at which one need not go on, all that are compared with `other`
+        allowed for (Bonferroni); else 0."""
         trials, means, covariance = self._contrasts(other)
         if self.sd is None or one not in trials:
-            return False
+            return 0
         place = trials.index(one)
-        reached = abs(means[place]) / (self.sd * math.sqrt(covariance[place, place]))
-        return bool(reached > _student(1 - (1 - BEYOND_DOUBT) / len(trials), self.dof))
+        reached = means[place] / (self.sd * math.sqrt(covariance[place, place]))
+        return int(np.sign(reached)) if abs(reached) > _student(1 - (1 - BEYOND_DOUBT) / len(trials), self.dof) else 0
 
     def seeds_to_settle(self, found: Difference) -> int | None:
         """How many more seeds of both would set a difference off from zero, should it and the noise stay what they are; None for more
@@ -135,8 +143,10 @@ class TwoWay:
 def critical(covariance: np.ndarray, dof: int) -> float:
     """The c with P(max |z_i / s| <= c) = `CONFIDENCE`, for z normal with the correlations of `covariance`, and s^2 chi-square / dof.
 
-    By simulation, always with the same draws.
+    Student's for one; by simulation, always with the same draws, for several.
     """
+    if len(covariance) == 1:
+        return _student(CONFIDENCE, dof)
     spread = np.sqrt(np.diag(covariance))
     order = np.lexsort((spread.round(9),))
     correlation = (covariance / np.outer(spread, spread))[np.ix_(order, order)]
@@ -146,16 +156,17 @@ def critical(covariance: np.ndarray, dof: int) -> float:
 @lru_cache(maxsize=4096)
 def _critical(correlation: bytes, count: int, dof: int) -> float:
     values, vectors = np.linalg.eigh(np.frombuffer(correlation).reshape(count, count))
-    normal = np.random.default_rng(0).standard_normal((DRAWS, count)) @ (vectors * np.sqrt(values.clip(0))).T
-    return float(np.quantile(np.abs(normal).max(axis=1) / _scales(dof), CONFIDENCE))
+    draws = min(DRAWS, MOST_NUMBERS // count)
+    normal = np.random.default_rng(0).standard_normal((draws, count)) @ (vectors * np.sqrt(values.clip(0))).T
+    return float(np.quantile(np.abs(normal).max(axis=1) / _scales(dof, draws), CONFIDENCE))
 
 
 @lru_cache(maxsize=256)
-def _scales(dof: int) -> np.ndarray:
+def _scales(dof: int, draws: int) -> np.ndarray:
     """Evenly spread draws of sqrt(chi-square / dof)."""
     from scipy.stats import chi2
 
-    return np.sqrt(chi2.ppf((np.arange(DRAWS) + 0.5) / DRAWS, dof) / dof)
+    return np.sqrt(chi2.ppf((np.arange(draws) + 0.5) / draws, dof) / dof)
 
 
 @lru_cache(maxsize=4096)

@@ -33,6 +33,10 @@ class Measure:
         found = self.value(metrics)
         return -found if found is not None and self.good == "low" else found
 
+    def resolution(self, images: int | None) -> float:
+        """Step in which scores move: that of the last digit told, or of one image more that is classified right."""
+        return max(10.0**-self.digits, 100 / images if self.unit and images else 0.0)
+
     @property
     def score_name(self) -> str:
         return f"negative {self.name}" if self.good == "low" else self.name

@@ -5,70 +5,117 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
+from hssl_search.search.budget import format_duration
 from hssl_search.search.candidates import Contender
 from hssl_search.search.correlation import LEAST, RankCorrelation, rank_correlation
 from hssl_search.search.execution.jobs import Plain
+from hssl_search.search.inference import MOST_SEEDS, Difference, Scores
 from hssl_search.search.measures import ACCURACY, Measure
-from hssl_search.search.ranking import Difference, best, difference, t_interval
+from hssl_search.search.posterior import Posterior
 
-Scores = Mapping[int, Mapping[int, float]]
-"""trial -> seed -> score, or accuracy, at full proxy fidelity."""
+OTHERS = ("identity", "same_architecture", "none_same_time")
+"""Controls that a head should beat too before its structure is what helped."""
 
 
-def judge(contenders: Sequence[Contender], scores: Scores, accuracies: Scores, reference: Mapping[str, float], ranked_by: Measure) -> Plain:
-    """The verdict as plain data: winner, state, sentence, rows, comparison, agreement.
+def judge(contenders: Sequence[Contender], scores: Scores, accuracies: Scores, reference: Mapping[str, float], ranked_by: Measure,
+          resolution: float = 0.0, seed_s: Mapping[int, float] | None = None) -> Plain:
+    """The verdict as plain data: winner, state, sentence, rows, comparison, others, agreement.
 
-    States: `better` and `no head` when the paired difference to the no-head control is decided at 95 %, `undecided` when it is not,
-    `unranked` when nothing could be compared with it. Rows, comparison and sentence are in what ranks; where that is not accuracy,
-    `agreement` says how far it puts the trials into the order of their accuracies, None where nothing was labelled.
+    States: `better` and `no head` when the difference to the no-head control is decided at 95 %, `undecided` when it is not, `unranked`
+    when nothing could be compared with it. `comparison` is that difference, with what would settle it (`more_seeds` of both, None for
+    too many; `more_s` device-seconds), and `others` those to the other controls; their intervals hold for whichever candidate was
+    picked (`TwoWay.against`). A row has the interval of its mean and `best`, the probability that no other row is better, both None
+    where nothing tells the noise. All of it is in what ranks; where that is not accuracy, `agreement` says how far it puts the trials
+    into the order of their accuracies, None where nothing was labelled.
 
     Args:
         accuracies: per cent; of the trials that were judged by labels too.
         reference: the score of each reference that has one.
+        resolution: step in which scores move.
+        seed_s: trial -> device-seconds of one more seed.
     """
-    candidates = {one.trial: scores[one.trial] for one in contenders if one.control is None and one.trial in scores}
-    winner = next((one for one in contenders if one.trial == best(candidates)), None)
-    no_head = next((one for one in contenders if one.control == "none" and one.trial in scores), None)
-    found: Plain = {"winner": winner and winner.trial, "name": winner and winner.name, "rank_by": ranked_by.key,
-                    "rows": [*_reference_rows(reference), *_rows(contenders, scores)], "comparison": None, "agreement": None}
+    posterior = Posterior(scores, resolution)
+    best = posterior.leader([one.trial for one in contenders if one.control is None])
+    winner = next((one for one in contenders if one.trial == best), None)
+    found: Plain = {"winner": winner and winner.trial, "name": winner and winner.name, "rank_by": ranked_by.key, "comparison": None,
+                    "others": [], "rows": [*_reference_rows(reference), *_rows(contenders, scores, posterior)], "agreement": None}
     if winner is None:
         return found | {"state": "unranked", "sentence": "No head candidate was healthy and came to the end of its proxy, "
                         "so there is no winner."}
-    found |= _compared(winner, no_head, scores, ranked_by)
+    found |= _compared(winner, contenders, scores, posterior, ranked_by, seed_s or {})
     if ranked_by == ACCURACY:
         return found
     agreement = _agreement(scores, accuracies)
     return found | {"agreement": agreement and _plain(agreement), "sentence": f"{found['sentence']} {_agreed(agreement, ranked_by)}"}
 
 
-def _compared(winner: Contender, no_head: Contender | None, scores: Scores, ranked_by: Measure) -> Plain:
-    """State and sentence, and the comparison with the control where there is one."""
+def _compared(winner: Contender, contenders: Sequence[Contender], scores: Scores, posterior: Posterior, ranked_by: Measure,
+              seed_s: Mapping[int, float]) -> Plain:
+    """State and sentence, and the comparisons with the controls that there are."""
     reached = ranked_by.amount(mean(scores[winner.trial].values()))
     if ranked_by.of_head:
         return {"state": "unranked", "sentence": f"{winner.name} is the most discrepant healthy head ({reached})."}
-    if no_head is None or not set(scores[winner.trial]) & set(scores[no_head.trial]):
-        return {"state": "unranked", "sentence": f"{winner.name} had the best proxy ({reached}), but the no-head "
-                "control it must beat did not come to its end under the same seed."}
-    gap = difference(scores[winner.trial], scores[no_head.trial])
+    controls = {one.control: one for one in contenders if one.control}
+    against = {kind: posterior.fit.against(one.trial).get(winner.trial) for kind, one in controls.items()}
+    others = [(controls[kind], gap) for kind in OTHERS if (gap := against.get(kind)) is not None]
+    told = {"others": [_comparison(one, gap) for one, gap in others]}
+    gap = against.get("none")
+    if gap is None:
+        return told | {"state": "unranked", "sentence": f"{winner.name} had the best proxy ({reached}), but the no-head "
+                       "control it must beat did not come to its end under the same seed."}
     state = "undecided" if not gap.decided else "better" if gap.mean > 0 else "no head"
-    return {"state": state, "sentence": _sentence(winner, gap, state, ranked_by), "comparison": {
-        "against": no_head.name, "difference": gap.mean, "interval": gap.interval and list(gap.interval), "seeds": gap.seeds}}
+    more = _more(gap, posterior, [seed_s.get(one.trial) for one in (winner, controls["none"])]) if state == "undecided" else {}
+    sentences = [_sentence(winner, gap, state, ranked_by, more), *([] if state == "no head" else _beside(others, ranked_by))]
+    return told | {"state": state, "sentence": " ".join(sentences), "comparison": _comparison(controls["none"], gap) | more}
 
 
-def _sentence(winner: Contender, gap: Difference, state: str, ranked_by: Measure) -> str:
-    counted = f"{gap.seeds} paired seed{'s' if gap.seeds > 1 else ''}"
-    spelled = f".{ranked_by.digits}f"
-    if gap.interval is None:
-        side = "above" if gap.mean >= 0 else "below"
-        return (f"Undecided: {winner.name} is the best head found, {abs(gap.mean):{spelled}} {ranked_by.points} {side} no head, "
-                "but on one seed alone; more budget would add seeds.")
-    between = f"95 % interval {gap.interval[0]:+{spelled}} to {gap.interval[1]:+{spelled}}"
-    figures = f"{gap.mean:+{spelled}} {ranked_by.points} ({between}, {counted})"
+def _comparison(control: Contender, gap: Difference) -> Plain:
+    return {"against": control.name, "difference": gap.mean, "interval": _listed(gap.interval), "seeds": gap.seeds}
+
+
+def _more(gap: Difference, posterior: Posterior, seed_s: Sequence[float | None]) -> Plain:
+    """More seeds of both that would settle their difference, and what they cost; one where nothing tells the noise yet."""
+    seeds = posterior.fit.seeds_to_settle(gap) if gap.half is not None else 1
+    costs = [seconds for seconds in seed_s if seconds is not None]
+    return {"more_seeds": seeds, "more_s": seeds * sum(costs) if seeds and len(costs) == len(seed_s) else None}
+
+
+def _sentence(winner: Contender, gap: Difference, state: str, ranked_by: Measure, more: Plain) -> str:
+    amount = f"{abs(gap.mean):.{ranked_by.digits}f}"
+    if gap.half is not None:
+        amount = f"{amount} ± {gap.half:.{ranked_by.digits}f}"
+    by = f"{amount} {ranked_by.points} (95 %, {_counted(gap.seeds)})" if gap.half is not None else f"{amount} {ranked_by.points}"
     if state == "better":
-        return f"{winner.name} is better than no head: {figures}."
+        return f"{winner.name} is better than no head by {by}."
     if state == "no head":
-        return f"No head is better than the best head found, {winner.name}: {figures} for the head."
-    return f"Undecided: {winner.name} is the best head found, but its difference to no head may be chance: {figures}."
+        return f"No head is better than the best head found, {winner.name}, by {by}."
+    leads = f"{winner.name} leads no head by" if gap.mean >= 0 else f"no head leads the best head found, {winner.name}, by"
+    return f"Undecided: {leads} {by}{_settling(gap, more)}"
+
+
+def _settling(gap: Difference, more: Plain) -> str:
+    """What would settle an undecided difference."""
+    cost = "" if more["more_s"] is None else f" (about {format_duration(more['more_s'])} of device-time)"
+    if gap.half is None:
+        return f", but one seed does not tell chance from difference; a second seed of each{cost} would begin to."
+    if more["more_seeds"] is None:
+        return f"; even {MOST_SEEDS} more seeds of each would not settle so small a difference."
+    return f"; about {more['more_seeds']} more seed{'s' if more['more_seeds'] > 1 else ''} of each{cost} would settle it, if it stays so."
+
+
+def _beside(others: Sequence[tuple[Contender, Difference]], ranked_by: Measure) -> list[str]:
+    """The other controls that the winner does not clearly beat, in one sentence."""
+    digits = ranked_by.digits
+    unclear = [f"{one.name} ({gap.mean:+.{digits}f} ± {gap.half:.{digits}f})" for one, gap in others
+               if gap.half is not None and gap.mean <= gap.half]
+    if not unclear:
+        return []
+    listed = unclear[0] if len(unclear) == 1 else f"{', '.join(unclear[:-1])} and {unclear[-1]}"
+    return [f"It is not clearly better than these controls: {listed}."]
+
+
+def _counted(seeds: int) -> str:
+    return f"{seeds} paired seed{'' if seeds == 1 else 's'}"
 
 
 def _agreement(scores: Scores, accuracies: Scores) -> RankCorrelation | None:
@@ -96,15 +143,17 @@ def _agreed(found: RankCorrelation | None, ranked_by: Measure) -> str:
 
 
 def _reference_rows(reference: Mapping[str, float]) -> list[Plain]:
-    return [{"name": name, "role": "reference", "seeds": 1, "mean": value, "interval": None} for name, value in reference.items()]
+    return [{"name": name, "role": "reference", "seeds": 1, "mean": value, "interval": None, "best": None}
+            for name, value in reference.items()]
 
 
-def _rows(contenders: Sequence[Contender], scores: Scores) -> list[Plain]:
-    scored = sorted((one for one in contenders if one.trial in scores), key=lambda one: -mean(scores[one.trial].values()))
-    return [_row(one, list(scores[one.trial].values())) for one in scored]
+def _rows(contenders: Sequence[Contender], scores: Scores, posterior: Posterior) -> list[Plain]:
+    scored = sorted((one for one in contenders if scores.get(one.trial)), key=lambda one: -mean(scores[one.trial].values()))
+    best = posterior.best() if posterior.fit.dof else {}
+    return [{"name": one.name, "role": "control" if one.control else "candidate", "trial": one.trial, "seeds": len(scores[one.trial]),
+             "mean": mean(scores[one.trial].values()), "interval": _listed(posterior.fit.interval_of_mean(one.trial)),
+             "best": best.get(one.trial)} for one in scored]
 
 
-def _row(one: Contender, values: Sequence[float]) -> Plain:
-    interval = t_interval(values)
-    return {"name": one.name, "role": "control" if one.control else "candidate", "trial": one.trial, "seeds": len(values),
-            "mean": mean(values), "interval": interval and list(interval)}
+def _listed(interval: tuple[float, float] | None) -> list[float] | None:
+    return interval and list(interval)

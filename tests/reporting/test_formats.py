@@ -46,3 +46,8 @@ def test_signed_interval_has_signs_except_at_zero() -> None:
     assert formats.signed_interval(-0.34, 1.86) == "[\N{MINUS SIGN}0.3, +1.9]"
     assert formats.signed_interval(0.01, 1.86) == "[0.0, +1.9]"
     assert formats.signed_interval(None, 1.0) == formats.signed_interval(math.nan, 1.0) == ""
+
+
+@pytest.mark.parametrize(("value", "told"), [(0.342, "34 %"), (0.004, "<1 %"), (0.996, ">99 %"), (None, ""), (float("nan"), "")])
+def test_shares_are_in_per_cent(value: float | None, told: str) -> None:
+    assert formats.share(value) == told

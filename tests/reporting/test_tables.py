@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pandas as pd
 import pytest
@@ -15,6 +16,7 @@ from hssl_search.reporting import tables
 from hssl_search.reporting.frames import OTHER_DISCREPANCIES
 from hssl_search.reporting.leaderboard import LEADERBOARD
 from hssl_search.reporting.record import RunRecord
+from hssl_search.search.inference import TwoWay
 
 
 def row(frame: pd.DataFrame, name: str) -> Any:
@@ -42,21 +44,49 @@ def test_leaderboard_holds_proxies_controls_and_references_only(run: Any) -> Non
     assert not {"resnet depth 3", "convnext depth 6", "transformer depth 6"} & set(board["name"])
 
 
-def test_gain_is_paired_by_seed(run: Any) -> None:
+def fit(run: Any) -> TwoWay:
+    record = RunRecord.of(run.study)
+    return TwoWay({trial.number: record.accuracies(trial) for trial in record.trials}, 100 / 1_000)
+
+
+def test_gains_are_paired_by_seed(run: Any) -> None:
     run.confirm(2, "resnet depth 2", {2: 41.2, 7: 99.0})
-    gained = row(tables.leaderboard(run.study), "resnet depth 2")
-    differences = [40.2 - 40.1, 41.2 - 40.9]
-    assert (gained["gain"], gained["gain_seeds"]) == (pytest.approx(sum(differences) / 2), 2)
-    low, high = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
-    assert (gained["gain_low"], gained["gain_high"]) == (pytest.approx(low), pytest.approx(high))
-
-
-def test_intervals_are_student_t_over_seeds(run: Any) -> None:
     board = tables.leaderboard(run.study)
-    seeds = [40.0, 40.3, 40.6]
-    low, high = stats.t.interval(0.95, 2, loc=pd.Series(seeds).mean(), scale=stats.sem(seeds))
-    assert tuple(row(board, "identity head")[["low", "high"]]) == (pytest.approx(low), pytest.approx(high))
-    assert pd.isna(row(board, "mlp depth 2")["low"])
+    none = row(board, "no head")["trial"]
+    for name, seeds in (("convnext depth 3 kernel 7", 3), ("resnet depth 2", 2), ("mlp depth 2", 1), ("identity head", 3)):
+        gained = row(board, name)
+        found = fit(run).against(none)[gained["trial"]]
+        assert (gained["gain"], gained["gain_seeds"]) == (pytest.approx(found.mean), seeds)
+        assert (gained["gain_low"], gained["gain_high"]) == pytest.approx(found.interval)
+    assert row(board, "convnext depth 3 kernel 7")["gain"] == pytest.approx(np.mean([41.4 - 40.1, 41.0 - 40.5, 41.5 - 40.9]))
+    assert pd.isna(row(board, "no head")["gain"])
+
+
+def test_intervals_of_means_are_of_the_noise_that_all_share(run: Any) -> None:
+    board = tables.leaderboard(run.study)
+    noise = fit(run)
+    assert (noise.dof, noise.sd) == (8, pytest.approx(0.29, abs=0.1))
+    for name, seeds in (("identity head", 3), ("mlp depth 2", 1)):
+        found = row(board, name)
+        expected = stats.t.interval(0.95, noise.dof, loc=found["accuracy"], scale=noise.sd / seeds**0.5)
+        assert (found["low"], found["high"]) == pytest.approx(expected)
+
+
+def test_chances_of_being_best_are_of_all_that_came_to_the_end(run: Any) -> None:
+    board = tables.leaderboard(run.study)
+    ended = board[board["seeds"] > 0]
+    assert ended["best"].sum() == pytest.approx(1)
+    assert ended.set_index("name")["best"].astype(float).idxmax() == "convnext depth 3 kernel 7"
+    assert board[~(board["seeds"] > 0)]["best"].isna().all()
+
+
+def test_with_one_seed_of_each_there_is_neither_interval_nor_chance(builder: Callable[..., Any]) -> None:
+    run = builder()
+    run.add("one", "mlp", TrialState.COMPLETE, 41.0)
+    run.add("no head", "none", TrialState.COMPLETE, 40.0, role="control", control="none", gate=None)
+    one = row(tables.leaderboard(run.study), "one")
+    assert (one["gain"], one["gain_seeds"]) == (pytest.approx(1.0), 1)
+    assert one[["low", "high", "gain_low", "gain_high", "best"]].isna().all()
 
 
 def test_leaderboard_and_verdict_agree(run: Any) -> None:
@@ -70,7 +100,7 @@ def test_leaderboard_and_verdict_agree(run: Any) -> None:
         for trial in record.trials
     ]
     scores = {trial.number: found for trial in record.trials if (found := record.accuracies(trial))}
-    verdict = judge(contenders, scores, scores, record.reference, ACCURACY)
+    verdict = judge(contenders, scores, scores, record.reference, ACCURACY, record.resolution)
     board = tables.leaderboard(record)
     won = board.set_index("trial").loc[verdict["winner"]]
     assert won["rank"] == 1
@@ -80,6 +110,7 @@ def test_leaderboard_and_verdict_agree(run: Any) -> None:
     )
     rows = {one["name"]: one for one in verdict["rows"] if one["role"] != "reference"}
     assert all(row(board, name)["accuracy"] == pytest.approx(one["mean"]) for name, one in rows.items())
+    assert all(row(board, name)["best"] == pytest.approx(one["best"]) for name, one in rows.items())
     assert set(rows) == set(board[board["rank"].notna()]["name"])
 
 

@@ -50,3 +50,10 @@ def test_a_number_that_a_record_spells_out_because_json_has_none_is_not_known() 
 ])
 def test_scores_and_their_differences_are_told_with_what_they_are_of(measure: Measure, amount: str, points: str) -> None:
     assert (measure.amount(41.234), measure.points) == (amount, points)
+
+
+@pytest.mark.parametrize(("measure", "images", "step"), [
+    (ACCURACY, 360, 100 / 360), (ACCURACY, 5_000, 0.1), (ACCURACY, None, 0.1), (RANKME, 360, 0.1), (ALIGNMENT, 360, 0.001),
+])
+def test_scores_move_in_steps_of_an_image_or_of_the_last_digit_told(measure: Measure, images: int | None, step: float) -> None:
+    assert measure.resolution(images) == pytest.approx(step)

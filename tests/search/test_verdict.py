@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from scipy import stats
 
+from hssl_search.search.budget import format_duration
 from hssl_search.search.candidates import Contender, final_metrics
 from hssl_search.search.execution.jobs import Outcome, Report, State
 from hssl_search.search.measures import ACCURACY, DISCREPANCY, RANKINGS, RANKME, Measure
@@ -15,10 +18,13 @@ from hssl_search.search.verdict import judge
 
 NO_HEAD = Contender(0, "no head", [], "none", "none")
 IDENTITY = Contender(1, "identity head", [{"family": "identity"}], "identity", "identity")
+SAME = Contender(5, "same-architecture head", [{"family": "resnet"}], "resnet", "same_architecture")
+LONGER = Contender(6, "no head, same device-time", [], "none", "none_same_time")
 NOISE = Contender(2, "noise head", [{"family": "noise"}], "noise", "noise")
 MLP = Contender(3, "mlp depth 1", [{"family": "mlp"}], "mlp")
 RESNET = Contender(4, "resnet depth 2", [{"family": "resnet"}], "resnet")
-ALL = [NO_HEAD, IDENTITY, NOISE, MLP, RESNET]
+ALL = [NO_HEAD, IDENTITY, NOISE, MLP, RESNET, SAME, LONGER]
+SEED_S = {one.trial: 60.0 + 30.0 * len(one.heads) for one in ALL}
 REFERENCE = {"raw pixels": 39.8, "untrained base": 29.3}
 
 
@@ -27,50 +33,105 @@ Table = Mapping[int, Mapping[int, float]]
 
 
 def verdict(scores: Table, ranked_by: Measure = ACCURACY, accuracies: Table | None = None) -> dict[str, Any]:
-    found = judge(ALL, scores, accuracies or {}, REFERENCE if ranked_by == ACCURACY else {}, ranked_by)
+    found = judge(ALL, scores, accuracies or {}, REFERENCE if ranked_by == ACCURACY else {}, ranked_by, 0.0, SEED_S)
     assert json.loads(json.dumps(found)) == found
     return found
 
 
 def test_a_head_that_is_surely_above_no_head_is_better() -> None:
-    found = verdict({0: {0: 40.0, 1: 41.0, 2: 39.0}, 3: {0: 43.0, 1: 43.9, 2: 42.1}, 4: {0: 41.0}})
+    found = verdict({0: {0: 40.0, 1: 41.0, 2: 39.0}, 3: {0: 43.0, 1: 43.9, 2: 42.1}})
     assert (found["winner"], found["name"], found["state"]) == (3, "mlp depth 1", "better")
-    assert found["sentence"] == "mlp depth 1 is better than no head: +3.0 points (95 % interval +2.8 to +3.2, 3 paired seeds)."
+    assert found["sentence"] == "mlp depth 1 is better than no head by 3.0 ± 0.2 points (95 %, 3 paired seeds)."
     assert found["comparison"] == {
         "against": "no head",
         "difference": pytest.approx(3.0),
-        "interval": pytest.approx([2.75, 3.25], abs=0.01),
+        "interval": pytest.approx(list(stats.ttest_1samp([3.0, 2.9, 3.1], 0).confidence_interval())),
         "seeds": 3,
     }
+
+
+def test_the_more_heads_a_winner_was_picked_from_the_less_sure_it_is() -> None:
+    table = {0: {0: 40.0, 1: 41.0, 2: 39.0}, 3: {0: 43.0, 1: 43.9, 2: 42.1}}
+    alone, beside = verdict(table), verdict({**table, 4: {0: 41.0}})
+    low, high = beside["comparison"]["interval"]
+    assert low < alone["comparison"]["interval"][0] < alone["comparison"]["interval"][1] < high
 
 
 def test_a_head_that_is_surely_below_no_head_is_worse_and_still_the_best_head() -> None:
     found = verdict({0: {0: 46.0, 1: 47.0, 2: 45.0}, 3: {0: 43.0, 1: 43.9, 2: 42.1}})
     assert (found["winner"], found["state"]) == (3, "no head")
     assert found["sentence"] == (
-        "No head is better than the best head found, mlp depth 1: -3.0 points (95 % interval -3.2 to -2.8, 3 paired seeds) for the head."
+        "No head is better than the best head found, mlp depth 1, by 3.0 ± 0.2 points (95 %, 3 paired seeds)."
     )
 
 
-@pytest.mark.parametrize(("accuracy", "told"), [(41.4, "1.4 points above"), (38.5, "1.5 points below"), (40.0, "0.0 points above")])
-def test_one_seed_alone_is_undecided(accuracy: float, told: str) -> None:
+@pytest.mark.parametrize(("accuracy", "leads"), [
+    (41.4, "mlp depth 1 leads no head by 1.4"), (38.5, "no head leads the best head found, mlp depth 1, by 1.5"),
+    (40.0, "mlp depth 1 leads no head by 0.0"),
+])
+def test_one_seed_alone_is_undecided(accuracy: float, leads: str) -> None:
     found = verdict({0: {0: 40.0}, 3: {0: accuracy}})
-    assert (found["state"], found["comparison"]["interval"], found["comparison"]["seeds"]) == ("undecided", None, 1)
+    comparison = found["comparison"]
+    assert (found["state"], comparison["interval"], comparison["seeds"], comparison["more_seeds"]) == ("undecided", None, 1, 1)
     assert found["sentence"] == (
-        f"Undecided: mlp depth 1 is the best head found, {told} no head, but on one seed alone; more budget would add seeds."
+        f"Undecided: {leads} points, but one seed does not tell chance from difference; a second seed of each "
+        "(about 2 min 30 s of device-time) would begin to."
     )
+    assert {row["best"] for row in found["rows"]} == {None}
 
 
-def test_an_interval_around_zero_is_undecided() -> None:
-    found = verdict({0: {0: 40.0, 1: 41.0}, 3: {0: 42.0, 1: 41.0}})
+def test_an_interval_around_zero_is_undecided_and_what_would_settle_it_is_told() -> None:
+    found = verdict({0: {0: 40.0, 1: 41.0}, 3: {0: 42.0, 1: 41.8}})
+    half = stats.t.ppf(0.975, 1) * 0.6
+    enough = next(more for more in range(1, 99) if stats.t.ppf(0.975, 1 + more) * 0.6 * math.sqrt(2 / (2 + more)) < 1.4)
     assert found["state"] == "undecided"
+    assert found["comparison"]["interval"] == pytest.approx([1.4 - half, 1.4 + half])
+    assert (found["comparison"]["more_seeds"], found["comparison"]["more_s"]) == (enough, enough * 150.0)
     assert found["sentence"] == (
-        "Undecided: mlp depth 1 is the best head found, but its difference to no head may be chance: +1.0 points "
-        "(95 % interval -11.7 to +13.7, 2 paired seeds)."
+        f"Undecided: mlp depth 1 leads no head by 1.4 ± {half:.1f} points (95 %, 2 paired seeds); about {enough} more seeds of each "
+        f"(about {format_duration(enough * 150.0)} of device-time) would settle it, if it stays so."
     )
 
 
-def test_only_paired_seeds_are_compared() -> None:
+def test_equal_gaps_of_two_seeds_are_undecided() -> None:
+    equal = {0: {0: 40.0, 1: 41.4}, 3: {0: 38.6, 1: 40.0}}
+    found = judge(ALL, equal, equal, REFERENCE, ACCURACY, 0.5, SEED_S)
+    assert (found["state"], found["comparison"]["difference"]) == ("undecided", pytest.approx(-1.4))
+    assert found["comparison"]["interval"][1] > 0
+
+
+def test_a_difference_that_no_budget_settles_is_called_so() -> None:
+    found = verdict({0: {0: 40.0, 1: 41.0, 2: 39.0}, 3: {0: 42.0, 1: 39.0, 2: 39.01}})
+    assert (found["comparison"]["more_seeds"], found["comparison"]["more_s"]) == (None, None)
+    assert found["sentence"].endswith("; even 100 more seeds of each would not settle so small a difference.")
+
+
+def test_controls_that_the_winner_does_not_clearly_beat_are_told() -> None:
+    table = {0: {0: 40.0, 1: 41.0, 2: 39.0}, 3: {0: 43.0, 1: 43.9, 2: 42.1}, 1: {0: 42.9, 1: 44.0, 2: 42.0}, 5: {0: 40.1}, 6: {0: 43.1}}
+    found = verdict(table)
+    assert [(one["against"], one["seeds"]) for one in found["others"]] == [
+        ("identity head", 3), ("same-architecture head", 1), ("no head, same device-time", 1)
+    ]
+    assert [one["difference"] for one in found["others"]] == pytest.approx([0.033, 42.978 - 40.1, 42.978 - 43.1], abs=0.001), (
+        "without its own noise the winner would have had 42.978 under the first seed")
+    for one in found["others"]:
+        low, high = one["interval"]
+        assert (low + high) / 2 == pytest.approx(one["difference"])
+    assert "better than no head by 3.0 ± " in found["sentence"]
+    assert found["sentence"].split(". ")[-1].startswith("It is not clearly better than these controls: identity head (+0.0 ± ")
+    assert " and no head, same device-time (-0.1 ± " in found["sentence"]
+    assert "same-architecture" not in found["sentence"]
+
+
+def test_rows_have_the_probability_of_being_best() -> None:
+    rows = verdict({0: {0: 40.0, 1: 41.0, 2: 39.0}, 1: {0: 40.2, 1: 41.0, 2: 38.9}, 3: {0: 43.0, 1: 43.9, 2: 42.1}})["rows"]
+    chances = {row["name"]: row["best"] for row in rows if row["role"] != "reference"}
+    assert sum(chances.values()) == pytest.approx(1)
+    assert chances["mlp depth 1"] > 0.99
+    assert {row["best"] for row in rows if row["role"] == "reference"} == {None}
+
+
+def test_seeds_that_only_one_has_do_not_count() -> None:
     found = verdict({0: {0: 40.0, 1: 41.0, 2: 0.0}, 3: {0: 42.0, 1: 43.5}})
     assert (found["comparison"]["seeds"], found["comparison"]["difference"]) == (2, pytest.approx(2.25))
 
@@ -92,11 +153,11 @@ def test_without_labels_the_most_discrepant_head_wins_unjudged() -> None:
 
 
 @pytest.mark.parametrize(("no_head", "state", "told"), [
-    ([10.0, 11.0, 9.0], "better", "mlp depth 1 is better than no head: +3.0 in RankMe (95 % interval +2.8 to +3.2, 3 paired seeds)."),
+    ([10.0, 11.0, 9.0], "better", "mlp depth 1 is better than no head by 3.0 ± 0.2 in RankMe (95 %, 3 paired seeds)."),
     ([16.0, 17.0, 15.0], "no head",
-     "No head is better than the best head found, mlp depth 1: -3.0 in RankMe (95 % interval -3.2 to -2.8, 3 paired seeds) for the head."),
-    ([11.6], "undecided", "Undecided: mlp depth 1 is the best head found, 1.4 in RankMe above no head, but on one seed alone; "
-     "more budget would add seeds."),
+     "No head is better than the best head found, mlp depth 1, by 3.0 ± 0.2 in RankMe (95 %, 3 paired seeds)."),
+    ([11.6], "undecided", "Undecided: mlp depth 1 leads no head by 1.4 in RankMe, but one seed does not tell chance from difference; a "
+     "second seed of each (about 2 min 30 s of device-time) would begin to."),
     ([], "unranked", "mlp depth 1 had the best proxy (RankMe 13.0), but the no-head control it must beat did not come to its end under "
      "the same seed."),
 ])
@@ -164,8 +225,9 @@ def test_rows_hold_the_references_then_controls_and_candidates_by_their_means() 
         ("no head", "control", 2, 41.0),
     ]
     assert [row.get("trial") for row in rows] == [None, None, 1, 3, 0]
-    assert rows[2]["interval"] is None
-    assert rows[3]["interval"] == [43.0, 43.0]
+    half = stats.t.ppf(0.975, 1) * math.sqrt(0.5) * 2 / 2  # the gaps of the two with two seeds are 1 to both sides of their mean
+    assert rows[3]["interval"] == pytest.approx([43.0 - half, 43.0 + half])
+    assert rows[2]["interval"] == pytest.approx([45.0 - math.sqrt(2) * half, 45.0 + math.sqrt(2) * half])
 
 
 def test_final_metrics_are_those_of_a_job_that_came_to_its_last_step() -> None:

@@ -2,50 +2,127 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hssl_search.search.execution.jobs import Job, Outcome
-from hssl_search.search.inference import Scores, TwoWay
+from hssl_search.search.inference import Scores
 from hssl_search.search.phases.phase import Phase
-from hssl_search.search.posterior import Posterior, best
+from hssl_search.search.posterior import Posterior
 
 CONTENTION = 0.05
 """Probability of being better than the leader below which a trial gets no more seeds."""
-PARTNERS = ("no head", "no head", "challenger", "identity")
-"""Whom the leader is run beside, in turns: the two of a turn share their seeds."""
+TURNS = ("no head", "no head", "challenger", "identity")
+"""Whom the leader is compared with, in turns; it takes two runs to give both another seed."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """The trials that confirming is about."""
+    """The trials that confirming is about, by their numbers."""
 
     candidates: tuple[int, ...]
-    """With a score; at least one."""
+    """Those that have a score; at least one."""
     no_head: int | None
-    """The control to beat; None where it has no score to compare."""
+    """The control to beat; None where it has no score by what ranks."""
     identity: int
-    unseen: tuple[int, ...]
-    """Controls without a run so far."""
+    unseen: tuple[int, ...] = ()
+    """Controls that have not run yet."""
 
 
-def choose(field: Field, scores: Scores, tried: Mapping[int, int], resolution: float = 0.0) -> int | None:
-    """The trial to run next with a seed that it has not had; None when there is nothing left to settle.
+def choose(field: Field, scores: Scores, tried: Mapping[int, int], turn: int, resolution: float = 0.0) -> int | None:
+    """The trial that gets a further seed; None when the verdict is settled.
 
-    First the controls that had no run, then one of the leader and its partner: whichever has had fewer runs. Leader and challenger are
-    those that the present scores expect to be the best two candidates; a challenger and the identity head are in it as long as they
-    have a chance to be better than the leader.
+    First the controls that have not run. Then leader and no head, the challenger (of the other candidates that which is most likely
+    better than the leader) and the identity head, each as long as it may be better than the leader: of the leader and whom it is
+    compared with in this turn, the one that had fewer runs.
 
     Args:
-        tried: runs of each trial, those not ended and those that came to nothing too.
+        tried: runs of each trial, those that are going on and those that came to nothing included.
+        turn: runs chosen before, those of the unseen controls not counted.
     """
-    if unseen := [trial for trial in field.unseen if not tried.get(trial)]:
-        return unseen[0]
-    leader = best(scores, field.candidates, resolution)
+    if waiting := [trial for trial in field.unseen if not tried.get(trial)]:
+        return waiting[0]
+    posterior = Posterior(scores, resolution)
+    leader = posterior.leader(field.candidates)
     assert leader is not None
-    chances = _chances(field, scores, leader, resolution)
-    if settled(field, scores, leader, chances, resolution):
+    rivals = _rivals(posterior, leader)
+    challenger = next((trial for trial in rivals if trial in field.candidates), None)
+    if _settled(field, posterior, leader, challenger):
         return None
-    runs = sum(tried.values())
-    challenger = max((trial for trial in field.candidates if trial != leader), key=lambda trial: (chances[trial], -trial), default=None)
-    partner = {"no head": field.no_head, "challenger": challenger, "identity": field.identity}[PARTNERS[runs % len(PARTNERS)]]
+    compared = {"challenger": challenger, "identity": field.identity if field.identity in rivals else None}
+    partner = compared.get(TURNS[turn % len(TURNS)])
+    if partner is None:
+        partner = leader if field.no_head is None else field.no_head
+    return min((leader, partner) if partner == field.no_head else (partner, leader), key=lambda trial: tried.get(trial, 0))
+
+
+def _rivals(posterior: Posterior, leader: int) -> list[int]:
+    """The trials that may be better, the likeliest first."""
+    chances = posterior.above(leader)
+    return sorted((trial for trial in chances if chances[trial] >= CONTENTION), key=lambda trial: (-chances[trial], trial))
+
+
+def _settled(field: Field, posterior: Posterior, leader: int, challenger: int | None) -> bool:
+    """Whether neither who leads nor how that compares with no head is open any more."""
+    if field.no_head is None:
+        return bool(posterior.fit.dof) and challenger is None
+    sign = posterior.fit.sign_beyond_doubt(leader, field.no_head)
+    if sign < 0:
+        return not set(_rivals(posterior, field.no_head)) & set(field.candidates)
+    return sign > 0 and challenger is None
+
+
+class Confirm(Phase):
+    """Runs chosen one after the other, `at_once` of them at a time, up to `most`.
+
+    Each is chosen by the results of all runs that were chosen at least `at_once` before it, whatever the order in which they end. So
+    the same results lead to the same runs, and a search that was stopped goes on as if it had not been.
+
+    Args:
+        scores: trial -> seed -> score before the first run.
+        tried: trial -> runs before the first.
+        make: the job of a trial and the number of its seed, 0 for the first.
+        score: what a run came to; None for nothing that counts.
+    """
+
+    def __init__(self, field: Field, scores: Scores, tried: Mapping[int, int], make: Callable[[int, int], Job],
+                 score: Callable[[Job, Outcome], float | None], most: int, at_once: int, resolution: float,
+                 ended: Mapping[str, Outcome]) -> None:
+        super().__init__((), ended)
+        self.field, self.most, self.at_once, self.resolution = field, most, at_once, resolution
+        self._before, self._make, self._score = scores, make, score
+        self._tried = Counter(tried)
+        self._choose()
+
+    def waiting(self) -> int:
+        """Runs that may still be handed out, at most; 0 when there is none."""
+        self._choose()
+        return len(self._waiting) and len(self._waiting) + self.most - len(self.jobs)
+
+    def next_job(self) -> Job | None:
+        self._choose()
+        return super().next_job()
+
+    def _choose(self) -> None:
+        """Choose runs as far as the results that count for them are in; those that ended in an earlier run of the search are taken up."""
+        while len(self.jobs) < self.most:
+            counted = self.jobs[:max(0, len(self.jobs) + 1 - self.at_once)]
+            if any(job.key not in self.outcomes for job in counted):
+                return
+            turn = len(self.jobs) - len(self.field.unseen)
+            trial = choose(self.field, self._scores(counted), self._tried, turn, self.resolution)
+            if trial is None:
+                return
+            job = self._make(trial, self._tried[trial])
+            self._tried[trial] += 1
+            self.add(job)
+
+    def _scores(self, jobs: Sequence[Job]) -> Scores:
+        """What was known before, and what came of these jobs."""
+        scores = {trial: dict(by_seed) for trial, by_seed in self._before.items()}
+        for job in jobs:
+            found = self._score(job, self.outcomes[job.key])
+            if found is not None and job.trial is not None:
+                scores.setdefault(job.trial, {})[job.task["seed"]] = found
+        return scores

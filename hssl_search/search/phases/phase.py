@@ -9,12 +9,24 @@ from hssl_search.search.execution.jobs import Decision, Job, Outcome, Report, St
 
 
 class Phase:
-    """A JobSource over a fixed list of jobs; those that ended in an earlier run of the same search are not handed out again."""
+    """A JobSource over a list of jobs; those that ended in an earlier run of the same search are not handed out again."""
 
     def __init__(self, jobs: Iterable[Job], ended: Mapping[str, Outcome]) -> None:
-        self.jobs = list(jobs)
-        self.outcomes = {job.key: ended[job.key] for job in self.jobs if job.key in ended and ended[job.key].state is not State.CUT}
-        self._waiting = deque(job for job in self.jobs if job.key not in self.outcomes)
+        self.jobs: list[Job] = []
+        self.outcomes: dict[str, Outcome] = {}
+        self._waiting: deque[Job] = deque()
+        self._ended = ended
+        for job in jobs:
+            self.add(job)
+
+    def add(self, job: Job) -> None:
+        """One more job, at the end of the list."""
+        self.jobs.append(job)
+        before = self._ended.get(job.key)
+        if before is None or before.state is State.CUT:
+            self._waiting.append(job)
+        else:
+            self.outcomes[job.key] = before
 
     def waiting(self) -> int:
         """Jobs not handed out yet."""

@@ -1,14 +1,10 @@
-"""A phase as a source of jobs, and its order of confirming runs."""
+"""A phase as a source of jobs."""
 
 from __future__ import annotations
 
-from itertools import islice
-
 import pytest
 
-from hssl_search.search.candidates import Contender
 from hssl_search.search.execution.jobs import Decision, Job, Outcome, Report, State
-from hssl_search.search.phases import confirm
 from hssl_search.search.phases.phase import Phase
 
 
@@ -49,17 +45,3 @@ def test_a_phase_goes_on_at_reports_and_keeps_how_its_jobs_ended() -> None:
     assert phase.outcomes == {"a": Outcome(State.DONE)}
 
 
-def people(count: int) -> list[Contender]:
-    return [Contender(trial, f"head {trial}", [{}], "mlp") for trial in range(count)]
-
-
-def test_confirming_begins_with_the_controls_left_and_goes_on_with_further_seeds_without_end() -> None:
-    none, identity, same, longer, *top = people(7)
-    runs = [(one.trial, seed) for one, seed in islice(confirm.order(top, none, identity, [same, longer]), 10)]
-    assert runs == [(2, 0), (3, 0), (4, 1), (0, 1), (5, 1), (1, 1), (4, 2), (0, 2), (5, 2), (1, 2)]
-
-
-def test_confirming_one_candidate_alone() -> None:
-    none, identity, winner = people(3)
-    runs = [(one.trial, seed) for one, seed in islice(confirm.order([winner], none, identity, []), 6)]
-    assert runs == [(2, 1), (0, 1), (1, 1), (2, 2), (0, 2), (1, 2)]
