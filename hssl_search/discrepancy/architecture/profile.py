@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 
 from hssl_search.backbones import Base
-from hssl_search.discrepancy.compute_shares import compute_shares, mixer_shares
-from hssl_search.discrepancy.equivariance import equivariance_error
-from hssl_search.discrepancy.frequency import frequency_response
-from hssl_search.discrepancy.map_operator import BaseOperator, HeadOperator, MapOperator
-from hssl_search.discrepancy.operations import operations
-from hssl_search.discrepancy.receptive_field import receptive_field
-from hssl_search.discrepancy.structure import calibrate, forget_tables, redrawn
+from hssl_search.discrepancy.architecture.compute_shares import compute_shares, mixer_shares
+from hssl_search.discrepancy.architecture.equivariance import equivariance_error
+from hssl_search.discrepancy.architecture.frequency import frequency_response
+from hssl_search.discrepancy.architecture.map_operator import BaseOperator, HeadOperator, MapOperator
+from hssl_search.discrepancy.architecture.operations import operations
+from hssl_search.discrepancy.architecture.receptive_field import receptive_field
+from hssl_search.discrepancy.architecture.structure import calibrate, forget_tables, redrawn
 from hssl_search.heads.head import Head
 
 INPUTS = 4
@@ -24,18 +24,18 @@ INPUTS = 4
 
 @dataclass(frozen=True)
 class Profile:
-    """What a structure does to a map, whatever its weights: of `hssl_search.discrepancy.structure.redrawn` on a torus."""
+    """What a structure does to a map, whatever its weights: of `hssl_search.discrepancy.architecture.structure.redrawn` on a torus."""
 
     compute: Mapping[str, float]
-    """Shares of all multiply-adds by kind, sum 1: `hssl_search.discrepancy.compute_shares`."""
+    """Shares of all multiply-adds by kind, sum 1: `hssl_search.discrepancy.architecture.compute_shares`."""
     mixers: Mapping[str, float]
     """Shares of the multiply-adds that mix positions, by kind, sum 1."""
     receptive_field: float
-    """0 (its own position) to 1 (all positions alike): `hssl_search.discrepancy.receptive_field`."""
+    """0 (its own position) to 1 (all positions alike): `hssl_search.discrepancy.architecture.receptive_field`."""
     equivariance_error: float
-    """0 (all places treated alike) to 1: `hssl_search.discrepancy.equivariance`."""
+    """0 (all places treated alike) to 1: `hssl_search.discrepancy.architecture.equivariance`."""
     frequency_response: float
-    """-1 (low-pass) to 1 (high-pass): `hssl_search.discrepancy.frequency`."""
+    """-1 (low-pass) to 1 (high-pass): `hssl_search.discrepancy.architecture.frequency`."""
 
 
 def base_profile(base: Base, seed: int = 0, device: torch.device | str = "cpu") -> Profile:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hssl_search.discrepancy.sensitivity import Operator
+from hssl_search.discrepancy.architecture.sensitivity import Operator
 
 
 @torch.no_grad()

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from hssl_search.backbones import Base
-from hssl_search.discrepancy.equivariance import equivariance_error
-from hssl_search.discrepancy.map_operator import BaseOperator, HeadOperator
-from hssl_search.discrepancy.receptive_field import receptive_field
-from hssl_search.discrepancy.structure import calibrate, redrawn
+from hssl_search.discrepancy.architecture.equivariance import equivariance_error
+from hssl_search.discrepancy.architecture.map_operator import BaseOperator, HeadOperator
+from hssl_search.discrepancy.architecture.receptive_field import receptive_field
+from hssl_search.discrepancy.architecture.structure import calibrate, redrawn
 from hssl_search.heads.head import build_head
 
 torch.set_num_threads(1)

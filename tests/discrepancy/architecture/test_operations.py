@@ -12,8 +12,8 @@ from timm.models.mlp_mixer import MixerBlock, ResBlock, SpatialGatingBlock
 from timm.models.vision_transformer import Attention, Block
 from torch import Tensor, nn
 
-from hssl_search.discrepancy.compute_shares import compute_shares, mixer_shares
-from hssl_search.discrepancy.operations import operations
+from hssl_search.discrepancy.architecture.compute_shares import compute_shares, mixer_shares
+from hssl_search.discrepancy.architecture.operations import operations
 from hssl_search.heads.head import build_head, head_cost
 
 torch.set_num_threads(1)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hssl_search.backbones import Base
-from hssl_search.discrepancy.torus import Torus
+from hssl_search.discrepancy.architecture.torus import Torus
 from hssl_search.heads.head import Head
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from timm.layers import BlurPool2d, create_conv2d
 from torch import Tensor, nn
 
-from hssl_search.discrepancy.torus import Torus
+from hssl_search.discrepancy.architecture.torus import Torus
 
 torch.set_num_threads(1)
 

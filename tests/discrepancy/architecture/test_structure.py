@@ -9,7 +9,7 @@ import torch
 from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
-from hssl_search.discrepancy.structure import calibrate, forget_tables, redrawn
+from hssl_search.discrepancy.architecture.structure import calibrate, forget_tables, redrawn
 
 torch.set_num_threads(1)
 

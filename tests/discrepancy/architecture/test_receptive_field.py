@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hssl_search.discrepancy.receptive_field import field_energy, receptive_field
-from hssl_search.discrepancy.torus import Torus
+from hssl_search.discrepancy.architecture.receptive_field import field_energy, receptive_field
+from hssl_search.discrepancy.architecture.torus import Torus
 
 torch.set_num_threads(1)
 

@@ -7,8 +7,8 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from hssl_search.discrepancy.equivariance import equivariance_error
-from hssl_search.discrepancy.torus import Torus
+from hssl_search.discrepancy.architecture.equivariance import equivariance_error
+from hssl_search.discrepancy.architecture.torus import Torus
 
 torch.set_num_threads(1)
 

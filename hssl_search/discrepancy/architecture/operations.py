@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from hssl_search.discrepancy.windows import CONVOLUTIONS, POOLING, window_of
+from hssl_search.discrepancy.architecture.windows import CONVOLUTIONS, POOLING, window_of
 
 KINDS = ("convolution", "attention", "pointwise", "other")
 

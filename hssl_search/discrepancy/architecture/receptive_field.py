@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hssl_search.discrepancy.sensitivity import Operator, pulled_back
+from hssl_search.discrepancy.architecture.sensitivity import Operator, pulled_back
 
 
 def field_energy(operator: Operator, x: Tensor) -> Tensor:

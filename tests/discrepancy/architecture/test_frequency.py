@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hssl_search.discrepancy.frequency import frequency_response
-from hssl_search.discrepancy.torus import Torus
+from hssl_search.discrepancy.architecture.frequency import frequency_response
+from hssl_search.discrepancy.architecture.torus import Torus
 
 torch.set_num_threads(1)
 

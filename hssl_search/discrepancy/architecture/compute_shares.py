@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hssl_search.discrepancy.operations import KINDS, Operation
+from hssl_search.discrepancy.architecture.operations import KINDS, Operation
 
 
 def compute_shares(found: Iterable[Operation]) -> dict[str, float]:
