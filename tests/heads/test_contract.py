@@ -63,7 +63,7 @@ def silence(module: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("size", [(7, 5), (1, 1), (2, 9)])
-@pytest.mark.parametrize("channels", [24, 30])
+@pytest.mark.parametrize("channels", [24, 30, 25])
 def test_takes_maps_of_any_size_and_channels(case: str, channels: int, size: tuple[int, int]) -> None:
     made = head(case, channels)
     found = made(maps(channels, *size))
