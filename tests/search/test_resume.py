@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from hssl_search.spaces.space import Space
+
 Lab = Any
 """See conftest.py."""
 BUDGET = "20cpu-min"
@@ -144,6 +146,29 @@ def lives(lab: Lab, killed: type[BaseException], dies_at: int | None) -> dict[st
         return None
     finally:
         lab.storage.dies_at = None
+
+
+@pytest.mark.parametrize("promote", ["learned", "random"])
+def test_promotion_goes_on_as_it_would_have_after_a_stop_or_a_kill(
+    make_lab: Callable[..., Lab], killed: type[BaseException], promote: str
+) -> None:
+    parameters = {"family": {"choice": ["convnext", "resnet", "mlp", "poolformer"]}, "depth": {"int": [1, 6]}}
+
+    def begun() -> Lab:
+        lab = make_lab(budget="60cpu-min", promote=promote, space=Space.from_plain({"parameters": parameters}, "wide"))
+        lab.accuracy = {name: 90.0 - 20.0 * overlap for name, overlap in lab.overlap.items()}
+        return lab
+
+    whole = begun()
+    expected = whole.search()
+    order = whole.study.study_attributes()["promoted"]
+    assert len(order) > 8
+    for life in (150, 230):
+        lab, verdict = begun(), None
+        while verdict is None:
+            verdict = lives(lab, killed, lab.storage.writes + life)
+        assert lab.study.study_attributes()["promoted"] == order
+        assert told(verdict) == told(expected)
 
 
 @pytest.mark.parametrize("part", range(3))
