@@ -160,6 +160,7 @@ def _search(run: Run, resolved: Plain, session: RaySession, study: StudyRecord, 
     from hssl_search.reporting.progress import Progress
     from hssl_search.search.controller import Controller
     from hssl_search.search.prepare import require_folders
+    from hssl_search.search.records.sampler import CandidateSampler
     from hssl_search.search.roster import Roster
     from hssl_search.search.runner import Runner
     from hssl_search.spaces.space import Space
@@ -168,7 +169,7 @@ def _search(run: Run, resolved: Plain, session: RaySession, study: StudyRecord, 
     meter = _meter(run, resolved, started)
     space = Space.from_plain({"parameters": resolved["space"]["parameters"]}, resolved["space"]["name"])
     roster = Roster(study, run, space, [tuple(shape) for shape in resolved["map_shapes"]], resolved["seed"],
-                    meter.ledger.of_trial)
+                    meter.ledger.of_trial, sampler=CandidateSampler(resolved["sampler"], resolved["seed"]))
     with closing(meter), Progress(console) as watcher, RayExecutor(meter, session=session) as executor:
         runner = Runner(run, executor, meter, study, watcher, Machine(**resolved["machine"]))
         Controller(run, resolved, roster, runner).search()

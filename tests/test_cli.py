@@ -25,8 +25,8 @@ from hssl_search.search.records.study import StudyRecord
 
 FLAGS = {
     "-h", "--help", "--version", "--config", "--base", "--base-arg", "--image-size", "--data", "--probe-data", "--budget",
-    "--space", "--trainer", "--rank-by", "--promote", "--pruner", "--name", "--storage", "--ray-address", "--gpus-per-trial",
-    "--seed", "--full-epochs",
+    "--space", "--trainer", "--rank-by", "--sampler", "--promote", "--pruner", "--name", "--storage", "--ray-address",
+    "--gpus-per-trial", "--seed", "--full-epochs",
 }
 COMMANDS = {"resume", "status", "report", "dashboard", "spaces", "trainers", "families"}
 HEAVY = {"torch", "torchvision", "timm", "ray", "optuna", "pandas", "plotly", "sklearn", "pyarrow"}

@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate, pairwise
 from statistics import mean
 
 from hssl_search.errors import UserError
@@ -23,6 +24,7 @@ from hssl_search.search.posterior import Posterior
 from hssl_search.search.promoter import Promoter
 from hssl_search.search.pruning import PRUNERS
 from hssl_search.search.records.run import Run
+from hssl_search.search.records.sampler import LEARNING
 from hssl_search.search.roster import Roster
 from hssl_search.search.runner import Runner
 from hssl_search.search.verdict import judge
@@ -67,9 +69,12 @@ class Controller:
 
     def _find(self) -> Plain:
         """Find the winner and write the verdict."""
-        self._screen()
-        self._plan_again()
-        self._proxy()
+        rounds = self.plan.rounds if self.resolved["sampler"] in LEARNING else 1
+        for number in range(rounds):
+            self._screen(number, rounds)
+            self._plan_again()
+            scores = self._proxy(number, rounds)
+        self.watcher.note(self.promoter.close(scores))
         self._confirm(self.promoter.promoted())
         reference = self.measured.reference(self.ranked_by)
         contenders = self.roster.contenders()
@@ -129,42 +134,57 @@ class Controller:
             self.run.write_config({**self.run.config(), "plan": plan.as_plain()})
         self.plan = Plan(**known["numbers"])
 
-    def _screen(self) -> None:
-        groups = dict(screen.groups(self.roster.candidates(self.plan.candidates), self.plan.group_size))
+    def _screen(self, number: int, rounds: int) -> None:
+        """Screen the groups of one round; the heads of those after the first are drawn from what is known by then."""
+        groups = self._groups(number, rounds)
         at_once = self.machine.concurrency(len(groups))
-        reserve_s = self._reserve_s() + self.costs.profiles(self.plan.group_size)
-        jobs = {number: self.maker.group(number, screen.heads_of(group), self.plan.screen_steps, self.seed, reserve_s, at_once)
-                for number, group in groups.items()}
-        numbers = {job.key: number for number, job in jobs.items()}
-        expected = {job.key: self._job_s(job, self._joint_s(groups[number])) + self.costs.profiles(len(groups[number]))
-                    for number, job in jobs.items()}
-        self.runner.run("screen", Phase(jobs.values(), self.ended), expected,
-                        lambda job, outcome: self._screened(job, outcome, numbers[job.key], groups[numbers[job.key]]))
+        jobs: dict[str, tuple[Job, screen.Group]] = {}
+        expected = {}
+        for group in groups:
+            profiles_s = self.costs.profiles(len(group.members))
+            job = self.maker.group(group.number, screen.heads_of(group.members), self.plan.screen_steps, self.seed,
+                                   self._reserve_s() + profiles_s, at_once)
+            jobs[job.key] = job, group
+            expected[job.key] = self._job_s(job, self._joint_s(group.members)) + profiles_s
+        self.runner.run("screen", Phase([job for job, _ in jobs.values()], self.ended), expected,
+                        lambda job, outcome: self._screened(job, outcome, jobs[job.key][1]))
 
-    def _screened(self, job: Job, outcome: Outcome, number: int, group: Sequence[Contender]) -> None:
+    def _groups(self, number: int, rounds: int) -> list[screen.Group]:
+        """The groups of one round; of all groups, those after the first screen a few heads of the one before again."""
+        ends = [0, *screen.shares(self.plan.candidates, rounds)][: number + 2]
+        candidates = self.roster.candidates(ends[-1])
+        dealt = [[own for _, own in screen.groups(candidates[start:end], self.plan.group_size)] for start, end in pairwise(ends)]
+        *before, last = accumulate(dealt)
+        earlier, again = len(before[-1]) if before else 0, screen.repeats(self.plan.groups)
+        return [screen.Group(place, last[place], last[place - 1][:again] if place else []) for place in range(earlier, len(last))]
+
+    def _screened(self, job: Job, outcome: Outcome, group: screen.Group) -> None:
         if outcome.state is State.CUT:
             return
         metrics = final_metrics(outcome, job.task["steps"])
         if metrics is None:
-            for one in group:
+            for one in group.own:
                 self.roster.decide(one.trial, "FAIL", cause=f"its screening failed: {outcome.cause or 'it took too long'}")
             return
         shutil.rmtree(job.folder, ignore_errors=True)  # what was screened is known, and nothing goes on from its weights
-        found, references = screen.read(group, metrics)
-        for trial, attributes in found.items():
-            self.roster.note(trial, {**attributes, "group": number})
+        found, references = screen.read(group.members, metrics)
+        for one in group.own:
+            self.roster.note(one.trial, {**found[one.trial], "group": group.number})
+        for one in group.again:
+            self.roster.note(one.trial, {"again": screen.briefly(found[one.trial], group.number)})
         for kind in ("identity", "noise"):
             control = self.roster.control(kind, {"family": kind})
             if "group" not in control.attributes:
-                self.roster.note(control.trial, {**references[kind], "group": number})
+                self.roster.note(control.trial, {**references[kind], "group": group.number})
 
-    def _proxy(self) -> None:
-        """The promoted heads alone with the base, each chosen when there is a place for it."""
+    def _proxy(self, number: int, rounds: int) -> dict[int, float]:
+        """The promoted heads of one round and before alone with the base, each chosen when there is a place for it; their scores."""
         self.promoter.reject()
         no_head, identity = self.roster.control("none"), self.roster.control("identity", {"family": "identity"})
         promoted = self.promoter.promoted() or list(filter(None, [self.promoter.promote({})]))
         first = [no_head, *promoted[:1], identity, *promoted[1:]]  # should the budget end early, there is something to compare
-        total = PROXY_CONTROLS + max(len(promoted), min(self.plan.proxies, self.promoter.healthy()))
+        wanted = screen.shares(self.plan.proxies, rounds)[number]
+        total = PROXY_CONTROLS + max(len(promoted), min(wanted, self.promoter.healthy()))
         at_once, contenders, expected = self.machine.concurrency(total), dict[int, Contender](), dict[str, float]()
 
         def job_of(one: Contender) -> Job:
@@ -181,7 +201,8 @@ class Controller:
         phase = Proxy(jobs, self.ended, contenders, self.ranked_by, self._scored, self.pruner, total, choose)
         typical_s = self.costs.training(self.plan.proxy_steps, self.costs.step + self.planned_costs.mean_head, len(self.plan.rungs))
         self.runner.run("proxy", phase, expected, self._proxied, keep_s=CONFIRM_JOBS * typical_s)
-        self.watcher.note(self.promoter.close(phase.scores()))
+        self.ended |= phase.outcomes
+        return phase.scores()
 
     def _scored(self, job: Job, step: int, found: float) -> None:
         assert job.trial is not None

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from hssl_search.errors import UserError
+from hssl_search.search.phases.screen import repeats
 
 SHARES = {"screen": 0.20, "proxy": 0.45, "confirm": 0.14, "full": 0.20}
 """Of what is left after measuring; the remaining hundredth is for measuring itself."""
@@ -26,6 +27,11 @@ CONFIRM_JOBS = 4
 MOST_CONFIRM_JOBS = 38
 """The other two controls, and nine more seeds of the best two candidates and of the two controls they are compared with."""
 MOST_RUNGS = 3
+MOST_ROUNDS = 3
+LEARNABLE = 8
+"""Proxies from which drawing heads in rounds pays."""
+ROUNDS_SHARE = 0.02
+"""Of what is left, which starting workers for further rounds may take."""
 RUNGS_SHARE = 0.2
 """Of a proxy's time that its evaluations may take."""
 FEWEST_PROXIES, MOST_PROXIES = 2, 24
@@ -103,6 +109,8 @@ class Plan:
     confirm_jobs: int
     expected_s: Mapping[str, float]
     """Device-seconds that each phase is expected to take."""
+    rounds: int = 1
+    """Of screening and proxies: those after the first draw heads from what proxies have found."""
 
     def as_plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -138,11 +146,12 @@ def make_plan(remaining_s: float, costs: Costs, space_size: int | None) -> Plan:
     proxies, rungs = _plan_proxies(together_s, costs, candidates)
     if rungs[-1] < PROXY_STEPS[0]:
         raise UserError(_too_small(costs))
-    screen_s = math.ceil(candidates / group_size) * _group_cost(costs, group_size, screen_steps)
+    screen_s = _screening_cost(costs, math.ceil(candidates / group_size), group_size, screen_steps)
     jobs, expected = _confirming(together_s, costs, proxies, rungs)
     left_s = max(0.0, remaining_s - screen_s - sum(expected.values()))
     expected = {"screen": screen_s, **expected, "full": left_s}
-    return Plan(candidates, group_size, screen_steps, proxies, rungs[-1], rungs, jobs, expected)
+    return Plan(candidates, group_size, screen_steps, proxies, rungs[-1], rungs, jobs, expected,
+                _rounds(remaining_s, costs, math.ceil(candidates / group_size), proxies))
 
 
 def plan_again(plan: Plan, remaining_s: float, costs: Costs) -> Plan:
@@ -185,6 +194,17 @@ def _group_cost(costs: Costs, size: int, steps: int) -> float:
     return costs.training(steps, costs.together((size + REFERENCES) * costs.mean_head), rungs=2) + costs.profiles(size)
 
 
+def _screening_cost(costs: Costs, groups: int, size: int, steps: int) -> float:
+    """Of groups, those after the first of which screen a few heads of the one before again."""
+    return _group_cost(costs, size, steps) + (groups - 1) * _group_cost(costs, size + repeats(groups), steps)
+
+
+def _rounds(remaining_s: float, costs: Costs, groups: int, proxies: int) -> int:
+    """More than one where there is something to learn from, and where winding phases up and down costs next to nothing."""
+    affordable = 2 * (MOST_ROUNDS - 1) * costs.between_phases() <= ROUNDS_SHARE * remaining_s
+    return MOST_ROUNDS if groups >= MOST_ROUNDS and proxies >= LEARNABLE and affordable else 1
+
+
 def _plan_screen(share_s: float, costs: Costs, space_size: int | None) -> tuple[int, int, int]:
     """(candidates, group size, steps)."""
     fewest, wanted, most = SCREEN_STEPS
@@ -197,8 +217,8 @@ def _plan_screen(share_s: float, costs: Costs, space_size: int | None) -> tuple[
         raise UserError(_too_small(costs))
     candidates = min(reach, groups * size)
     size = math.ceil(candidates / groups)
-    per_step = costs.together((size + REFERENCES) * costs.mean_head)
-    steps = math.floor((share_s / groups - _group_cost(costs, size, 0)) / per_step)
+    steps = math.floor((share_s - _screening_cost(costs, groups, size, 0)) / (
+        _screening_cost(costs, groups, size, 1) - _screening_cost(costs, groups, size, 0)))
     return candidates, size, max(fewest, min(most, steps))
 
 

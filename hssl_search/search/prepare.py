@@ -22,6 +22,7 @@ from hssl_search.search.execution.jobs import Plain
 from hssl_search.search.execution.tasks import Setting
 from hssl_search.search.jobmaker import Machine
 from hssl_search.search.records.run import require_free
+from hssl_search.search.records.sampler import ENUMERATED
 from hssl_search.search.records.storage import check_url
 from hssl_search.spaces.space import Space
 
@@ -64,6 +65,7 @@ def prepare(config: SearchConfig, machine: Machine, progress: Progress | None = 
     budget = check(config)
     budget.check_device(machine.gpus)
     space, recipe = Space.read(config.space), Recipe.read(config.trainer)
+    _require_enumerable(config, space)
     image_size = config.image_size or default_image_size(config.base)
     base = Base(config.base, image_size, config.base_arg, space.taps, any_size=recipe.views.local_crops > 0)
     require_fit(base, recipe)
@@ -80,6 +82,7 @@ def prepare(config: SearchConfig, machine: Machine, progress: Progress | None = 
         "name": _name(config),
         "budget": budget.text,
         "rank_by": RANK_BY[rank_by].key,
+        "sampler": config.sampler,
         "promote": config.promote,
         "pruner": config.pruner,
         "seed": config.seed,
@@ -100,6 +103,14 @@ def prepare(config: SearchConfig, machine: Machine, progress: Progress | None = 
         "versions": {"hssl-search": __version__} | {tool: version(tool) for tool in TOOLS} | {"python": platform.python_version()},
     }
     return resolved, _warnings(base, data, config, rank_by)
+
+
+def _require_enumerable(config: SearchConfig, space: Space) -> None:
+    size = space.size()
+    if config.sampler == "exhaustive" and (size is None or size > ENUMERATED):
+        held = "continuous ranges" if size is None else f"{size:,} heads"
+        raise UserError(f"--sampler exhaustive lists spaces of up to {ENUMERATED:,} heads, and {space.name!r} has {held}; "
+                        "give a smaller --space or another --sampler.")
 
 
 def _rank_by(config: SearchConfig, labelled: bool) -> str:

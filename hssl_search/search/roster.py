@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import optuna
-from optuna.trial import FixedTrial
+from optuna.trial import FixedTrial, FrozenTrial
 
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.head import head_cost
 from hssl_search.search.candidates import Contender
 from hssl_search.search.execution.jobs import Plain
 from hssl_search.search.records.run import Run
+from hssl_search.search.records.sampler import ENUMERATED, CandidateSampler
 from hssl_search.search.records.study import Finished, StudyRecord
 from hssl_search.spaces.space import Space
 
 NAMES = {"none": "no head", "identity": "identity head", "noise": "noise head", "same_architecture": "same-architecture head",
          "none_same_time": "no head, same device-time"}
 Shape = tuple[int, int, int]
-ENUMERATED = 20_000
-"""Finite spaces up to this size are drawn from without putting back."""
 
 
 class Roster:
@@ -36,7 +35,9 @@ class Roster:
     """
 
     def __init__(self, study: StudyRecord, run: Run, space: Space, map_shapes: Sequence[Shape], seed: int,
-                 device_seconds: Callable[[int], float], cost: Callable[[HeadConfig, Shape], tuple[int, int]] | None = None) -> None:
+                 device_seconds: Callable[[int], float], cost: Callable[[HeadConfig, Shape], tuple[int, int]] | None = None,
+                 sampler: CandidateSampler | None = None) -> None:
+        self.sampler = sampler or CandidateSampler(seed=seed)
         self.study, self.run, self.space, self.map_shapes, self.seed = study, run, space, map_shapes, seed
         self.device_seconds, self.cost = device_seconds, cost or head_cost
         trials = [trial for trial in study.trials() if "role" in trial.user_attrs]
@@ -49,13 +50,13 @@ class Roster:
         for trial in self.study.unfinished():
             if trial.number not in self._known:
                 self._describe(trial.number, self.space.sample(self.study.trial(trial.number)))
-        known = self._candidates()
-        for head in islice(self._unseen({HeadConfig(**one.heads[0]) for one in known}), max(0, count - len(known))):
-            self._add(head)
-        for _ in range(count - len(self._candidates())):
-            opened = self.study.open_trial()
-            self._describe(opened.number, self.space.sample(opened))
+        if (missing := count - len(self._candidates())) > 0:
+            for head in islice(self.sampler.proposals(self.space, self._candidate_trials(), iter(self._shuffled() or [])), missing):
+                self._add(head)
         return self._candidates()[:count]
+
+    def _candidate_trials(self) -> list[FrozenTrial]:
+        return [trial for trial in self.study.trials() if trial.user_attrs.get("role") == "candidate"]
 
     def control(self, kind: str, head: Plain | None = None) -> Contender:
         """The control of that kind; its trial is opened when it has none."""
@@ -133,10 +134,6 @@ class Roster:
 
     def _cost(self, head: HeadConfig) -> tuple[int, int]:
         return self.cost(head, self.map_shapes[head.tap or 0])
-
-    def _unseen(self, seen: Set[HeadConfig]) -> Iterator[HeadConfig]:
-        """Heads not seen yet, in random order; none where the space is too large to list."""
-        yield from (head for head in self._shuffled() or [] if head not in seen)
 
     def _shuffled(self) -> list[HeadConfig] | None:
         """Every head of the space in random order; None where there are too many."""

@@ -21,7 +21,7 @@ from hssl_search.search.planner import Plan
 from hssl_search.search.records.ledger import Ledger
 from hssl_search.search.records.meter import DeviceMeter
 from hssl_search.search.records.run import Run
-from hssl_search.search.records.sampler import CandidateSampler, seed_after
+from hssl_search.search.records.sampler import CandidateSampler, Name, seed_after
 from hssl_search.search.records.study import StudyRecord
 from hssl_search.search.roster import Roster
 from hssl_search.search.runner import Runner
@@ -57,6 +57,7 @@ class Simulation:
     map_shape: tuple[int, int, int] = (96, 4, 4)
     faults: Faults | None = None
     plan: Plan | None = None
+    sampler: Name = "tpe"
     promote: str = "discrepancy"
     pruner: str = "median"
     full_epochs: int | str = "off"
@@ -73,13 +74,14 @@ class Simulation:
             study.set_study("plan", {"budget_s": self.budget.seconds, "phases": self.plan.expected_s, "numbers": numbers, "first": numbers})
         worker = SimulatedWorker(self.answers, self.machine, self.faults or Faults())
         runner = Runner(run, SimulatedExecutor(worker, meter, clock), meter, study, Silent(), self.machine)
-        roster = Roster(study, run, self.space, [self.map_shape], self.seed, meter.ledger.of_trial, self.cost)
+        roster = Roster(study, run, self.space, [self.map_shape], self.seed, meter.ledger.of_trial, self.cost,
+                        CandidateSampler(self.sampler, self.seed))
         return Started(Controller(run, run.config(), roster, runner), meter, study, clock)
 
     def _study(self, storage: BaseStorage) -> StudyRecord:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(storage=storage, study_name=STUDY, direction="maximize", load_if_exists=True)
-        study.sampler = CandidateSampler(seed_after(self.seed, len(study.get_trials(deepcopy=False))))
+        study.sampler = optuna.samplers.RandomSampler(seed_after(self.seed, len(study.get_trials(deepcopy=False))))
         return StudyRecord(study, storage, "simulated")
 
     def _run(self) -> Run:
@@ -87,7 +89,7 @@ class Simulation:
             return Run.open(self.folder)
         return Run.create(self.folder, {
             "name": self.folder.name, "seed": self.seed, "rank_by": "accuracy", "full_epochs": self.full_epochs,
-            "promote": self.promote, "pruner": self.pruner,
+            "sampler": self.sampler, "promote": self.promote, "pruner": self.pruner,
             "setting": self.setting.model_dump(mode="json"), "same_architecture": {"family": "resnet", "depth": 2}})
 
 

@@ -103,7 +103,7 @@ def open_study(storage: MortalStorage) -> StudyRecord:
     """The study in this storage, as `StudyRecord.open` opens it."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(storage=storage, study_name="demo", direction="maximize", load_if_exists=True)
-    study.sampler = CandidateSampler(seed_after(0, len(study.get_trials(deepcopy=False))))
+    study.sampler = optuna.samplers.RandomSampler(seed_after(0, len(study.get_trials(deepcopy=False))))
     return StudyRecord(study, storage, "memory")
 
 
@@ -138,6 +138,7 @@ class Lab:
                 "name": "demo",
                 "seed": 0,
                 "rank_by": RANK_BY[options["rank_by"]].key,
+                "sampler": options.get("sampler", "tpe"),
                 "promote": options.get("promote", "learned"),
                 "pruner": options.get("pruner", "median"),
                 "full_epochs": options["full_epochs"],
@@ -160,6 +161,7 @@ class Lab:
         self.gate: dict[str, str] = {}
         self.gate_alone: dict[str, str] = {}
         """What is not healthy in its screening, and in its proxy."""
+        self.sampler = options.get("sampler", "tpe")
         self.labelled: bool = options.get("labelled", options["rank_by"] != "discrepancy")
         self.slow: dict[str, float] = {}
         """Phase -> how many times longer its steps take than was measured."""
@@ -187,7 +189,7 @@ class Lab:
         self.meter = DeviceMeter(ledger, self.budget, self.machine.cpus, self.machine.gpus, clock=self.clock)
         executor = inline_executor.InlineExecutor(self.work, self.meter)
         runner = Runner(self.run, executor, self.meter, study, self.watcher, self.machine)
-        roster = Roster(study, self.run, self.space, [MAP_SHAPE], 0, self.meter.ledger.of_trial)
+        roster = Roster(study, self.run, self.space, [MAP_SHAPE], 0, self.meter.ledger.of_trial, sampler=CandidateSampler(self.sampler))
         return Controller(self.run, self.run.config(), roster, runner)
 
     def search(self) -> Plain:

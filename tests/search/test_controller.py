@@ -520,7 +520,7 @@ def test_a_plan_made_anew_stays_after_a_resume(make_lab: Callable[..., Lab]) -> 
 
 @pytest.mark.parametrize("promote", ["discrepancy", "learned", "random"])
 def test_the_study_keeps_who_was_promoted_in_order_and_how_well_it_was_foretold(make_lab: Callable[..., Lab], promote: str) -> None:
-    lab = make_lab(budget="60cpu-min", promote=promote, pruner="none", space=wide())
+    lab = make_lab(budget="60cpu-min", promote=promote, pruner="none", space=wide(), sampler="random")
     lab.accuracy = {name: 90.0 - 20.0 * overlap for name, overlap in lab.overlap.items()}
     lab.search()
     check(lab)
@@ -545,10 +545,38 @@ def wide() -> Space:
 
 @pytest.mark.parametrize("pruner", ["median", "asha", "hyperband", "none"])
 def test_each_pruner_stops_its_share_of_candidates_and_says_that_it_did(make_lab: Callable[..., Lab], pruner: str) -> None:
-    lab = make_lab(budget="60cpu-min", pruner=pruner, promote="discrepancy", space=wide())
+    lab = make_lab(budget="60cpu-min", pruner=pruner, promote="discrepancy", space=wide(), sampler="random")
     lab.search()
     check(lab)
     stopped = [trial for trial in lab.study.trials() if trial.user_attrs.get("cause", "").startswith("stopped at step")]
     told = {"median": "below the median", "asha": "(successive halving)", "hyperband": "(Hyperband)", "none": ""}[pruner]
     assert all(told in trial.user_attrs["cause"] and trial.state is PRUNED and not trial.user_attrs.get("control") for trial in stopped)
     assert bool(stopped) == (pruner != "none")
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_a_sampler_that_learns_draws_in_rounds_each_after_the_proxies_of_the_one_before(make_lab: Callable[..., Lab], sampler: str) -> None:
+    lab = make_lab(budget="60cpu-min", space=wide(), sampler=sampler, pruner="none")
+    lab.search()
+    check(lab)
+    plan = lab.study.study_attributes()["plan"]["numbers"]
+    assert (plan["rounds"], plan["candidates"]) == (3, 24)
+    assert [phase for phase, *_ in lab.watcher.of("phase_started")][:7] == ["measure", *["screen", "proxy"] * 3]
+    phases = [lab.study.job_records()[key]["phase"] for key in lab.starts]
+    assert [phases[:place].count("proxy") for place, phase in enumerate(phases) if phase == "screen"] == [
+        0, *(2 + -(-plan["proxies"] * done // 3) for done in (1, 2))]
+    assert len(set(lab.starts)) == len(lab.starts)
+    promoted = {trial.number for trial in lab.study.trials() if trial.user_attrs.get("promoted")}
+    assert len(promoted) == plan["proxies"]
+
+
+def test_some_heads_are_screened_again_in_the_next_group_and_keep_what_was_found_first(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(budget="60cpu-min", space=wide(), sampler="random")
+    lab.search()
+    trials = {trial.number: trial.user_attrs for trial in lab.study.trials() if trial.user_attrs["role"] == "candidate"}
+    again = {number: held for number, held in trials.items() if "again" in held}
+    assert [held["again"]["group"] - held["group"] for held in again.values()] == [1] * 6
+    assert all(held["again"]["overlap_excess"] == held["overlap_excess"] for held in again.values())
+    assert {held["group"] for held in trials.values()} == {0, 1, 2}
+    shared = [record["name"] for record in lab.study.job_records().values() if record["phase"] == "screen"]
+    assert shared == ["group 1: 10 heads", "group 2: 13 heads", "group 3: 13 heads"]

@@ -14,6 +14,7 @@ import pytest
 
 from hssl_search.errors import UserError
 from hssl_search.search import planner
+from hssl_search.search.phases.screen import repeats
 from hssl_search.search.planner import Costs, Plan, full_training, make_plan, plan_again, proxy_rungs
 
 SIZES = (None, 1, 2, 3, 7, 8, 9, 10, 17, 64, 65, 1000)
@@ -53,7 +54,8 @@ def test_what_is_planned_costs_no_more_than_is_left() -> None:
 
 def test_expected_seconds_are_those_of_the_jobs_planned() -> None:
     for _, costs, _, plan in plans(1):
-        screening = plan.groups * costs.training(plan.screen_steps, costs.step + (plan.group_size + 2) * costs.mean_head, 2)
+        together = [plan.group_size + 2 + (repeats(plan.groups) if number else 0) for number in range(plan.groups)]
+        screening = sum(costs.training(plan.screen_steps, costs.step + heads * costs.mean_head, 2) for heads in together)
         assert plan.expected_s["screen"] == pytest.approx(screening)
         assert plan.expected_s["proxy"] == pytest.approx((plan.proxies + 2) * proxy_s(plan, costs))
         assert plan.expected_s["confirm"] == pytest.approx(plan.confirm_jobs * proxy_s(plan, costs))
@@ -107,7 +109,8 @@ def test_what_one_budget_affords_every_larger_one_does() -> None:
 def test_screening_uses_its_share_up_to_the_last_whole_step() -> None:
     for budget, costs, _, plan in plans(6):
         share = (budget - len(planner.SHARES) * costs.between_phases()) * planner.SHARES["screen"]
-        one_more = plan.groups * (costs.step + (plan.group_size + 2) * costs.mean_head)
+        heads = plan.groups * (plan.group_size + 2) + (plan.groups - 1) * repeats(plan.groups)
+        one_more = plan.groups * costs.step + heads * costs.mean_head
         assert plan.screen_steps in (20, 200) or plan.expected_s["screen"] + one_more > share
 
 

@@ -1,54 +1,111 @@
-"""The sampler of head candidates: TPE that learns from candidates alone."""
+"""The sampler of head candidates: Optuna's, in a study of its own that holds what is known of candidates and nothing of controls."""
 
 from __future__ import annotations
 
-import copy
 import warnings
-from collections.abc import Container
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-CONTROL = "hssl:control"
-"""System attribute of the trials that are controls; set before anything else is known of them."""
+from hssl_search.heads.config import HeadConfig
+from hssl_search.spaces.space import Space
+
+Name = Literal["tpe", "gp", "random", "exhaustive", "nsga2"]
+LEARNING: tuple[Name, ...] = ("tpe", "gp", "nsga2")
+ENUMERATED = 20_000
+"""Finite spaces up to this size are listed."""
+STARTUP = 5
+"""Results that a sampler takes at least before it learns from them."""
+GENERATION = "NSGAIISampler:generation"
+"""Where NSGA-II keeps which population a trial is of; it breeds from those that are of one."""
+TRIES = 5
+"""Draws of heads that are known already before any other head is taken."""
 
 
-class _Candidates(optuna.Study):
-    """A study without its controls, for a sampler to look at."""
+class CandidateSampler:
+    """Proposes heads that were not proposed before.
 
-    def __init__(self, study: optuna.Study) -> None:
-        self.__dict__.update(copy.copy(study.__dict__))
+    A finite space is drawn from without putting back until there are results to learn from. Each proposal depends on the seed, the
+    number of candidates and what is known of them, so that a resumed search goes on with the same heads.
 
-    def _get_trials(
-        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
-    ) -> list[FrozenTrial]:
-        trials = super()._get_trials(deepcopy=deepcopy, states=states, use_cache=use_cache)
-        return [trial for trial in trials if not trial.system_attrs.get(CONTROL, False)]
-
-
-class CandidateSampler(optuna.samplers.TPESampler):
-    """TPE over candidates: multivariate, grouped by the parameters that exist together, and aware of heads that still train.
-
-    Controls have no parameters but often the best values; counted among the trials they would push candidates out of the share that
-    TPE takes for good, and in a small search leave it nothing to learn from.
+    Args:
+        cost: whether the candidates' `step_s`, seconds of a step, are to be low beside their values being high.
     """
 
-    def __init__(self, seed: int | None = None) -> None:
+    def __init__(self, name: Name = "tpe", seed: int = 0, cost: bool = False) -> None:
+        self.name, self.seed, self.cost = name, seed, cost
+
+    def proposals(self, space: Space, known: Sequence[FrozenTrial], unseen: Iterator[HeadConfig]) -> Iterator[HeadConfig]:
+        """Heads to screen next, without end as long as the space has others.
+
+        Args:
+            known: the candidates so far.
+            unseen: the other heads of the space in random order; nothing where they cannot be listed.
+        """
+        heads = {HeadConfig(**trial.user_attrs["head"]) for trial in known}
+        learned = [copied for trial in known if (copied := self._copied(trial)) is not None]
+        results = sum(trial.state is TrialState.COMPLETE for trial in learned)
+        learns = results >= STARTUP and self.name in LEARNING
+        while True:
+            seed = seed_after(self.seed, len(heads))
+            head = self._new(self._sampler(seed, results), space, heads, learned) if learns else None
+            head = head or next((other for other in unseen if other not in heads), None)
+            head = head or self._new(optuna.samplers.RandomSampler(seed), space, heads, [])
+            if head is None:
+                return
+            heads.add(head)
+            yield head
+            if learns and not self.cost:
+                learned.append(_opened(space, head))
+
+    def _new(self, sampler: optuna.samplers.BaseSampler, space: Space, seen: Collection[HeadConfig],
+             learned: Sequence[FrozenTrial]) -> HeadConfig | None:
+        """A head that was not seen, drawn in a study of its own: samplers keep more in a study than its trials; None after some tries."""
+        study = optuna.create_study(directions=["maximize", "minimize"] if self.cost else ["maximize"], sampler=sampler)
+        study.add_trials(learned)
+        for _ in range(TRIES):
+            trial = study.ask()
+            if (head := space.sample(trial)) not in seen:
+                return head
+            study.tell(trial, state=TrialState.FAIL)  # as if it had not been drawn
+        return None
+
+    def _copied(self, trial: FrozenTrial) -> FrozenTrial | None:
+        """What is to be learned from a candidate; None where that is nothing: a healthy head without a proxy is neither good nor bad."""
+        attributes = trial.user_attrs
+        copied = partial(optuna.trial.create_trial, params=trial.params, distributions=trial.distributions)
+        if trial.state is TrialState.COMPLETE:
+            cost = [attributes.get("step_s")] if self.cost else []
+            reached: list[Any] = [trial.value, *cost]
+            return None if None in reached else copied(values=reached, system_attrs={GENERATION: 0})
+        if self.cost or trial.state is TrialState.FAIL:
+            return None
+        if "gate" not in attributes and not trial.state.is_finished():
+            return copied(state=TrialState.RUNNING)
+        if trial.intermediate_values or attributes.get("gate", "healthy") != "healthy":
+            return copied(state=TrialState.PRUNED, intermediate_values=trial.intermediate_values)
+        return None
+
+    def _sampler(self, seed: int, results: int) -> optuna.samplers.BaseSampler:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            super().__init__(multivariate=True, group=True, constant_liar=True, seed=seed)
+            if self.name == "gp":
+                return optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP)  # imports torch
+            if self.name == "nsga2":
+                return optuna.samplers.NSGAIISampler(population_size=max(2, results // 2), seed=seed)
+            liar = not self.cost  # Optuna has it for one objective
+            return optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=liar, n_startup_trials=STARTUP, seed=seed)
 
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return super().infer_relative_search_space(_Candidates(study), trial)
 
-    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
-        return super().sample_relative(_Candidates(study), trial, search_space)
-
-    def sample_independent(self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
-        return super().sample_independent(_Candidates(study), trial, param_name, param_distribution)
+def _opened(space: Space, head: HeadConfig) -> FrozenTrial:
+    """A candidate as it is known before it is screened."""
+    shown = optuna.trial.FixedTrial(space.trial_parameters(head))
+    space.sample(shown)
+    return optuna.trial.create_trial(state=TrialState.RUNNING, params=shown.params, distributions=shown.distributions)
 
 
 def seed_after(seed: int, trials: int) -> int:

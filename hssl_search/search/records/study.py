@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from hssl_search.errors import UserError
 from hssl_search.search.execution.jobs import Job, Outcome, Plain, Report, State
-from hssl_search.search.records.sampler import CONTROL, CandidateSampler, seed_after
+from hssl_search.search.records.sampler import seed_after
 from hssl_search.search.records.storage import open_storage, shown, storage_errors
 
 JOB_PREFIX = "job/"
@@ -46,18 +46,18 @@ class StudyRecord:
         """The study `name` in the database at `url`, made when it is missing.
 
         Args:
-            seed: of the sampler; a study that has trials already goes on with another stream.
+            seed: of heads that `open_trial` is to draw at random; a study that has trials already goes on with another stream.
             new: UserError when the database holds a study of this name already.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with open_storage(url) as storage:
             with storage_errors(url):
                 study = _create(storage, url, name, new)
-                study.sampler = CandidateSampler(seed_after(seed, len(study.get_trials(deepcopy=False))))
+                study.sampler = optuna.samplers.RandomSampler(seed_after(seed, len(study.get_trials(deepcopy=False))))
             yield cls(study, storage, url)
 
     def open_trial(self) -> Trial:
-        """A new candidate, RUNNING; draw its parameters with `Space.sample`: the sampler chooses them."""
+        """A new candidate, RUNNING; draw its parameters with `Space.sample`: they are random."""
         with self._errors():
             return self.study.ask()
 
@@ -68,11 +68,10 @@ class StudyRecord:
                                                    user_attrs=_finite(attributes)))
 
     def add_control(self, name: str, attributes: Mapping[str, Any] | None = None) -> int:
-        """A new trial without parameters, RUNNING, that the sampler does not learn from; its number."""
+        """A new trial without parameters, RUNNING; its number."""
         template = optuna.trial.create_trial(
             state=TrialState.RUNNING,
             user_attrs=_finite({"role": "control", "control": name, **(attributes or {})}),
-            system_attrs={CONTROL: True},
         )
         return self._add(template)
 

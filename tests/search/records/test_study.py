@@ -109,26 +109,6 @@ def test_numbers_that_json_cannot_hold_become_null_in_attributes(url: str) -> No
         assert record.study_attributes() == {"plan": {"eta": None}}
 
 
-def drawn(url: str, name: str, controls: int, count: int = 25) -> list[tuple[str, float]]:
-    """What a study with so many excellent controls draws."""
-    heads = []
-    with StudyRecord.open(url, name, seed=3) as record:
-        for number in range(controls):
-            record.finish(record.add_control(f"control {number}"), "COMPLETE", 99.0)
-        for _ in range(count):
-            trial = record.open_trial()
-            heads.append(draw(trial))
-            record.finish(trial.number, "COMPLETE", heads[-1][1] if heads[-1][0] == "a" else heads[-1][1] / 20)
-    return heads
-
-
-def test_controls_do_not_change_what_the_sampler_draws_and_learns(url: str) -> None:
-    heads = drawn(url, "controlled", controls=4)
-    assert heads == drawn(url, "alone", controls=0)
-    good = [family == "a" and value > 0.7 for family, value in heads]
-    assert sum(good[15:]) >= 7 > sum(good[:10])
-
-
 def test_a_study_that_goes_on_draws_new_heads(url: str) -> None:
     with StudyRecord.open(url, "demo", seed=3) as record:
         first = [draw(record.open_trial()) for _ in range(5)]
