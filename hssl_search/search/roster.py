@@ -46,10 +46,7 @@ class Roster:
         self._decided = {trial.number for trial in trials if trial.state.is_finished()}
 
     def candidates(self, count: int) -> list[Contender]:
-        """That many candidates: those that the study holds, and new ones. What a killed controller left half made is completed first."""
-        for trial in self.study.unfinished():
-            if trial.number not in self._known:
-                self._describe(trial.number, self.space.sample(self.study.trial(trial.number)))
+        """That many candidates: those that the study holds, and new ones."""
         if (missing := count - len(self._candidates())) > 0:
             for head in islice(self.sampler.proposals(self.space, self._candidate_trials(), iter(self._shuffled() or [])), missing):
                 self._add(head)
@@ -106,12 +103,6 @@ class Roster:
         self.space.sample(shown)
         attributes = self._attributes(head)
         number = self.study.add_candidate(shown.params, shown.distributions, attributes)
-        self._keep(number, head, attributes)
-
-    def _describe(self, number: int, head: HeadConfig) -> None:
-        """Complete an open trial; its role is written last, so that one without it is known to be half made."""
-        attributes = self._attributes(head)
-        self.study.set_attributes(number, attributes)
         self._keep(number, head, attributes)
 
     def _keep(self, number: int, head: HeadConfig, attributes: Plain) -> None:
