@@ -25,6 +25,7 @@ from hssl_search.reporting.figure_of_ways import draw_ways
 from hssl_search.reporting.files import write_whole
 from hssl_search.reporting.formats import capital
 from hssl_search.reporting.record import RunRecord
+from hssl_search.reporting.repeated import repeated
 from hssl_search.reporting.verdict import verdict_text
 from hssl_search.reporting.ways import WayFound, not_varied, ways
 from hssl_search.search.correlation import LEAST
@@ -96,6 +97,7 @@ def _content(record: RunRecord, entries: list[Mapping[str, Any]], folder: Path) 
         "screening": sections.screening_rows(screening),
         "screened": len(screening),
         "gate_summary": sections.gate_summary(screening),
+        "repeated": repeated(record).sentence(),
         "failures": tables.failures(record).fillna({"trial": 0}).to_dict("records"),
         "howto": sections.howto(folder),
         "config": yaml.safe_dump(dict(record.config), sort_keys=False, allow_unicode=True),
