@@ -87,13 +87,14 @@ for _name in (
 
 
 class MortalLedger(Ledger):
-    """A ledger that the same end ends."""
+    """A ledger that the same end ends; its writes count as the study's do."""
 
     def __init__(self, path: Path, clock: Callable[[], float], storage: MortalStorage) -> None:
         super().__init__(path, clock)
         self._storage = storage
 
     def append(self, charges: Iterable[Charge]) -> None:
+        self._storage.writes += 1
         if self._storage.dead:
             raise Killed
         super().append(charges)

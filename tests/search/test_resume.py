@@ -175,7 +175,7 @@ def test_promotion_goes_on_as_it_would_have_after_a_stop_or_a_kill(
 def test_a_kill_at_any_write_is_taken_up_again_to_the_same_verdict(
     make_lab: Callable[..., Lab], killed: type[BaseException], expected: dict[str, Any], part: int
 ) -> None:
-    for dies_at in range(1 + 2 * part, expected["writes"] + 1, 6):
+    for dies_at in range(1 + part, expected["writes"] + 1, 3):
         lab = make_lab(budget=BUDGET)
         assert lives(lab, killed, lab.storage.writes + dies_at) is None
         finished, starts, charged = recorded(lab), Counter(lab.starts), lab.charged()
