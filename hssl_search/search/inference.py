@@ -93,7 +93,10 @@ class TwoWay:
 
     def against(self, other: int) -> dict[int, Difference]:
         """Every trial that can be compared with `other`, with simultaneous intervals: with probability `CONFIDENCE` all hold together,
-        and so does that of the trial which the same scores made one pick (Dunnett 1955; here for any pattern of seeds)."""
+        and so does that of the trial which the same scores made one pick (Dunnett 1955; here for any pattern of seeds).
+
+        Where earlier scores decided who got more seeds, only that of the pick does: those who had bad luck at first kept it.
+        """
         trials, means, covariance = self._contrasts(other)
         if not trials:
             return {}
