@@ -25,6 +25,7 @@ from hssl_search.search.records.ledger import Ledger
 from hssl_search.search.records.meter import CONTROLLER, OVERHEAD, DeviceMeter
 from hssl_search.search.records.run import SEARCH_YAML, Run
 from hssl_search.search.records.study import StudyRecord
+from hssl_search.search.unchanged import require_unchanged
 
 RUNS = Path("runs")
 GPU_RESERVE_S = 2.0
@@ -64,13 +65,29 @@ def run_search(config: SearchConfig) -> Run:
             return _work(run, resolved, session, console, started)
 
 
-def resume(run: str | Path) -> Run:
-    """Go on with a search that was stopped; one that is finished is only reported again."""
+def resume(run: str | Path, budget: str | None = None) -> Run:
+    """Go on with a search that was stopped; one that is finished is only reported again, or with more budget searched further.
+
+    Args:
+        budget: device-time to add to the run's budget, such as `+10gpu-h`.
+    """
     started = time.monotonic()
     opened = open_run(run)
-    resolved = opened.config()
-    with opened.lock(), _ray(resolved["ray_address"]) as session:
+    with opened.lock(), _ray(opened.config()["ray_address"]) as session:
+        resolved = _extended(opened, budget) if budget is not None else opened.config()
         return _work(opened, resolved, session, Console(), started)
+
+
+def _extended(run: Run, more: str) -> Plain:
+    """What search.yaml holds, with the budget extended there and in the study."""
+    resolved = run.config()
+    resolved["budget"] = parse_budget(resolved["budget"]).plus(parse_budget(more)).text
+    with _study(run) as study:
+        require_unchanged(run, resolved, study)
+        study.set_study(ENDED, False)
+        run.write_config(resolved)
+        study.set_study("config", _summary(resolved))
+    return resolved
 
 
 def open_run(run: str | Path) -> Run:
@@ -143,6 +160,7 @@ def _work(run: Run, resolved: Plain, session: RaySession, console: Console, star
 
     try:
         with disk_errors(run.folder), _study(run) as study:
+            require_unchanged(run, resolved, study)
             try:
                 if not study.study_attributes().get(ENDED):
                     _search(run, resolved, session, study, console, started)

@@ -16,7 +16,7 @@ INTERRUPTED = 130
 
 EPILOG = """\
 commands (hssl-search COMMAND --help tells more):
-  resume RUN        go on with a search that was stopped
+  resume RUN        go on with a search that was stopped, or with --budget +10gpu-h extend one
   status RUN        where a search stands
   report RUN        write its report and tables again
   dashboard RUN     open the Optuna dashboard on it
@@ -118,10 +118,13 @@ def _run_argument(command: str, does: str, arguments: Sequence[str]) -> str:
 
 
 def _resume(arguments: Sequence[str]) -> None:
-    run = _run_argument("resume", "Go on with a search that was stopped.", arguments)
+    parser = Parser(prog="hssl-search resume", description="Go on with a search that was stopped, or with more budget with one that ended.")
+    parser.add_argument("run", metavar="RUN", help="a run's folder, such as runs/resnet50-photos, or its name")
+    parser.add_argument("--budget", metavar="+BUDGET", help="device-time to add to the run's budget, for example +10gpu-h")
+    asked = parser.parse_args(arguments)
     from hssl_search.api import resume
 
-    resume(run)
+    resume(asked.run, asked.budget)
 
 
 def _status(arguments: Sequence[str]) -> None:

@@ -244,3 +244,29 @@ def test_the_dashboard_is_opened_on_the_runs_study(searching: Callable[[Work], l
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     with pytest.raises(UserError, match="optuna-dashboard is not installed"):
         api.open_dashboard("demo")
+
+
+def test_a_run_is_extended_in_its_file_and_its_study_and_searched_again(searching: Callable[[Work], list[Run]]) -> None:
+    searching(finish)
+    run = hssl_search.search(**ASKED)
+    called = searching(finish)
+    hssl_search.resume("demo", budget="+0.1cpu-h")
+    assert len(called) == 1
+    assert run.config()["budget"] == "10cpu-min+0.1cpu-h"
+    with StudyRecord.open(run.storage_url, "demo", 0) as study:
+        assert study.study_attributes()["config"]["budget"] == "10cpu-min+0.1cpu-h"
+    with pytest.raises(UserError, match=r"is in CPU time \(10cpu-min\+0\.1cpu-h\) and '\+1gpu-h' is not"):
+        hssl_search.resume("demo", budget="+1gpu-h")
+
+
+def test_a_run_that_was_edited_by_hand_is_refused_and_not_touched(searching: Callable[[Work], list[Run]]) -> None:
+    searching(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        hssl_search.search(**ASKED)
+    run, called = api.open_run("demo"), searching(finish)
+    edited = run.config()
+    edited["setting"]["base"] = "test_vit"
+    run.write_config(edited)
+    with pytest.raises(UserError, match=r"setting\.base: test_resnet -> test_vit"):
+        hssl_search.resume("demo", budget="+1cpu-h")
+    assert called == [] and run.config() == edited

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.files import write_head
+from hssl_search.search.jobmaker import full_key, full_place
 from hssl_search.search.records.run import Run
 from hssl_search.search.records.study import StudyRecord
 from hssl_search.training.checkpoint import CheckpointFolder
@@ -89,12 +90,16 @@ def _provenance(run: Run, trial: Any, verdict: dict[str, Any], resolved: dict[st
 
 
 def _trainings(run: Run, study: StudyRecord, winner: int) -> list[Training]:
-    """Whose weights to take, the best first. Trained in full was the base alone where no head is better."""
+    """Whose weights to take, the best first. Trained in full was the base alone where no head is better; or, in a search that was
+    extended, the winner of an earlier verdict."""
     records = study.job_records()
-    name = (study.study_attributes().get("full") or {}).get("name", "full training")
-    full = Training(run.winner / "checkpoint", name, _accuracy(records.get("full")))
+    known = study.study_attributes().get("full") or {}
+    name, number = known.get("name", "full training"), known.get("number", 1)
+    full = Training(run.folder / full_place(number), name, _accuracy(records.get(full_key(number))))
     own = next((record for record in records.values() if (record["phase"], record["trial"]) == ("proxy", winner)), None)
     proxy = Training(run.checkpoint_folder(winner), "winner's proxy training, which is short", _accuracy(own))
+    if known.get("winner", winner) != winner:
+        return [proxy]
     if None not in (full.accuracy, proxy.accuracy) and full.accuracy < proxy.accuracy:  # type: ignore[operator]
         return [proxy._replace(name=f"winner's proxy training, which was more accurate than the {name}"), full]
     return [full, proxy]

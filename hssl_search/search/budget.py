@@ -1,10 +1,11 @@
-"""How much device-time a run may cost, as people type it: `40gpu-h`, `90gpu-min`, `10cpu-min`."""
+"""How much device-time a run may cost, as people type it: `40gpu-h`, `90gpu-min`, `10cpu-min`; extended, `10cpu-min+5cpu-min`."""
 
 from __future__ import annotations
 
 import math
 import re
 from dataclasses import dataclass
+from functools import reduce
 from typing import Literal
 
 from hssl_search.errors import UserError, advice
@@ -13,6 +14,8 @@ Device = Literal["gpu", "cpu"]
 
 SECONDS = {"h": 3600.0, "min": 60.0, "s": 1.0}
 UNITS = tuple(f"{device}-{time}" for device in ("gpu", "cpu") for time in SECONDS)
+_BETWEEN = re.compile(r"(?<=[hns])\s*\+", re.IGNORECASE)
+"""The plus of a sum, behind a unit; that of `1e+3cpu-s` is part of a number."""
 _WRITTEN = re.compile(r"\+?(?P<amount>[-+]?(?:[\d.]+(?:e[-+]?\d+)?|nan|inf(?:inity)?))\s*(?P<unit>.*)", re.IGNORECASE)
 
 
@@ -49,7 +52,13 @@ class Budget:
 
 
 def parse_budget(text: str) -> Budget:
-    """`40gpu-h`, `90gpu-min`, `10cpu-min`, `30cpu-s`, `1.5cpu-h`; a leading `+` is allowed. UserError for anything else."""
+    """`40gpu-h`, `90gpu-min`, `10cpu-min`, `30cpu-s`, `1.5cpu-h`, or a sum of those; a leading `+` is allowed. UserError for all
+    else."""
+    first, *more = _BETWEEN.split(text)
+    return reduce(Budget.plus, map(_parse, more), _parse(first))
+
+
+def _parse(text: str) -> Budget:
     typed = text.strip()
     if (parts := _WRITTEN.fullmatch(typed)) is None:
         raise UserError(f"the budget {text!r} does not begin with a number; type an amount and a unit, for example '40gpu-h'.")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
 from statistics import mean
+from typing import Any
 
 from hssl_search.errors import UserError
 from hssl_search.search.candidates import Contender, final_metrics
 from hssl_search.search.execution.jobs import Job, Outcome, Plain, State
 from hssl_search.search.execution.tasks import Setting
-from hssl_search.search.jobmaker import JobMaker, Machine
+from hssl_search.search.extending import extend_plan
+from hssl_search.search.jobmaker import JobMaker, Machine, full_key
 from hssl_search.search.measured import Measured
 from hssl_search.search.measures import ACCURACY, OF_BASES, RANKINGS
 from hssl_search.search.phases import confirm, screen
@@ -42,6 +45,7 @@ class Controller:
         self.study, self.watcher, self.machine = runner.study, runner.watcher, runner.machine
         self.whole = runner.machine
         """The machine as a training has it that nothing runs beside."""
+        self.plan: Plan
         self.seed: int = resolved["seed"]
         self.ranked_by = RANKINGS[resolved["rank_by"]]
         self.resolution = self.ranked_by.resolution(resolved.get("images", {}).get("queries"))
@@ -59,28 +63,70 @@ class Controller:
         """trial -> seconds a step in its proxy, as they were"""
 
     def search(self) -> Plain:
-        """Run every phase and return the verdict; a verdict that stands is not changed."""
+        """Run every phase and return the verdict; one that stands is not changed while the budget is the same.
+
+        What the budget did not last for stays undecided, and goes on when the budget is extended.
+        """
         self._measure()
         self._plan()
-        verdict = self.study.study_attributes().get("verdict") or self._find()
-        self.roster.close("the search ended before it was decided.")
+        known = self.study.study_attributes()
+        verdict = known["verdict"] if known["plan"].get("done") and not self._extended() else self._find()
+        while self._extend():
+            verdict = self._find()
+        if not self.runner.short:
+            self.roster.close("the search ended before it was decided.")
         self._full(verdict)
+        if self.runner.short:
+            phases = ", ".join(sorted(self.runner.short))
+            self.watcher.note(f"The budget did not last for all of: {phases}. It goes on where it was with: {self._how_to_extend()}")
         return verdict
 
+    def _how_to_extend(self) -> str:
+        return f"hssl-search resume {os.path.relpath(self.run.folder)} --budget +{self.runner.meter.budget.text}"
+
     def _find(self) -> Plain:
-        """Find the winner and write the verdict."""
-        rounds = self.plan.rounds if self.resolved["sampler"] in LEARNING else 1
-        for number in range(rounds):
-            self._screen(number, rounds)
+        """Find the winner and write the verdict. What the budget does not last for ends the rounds; what was promoted is confirmed."""
+        rounds = self._rounds()
+        scores: dict[int, float] = {}
+        for number in range(len(rounds)):
+            self._screen(rounds[: number + 1])
+            if self.runner.short:
+                break
             self._plan_again()
-            scores = self._proxy(number, rounds)
-        self.watcher.note(self.promoter.close(scores))
+            scores = self._proxy(number, len(rounds))
+            if self.runner.short:
+                break
+        self.watcher.note(self.promoter.close(scores, final=not self.runner.short))
         self._confirm(self.promoter.promoted())
         reference = self.measured.reference(self.ranked_by)
         contenders = self.roster.contenders()
         verdict = judge(contenders, self.scores, self.accuracies, reference, self.ranked_by, self.resolution, self._seed_s(contenders))
         self.study.set_study("verdict", verdict)
+        self._note_plan(done=not self.runner.short)
         return verdict
+
+    def _note_plan(self, **values: Any) -> None:
+        self.study.set_study("plan", {**self.study.study_attributes()["plan"], **values})
+
+    def _extended(self) -> bool:
+        return bool(self.runner.meter.budget.seconds > self.study.study_attributes()["plan"]["budget_s"])
+
+    def _extend(self) -> bool:
+        """Plan more at the same fidelity, where the budget was extended and what was planned before is done."""
+        if self.runner.short or not self._extended():
+            return False
+        meter = self.runner.meter
+        costs = self.planned_costs.scaled(max(1.0, self.runner.pace))
+        plan = extend_plan(self.plan, meter.remaining(), costs, self.roster.space.size(), 
+                           self.promoter.healthy() - len(self.promoter.promoted()))
+        spent = meter.ledger.by_phase()
+        phases = {phase: spent.get(phase, 0.0) + seconds for phase, seconds in {"measure": 0.0, **plan.expected_s}.items()}
+        more = plan != replace(self.plan, expected_s=plan.expected_s)
+        self._note_plan(budget_s=meter.budget.seconds, phases=phases, numbers=plan.as_plain(), done=not more)
+        self.run.write_config({**self.run.config(), "plan": plan.as_plain()})
+        self.watcher.note(f"The extended budget: {plan.sentence()}" if more else "The extended budget buys no more proxies.")
+        self.plan = plan
+        return more
 
     def _measure(self) -> None:
         families = list(self.roster.space.families)
@@ -89,8 +135,9 @@ class Controller:
         self.runner.run("measure", phase, {}, lambda job, outcome: None)
         outcome = phase.outcomes.get(job.key, Outcome(State.CUT))
         if outcome.state is not State.DONE:
+            remedy = "mend the cause and search under another --name" if outcome.cause else f"extend it with: {self._how_to_extend()}"
             raise UserError(f"measuring a few training steps did not succeed ({outcome.cause or 'the budget ended before it was done'}); "
-                            "mend the cause or give a larger --budget, under another --name.")
+                            f"{remedy}.")
         self.measured = Measured.of(outcome, families, self.machine)
         self.costs = self.measured.costs
         self.runner.startup_s = self.costs.startup
@@ -134,9 +181,15 @@ class Controller:
             self.run.write_config({**self.run.config(), "plan": plan.as_plain()})
         self.plan = Plan(**known["numbers"])
 
-    def _screen(self, number: int, rounds: int) -> None:
-        """Screen the groups of one round; the heads of those after the first are drawn from what is known by then."""
-        groups = self._groups(number, rounds)
+    def _rounds(self) -> list[int]:
+        """How many candidates there are at the end of each round: those of what was planned first, then one for each extension."""
+        first, *more = self.plan.dealt
+        within = screen.shares(first, self.plan.rounds if self.resolved["sampler"] in LEARNING else 1)
+        return [*within[:-1], *accumulate([first, *more])]
+
+    def _screen(self, ends: Sequence[int]) -> None:
+        """Screen the groups of the last of these rounds; the heads of those after the first are drawn from what is known by then."""
+        groups = self._groups(ends)
         at_once = self.machine.concurrency(len(groups))
         jobs: dict[str, tuple[Job, screen.Group]] = {}
         expected = {}
@@ -149,13 +202,12 @@ class Controller:
         self.runner.run("screen", Phase([job for job, _ in jobs.values()], self.ended), expected,
                         lambda job, outcome: self._screened(job, outcome, jobs[job.key][1]))
 
-    def _groups(self, number: int, rounds: int) -> list[screen.Group]:
+    def _groups(self, ends: Sequence[int]) -> list[screen.Group]:
         """The groups of one round; of all groups, those after the first screen a few heads of the one before again."""
-        ends = [0, *screen.shares(self.plan.candidates, rounds)][: number + 2]
         candidates = self.roster.candidates(ends[-1])
-        dealt = [[own for _, own in screen.groups(candidates[start:end], self.plan.group_size)] for start, end in pairwise(ends)]
+        dealt = [[own for _, own in screen.groups(candidates[start:end], self.plan.group_size)] for start, end in pairwise([0, *ends])]
         *before, last = accumulate(dealt)
-        earlier, again = len(before[-1]) if before else 0, screen.repeats(self.plan.groups)
+        earlier, again = len(before[-1]) if before else 0, screen.repeats(self.plan.first_groups)
         return [screen.Group(place, last[place], last[place - 1][:again] if place else []) for place in range(earlier, len(last))]
 
     def _screened(self, job: Job, outcome: Outcome, group: screen.Group) -> None:
@@ -183,7 +235,8 @@ class Controller:
         no_head, identity = self.roster.control("none"), self.roster.control("identity", {"family": "identity"})
         promoted = self.promoter.promoted() or list(filter(None, [self.promoter.promote({})]))
         first = [no_head, *promoted[:1], identity, *promoted[1:]]  # should the budget end early, there is something to compare
-        wanted = screen.shares(self.plan.proxies, rounds)[number]
+        last = number == rounds - 1
+        wanted = self.plan.proxies if last else 0 if self.plan.batches else screen.shares(self.plan.proxies, rounds)[number]
         total = PROXY_CONTROLS + max(len(promoted), min(wanted, self.promoter.healthy()))
         at_once, contenders, expected = self.machine.concurrency(total), dict[int, Contender](), dict[str, float]()
 
@@ -194,7 +247,7 @@ class Controller:
             return job
 
         def choose() -> Job | None:
-            one = self.promoter.promote(phase.scores())
+            one = None if self.runner.short else self.promoter.promote(phase.scores())
             return None if one is None else job_of(one)
 
         jobs = [job_of(one) for one in first]
@@ -311,16 +364,30 @@ class Controller:
         winner = self.roster.contender(verdict["winner"])
         chosen = self.roster.control("none") if verdict["state"] == "no head" else winner
         step_s = self.runner.pace * self.measured.full_step_s(self.setting, self._step_s([chosen]))
-        known = self.study.study_attributes().get("full")
-        if known is None or known["steps"] == 0:
-            steps, rungs = full_training(self.runner.meter.remaining(), self.costs, step_s, epochs * self.measured.full_steps(self.setting))
-            known = {"steps": steps, "rungs": rungs, "heads": chosen.heads, "name": f"full training with {chosen.name}"}
-            self.study.set_study("full", known)
+        known = self._full_to_run(winner, chosen, step_s, epochs * self.measured.full_steps(self.setting))
         if known["steps"] == 0:
             self.watcher.note("The budget left is too small for a full training.")
             return
-        job = self.maker.full(known["name"], known["heads"], known["steps"], known["rungs"], self.seed, self._reserve_s())
+        job = self.maker.full(known["name"], known["heads"], known["steps"], known["rungs"], self.seed, self._reserve_s(),
+                              known.get("number", 1))
         self.runner.run("full", Phase([job], self.ended), {}, self._trained)
+
+    def _full_to_run(self, winner: Contender, chosen: Contender, step_s: float, wanted: int) -> Plain:
+        """The full training that is planned, or was made; another where the winner is, or where more of its steps are affordable now."""
+        known = self.study.study_attributes().get("full") or {"steps": 0, "heads": None, "number": 0}
+        number, same = known.get("number", 1), known["heads"] == chosen.heads
+        outcome = self.ended.get(full_key(number), Outcome(State.CUT))
+        if same and known["steps"] and outcome.state is State.CUT:
+            return known
+        steps, rungs = full_training(self.runner.meter.remaining(), self.costs, step_s, wanted)
+        if same and 0 < known["steps"] and steps <= known["steps"]:
+            return known
+        if steps == 0 and known["steps"]:
+            return {**known, "steps": 0}
+        found = {"number": max(1, number + bool(known["steps"])), "winner": winner.trial, "steps": steps, "rungs": rungs,
+                 "heads": chosen.heads, "name": f"full training with {chosen.name}"}
+        self.study.set_study("full", found)
+        return found
 
     def _trained(self, job: Job, outcome: Outcome) -> None:
         if outcome.state is State.FAILED:

@@ -105,13 +105,24 @@ class JobMaker:
         place = "checkpoint" if phase == "proxy" else f"checkpoint-seed{seed}"
         return self._job(f"{phase}/{one.trial:04d}/seed{seed}", phase, task, f"trials/{one.trial:04d}/{place}", at_once, one.trial)
 
-    def full(self, name: str, heads: list[Plain], steps: int, rungs: Sequence[int], seed: int, reserve_s: float) -> Job:
+    def full(self, name: str, heads: list[Plain], steps: int, rungs: Sequence[int], seed: int, reserve_s: float, number: int = 1) -> Job:
+        """`number`: which full training of the search; an extended search may train another winner, or longer."""
         task = Task(name=name, setting=self.setting, heads=heads, stage="full", steps=steps, rungs=list(rungs), seed=seed,
                     reserve_s=self.machine.wall_s(reserve_s, 1))
-        return self._job("full", "full", task, "winner/checkpoint", 1)
+        return self._job(full_key(number), "full", task, full_place(number), 1)
 
     def _job(self, key: str, phase: str, task: Task, place: str, at_once: int, trial: int | None = None) -> Job:
         cpus, gpus = self.machine.resources(at_once)
         still_s = STILL_S + 2 * task.reserve_s if task.rungs else None
         return Job(key, phase, task.model_dump(mode="json"), str(self.folder / place), trial, cpus, gpus, still_s=still_s)
+
+
+def full_key(number: int) -> str:
+    """Key of the full training of that number, from 1 on."""
+    return "full" if number == 1 else f"full/{number}"
+
+
+def full_place(number: int) -> str:
+    """Its checkpoints, below the run folder."""
+    return "winner/checkpoint" if number == 1 else f"winner/checkpoint-{number}"
 

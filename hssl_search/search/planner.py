@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from hssl_search.errors import UserError
@@ -111,13 +111,25 @@ class Plan:
     """Device-seconds that each phase is expected to take."""
     rounds: int = 1
     """Of screening and proxies: those after the first draw heads from what proxies have found."""
+    batches: list[int] = field(default_factory=list)
+    """Candidates planned at a time, where the budget was extended; together they are `candidates`."""
 
     def as_plain(self) -> dict[str, Any]:
         return asdict(self)
 
     @property
     def groups(self) -> int:
-        return math.ceil(self.candidates / self.group_size)
+        return sum(math.ceil(batch / self.group_size) for batch in self.dealt)
+
+    @property
+    def first_groups(self) -> int:
+        """Groups of what was planned first; how many heads a group screens again does not change with the budget."""
+        return math.ceil(self.dealt[0] / self.group_size)
+
+    @property
+    def dealt(self) -> list[int]:
+        """Candidates whose groups are dealt together."""
+        return self.batches or [self.candidates]
 
     def sentence(self) -> str:
         heads, groups = _count(self.candidates, "head"), _count(self.groups, "group")
@@ -190,13 +202,14 @@ def proxy_rungs(steps: int, count: int) -> list[int]:
     return sorted({max(1, steps // parts) for parts in (1, 2, 4)[:count]})
 
 
-def _group_cost(costs: Costs, size: int, steps: int) -> float:
+def group_cost(costs: Costs, size: int, steps: int) -> float:
+    """Device-seconds of the screening of one group."""
     return costs.training(steps, costs.together((size + REFERENCES) * costs.mean_head), rungs=2) + costs.profiles(size)
 
 
 def _screening_cost(costs: Costs, groups: int, size: int, steps: int) -> float:
     """Of groups, those after the first of which screen a few heads of the one before again."""
-    return _group_cost(costs, size, steps) + (groups - 1) * _group_cost(costs, size + repeats(groups), steps)
+    return group_cost(costs, size, steps) + (groups - 1) * group_cost(costs, size + repeats(groups), steps)
 
 
 def _rounds(remaining_s: float, costs: Costs, groups: int, proxies: int) -> int:
@@ -209,10 +222,10 @@ def _plan_screen(share_s: float, costs: Costs, space_size: int | None) -> tuple[
     """(candidates, group size, steps)."""
     fewest, wanted, most = SCREEN_STEPS
     reach = min(space_size or MOST_CANDIDATES, MOST_CANDIDATES)
-    groups = min(math.ceil(reach / GROUP_SIZE), math.floor(share_s / _group_cost(costs, GROUP_SIZE, wanted)))
+    groups = min(math.ceil(reach / GROUP_SIZE), math.floor(share_s / group_cost(costs, GROUP_SIZE, wanted)))
     size = min(GROUP_SIZE, reach)
     if groups < 1:
-        groups, size = 1, max((n for n in range(1, size + 1) if _group_cost(costs, n, fewest) <= share_s), default=0)
+        groups, size = 1, max((n for n in range(1, size + 1) if group_cost(costs, n, fewest) <= share_s), default=0)
     if size == 0:
         raise UserError(_too_small(costs))
     candidates = min(reach, groups * size)
@@ -239,7 +252,7 @@ def _plan_proxies(share_s: float, costs: Costs, candidates: int) -> tuple[int, l
 
 
 def _too_small(costs: Costs) -> str:
-    screen_s = _group_cost(costs, 1, SCREEN_STEPS[0]) / SHARES["screen"]
+    screen_s = group_cost(costs, 1, SCREEN_STEPS[0]) / SHARES["screen"]
     proxy_s = costs.training(PROXY_STEPS[0], costs.step + costs.mean_head, rungs=1)
     together_s = (FEWEST_PROXIES + PROXY_CONTROLS + CONFIRM_JOBS) * proxy_s / (SHARES["proxy"] + SHARES["confirm"])
     needed_s = max(screen_s, together_s) + len(SHARES) * costs.between_phases()

@@ -25,16 +25,17 @@ class Promoter:
 
     def healthy(self) -> int:
         """How many heads may be promoted, those included that are."""
-        return len(healthy(self.roster.contenders()))
+        return len(healthy(self._screened()))
 
     def promote(self, scores: Mapping[int, float]) -> Contender | None:
-        """The next head, from now on promoted; None when no healthy one is left.
+        """The next head, from now on promoted; None when no healthy one is left. One that was pruned before is given another trial.
 
         Args:
             scores: trial -> score of the proxies that have ended.
         """
         trials = self._trials()
-        if (one := choose(self.rule, self.roster.contenders(), trials, scores, self.seed)) is not None:
+        if (one := choose(self.rule, self._screened(), trials, scores, self.seed)) is not None:
+            one = self.roster.undecided(one)
             self.study.set_study(PROMOTED, [*trials, one.trial])
             self.roster.note(one.trial, {"promoted": True})
         return one
@@ -45,15 +46,15 @@ class Promoter:
             if one.attributes.get("gate", "healthy") != "healthy" and one.control in (None, "noise"):
                 self._prune(one, f"{one.attributes['gate']}: {one.attributes['gate_reason']}")
 
-    def close(self, scores: Mapping[int, float]) -> str:
-        """Prune what was not promoted, keep how well the scores were foretold, and tell it."""
+    def close(self, scores: Mapping[int, float], final: bool = True) -> str:
+        """Keep how well the scores were foretold, and tell it; prune what was not promoted, where that is final."""
         trials = self._trials()
-        contenders = self.roster.contenders()
+        contenders = self._screened()
         candidates = [one for one in contenders if one.control is None]
         for one in candidates:
             if one.trial in trials:
                 self.roster.note(one.trial, {"promoted": True})
-            else:
+            elif final:
                 self._prune(one, WHY_NOT[self.rule] if "gate" in one.attributes else "the budget ended before it was screened.")
         if not trials:
             screened = any("gate" in one.attributes for one in candidates)
@@ -66,6 +67,12 @@ class Promoter:
     def _prune(self, one: Contender, cause: str) -> None:
         self.roster.note(one.trial, {"promoted": False})
         self.roster.decide(one.trial, "PRUNED", cause=cause)
+
+    def _screened(self) -> list[Contender]:
+        """All contenders, of a head with several trials the last."""
+        contenders = self.roster.contenders()
+        earlier = {one.attributes.get("retry_of") for one in contenders}
+        return [one for one in contenders if one.trial not in earlier]
 
     def _trials(self) -> list[int]:
         return list(self.study.study_attributes().get(PROMOTED, []))

@@ -55,6 +55,17 @@ class Roster:
     def _candidate_trials(self) -> list[FrozenTrial]:
         return [trial for trial in self.study.trials() if trial.user_attrs.get("role") == "candidate"]
 
+    def undecided(self, one: Contender) -> Contender:
+        """The candidate, or where its trial is decided a new trial of the same head that knows what its screening found (`retry_of`)."""
+        if one.trial not in self._decided:
+            return one
+        earlier = self.study.frozen(one.trial)
+        screened = {key: value for key, value in one.attributes.items() if key not in ("promoted", "cause", "device_s")}
+        attributes = {**screened, "retry_of": one.trial}
+        number = self.study.add_candidate(earlier.params, earlier.distributions, attributes)
+        self._keep(number, HeadConfig(**one.heads[0]), attributes)
+        return self.contender(number)
+
     def control(self, kind: str, head: Plain | None = None) -> Contender:
         """The control of that kind; its trial is opened when it has none."""
         if kind in self._controls:
@@ -95,7 +106,8 @@ class Roster:
             self.decide(number, "PRUNED", cause=cause)
 
     def _candidates(self) -> list[Contender]:
-        return [one for one in self.contenders() if one.control is None]
+        """The first trial of each head."""
+        return [one for one in self.contenders() if one.control is None and "retry_of" not in one.attributes]
 
     def _add(self, head: HeadConfig) -> None:
         """A new trial with this head, all in one write."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from statistics import mean
@@ -42,6 +43,8 @@ class Runner:
         """Device-seconds that a worker needs before it can begin its job; known after measuring."""
         self._timed: dict[str, tuple[float, float]] = {}
         """Phase -> device-seconds expected of its jobs that ended, and taken by them."""
+        self.short: set[str] = set()
+        """Phases that the budget did not last for: jobs of theirs wait, or were cut."""
         self.folder, self.executor, self.meter, self.study, self.watcher, self.machine = run, executor, meter, study, watcher, machine
 
     def run(self, name: str, phase: Phase, expected: Mapping[str, float], on_end: Callable[[Job, Outcome], None],
@@ -63,6 +66,8 @@ class Runner:
         to_spend = sum(waiting) + max(0, phase.waiting() - len(waiting)) * mean(expected.values() or [0.0])
         self.watcher.phase_started(name, phase.waiting(), to_spend / self.meter.budget.seconds if expected else None)
         self.executor.run(_Watched(phase, self, expected, concurrency, on_end, keep_s), concurrency)
+        if phase.waiting():
+            self.short.add(name)
         self.watcher.phase_ended()
 
     def affordable(self, job: Job, expected_s: float | None, concurrency: int, keep_s: float = 0.0) -> Job | None:
@@ -126,6 +131,7 @@ class _Watched:
                 self.runner.watcher.job_started(job.task["name"])
                 return fitting
             self.runner.watcher.note(f"{job.task['name']} is not started: the budget left would not last to its end.")
+            self.runner.short.add(job.phase)
             self.end(job, Outcome(State.CUT, "the budget left would not last to its end"))
         return None
 
@@ -134,13 +140,32 @@ class _Watched:
         return self.phase.on_report(job, report)
 
     def on_end(self, job: Job, outcome: Outcome) -> None:
-        if outcome.state is not State.CUT:
+        outcome = self._whole(job, outcome)
+        if outcome.state is State.CUT:
+            self.runner.short.add(job.phase)
+        if outcome.state is not State.CUT or outcome.reports:
             self.runner.study.record_job(job, outcome)
         self.runner.time(job, outcome, self.to_do_s[job.key], job.key in self.cold)
         self.phase.on_end(job, outcome)
         self.end(job, outcome)
         self.runner.tell_time()
         self.runner.watcher.job_ended(job.task["name"], outcome.state.value)
+
+    def _whole(self, job: Job, outcome: Outcome) -> Outcome:
+        """The outcome with what the job reported before it was cut earlier; CUT where it was the budget that ended it now."""
+        if outcome.state is State.DONE and not _came_to_its_end(job, outcome):
+            expected_s = self.expected.get(job.key)
+            if expected_s is None or self.runner.affordable(job, expected_s, self.concurrency) is None:
+                outcome = replace(outcome, state=State.CUT)
+        if (before := self.phase.cut.get(job.key)) is None:
+            return outcome
+        begins = outcome.reports[0].step if outcome.reports else math.inf
+        earlier = [report for report in before.reports if report.step < begins]
+        return replace(outcome, reports=[*earlier, *outcome.reports], seconds=before.seconds + outcome.seconds)
+
+
+def _came_to_its_end(job: Job, outcome: Outcome) -> bool:
+    return job.task["kind"] == "measure" or (bool(outcome.reports) and outcome.reports[-1].step >= job.task["steps"])
 
 
 def share_to_do(job: Job) -> float:

@@ -68,3 +68,21 @@ def test_a_budget_is_extended_in_its_own_device_only() -> None:
 )
 def test_durations_are_written_for_people(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(("text", "seconds"), [
+    ("10cpu-min+5cpu-min", 900), ("1cpu-h+30cpu-s", 3630), ("1e+3cpu-s+5cpu-min", 1300), ("40gpu-h+10gpu-h+1gpu-h", 51 * 3600),
+    ("10cpu-min + 5cpu-min", 900), ("+1cpu-h+1cpu-h", 7200),
+])
+def test_an_extended_budget_reads_back(text: str, seconds: float) -> None:
+    assert parse_budget(text).seconds == seconds
+    assert parse_budget(parse_budget(text).text) == parse_budget(text)
+
+
+def test_a_budget_is_extended_in_any_unit_of_its_device_alone() -> None:
+    extended = parse_budget("10cpu-min").plus(parse_budget("+1.5cpu-h"))
+    assert (extended.seconds, extended.text) == (6000, "10cpu-min+1.5cpu-h")
+    with pytest.raises(UserError, match=r"^the run's budget is in CPU time \(10cpu-min\) and '\+2gpu-h' is not; type '\+2cpu-h' "):
+        parse_budget("10cpu-min").plus(parse_budget("+2gpu-h"))
+    with pytest.raises(UserError, match="is in CPU time"):
+        parse_budget("10cpu-min+1gpu-h")

@@ -31,7 +31,7 @@ GPUS = Machine("gpu", cpus=16, gpus=4, gpus_per_trial=0.5)
 def job(
     key: str, cpus: float = 4.0, gpus: float = 0.0, trial: int | None = None, reserve_s: float = 0.0, acts: tuple[Any, ...] = ()
 ) -> Job:
-    task = {"name": f"the {key}", "steps": 100, "reserve_s": reserve_s, "seed": 0, "acts": list(acts)}
+    task = {"name": f"the {key}", "kind": "train", "steps": 100, "rungs": [50, 100], "reserve_s": reserve_s, "seed": 0, "acts": list(acts)}
     return Job(key, key.split("/")[0], task, "/nowhere", trial, cpus, gpus)
 
 
@@ -142,7 +142,7 @@ def test_what_a_job_takes_is_taken_from_the_next(bench: Bench) -> None:
     assert bench.meter.spent() == 800
 
 
-def test_every_job_that_ended_is_recorded_and_one_that_was_cut_is_not(bench: Bench) -> None:
+def test_every_job_that_ended_is_recorded_and_what_one_that_was_cut_had_reported(bench: Bench) -> None:
     jobs = [
         job("proxy/done", acts=(1.0, 1.0)),
         job("proxy/failed", acts=(1.0, ValueError("no luck"))),
@@ -158,13 +158,15 @@ def test_every_job_that_ended_is_recorded_and_one_that_was_cut_is_not(bench: Ben
     assert {key: (record["state"], record["name"]) for key, record in bench.study.job_records().items()} == {
         "proxy/done": ("done", "the proxy/done"),
         "proxy/failed": ("failed", "the proxy/failed"),
+        "proxy/cut": ("cut", "the proxy/cut"),
     }
     assert bench.study.job_outcomes()["proxy/done"].reports == [Report(50, {"accuracy": 41.0}), Report(100, {"accuracy": 42.0})]
 
 
 def test_a_job_is_recorded_before_anyone_decides_by_it(bench: Bench) -> None:
     known: list[list[str]] = []
-    bench.runner.run("proxy", Phase([job("proxy/a")], {}), {}, lambda job, outcome: known.append(list(bench.study.job_records())))
+    phase = Phase([job("proxy/a", acts=(1.0, 1.0))], {})
+    bench.runner.run("proxy", phase, {}, lambda job, outcome: known.append(list(bench.study.job_records())))
     assert known == [["proxy/a"]]
 
 
@@ -289,3 +291,27 @@ def test_a_job_with_a_checkpoint_needs_the_rest_of_its_time(bench: Bench, tmp_pa
     assert seconds(bench.runner, begun, 1_601.0) is None
     bench.run(begun, expected={"proxy/a": 200.0})
     assert bench.runner.pace == pytest.approx(1.0)
+
+
+def test_a_job_that_goes_on_is_recorded_with_what_it_reported_before_it_was_cut(bench: Bench) -> None:
+    before = {"proxy/a": Outcome(State.CUT, "", [Report(25, {"accuracy": 1.0}), Report(37, {}), Report(50, {"accuracy": 2.0})], 5.0)}
+    going_on = job("proxy/a", acts=(1.0, 1.0))
+    going_on.task["rungs"] = [25, 50, 100]
+    bench.run(going_on, ended=before)
+    outcome = bench.study.job_outcomes()["proxy/a"]
+    assert [(report.step, report.metrics["accuracy"]) for report in outcome.reports] == [(25, 1.0), (50, 41.0), (100, 42.0)]
+    assert (outcome.state, outcome.seconds) == (State.DONE, 7.0)
+
+
+@pytest.mark.parametrize(("act", "state"), [(200.0, State.DONE), (950.0, State.CUT)], ids=["out of patience", "out of budget"])
+def test_a_job_that_ends_early_was_cut_where_the_budget_left_does_not_buy_the_rest(bench: Bench, act: float, state: State) -> None:
+    bench.run(job("proxy/a", acts=(act,)), expected={"proxy/a": 100.0})
+    assert bench.ended == [("proxy/a", state, "")]
+    assert bench.runner.short == (set() if state is State.DONE else {"proxy"})
+
+
+def test_a_phase_is_short_whose_jobs_the_budget_does_not_last_for(bench: Bench) -> None:
+    bench.run(job("proxy/a", acts=(1.0, 1.0)))
+    assert bench.runner.short == set()
+    bench.run(job("proxy/b"), expected={"proxy/b": 5_000.0})
+    assert bench.runner.short == {"proxy"}

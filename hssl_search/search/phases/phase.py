@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from hssl_search.search.execution.jobs import Decision, Job, Outcome, Report, State
 
 
 class Phase:
-    """A JobSource over a list of jobs; those that ended in an earlier run of the same search are not handed out again."""
+    """A JobSource over a list of jobs; those that ended in an earlier run of the same search are not handed out again.
+
+    A job that was cut before its end goes on; `cut` has what it reported until then, at the rungs it is to report at.
+    """
 
     def __init__(self, jobs: Iterable[Job], ended: Mapping[str, Outcome]) -> None:
         self.jobs: list[Job] = []
         self.outcomes: dict[str, Outcome] = {}
+        self.cut: dict[str, Outcome] = {}
         self._waiting: deque[Job] = deque()
         self._ended = ended
         for job in jobs:
@@ -23,10 +28,12 @@ class Phase:
         """One more job, at the end of the list."""
         self.jobs.append(job)
         before = self._ended.get(job.key)
-        if before is None or before.state is State.CUT:
-            self._waiting.append(job)
-        else:
+        if before is not None and before.state is not State.CUT:
             self.outcomes[job.key] = before
+            return
+        self._waiting.append(job)
+        if before is not None:
+            self.cut[job.key] = _at_rungs(job, before)
 
     def waiting(self) -> int:
         """Jobs not handed out yet."""
@@ -40,3 +47,7 @@ class Phase:
 
     def on_end(self, job: Job, outcome: Outcome) -> None:
         self.outcomes[job.key] = outcome
+
+
+def _at_rungs(job: Job, outcome: Outcome) -> Outcome:
+    return replace(outcome, reports=[report for report in outcome.reports if report.step in job.task["rungs"]])

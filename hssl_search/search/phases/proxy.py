@@ -29,7 +29,8 @@ class Proxy(Phase):
         self.total, self.choose = total, choose
         self._at_rung: dict[int, dict[int, Runner]] = {}
         for job in self.jobs:
-            for report in self.outcomes[job.key].reports if job.key in self.outcomes else []:
+            known = self.outcomes.get(job.key) or self.cut.get(job.key)
+            for report in known.reports if known else []:
                 self._note(job, report)
 
     def waiting(self) -> int:
@@ -53,6 +54,8 @@ class Proxy(Phase):
         return {trial: self._at_rung[step][trial].score + self._gain(step, last) for trial, step in reached.items() if step}
 
     def on_report(self, job: Job, report: Report) -> Decision:
+        if report.step not in job.task["rungs"]:  # where it ran out of time
+            return Decision.CONTINUE
         others = dict(self._at_rung.get(report.step, {}))
         found = self._note(job, report)
         if found is None:

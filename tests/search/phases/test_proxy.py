@@ -92,9 +92,20 @@ def test_what_ended_before_a_resume_counts(state: State) -> None:
     assert bench.scored == [(6, 50, 39.0)]
 
 
-def test_what_was_cut_does_not_count() -> None:
-    bench = Bench({f"proxy/{trial}": Outcome(State.CUT, "", [Report(50, {"accuracy": 40.0})]) for trial in range(2, 6)})
-    assert bench.says(6, 50, 39.0) is Decision.CONTINUE
+def test_rungs_that_were_reached_before_a_cut_count_and_what_was_reached_between_them_does_not() -> None:
+    def bench(step: int) -> Bench:
+        return Bench({f"proxy/{trial}": Outcome(State.CUT, "", [Report(step, {"accuracy": 40.0})]) for trial in range(2, 6)})
+
+    assert bench(50).says(6, 50, 39.0) is Decision.STOP
+    assert bench(37).says(6, 50, 39.0) is Decision.CONTINUE
+    assert bench(37).phase.waiting() == len(CONTENDERS)
+
+
+def test_a_report_between_rungs_neither_counts_nor_is_told() -> None:
+    bench = Bench()
+    for trial in range(2, 7):
+        assert bench.says(trial, 37, 40.0 - trial) is Decision.CONTINUE
+    assert bench.scored == []
 
 
 def test_a_report_without_accuracy_neither_counts_nor_stops() -> None:

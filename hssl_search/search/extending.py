@@ -1,0 +1,46 @@
+"""What an extended budget adds to a plan whose work is done."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from hssl_search.search.phases.screen import repeats
+from hssl_search.search.planner import MOST_CANDIDATES, MOST_CONFIRM_JOBS, MOST_PROXIES, SHARES, Costs, Plan, group_cost
+
+
+def extend_plan(plan: Plan, remaining_s: float, costs: Costs, space_size: int | None, waiting: int) -> Plan:
+    """The plan with more candidates, proxies and confirming runs, as many as the budget left buys; the same where it buys none.
+
+    Steps, rungs and the size of groups stay: results must be comparable with those that are known. Where the space has no candidate
+    left, what screening would cost goes to proxies and confirming.
+
+    Args:
+        remaining_s: device-seconds that are left.
+        costs: as they turned out (`Costs.scaled`).
+        waiting: healthy candidates that were screened and had no proxy.
+
+    Returns:
+        A plan whose numbers count all that the search is to do, and whose `expected_s` is of what is added alone.
+    """
+    remaining_s = max(0.0, remaining_s - len(SHARES) * costs.between_phases())
+    heads, screen_s = _more_candidates(plan, remaining_s * SHARES["screen"], costs, space_size)
+    together_s = remaining_s * (SHARES["proxy"] + SHARES["confirm"] + (0.0 if heads else SHARES["screen"]))
+    one = costs.training(plan.proxy_steps, costs.step + costs.mean_head, len(plan.rungs))
+    jobs = math.floor(together_s / one)
+    of_proxies = SHARES["proxy"] / (SHARES["proxy"] + SHARES["confirm"])
+    proxies = min(MOST_PROXIES, waiting + math.ceil(heads / 2), math.floor(jobs * of_proxies))
+    confirming = min(MOST_CONFIRM_JOBS, jobs - proxies)
+    expected = {"screen": screen_s, "proxy": one * proxies, "confirm": one * confirming}
+    batches = [*plan.dealt, heads] if heads else plan.batches
+    return replace(plan, candidates=plan.candidates + heads, batches=batches, proxies=plan.proxies + proxies,
+                   confirm_jobs=plan.confirm_jobs + confirming,
+                   expected_s={**expected, "full": max(0.0, remaining_s - sum(expected.values()))})
+
+
+def _more_candidates(plan: Plan, share_s: float, costs: Costs, space_size: int | None) -> tuple[int, float]:
+    """(how many, device-seconds of screening them)."""
+    room = MOST_CANDIDATES if space_size is None else min(MOST_CANDIDATES, space_size - plan.candidates)
+    group_s = group_cost(costs, plan.group_size + repeats(plan.first_groups), plan.screen_steps)
+    heads = max(0, min(room, plan.group_size * math.floor(share_s / group_s)))
+    return heads, math.ceil(heads / plan.group_size) * group_s

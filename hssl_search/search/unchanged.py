@@ -1,0 +1,43 @@
+"""Whether a run folder still describes the search that its study holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from hssl_search.errors import UserError
+from hssl_search.search.execution.jobs import Plain
+from hssl_search.search.records.run import Run
+from hssl_search.search.records.study import StudyRecord
+
+ATTRIBUTE = "fixed"
+"""Study attribute: what no result of the study would be comparable without."""
+MOST_TOLD = 3
+
+
+def fixed(resolved: Plain) -> Plain:
+    """Of what search.yaml holds, the part that must stay: space, base, images, recipe, what ranks, and the seed."""
+    kept = {key: resolved[key] for key in ("seed", "rank_by", "same_architecture", "map_shapes", "setting")}
+    return {"space": {"parameters": resolved["space"]["parameters"]}, **kept}
+
+
+def require_unchanged(run: Run, resolved: Plain, study: StudyRecord) -> None:
+    """UserError with the differences, old -> new, when search.yaml was changed against what the study recorded when it began."""
+    recorded = study.study_attributes().get(ATTRIBUTE)
+    if recorded is None:
+        study.set_study(ATTRIBUTE, fixed(resolved))
+        return
+    found = list(differences(recorded, fixed(resolved)))
+    if found:
+        more = f" and {len(found) - MOST_TOLD} more" if len(found) > MOST_TOLD else ""
+        raise UserError(f"{run.search_yaml} was changed since the search began ({', '.join(found[:MOST_TOLD])}{more}), and its results "
+                        "would not be comparable; undo that, or search under another --name.")
+
+
+def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    """`key: old -> new` of each leaf that differs. What was left automatic may have been resolved."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys((*old, *new)):
+            yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+    elif old not in (new, "auto"):
+        yield f"{path}: {old} -> {new}"

@@ -1,0 +1,191 @@
+"""Searches whose budget was extended: cut in the middle, and finished."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from hssl_search.errors import UserError
+from hssl_search.search.budget import parse_budget
+from hssl_search.spaces.space import Space
+
+Lab = Any
+"""See conftest.py."""
+WHOLE = "10cpu-min"
+
+
+@pytest.fixture
+def many(small_space: Space) -> Space:
+    return Space.from_plain({"parameters": {**small_space.as_plain()["parameters"], "depth": {"choice": list(range(1, 9))}}}, "many")
+
+
+def extend(lab: Lab, budget: str) -> dict[str, Any]:
+    lab.budget = parse_budget(budget)
+    return lab.search()
+
+
+def left(lab: Lab) -> list[Any]:
+    """All that a study holds of its trials, but for time."""
+    return [(trial.number, trial.state, trial.params, trial.values, trial.intermediate_values, timeless(trial.user_attrs))
+            for trial in lab.study.trials()]
+
+
+def timeless(attributes: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in attributes.items() if key != "device_s"}
+
+
+def jobs(lab: Lab) -> dict[str, Any]:
+    """state and (step, loss, accuracy) of each report, by job."""
+    return {key: (record["state"], [(report["step"], report["metrics"].get("accuracy")) for report in record["reports"]])
+            for key, record in lab.study.job_records().items()}
+
+
+def cuts(whole: Lab) -> Iterator[float]:
+    """Budgets, in seconds, at which a search of this length is cut in each phase."""
+    spent = whole.charged()
+    yield from (12.0 + place * (spent - 12.0) / 11 for place in range(11))
+
+
+def test_a_search_in_two_halves_leaves_the_same_study_as_in_one(make_lab: Callable[..., Lab]) -> None:
+    whole = make_lab(budget=WHOLE)
+    verdict = whole.search()
+    plan = {**whole.study.study_attributes()["plan"], "done": False}
+    cut_in: set[str] = set()
+    for seconds in cuts(whole):
+        lab = make_lab(budget=f"{seconds}cpu-s")
+        lab.study.set_study("plan", plan)
+        lab.search()
+        cut_in |= {record["phase"] for record in lab.study.job_records().values()} - {"measure"}
+        assert lab.charged() <= seconds + 1e-3
+        found = extend(lab, WHOLE)
+        assert left(lab) == left(whole), f"cut after {seconds} s"
+        assert jobs(lab) == jobs(whole), f"cut after {seconds} s"
+        assert all(found[key] == verdict[key] for key in ("winner", "state", "sentence", "comparison"))
+        assert lab.charged() <= lab.budget.seconds
+        assert not {key for key, count in lab.ends.items() if count > 1 and jobs(lab)[key][0] != "done"}
+    assert cut_in == {"screen", "proxy", "confirm", "full"}
+
+
+def test_what_the_budget_did_not_last_for_stays_undecided_and_is_told(make_lab: Callable[..., Lab]) -> None:
+    whole = make_lab(budget=WHOLE)
+    whole.search()
+    lab = make_lab(budget="60cpu-s")
+    lab.study.set_study("plan", {**whole.study.study_attributes()["plan"], "done": False})
+    verdict = lab.search()
+    assert verdict["winner"] is None
+    assert {trial.state for trial in lab.study.trials() if trial.user_attrs["role"] == "candidate"} == {TrialState.RUNNING}
+    assert "promoted" not in lab.study.study_attributes(), "nothing is promoted before all are screened"
+    assert "The budget did not last for all of: screen. It goes on where it was with: hssl-search resume" in lab.watcher.notes()
+
+
+def test_a_finished_search_with_more_budget_screens_promotes_and_confirms_more_at_the_same_fidelity(
+    make_lab: Callable[..., Lab], many: Space
+) -> None:
+    lab = make_lab(many, budget="4cpu-min")
+    first = lab.search()
+    before, trials, keys = lab.study.study_attributes()["plan"]["numbers"], left(lab), set(lab.study.job_records())
+    verdict = extend(lab, "4cpu-min+40cpu-min")
+    plan = lab.study.study_attributes()["plan"]
+    after = plan["numbers"]
+    for same in ("group_size", "screen_steps", "proxy_steps", "rungs"):
+        assert after[same] == before[same]
+    assert before["candidates"] < after["candidates"] == 24
+    assert after["proxies"] > before["proxies"] and after["confirm_jobs"] > before["confirm_jobs"]
+    assert left(lab)[: len(trials)] == trials, "what was decided stays"
+    assert keys < set(lab.study.job_records())
+    assert verdict != first and verdict["name"] == max(lab.accuracy, key=lab.accuracy.__getitem__)
+    assert verdict["comparison"]["seeds"] > first["comparison"]["seeds"]
+    assert lab.study.study_attributes()["verdict"] == verdict
+    assert (plan["budget_s"], plan["done"]) == (44 * 60, True)
+    assert lab.charged() <= lab.budget.seconds
+
+
+def test_groups_that_were_screened_stay_as_they_were(make_lab: Callable[..., Lab], many: Space) -> None:
+    lab = make_lab(many, budget="4cpu-min")
+    lab.search()
+    grouped = {trial.number: trial.user_attrs["group"] for trial in lab.study.trials() if "group" in trial.user_attrs}
+    extend(lab, "1cpu-h")
+    again = {trial.number: trial.user_attrs["group"] for trial in lab.study.trials() if "group" in trial.user_attrs}
+    assert {number: again[number] for number in grouped} == grouped
+    assert max(again.values()) > max(grouped.values())
+    assert Counter(key for key in lab.starts if key.startswith("screen")).most_common(1)[0][1] == 1
+
+
+def test_where_the_space_is_used_up_heads_that_were_not_promoted_have_their_turn(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(budget=WHOLE)
+    lab.search()
+    passed_over = {trial.number: trial for trial in lab.study.trials()
+                   if trial.user_attrs["role"] == "candidate" and not trial.user_attrs["promoted"]}
+    extend(lab, "1cpu-h")
+    again = [trial for trial in lab.study.trials() if "retry_of" in trial.user_attrs]
+    assert {trial.user_attrs["retry_of"] for trial in again} == set(passed_over)
+    for trial in again:
+        earlier = passed_over[trial.user_attrs["retry_of"]]
+        assert (trial.params, trial.user_attrs["head"]) == (earlier.params, earlier.user_attrs["head"])
+        assert trial.user_attrs["discrepancy"] == earlier.user_attrs["discrepancy"]
+        assert earlier.state is TrialState.PRUNED and trained(trial)
+    assert sum(key.startswith("screen") for key in lab.starts) == 1
+
+
+def trained(trial: FrozenTrial) -> bool:
+    return trial.state.is_finished() and bool(trial.intermediate_values)
+
+
+def test_extending_twice_goes_on_and_a_resume_without_more_budget_changes_nothing(make_lab: Callable[..., Lab], many: Space) -> None:
+    lab = make_lab(many, budget="4cpu-min", full_epochs="off")
+    lab.search()
+    seeds = []
+    for budget in ("8cpu-min", "20cpu-min"):
+        verdict = extend(lab, budget)
+        seeds.append(verdict["comparison"]["seeds"])
+        held, starts = left(lab), list(lab.starts)
+        assert lab.search() == verdict
+        assert (left(lab), lab.starts) == (held, starts)
+    assert seeds == sorted(seeds)
+
+
+def test_the_full_training_of_an_extended_search_is_longer_or_another_winners(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(budget=WHOLE, full_epochs=10**6)
+    lab.search()
+    before = lab.study.study_attributes()["full"]
+    extend(lab, "1cpu-h")
+    after, records = lab.study.study_attributes()["full"], lab.study.job_records()
+    assert (before["number"], after["number"], after["heads"]) == (1, 2, before["heads"])
+    assert after["steps"] > before["steps"]
+    assert [records[key]["reports"][-1]["step"] for key in ("full", "full/2")] == [before["steps"], after["steps"]]
+
+
+def test_a_full_training_that_has_all_wanted_steps_is_not_made_again(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(budget=WHOLE)
+    lab.search()
+    extend(lab, "1cpu-h")
+    assert lab.starts.count("full") == 1 and "full/2" not in lab.starts
+
+
+def test_a_budget_that_ended_while_measuring_can_be_extended(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(budget="6cpu-s")
+    with pytest.raises(UserError, match="the budget"):
+        lab.search()
+    assert extend(lab, WHOLE)["state"] == "better"
+
+
+@pytest.mark.parametrize("killed_at", [3, 17, 40, 64])
+def test_an_extension_that_was_killed_goes_on(make_lab: Callable[..., Lab], killed: type[BaseException], killed_at: int) -> None:
+    whole = make_lab(budget=WHOLE)
+    whole.search()
+    verdict = extend(whole, "30cpu-min")
+    lab = make_lab(budget=WHOLE)
+    lab.search()
+    lab.storage.dies_at = lab.storage.writes + killed_at
+    with pytest.raises(killed):
+        extend(lab, "30cpu-min")
+    lab.storage.dies_at = None
+    found = lab.search()
+    assert (found["name"], found["state"]) == (verdict["name"], verdict["state"])
+    heads = [(trial.user_attrs["name"], trial.user_attrs.get("retry_of")) for trial in lab.study.trials()]
+    assert len(set(heads)) == len(heads)
+    assert all(trial.state.is_finished() for trial in lab.study.trials())

@@ -1,0 +1,61 @@
+"""A run folder whose search.yaml was edited by hand."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hssl_search.errors import UserError
+from hssl_search.search.execution.tasks import Setting
+from hssl_search.search.records.run import Run
+from hssl_search.search.records.study import StudyRecord
+from hssl_search.search.unchanged import differences, require_unchanged
+
+
+@pytest.fixture
+def resolved(setting: Setting) -> dict[str, Any]:
+    return {"seed": 0, "rank_by": "accuracy", "same_architecture": {"family": "resnet"}, "map_shapes": [[96, 4, 4]], "budget": "1cpu-h",
+            "setting": setting.model_dump(mode="json"), "space": {"name": "tiny", "parameters": {"depth": {"choice": [1, 2]}}}}
+
+
+def refused(tmp_path: Path, study: StudyRecord, before: dict[str, Any], after: dict[str, Any]) -> str:
+    run = Run.create(tmp_path / "demo", before)
+    require_unchanged(run, before, study)
+    with pytest.raises(UserError) as told:
+        require_unchanged(run, after, study)
+    return str(told.value)
+
+
+@pytest.mark.parametrize(("path", "value", "told"), [
+    (("space", "parameters", "depth", "choice"), [1, 2, 3], "space.parameters.depth.choice: [1, 2] -> [1, 2, 3]"),
+    (("setting", "base"), "test_vit", "setting.base: test_resnet -> test_vit"),
+    (("setting", "recipe", "proxy", "lr"), 0.1, "setting.recipe.proxy.lr: 0.002 -> 0.1"),
+    (("seed",), 1, "seed: 0 -> 1"),
+])
+def test_what_was_changed_is_refused_with_the_difference(
+    tmp_path: Path, study: StudyRecord, resolved: dict[str, Any], path: tuple[str, ...], value: Any, told: str
+) -> None:
+    after = deepcopy(resolved)
+    place = after
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    sentence = refused(tmp_path, study, resolved, after)
+    assert f"search.yaml was changed since the search began ({told}), and" in sentence and "\n" not in sentence
+
+
+def test_what_may_change_does_and_what_was_automatic_is_resolved(tmp_path: Path, study: StudyRecord, resolved: dict[str, Any]) -> None:
+    run, after = Run.create(tmp_path / "demo", resolved), deepcopy(resolved)
+    assert resolved["setting"]["recipe"]["proxy"]["precision"] == "auto"
+    require_unchanged(run, resolved, study)
+    after["setting"]["recipe"]["proxy"]["precision"] = "bf16"
+    after |= {"budget": "2cpu-h", "plan": {"candidates": 4}}
+    require_unchanged(run, after, study)
+
+
+def test_a_key_that_was_taken_out_or_put_in_differs() -> None:
+    assert list(differences({"a": 1, "b": {"c": 2}}, {"b": {"c": 2, "d": 3}})) == ["a: 1 -> None", "b.d: None -> 3"]
+    assert list(differences({"a": [1]}, {"a": [1]})) == []
