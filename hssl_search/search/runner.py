@@ -46,6 +46,7 @@ class Runner:
         self.short: set[str] = set()
         """Phases that the budget did not last for: jobs of theirs wait, or were cut."""
         self.folder, self.executor, self.meter, self.study, self.watcher, self.machine = run, executor, meter, study, watcher, machine
+        meter.tell = watcher.device_time
 
     def run(self, name: str, phase: Phase, expected: Mapping[str, float], on_end: Callable[[Job, Outcome], None],
             keep_s: float = 0.0) -> None:
@@ -93,14 +94,10 @@ class Runner:
             expected, taken = self._timed.get(job.phase, (0.0, 0.0))
             self._timed[job.phase] = (expected + expected_s, taken + max(0.0, outcome.seconds - start_s) * self.machine.share(job))
 
-    def tell_time(self) -> None:
-        self.watcher.device_time(self.meter.spent(), self.meter.budget.seconds)
-
     def keep(self, job: Job, report: Report) -> None:
         """Write a report to the metrics of the job's trial."""
         if job.trial is not None:
             self.folder.append_metrics(job.trial, {"job": job.key, "step": report.step, **report.metrics})
-        self.tell_time()
         self.watcher.report(job.task["name"], report.step, job.task["steps"], report.metrics.get("accuracy"))
 
 
@@ -148,7 +145,6 @@ class _Watched:
         self.runner.time(job, outcome, self.to_do_s[job.key], job.key in self.cold)
         self.phase.on_end(job, outcome)
         self.end(job, outcome)
-        self.runner.tell_time()
         self.runner.watcher.job_ended(job.task["name"], outcome.state.value)
 
     def _whole(self, job: Job, outcome: Outcome) -> Outcome:

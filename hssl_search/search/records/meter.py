@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hssl_search.search.budget import Budget
@@ -51,6 +52,8 @@ class DeviceMeter:
         self.ledger = ledger
         self.budget = budget
         self.reserve_s = reserve_s
+        self.tell: Callable[[float, float], None] = lambda spent_s, budget_s: None
+        """Told of the device-seconds spent, and of those of the budget, at every tick."""
         self._total_cpus = total_cpus
         self._total_gpus = total_gpus
         self._clock = clock
@@ -75,6 +78,7 @@ class DeviceMeter:
             self._last_write = now
         elif ended:
             self._write(ended, now)
+        self.tell(self.spent(), self.budget.seconds)
 
     def spent(self) -> float:
         """Device-seconds of the whole run, those not yet in the ledger included."""

@@ -126,3 +126,12 @@ def test_what_an_earlier_controller_spent_counts(tmp_path: Path) -> None:
     Ledger(tmp_path / "ledger.jsonl").charge("a#1", "proxy", 9.0)
     bench = Bench(tmp_path, "10gpu-s")
     assert bench.meter.remaining() == pytest.approx(1.0)
+
+
+def test_who_watches_is_told_at_every_tick_what_is_spent(tmp_path: Path) -> None:
+    bench, told = Bench(tmp_path, "10gpu-min"), list[tuple[float, float]]()
+    bench.meter.tell = lambda spent_s, budget_s: told.append((spent_s, budget_s))
+    bench.after(0.5, job("a", gpus=1))
+    bench.after(0.5, job("a", gpus=1), job("b", gpus=1))
+    assert told == [(0.5, 600.0), (1.5, 600.0)]
+    bench.meter.close()
