@@ -6,10 +6,10 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -26,6 +26,12 @@ from hssl_search.search.records.meter import CONTROLLER, OVERHEAD, DeviceMeter
 from hssl_search.search.records.run import SEARCH_YAML, Run
 from hssl_search.search.records.study import StudyRecord
 from hssl_search.search.unchanged import require_unchanged
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from pandas import DataFrame
+
+    from hssl_search.search.replay import Replay
 
 RUNS = Path("runs")
 GPU_RESERVE_S = 2.0
@@ -65,7 +71,7 @@ def run_search(config: SearchConfig) -> Run:
             return _work(run, resolved, session, console, started)
 
 
-def resume(run: str | Path, budget: str | None = None) -> Run:
+def resume(run: Run | str | Path, budget: str | None = None) -> Run:
     """Go on with a search that was stopped; one that is finished is only reported again, or with more budget searched further.
 
     Args:
@@ -90,11 +96,76 @@ def _extended(run: Run, more: str) -> Plain:
     return resolved
 
 
-def open_run(run: str | Path) -> Run:
-    """The run of that path, or of that name under runs/. UserError when there is none, or when another version wrote it."""
+def replay(run: Run | str | Path, trial: int, seed: int | None = None) -> Replay:
+    """Train again what a trial trained alone with the base, from its record, and compare; nothing of the run is changed.
+
+    Args:
+        seed: of one of the trial's confirming runs; None: its proxy.
+
+    Raises:
+        UserError: for a trial that there is not, or that was never trained alone; for data or a GPU that is not there.
+    """
+    from hssl_search.search.replay import replay as again
+
+    opened = open_run(run)
+    with _study(opened) as study:
+        return again(opened, study, trial, seed)
+
+
+def print_replay(run: Run | str | Path, trial: int, seed: int | None = None) -> None:
+    """Replay a trial and print how it compares; raise `Differs` where a number is another one."""
+    from hssl_search.search.replay import Differs
+
+    console = Console()
+    with console.status(f"Replaying trial {trial}"):
+        found = replay(run, trial, seed)
+    console.print(found.table())
+    for note in found.notes:
+        console.print(f"Note: {note}", style="yellow", highlight=False, soft_wrap=True)
+    if not found.equal:
+        raise Differs(found.sentence())
+    console.print(found.sentence(), highlight=False, soft_wrap=True)
+
+
+def leaderboard(run: Run | str | Path) -> DataFrame:
+    """Every head that trained alone, the controls and the references, best first; see `hssl_search.reporting.leaderboard`."""
+    from hssl_search.reporting.leaderboard import leaderboard as table
+
+    return _frame(run, table)
+
+
+def trials(run: Run | str | Path) -> DataFrame:
+    """Every trial with everything measured of it, as in trials.parquet."""
+    from hssl_search.reporting.tables import trials as table
+
+    return _frame(run, table)
+
+
+def curves(run: Run | str | Path) -> DataFrame:
+    """What bases are judged by, by step: a row for each trial, seed and rung."""
+    from hssl_search.reporting.tables import curves as table
+
+    return _frame(run, table)
+
+
+def device_time(run: Run | str | Path) -> DataFrame:
+    """Device-seconds of every attempt at a job; see `hssl_search.reporting.tables.device_time`."""
+    from hssl_search.reporting.tables import device_time as table
+
+    return table(Ledger(open_run(run).ledger).entries())
+
+
+def _frame(run: Run | str | Path, table: Callable[[Study], DataFrame]) -> DataFrame:
+    opened = open_run(run)
+    with _study(opened) as study:
+        return table(study.study)
+
+
+def open_run(run: Run | str | Path) -> Run:
+    """The run itself, or that of this path, or of this name under runs/. UserError when there is none, or when another version wrote it."""
     from hssl_search.search.prepare import FORMAT
 
-    path = Path(run)
+    path = run.folder if isinstance(run, Run) else Path(run)
     by_name = len(path.parts) == 1 and not (path / SEARCH_YAML).exists()
     opened = Run.open(RUNS / path if by_name else path)
     if (found := opened.config().get("format")) != FORMAT:

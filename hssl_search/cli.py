@@ -20,6 +20,7 @@ commands (hssl-search COMMAND --help tells more):
   status RUN        where a search stands
   report RUN        write its report and tables again
   dashboard RUN     open the Optuna dashboard on it
+  replay RUN TRIAL  train a trial again from its record, and compare
   spaces | trainers | families    what there is to choose from
 
 example:
@@ -49,7 +50,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run one command and exit: 0 when it succeeded, 2 for a mistake the user can mend, 130 after Ctrl-C."""
+    """Run one command and exit: 0 when it succeeded, 2 for a mistake the user can mend, 1 for a replay that differs, 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         command = COMMANDS.get(arguments[0]) if arguments else None
@@ -149,6 +150,18 @@ def _dashboard(arguments: Sequence[str]) -> None:
     open_dashboard(run)
 
 
+def _replay(arguments: Sequence[str]) -> None:
+    parser = Parser(prog="hssl-search replay", description="Train a trial again from its record alone, and compare: on a CPU, with the "
+                    "same versions, all numbers are equal. The run is not changed; exit code 1 when a number differs.")
+    parser.add_argument("run", metavar="RUN", help="a run's folder, such as runs/resnet50-photos, or its name")
+    parser.add_argument("trial", metavar="TRIAL", type=int, help="the trial's number, such as 7")
+    parser.add_argument("--seed", metavar="SEED", type=int, help="of one of its confirming runs; without it, its proxy")
+    asked = parser.parse_args(arguments)
+    from hssl_search.api import print_replay
+
+    print_replay(asked.run, asked.trial, asked.seed)
+
+
 def _list(command_name: str, kind: Any, does: str) -> Callable[[Sequence[str]], None]:
     def command(arguments: Sequence[str]) -> None:
         Parser(prog=f"hssl-search {command_name}", description=does).parse_args(arguments)
@@ -171,7 +184,7 @@ def _families(arguments: Sequence[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    "resume": _resume, "status": _status, "report": _report, "dashboard": _dashboard,
+    "resume": _resume, "status": _status, "report": _report, "dashboard": _dashboard, "replay": _replay,
     "spaces": _list("spaces", "search_spaces", "List the search spaces, your own in ./search_spaces included."),
     "trainers": _list("trainers", "trainers", "List the training recipes, your own in ./trainers included."),
     "families": _families,

@@ -76,7 +76,8 @@ def interrupt_anywhere(*_: Any) -> None:
 
 
 def test_the_public_names_are_these_and_all_resolve() -> None:
-    assert hssl_search.__all__ == ["HeadConfig", "Run", "Space", "UserError", "load_head", "resume", "search"]
+    assert hssl_search.__all__ == ["HeadConfig", "Run", "Space", "UserError", "curves", "device_time", "leaderboard", "load_head", "replay",
+                                    "resume", "search", "trials"]
     assert all(inspect.getdoc(getattr(hssl_search, name)) for name in hssl_search.__all__)
     with pytest.raises(AttributeError, match="module 'hssl_search' has no attribute 'serach'"):
         getattr(hssl_search, "serach")  # noqa: B009

@@ -28,7 +28,7 @@ FLAGS = {
     "--space", "--trainer", "--rank-by", "--sampler", "--promote", "--pruner", "--name", "--storage", "--ray-address",
     "--gpus-per-trial", "--seed", "--full-epochs",
 }
-COMMANDS = {"resume", "status", "report", "dashboard", "spaces", "trainers", "families"}
+COMMANDS = {"resume", "status", "report", "dashboard", "replay", "spaces", "trainers", "families"}
 HEAVY = {"torch", "torchvision", "timm", "ray", "optuna", "pandas", "plotly", "sklearn", "pyarrow"}
 BASE = ["--base", "test_resnet", "--base-arg", "output_stride=8", "--image-size", "32"]
 ASKED = [*BASE, "--budget", "10cpu-min"]
@@ -190,6 +190,9 @@ def test_flags_reach_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     ([*ASKED, "--storage", "sqlite://"], r"the storage 'sqlite://' is in memory and would be lost; .*\."),
     ([*ASKED, "--storage", "sqlite:///no/x.db"], r"the storage 'sqlite:///no/x\.db' is in the folder 'no', which does not exist; .*\."),
     (["resume", "nothing"], r"runs/nothing is no run: it has no search\.yaml; there are no runs in .*/runs\."),
+    (["replay", "demo"], r"the following arguments are required: TRIAL; see hssl-search replay --help\."),
+    (["replay", "demo", "seven"], r"argument TRIAL: invalid int value: 'seven'; see hssl-search replay --help\."),
+    (["replay", "nothing", "7"], r"runs/nothing is no run: it has no search\.yaml; there are no runs in .*/runs\."),
     (["status", "some/where"], r"some/where is no run: it has no search\.yaml; there are no runs in .*\."),
 ], ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "")
 def test_a_mistake_is_told_in_one_sentence(refused: Refused, argv: list[str], sentence: str) -> None:

@@ -99,7 +99,7 @@ class SimulatedWorker:
             train_s = (reached - at) * step_s
             seconds = train_s + slow * self._looking_s(task, reached)
             found = self.answers.metrics(heads, task.seed, reached, task)
-            held = {"recomputed": False, "gpus": job.gpus}
+            held = {"recomputed": False, "gpus": job.gpus, "surroundings": {}}
             yield seconds, Report(reached, {**found, **held, "train_s": train_s, "train_steps": reached - at})
             at, spent_s = reached, spent_s + seconds
             if reached < rung:

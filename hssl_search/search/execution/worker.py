@@ -12,6 +12,7 @@ from hssl_search.search.execution.evaluating import evaluate
 from hssl_search.search.execution.jobs import DeviceFull, Halt, Job, Plain, Send
 from hssl_search.search.execution.measuring import measure
 from hssl_search.search.execution.memory import in_memory, out_of_memory
+from hssl_search.search.execution.surroundings import surroundings
 from hssl_search.search.execution.tasks import Task
 from hssl_search.search.records.disk import disk_is_full, full
 from hssl_search.training.checkpoint import CheckpointFolder
@@ -52,7 +53,7 @@ def _train(job: Job, task: Task, send: Send, out_of_time: Callable[[], bool]) ->
 
     def use(trainer: Trainer) -> None:
         for report in train(trainer, task.rungs, folder, out_of_time):
-            held = {"recomputed": trainer.recomputes, "gpus": job.gpus}
+            held = {"recomputed": trainer.recomputes, "gpus": job.gpus, "surroundings": surroundings(task.setting.device)}
             send(report.step, {**_losses(report), **held, **evaluate(bench, trainer, task, report)})
 
     in_memory(lambda: bench.trainer(task), use)

@@ -149,7 +149,8 @@ class StudyRecord:
         return {key: value for key, value in self._attributes().items() if not key.startswith(JOB_PREFIX)}
 
     def record_job(self, job: Job, outcome: Outcome) -> None:
-        """Keep how a job ended, as the study's attribute `job/KEY`; a resumed search reads it instead of running the job again."""
+        """Keep how a job ended, as the study's attribute `job/KEY`; a resumed search reads it instead of running the job again,
+        and a replay runs it again: of the job's task only what all jobs have in common is not in it."""
         record = {
             "key": job.key,
             "phase": job.phase,
@@ -158,6 +159,9 @@ class StudyRecord:
             "trial": job.trial,
             "seed": job.task.get("seed"),
             "name": job.task.get("name"),
+            "task": {key: value for key, value in job.task.items() if key != "setting"},
+            "cpus": job.cpus,
+            "gpus": job.gpus,
             "seconds": round(outcome.seconds, 3),
             "reports": [{"step": report.step, "metrics": _spelled(report.metrics)} for report in outcome.reports],
         }

@@ -192,7 +192,7 @@ def test_a_table_answers_as_the_real_worker_it_was_measured_with(tmp_path: Path,
     measured = {**TRUTH.measured([]), "families": ["mlp"], "costs": [[1, 1]], "head_step_s": [0.02], "last_evaluate_s": 0.1}
     table = HeadBench(rows, {"measured": measured})
     Site(tmp_path, answers=MeasuredHeads(table, {0: 0})).executor.run(simulated, 3)
-    timing = {"train_s", "train_steps", "gpus"}
+    timing = {"train_s", "train_steps", "gpus", "surroundings"}
     for job in jobs:
         for found, expected in zip(simulated.outcomes[job.key].reports, real.outcomes[job.key].reports, strict=True):
             assert set(found.metrics) | {"heads"} == set(expected.metrics) | {"heads"}

@@ -32,7 +32,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("HSSL_SEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 
-ALWAYS = ("recomputed", "gpus", "loss", "base_losses", "head_losses", "patch_losses", "train_s", "train_steps")
+ALWAYS = ("recomputed", "gpus", "surroundings", "loss", "base_losses", "head_losses", "patch_losses", "train_s", "train_steps")
 LABELFREE = [f"labelfree_{name}" for name in ("rankme", "alpha_req", "lidar", "alignment", "uniformity")]
 OF_A_HEAD = ("cka", "overlap", "output", "head_loss", "excess_loss", "gate", "gate_reason")
 
