@@ -1,0 +1,106 @@
+"""How fast the controller decides: a search of many trials on many workers, in virtual time.
+
+    python benchmarks/controller.py --trials 10000 --workers 256
+
+The real controller, roster, study, ledger and desk run; only training is looked up (SyntheticHeads). A tenth of the workers' stretches
+ends in a death, and attempts straggle. Prints seconds, seconds a trial in each tenth of the search, peak memory, and how the budget was met.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from optuna.storages import BaseStorage, InMemoryStorage
+
+from hssl_search.search.budget import Budget
+from hssl_search.search.execution.simulated_worker import Faults
+from hssl_search.search.execution.synthetic_heads import SyntheticHeads
+from hssl_search.search.execution.tasks import Setting
+from hssl_search.search.jobmaker import Machine
+from hssl_search.search.planner import Plan
+from hssl_search.search.records.storage import open_storage, sqlite_url
+from hssl_search.search.simulation import Simulation
+from hssl_search.spaces.space import Space
+from hssl_search.training.recipe import Recipe
+
+WIDE = {"family": {"choice": ["convnext", "resnet", "transformer", "mlp"]}, "depth": {"int": [1, 16]},
+        "width_ratio": {"choice": [0.25, 0.5, 0.75, 1.0]}, "mlp_ratio": {"choice": [round(1 + n / 8, 3) for n in range(64)]},
+        "first_shortcut": {"choice": [False, True]}}
+"""More than 16,000 heads, drawn from without putting back."""
+FAULTS = Faults(dies=0.1, straggling=0.2, startup_s=20.0)
+SHARES = {"proxies": 0.2, "budget": 1.3}
+"""Trials that are promoted, and the share of what all of it would take that the budget allows."""
+
+
+def simulation(folder: Path, trials: int, workers: int) -> Simulation:
+    setting = Setting(base="test_resnet", base_args={}, image_size=32, data="digits", probe_data=None, data_seed=0,
+                      recipe=Recipe.read("simclr").as_plain(), device="cuda")
+    proxies = max(2, int(SHARES["proxies"] * trials))
+    plan = Plan(trials, 8, 40, proxies, 80, [20, 40, 80], 38, {"screen": 1.0, "proxy": 1.0, "confirm": 1.0, "full": 0.0})
+    needed_s = trials / 8 * (40 * 0.3 + 4.0) + proxies * (80 * 0.12 + 4.0) + 4 * FAULTS.startup_s * workers
+    budget = Budget(SHARES["budget"] * needed_s, "gpu", "some")
+    return Simulation(folder / "run", Space.from_plain({"parameters": WIDE}, "wide"), setting, SyntheticHeads(),
+                      Machine("gpu", cpus=workers, gpus=workers), budget, faults=FAULTS, plan=plan, cost=lambda head, shape: (10, 10))
+
+
+@contextmanager
+def storage(kind: str, folder: Path) -> Iterator[BaseStorage]:
+    if kind == "memory":
+        yield InMemoryStorage()
+    else:
+        with open_storage(sqlite_url(folder / "study.db")) as opened:
+            yield opened
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=10_000)
+    parser.add_argument("--workers", type=int, default=256)
+    parser.add_argument("--storage", choices=["memory", "sqlite"], default="memory")
+    parser.add_argument("--folder", help="where the run folder is made and removed (default: the system's for temporary files)")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder, storage(given.storage, Path(folder)) as opened:
+        began, busy = time.monotonic(), time.process_time()
+        started = simulation(Path(folder), given.trials, given.workers).start(opened)
+        ends = Timed(started.study)
+        verdict = started.search()
+        seconds, busy = time.monotonic() - began, time.process_time() - busy
+        states = Counter(trial.state.name for trial in started.study.trials())
+    print(f"{given.trials} trials, {given.workers} workers, {given.storage}: {seconds:.1f} s ({busy:.1f} s of processor), "
+          f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB at most")
+    print(f"{started.clock() / 3600:.2f} virtual hours; budget {started.meter.budget.seconds:.1f}, spent {started.meter.spent():.3f} "
+          "device-seconds")
+    print(f"states {dict(states)}; {verdict['sentence']}")
+    print("\n".join(ends.lines()))
+
+
+class Timed:
+    """Notes when jobs end, by wrapping the study's `record_job`."""
+
+    def __init__(self, study: object) -> None:
+        self.at: dict[str, list[float]] = {}
+        record = study.record_job  # type: ignore[attr-defined]
+
+        def timed(job: object, outcome: object) -> None:
+            record(job, outcome)
+            self.at.setdefault(job.phase, []).append(time.process_time())  # type: ignore[attr-defined]
+
+        study.record_job = timed  # type: ignore[attr-defined]
+
+    def lines(self) -> Iterator[str]:
+        """Milliseconds of processor for each job that ended, in the first and in the last fifth of each phase."""
+        for phase, at in self.at.items():
+            if (part := len(at) // 5) > 1:
+                first, last = (1000 * (its[-1] - its[0]) / (part - 1) for its in (at[:part], at[-part:]))
+                yield f"{phase}: {len(at)} jobs, {first:.2f} ms of processor each in the first fifth, {last:.2f} in the last"
+
+
+if __name__ == "__main__":
+    main()
