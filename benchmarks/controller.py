@@ -3,7 +3,7 @@
     python benchmarks/controller.py --trials 10000 --workers 256
 
 The real controller, roster, study, ledger and desk run; only training is looked up (SyntheticHeads). A tenth of the workers' stretches
-ends in a death, and attempts straggle. Prints seconds, seconds a trial in each tenth of the search, peak memory, and how the budget was met.
+ends in a death, and attempts straggle. Prints seconds, peak memory, how the budget was met, and what a job costs early and late in a phase.
 """
 
 from __future__ import annotations

@@ -71,6 +71,10 @@ def test_the_wheel_holds_every_module_and_no_other_top_level_package(target: Pat
     assert {name for name in top if not name.endswith(".dist-info")} == {"hssl_search", "bin"}
 
 
+def test_measured_tables_are_not_installed(target: Path) -> None:
+    assert {path.name for path in (target / "hssl_search" / "_bundled" / "reports").iterdir()} == set(content("reports"))
+
+
 def test_the_content_folders_hold_no_python() -> None:
     assert not [path for kind in KINDS for path in (ROOT / kind).rglob("*.py")]
     assert all((ROOT / kind / "README.md").is_file() for kind in KINDS)

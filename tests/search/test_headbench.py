@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from hssl_search.errors import UserError
 from hssl_search.heads.config import HeadConfig
-from hssl_search.search.headbench import ABOUT, TABLE, HeadBench
+from hssl_search.search.headbench import ABOUT, ROLES, TABLE, HeadBench
 
 MLP, RESNET = HeadConfig(family="mlp", depth=1), HeadConfig(family="resnet", depth=2)
 IDENTITY = HeadConfig(family="identity")
@@ -101,3 +102,17 @@ def test_a_damaged_folder_is_refused(written: Path, spoil: Callable[[Path], Any]
     spoil(written)
     with pytest.raises(UserError, match=told):
         HeadBench.read(written)
+
+
+PUBLISHED = Path(__file__).resolve().parents[2] / "reports/headbench"
+
+
+def test_the_published_table_holds_what_the_documentation_says() -> None:
+    bench = HeadBench.read(PUBLISHED)
+    assert (len(bench.candidates), bench.seeds(), bench.rungs(), bench.rungs("joint")) == (40, [0, 1, 2], [25, 50, 100], [20, 40])
+    controls = [bench.control(role) for role in ROLES if role != "candidate"]
+    for head, seed in itertools.product([*bench.candidates, *controls], bench.seeds()):
+        assert [rung.step for rung in bench.curve("alone", head, seed) if 0 < rung.values["accuracy"] < 100] == bench.rungs()
+    for head, seed in itertools.product(bench.candidates, bench.seeds()):
+        assert [rung.step for rung in bench.curve("joint", head, seed)] == bench.rungs("joint")
+    assert "earlier revision" in bench.about["notes"]
