@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -23,13 +22,13 @@ from hssl_search.search.phases import confirm, screen
 from hssl_search.search.phases.phase import Phase
 from hssl_search.search.phases.proxy import Proxy
 from hssl_search.search.planner import CONFIRM_JOBS, PROXY_CONTROLS, REFERENCES, Plan, full_training, make_plan, plan_again
-from hssl_search.search.posterior import Posterior
 from hssl_search.search.promoter import Promoter
 from hssl_search.search.pruning import PRUNERS
 from hssl_search.search.records.run import Run
 from hssl_search.search.records.sampler import LEARNING
 from hssl_search.search.roster import Roster
 from hssl_search.search.runner import Runner
+from hssl_search.search.scoreboard import Scoreboard
 from hssl_search.search.verdict import judge
 
 
@@ -53,14 +52,7 @@ class Controller:
         self.promoter = Promoter(roster, self.study, resolved["promote"], self.seed)
         self.pruner = PRUNERS[resolved["pruner"]]
         self.ended = self.study.job_outcomes()
-        self.scores: dict[int, dict[int, float]] = {}
-        """trial -> seed -> score at full proxy fidelity"""
-        self.accuracies: dict[int, dict[int, float]] = {}
-        """The same of accuracies, where there are labels"""
-        self.leader: int | None = None
-        """The candidate with the best score so far; only a new score of another can overtake it."""
-        self.step_s: dict[int, float] = {}
-        """trial -> seconds a step in its proxy, as they were"""
+        self.board = Scoreboard(roster, self.watcher, self.ranked_by, self.resolution, self.pruner.why)
 
     def search(self) -> Plain:
         """Run every phase and return the verdict; one that stands is not changed while the budget is the same.
@@ -100,7 +92,8 @@ class Controller:
         self._confirm(self.promoter.promoted())
         reference = self.measured.reference(self.ranked_by)
         contenders = self.roster.contenders()
-        verdict = judge(contenders, self.scores, self.accuracies, reference, self.ranked_by, self.resolution, self._seed_s(contenders))
+        verdict = judge(contenders, self.board.scores, self.board.accuracies, reference, self.ranked_by, self.resolution,
+                        self._seed_s(contenders))
         standing = self.study.study_attributes().get("verdict")
         if standing and standing["rows"] == verdict["rows"]:
             verdict = standing  # by the same results; what a further seed would cost is an estimate that changes with the pace
@@ -254,66 +247,15 @@ class Controller:
             return None if one is None else job_of(one)
 
         jobs = [job_of(one) for one in first]
-        phase = Proxy(jobs, self.ended, contenders, self.ranked_by, self._scored, self.pruner, total, choose)
+        phase = Proxy(jobs, self.ended, contenders, self.ranked_by, self.board.report, self.pruner, total, choose)
         typical_s = self.costs.training(self.plan.proxy_steps, self.costs.step + self.planned_costs.mean_head, len(self.plan.rungs))
-        self.runner.run("proxy", phase, expected, self._proxied, keep_s=CONFIRM_JOBS * typical_s)
+        self.runner.run("proxy", phase, expected, self.board.take, keep_s=CONFIRM_JOBS * typical_s)
         self.ended |= phase.outcomes
         return phase.scores()
 
-    def _scored(self, job: Job, step: int, found: float) -> None:
-        assert job.trial is not None
-        self.study.report(job.trial, step, found)
-
-    def _proxied(self, job: Job, outcome: Outcome) -> None:
-        assert job.trial is not None
-        metrics = final_metrics(outcome, job.task["steps"])
-        if metrics is not None:
-            if (step_s := _seconds_a_step(outcome)) > 0:
-                self.step_s.setdefault(job.trial, step_s)
-            self.roster.note(job.trial, _measured_alone(metrics))
-            self._complete(job, metrics)
-        elif outcome.state is State.FAILED:
-            self.roster.decide(job.trial, "FAIL", cause=outcome.cause)
-        elif outcome.state is State.STOPPED:
-            self.roster.decide(job.trial, "PRUNED", cause=f"stopped at step {outcome.reports[-1].step}: {self.pruner.why}")
-        elif outcome.state is State.DONE:
-            self.roster.decide(job.trial, "PRUNED", cause="it took much longer than expected and was ended at a checkpoint.")
-
-    def _complete(self, job: Job, metrics: Plain) -> None:
-        """Take the score of a training that came to its end, and decide its trial."""
-        assert job.trial is not None
-        found = self.ranked_by.score(metrics)
-        if sick := self._sick(job, metrics):
-            self.roster.decide(job.trial, "PRUNED", cause=sick)
-        elif found is None:
-            self.roster.decide(job.trial, "PRUNED", cause=f"it has no {self.ranked_by.name} to be ranked by.")
-        elif not math.isfinite(found):
-            self.roster.decide(job.trial, "FAIL", cause=f"its {self.ranked_by.name} was no number.")
-        else:
-            self._scored(job, job.task["steps"], found)
-            self._keep(job.trial, job.task["seed"], found, ACCURACY.score(metrics))
-            self._tell_best(job.trial)
-            self.roster.decide(job.trial, "COMPLETE", found)
-
-    def _keep(self, trial: int, seed: int, found: float, accuracy: float | None) -> None:
-        self.scores.setdefault(trial, {})[seed] = found
-        if accuracy is not None:
-            self.accuracies.setdefault(trial, {})[seed] = accuracy
-
-    def _tell_best(self, trial: int) -> None:
-        """Tell the leader, or the control to beat, after a new score of the trial, with the accuracy that is known."""
-        control = self.roster.contender(trial).control
-        if control == "none" and trial in self.accuracies:
-            self.watcher.control(mean(self.accuracies[trial].values()))
-        if control is None:
-            rivals = {trial, trial if self.leader is None else self.leader}
-            self.leader = Posterior({each: self.scores[each] for each in rivals}, self.resolution).leader(rivals)
-            assert self.leader is not None
-            known = self.accuracies.get(self.leader)
-            self.watcher.best(self.roster.contender(self.leader).name, mean(known.values()) if known else None)
-
     def _confirm(self, promoted: Sequence[Contender]) -> None:
-        top = sorted((one for one in promoted if one.trial in self.scores), key=lambda one: -mean(self.scores[one.trial].values()))
+        scores = self.board.scores
+        top = sorted((one for one in promoted if one.trial in scores), key=lambda one: -mean(scores[one.trial].values()))
         if not top:
             return
         no_head, identity = (self.roster.control(kind) for kind in ("none", "identity"))
@@ -330,34 +272,23 @@ class Controller:
         rankable = [one.trial for one in unseen if one.heads or not self.ranked_by.of_head]
         field = confirm.Field(tuple(one.trial for one in top), None if self.ranked_by.of_head else no_head.trial, identity.trial,
                               tuple(rankable))
-        known = {trial: dict(by_seed) for trial, by_seed in self.scores.items()}
+        known = {trial: dict(by_seed) for trial, by_seed in scores.items()}
         tried = dict.fromkeys((one.trial for one in (*promoted, no_head, identity)), 1)
-        phase = confirm.Confirm(field, known, tried, make, self._score, self.plan.confirm_jobs, at_once, self.resolution, self.ended)
+        phase = confirm.Confirm(field, known, tried, make, self.board.score, self.plan.confirm_jobs, at_once, self.resolution, self.ended)
         self.runner.run("confirm", phase, expected, self._confirmed)
-
-    def _score(self, job: Job, outcome: Outcome) -> float | None:
-        """What a run came to; None for nothing that counts."""
-        metrics = final_metrics(outcome, job.task["steps"])
-        found = None if metrics is None else self.ranked_by.score(metrics)
-        return found if found is not None and math.isfinite(found) and not self._sick(job, metrics or {}) else None
-
-    def _sick(self, job: Job, metrics: Plain) -> str:
-        """Why a candidate's run does not count; empty for a healthy one, and for controls."""
-        assert job.trial is not None
-        return "" if self.roster.contender(job.trial).control else _sickness(metrics)
 
     def _confirming(self, one: Contender, offset: int, leader: Contender, control: Contender, at_once: int) -> Job:
         """One confirming run; `none_same_time` makes the steps that the no-head control can make while the leader's proxy trains."""
         steps = self.plan.proxy_steps
         if one.control == "none_same_time":
-            timed = leader.trial in self.step_s and control.trial in self.step_s
-            leader_s, control_s = (self.step_s[each.trial] if timed else self._step_s([each]) for each in (leader, control))
+            timed = leader.trial in self.board.step_s and control.trial in self.board.step_s
+            leader_s, control_s = (self.board.step_s[each.trial] if timed else self._step_s([each]) for each in (leader, control))
             steps = max(1, round(steps * leader_s / control_s))
         return self.maker.training("confirm", one, self.seed + offset, steps, [steps], self._reserve_s(), at_once)
 
     def _confirmed(self, job: Job, outcome: Outcome) -> None:
         if outcome.state is not State.CUT:
-            self._proxied(job, outcome)
+            self.board.take(job, outcome)
 
     def _full(self, verdict: Plain) -> None:
         epochs = self.resolved["full_epochs"]
@@ -418,24 +349,5 @@ class Controller:
         return {one.trial: pace * self.costs.training(steps, self._step_s([one]), 1) for one in contenders}
 
     def _reserve_s(self) -> float:
-        """Device-seconds that a worker keeps for its last evaluation and checkpoint."""
-        return 2 * self.costs.rung() + self.costs.last
-
-
-def _seconds_a_step(outcome: Outcome) -> float:
-    """Mean seconds of the steps that were timed in a training."""
-    timed = [(report.metrics["train_s"], report.metrics["train_steps"]) for report in outcome.reports]
-    return sum(seconds for seconds, _ in timed) / max(1, sum(steps for _, steps in timed))  # 0: all steps were an earlier process's
-
-
-def _sickness(metrics: Plain) -> str:
-    """Why a head that trained alone may not win; empty for a healthy one."""
-    sick = [head for head in metrics.get("heads") or [] if head.get("gate", "healthy") != "healthy"]
-    return f"{sick[0]['gate']}: {sick[0]['gate_reason']}" if sick else ""
-
-
-def _measured_alone(metrics: Plain) -> Plain:
-    """What a proxy adds to its trial's attributes, beside what the joint screening found."""
-    of_base = {measure.key: metrics[measure.key] for measure in OF_BASES if measure.key in metrics}
-    heads = metrics.get("heads") or []
-    return of_base | ({f"proxy_{key}": heads[0][key] for key in ("cka", "overlap", "head_loss")} if heads else {})
+        """Device-seconds that a worker keeps for its last evaluation and checkpoint, at the pace of the search."""
+        return max(1.0, self.runner.pace) * (2 * self.costs.rung() + self.costs.last)

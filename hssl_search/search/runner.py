@@ -73,7 +73,7 @@ class Runner:
 
     def affordable(self, job: Job, expected_s: float | None, concurrency: int, keep_s: float = 0.0) -> Job | None:
         """The job with the seconds that it may take; None when it cannot end within the budget, less what is to be kept."""
-        left = (self.meter.remaining() - self.startup_s - max(1.0, self.pace) * keep_s) / self.machine.charged(concurrency)
+        left = (self.meter.remaining() - max(1.0, self.pace) * (self.startup_s + keep_s)) / self.machine.charged(concurrency)
         if expected_s is None:
             return replace(job, seconds=left) if left > 0 else None
         needed = max(1.0, self.pace) * expected_s * share_to_do(job) / self.machine.share(job)
