@@ -195,7 +195,7 @@ def _changed_images(resolved: Plain, setting: Setting) -> Iterator[str]:
 
 def _changed_surroundings(recorded: Sequence[Report], replayed: Sequence[Plain]) -> Iterator[str]:
     """What was different where the training ran, on any of the machines that it ran on."""
-    here = replayed[-1]["surroundings"] if replayed else {}
+    here = replayed[-1].get("surroundings", {}) if replayed else {}
     for key, value in here.items():
         others = {str(report.metrics.get("surroundings", {}).get(key, "unknown")) for report in recorded} - {str(value)}
         if others:

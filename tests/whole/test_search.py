@@ -236,6 +236,13 @@ def test_status_and_report_work_on_it(within: Demo, capsys: pytest.CaptureFixtur
     assert all(file.stat().st_size for file in files)
 
 
+def test_its_winner_trains_again_to_the_same_numbers(within: Demo, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(within.run.folder)
+    cli.main(["replay", within.run.name, str(within.winner.number)])
+    assert re.search(r"replays: all \d+ numbers are equal\.", words(capsys.readouterr().out))
+    assert contents(within.run.folder) == before
+
+
 def test_resuming_it_changes_nothing(within: Demo, capsys: pytest.CaptureFixture[str]) -> None:
     kept = contents(within.run.winner)
     cli.main(["resume", within.run.name])
