@@ -156,8 +156,8 @@ def _train_again(setting: Setting, record: Plain, rungs: list[int]) -> list[Repo
 
     task = Task.model_validate({**record["task"], "setting": setting, "rungs": rungs, "reserve_s": 0.0})
     reports: list[Report] = []
-    threads = torch.get_num_threads()
-    with TemporaryDirectory(prefix="hssl-search-replay-") as folder, torch.random.fork_rng():
+    threads, devices = torch.get_num_threads(), [torch.cuda.current_device()] if setting.device == "cuda" else []
+    with TemporaryDirectory(prefix="hssl-search-replay-") as folder, torch.random.fork_rng(devices):
         job = Job(record["key"], record["phase"], task.model_dump(mode="json"), str(Path(folder) / "checkpoint"), record["trial"],
                   record["cpus"], record["gpus"])
         try:
