@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from optuna import Study
     from pandas import DataFrame
 
+    from hssl_search.search.controller import Controller
     from hssl_search.search.replay import Replay
 
 RUNS = Path("runs")
@@ -38,6 +41,8 @@ GPU_RESERVE_S = 2.0
 """Of a GPU budget, for each GPU: what passes between the end of the budget and the end of the jobs."""
 CPU_RESERVE_S = 15.0
 """Of a CPU budget, kept for what comes after the last job: export, report, ending Ray."""
+MEASURING_S = 3600.0
+"""Device-seconds that measuring may take for a plan; the budget that is planned for may be too small even for that."""
 ENDED = "ended"
 """Study attribute: nothing is left to do within the budget."""
 
@@ -53,10 +58,19 @@ def search(**options: Any) -> Run:
 
 def run_search(config: SearchConfig) -> Run:
     """Check everything, make the run folder, and search."""
-    from hssl_search.search.prepare import check, prepare
-
     started = time.monotonic()
     console = Console()
+    with _prepared(config, console) as (resolved, session):
+        run = _create(resolved, console)
+        with run.lock():
+            return _work(run, resolved, session, console, started)
+
+
+@contextmanager
+def _prepared(config: SearchConfig, console: Console) -> Iterator[tuple[Plain, RaySession]]:
+    """(what search.yaml will hold, a session that is started), after everything was checked."""
+    from hssl_search.search.prepare import check, prepare
+
     budget = check(config)
     with _ray(config.ray_address) as session:
         machine = _machine(config, budget.device, session)
@@ -66,9 +80,40 @@ def run_search(config: SearchConfig) -> Run:
             console.print(f"Note: {warning}", style="yellow", highlight=False, soft_wrap=True)
         session.start()
         resolved["machine"]["cpus"] = max(1, int(session.total("CPU")))  # in a container Ray knows its share of the cores
-        run = _create(resolved, console)
-        with run.lock():
-            return _work(run, resolved, session, console, started)
+        yield resolved, session
+
+
+def plan(**options: Any) -> Plain:
+    """What a search with these options would do and cost, from real measurements: the same as the command `hssl-search plan`.
+
+    Nothing is left behind but the image cache. Returns plain data (`hssl_search.search.preview`); a budget that is too small for any search
+    has `enough` false and says what would be needed. Raises UserError as `search` does.
+    """
+    return plan_search(gather(options), Console())
+
+
+def print_plan(config: SearchConfig, as_json: bool = False) -> None:
+    """Print what a search would do and cost; as JSON, that alone goes to stdout."""
+    from hssl_search.reporting.planned import print_plan as write
+
+    page = plan_search(config, Console(stderr=True))
+    if as_json:
+        print(json.dumps(page, indent=2))
+    else:
+        write(Console(), page)
+
+
+def plan_search(config: SearchConfig, console: Console) -> Plain:
+    """Check everything, measure in a folder that is removed, and plan. Notes go to the console."""
+    started = time.monotonic()
+    with _prepared(config, console) as (resolved, session), TemporaryDirectory() as folder:
+        budget = parse_budget(resolved["budget"])
+        measuring = f"{max(budget.seconds, MEASURING_S):.0f}{budget.device}-s"
+        resolved |= {"storage": None, "budget": measuring}
+        run = Run.create(Path(folder) / resolved["name"], resolved)
+        with (StudyRecord.open(run.storage_url, resolved["name"], resolved["seed"], new=True) as study,
+              _controller(run, resolved, session, study, console, started) as controller):
+            return controller.preview(budget)
 
 
 def resume(run: Run | str | Path, budget: str | None = None) -> Run:
@@ -246,23 +291,32 @@ def _work(run: Run, resolved: Plain, session: RaySession, console: Console, star
 
 def _search(run: Run, resolved: Plain, session: RaySession, study: StudyRecord, console: Console, started: float) -> None:
     from hssl_search.export.native import export_winner
+    from hssl_search.search.prepare import require_folders
+
+    require_folders(resolved["setting"]["data"], resolved["setting"]["probe_data"])
+    with _controller(run, resolved, session, study, console, started) as controller:
+        controller.search()
+        export_winner(run, study)
+
+
+@contextmanager
+def _controller(run: Run, resolved: Plain, session: RaySession, study: StudyRecord, console: Console,
+                started: float) -> Iterator[Controller]:
+    """A controller with all that it works with, charged for the time since `started` on a CPU budget."""
     from hssl_search.reporting.progress import Progress
     from hssl_search.search.controller import Controller
-    from hssl_search.search.prepare import require_folders
     from hssl_search.search.records.sampler import CandidateSampler
     from hssl_search.search.roster import Roster
     from hssl_search.search.runner import Runner
     from hssl_search.spaces.space import Space
 
-    require_folders(resolved["setting"]["data"], resolved["setting"]["probe_data"])
     meter = _meter(run, resolved, started)
     space = Space.from_plain({"parameters": resolved["space"]["parameters"]}, resolved["space"]["name"])
     roster = Roster(study, run, space, [tuple(shape) for shape in resolved["map_shapes"]], resolved["seed"],
                     meter.ledger.of_trial, sampler=CandidateSampler(resolved["sampler"], resolved["seed"]))
     with closing(meter), Progress(console) as watcher, RayExecutor(meter, session=session) as executor:
         runner = Runner(run, executor, meter, study, watcher, Machine(**resolved["machine"]))
-        Controller(run, resolved, roster, runner).search()
-        export_winner(run, study)
+        yield Controller(run, resolved, roster, runner)
 
 
 def _meter(run: Run, resolved: Plain, started: float) -> DeviceMeter:

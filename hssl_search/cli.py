@@ -16,6 +16,7 @@ INTERRUPTED = 130
 
 EPILOG = """\
 commands (hssl-search COMMAND --help tells more):
+  plan ...          what a search with these flags would do and cost, measured; --json for machines
   resume RUN        go on with a search that was stopped, or with --budget +10gpu-h extend one
   status RUN        where a search stands
   report RUN        write its report and tables again
@@ -66,12 +67,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 def search_parser() -> Parser:
     parser = Parser(prog="hssl-search", description="Finds the auxiliary head that makes a self-supervised base better.", epilog=EPILOG,
                     formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"hssl-search {__version__}")
+    return _with_options(parser)
+
+
+def _with_options(parser: Parser) -> Parser:
+    """The parser with the options of a search."""
     for name, field in SearchConfig.model_fields.items():
         repeated = name == "base_arg"
         choices = _choices(field.annotation)
         parser.add_argument(flag(name), help=field.description, action="append" if repeated else "store",
                             choices=choices, metavar=None if choices else ("KEY=VALUE" if repeated else name.upper()))
-    parser.add_argument("--version", action="version", version=f"hssl-search {__version__}")
     parser.add_argument("--config", metavar="FILE", help="YAML file with these options as keys; flags go before it")
     return parser
 
@@ -88,14 +94,29 @@ def _search(arguments: Sequence[str]) -> None:
     if not arguments:
         search_parser().print_help()
         return
-    flags = vars(search_parser().parse_args(arguments))
-    config_file = flags.pop("config")
-    if flags["base_arg"] is not None:
-        flags["base_arg"] = dict(_key_value(pair) for pair in flags["base_arg"])
-    config = gather(flags, config_file, from_flags=True)
+    config = _config(vars(search_parser().parse_args(arguments)))
     from hssl_search.api import run_search
 
     run_search(config)
+
+
+def _config(flags: dict[str, Any]) -> SearchConfig:
+    config_file = flags.pop("config")
+    if flags["base_arg"] is not None:
+        flags["base_arg"] = dict(_key_value(pair) for pair in flags["base_arg"])
+    return gather(flags, config_file, from_flags=True)
+
+
+def _plan(arguments: Sequence[str]) -> None:
+    parser = _with_options(Parser(prog="hssl-search plan", description="Say what a search with these flags would do and cost, from a few "
+                                  "real steps; nothing is left behind but the image cache.", allow_abbrev=False))
+    parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+    flags = vars(parser.parse_args(arguments))
+    as_json = flags.pop("json")
+    config = _config(flags)
+    from hssl_search.api import print_plan
+
+    print_plan(config, as_json)
 
 
 def _key_value(pair: str) -> tuple[str, Any]:
@@ -184,7 +205,7 @@ def _families(arguments: Sequence[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    "resume": _resume, "status": _status, "report": _report, "dashboard": _dashboard, "replay": _replay,
+    "plan": _plan, "resume": _resume, "status": _status, "report": _report, "dashboard": _dashboard, "replay": _replay,
     "spaces": _list("spaces", "search_spaces", "List the search spaces, your own in ./search_spaces included."),
     "trainers": _list("trainers", "trainers", "List the training recipes, your own in ./trainers included."),
     "families": _families,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -76,8 +78,8 @@ def interrupt_anywhere(*_: Any) -> None:
 
 
 def test_the_public_names_are_these_and_all_resolve() -> None:
-    assert hssl_search.__all__ == ["HeadConfig", "Run", "Space", "UserError", "curves", "device_time", "leaderboard", "load_head", "replay",
-                                    "resume", "search", "trials"]
+    assert hssl_search.__all__ == ["HeadConfig", "Run", "Space", "UserError", "curves", "device_time", "leaderboard", "load_head", "plan",
+                                    "replay", "resume", "search", "trials"]
     assert all(inspect.getdoc(getattr(hssl_search, name)) for name in hssl_search.__all__)
     with pytest.raises(AttributeError, match="module 'hssl_search' has no attribute 'serach'"):
         getattr(hssl_search, "serach")  # noqa: B009
@@ -99,6 +101,21 @@ def test_a_mistake_in_an_option_is_told(here: Path, options: dict[str, Any], sen
     with pytest.raises(UserError, match=sentence):
         hssl_search.search(**{**ASKED, **options})
     assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("budget", ["10cpu-min", "1cpu-s"])
+def test_a_plan_measures_whatever_the_budget_and_leaves_nothing(here: Path, monkeypatch: pytest.MonkeyPatch, budget: str) -> None:
+    measured: list[Run] = []
+
+    @contextmanager
+    def controller(run: Run, resolved: Any, *_: Any) -> Iterator[Any]:
+        measured.append(run)
+        assert run.search_yaml.is_file() and resolved["budget"] == "3600cpu-s" and resolved["storage"] is None
+        yield SimpleNamespace(preview=lambda asked: {"budget": asked.text})
+
+    monkeypatch.setattr(api, "_controller", controller)
+    assert hssl_search.plan(**{**ASKED, "budget": budget}, storage="sqlite:///here.db") == {"budget": budget}
+    assert list(here.iterdir()) == [] and not measured[0].folder.parent.exists()
 
 
 def test_a_search_leaves_a_run_that_says_everything(here: Path, searching: Callable[[Work], list[Run]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import socket
@@ -28,7 +29,7 @@ FLAGS = {
     "--space", "--trainer", "--rank-by", "--sampler", "--promote", "--pruner", "--name", "--storage", "--ray-address",
     "--gpus-per-trial", "--seed", "--full-epochs",
 }
-COMMANDS = {"resume", "status", "report", "dashboard", "replay", "spaces", "trainers", "families"}
+COMMANDS = {"plan", "resume", "status", "report", "dashboard", "replay", "spaces", "trainers", "families"}
 HEAVY = {"torch", "torchvision", "timm", "ray", "optuna", "pandas", "plotly", "sklearn", "pyarrow"}
 BASE = ["--base", "test_resnet", "--base-arg", "output_stride=8", "--image-size", "32"]
 ASKED = [*BASE, "--budget", "10cpu-min"]
@@ -154,6 +155,24 @@ def test_flags_reach_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
         trainer="simclr", seed=5)]
 
 
+def test_a_plan_takes_the_flags_of_a_search_and_prints_one_json_document(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[SearchConfig] = []
+
+    def plan(config: SearchConfig, console: Any) -> dict[str, Any]:
+        asked.append(config)
+        console.print("Note: on the way.")
+        return {"eta_s": 12.5}
+
+    monkeypatch.setattr(api, "plan_search", plan)
+    cli.main(["plan", *ASKED, "--seed", "5", "--json"])
+    assert asked == [SearchConfig(base="test_resnet", base_arg={"output_stride": 8}, image_size=32, budget="10cpu-min", seed=5)]
+    told = capsys.readouterr()
+    assert json.loads(told.out) == {"eta_s": 12.5}
+    assert told.err == "Note: on the way.\n"
+
+
 # What is refused at once
 
 
@@ -190,6 +209,8 @@ def test_flags_reach_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     ([*ASKED, "--storage", "sqlite://"], r"the storage 'sqlite://' is in memory and would be lost; .*\."),
     ([*ASKED, "--storage", "sqlite:///no/x.db"], r"the storage 'sqlite:///no/x\.db' is in the folder 'no', which does not exist; .*\."),
     (["resume", "nothing"], r"runs/nothing is no run: it has no search\.yaml; there are no runs in .*/runs\."),
+    (["plan", *BASE], r"no budget is given; add it, for example --budget 40gpu-h\."),
+    (["plan", *ASKED, "--jsn"], r"unknown argument '--jsn'; did you mean '--json'.*\?"),
     (["replay", "demo"], r"the following arguments are required: TRIAL; see hssl-search replay --help\."),
     (["replay", "demo", "seven"], r"argument TRIAL: invalid int value: 'seven'; see hssl-search replay --help\."),
     (["replay", "nothing", "7"], r"runs/nothing is no run: it has no search\.yaml; there are no runs in .*/runs\."),

@@ -11,6 +11,7 @@ from statistics import mean
 from typing import Any
 
 from hssl_search.errors import UserError
+from hssl_search.search.budget import Budget
 from hssl_search.search.candidates import Contender, final_metrics
 from hssl_search.search.execution.jobs import Job, Outcome, Plain, State
 from hssl_search.search.execution.tasks import Setting
@@ -21,7 +22,8 @@ from hssl_search.search.measures import ACCURACY, OF_BASES, RANKINGS
 from hssl_search.search.phases import confirm, screen
 from hssl_search.search.phases.phase import Phase
 from hssl_search.search.phases.proxy import Proxy
-from hssl_search.search.planner import CONFIRM_JOBS, PROXY_CONTROLS, REFERENCES, Plan, full_training, make_plan, plan_again
+from hssl_search.search.planner import CONFIRM_JOBS, PROXY_CONTROLS, REFERENCES, BudgetTooSmall, Plan, full_training, make_plan, plan_again
+from hssl_search.search.preview import FullTraining, PlannedPhase, planned_phases, preview
 from hssl_search.search.promoter import Promoter
 from hssl_search.search.pruning import PRUNERS
 from hssl_search.search.records.run import Run
@@ -72,6 +74,19 @@ class Controller:
             phases = ", ".join(sorted(self.runner.short))
             self.watcher.note(f"The budget did not last for all of: {phases}. It goes on where it was with: {self._how_to_extend()}")
         return verdict
+
+    def preview(self, budget: Budget) -> Plain:
+        """Measure, and say what a search with this budget would do and cost (`hssl_search.search.preview`)."""
+        self._measure()
+        self._learn_typical()
+        meter, size = self.runner.meter, self.roster.space.size()
+        measuring_s = meter.spent()
+        try:
+            plan = make_plan(budget.seconds - meter.reserve_s - measuring_s, self.planned_costs, size)
+        except BudgetTooSmall:
+            plan = None
+        phases = [] if plan is None else self._planned(plan)
+        return preview(budget, measuring_s, meter.reserve_s, self.measured, self.planned_costs, plan, phases, size)
 
     def _how_to_extend(self) -> str:
         return f"hssl-search resume {os.path.relpath(self.run.folder)} --budget +{self.runner.meter.budget.text}"
@@ -153,17 +168,32 @@ class Controller:
 
     def _plan(self) -> None:
         known = self.study.study_attributes().get("plan")
-        typical = mean(self.measured.head_s(family, macs) for family, macs in self.roster.typical())
-        self.planned_costs = replace(self.costs, heads={"typical": typical})
+        self._learn_typical()
         if known:
             self.plan = Plan(**known["numbers"])
         else:
             self.plan = make_plan(self.runner.meter.remaining(), self.planned_costs, self.roster.space.size())
-            phases = {"measure": self.runner.meter.spent(), **self.plan.expected_s}
+            phases = {"measure": self.runner.meter.ledger.by_phase()["measure"], **self._planned_s(self.plan)}
             self.study.set_study("plan", {"budget_s": self.runner.meter.budget.seconds, "phases": phases, "numbers": self.plan.as_plain()})
         settled = {"gpus_per_trial": self.machine.gpus_per_trial, "setting": self.setting.model_dump(mode="json")}
         self.run.write_config({**self.resolved, **settled, "plan": self.plan.as_plain()})
         self.watcher.note(self.plan.sentence())
+
+    def _learn_typical(self) -> None:
+        """The costs with the mean of heads drawn from the space as the only head."""
+        typical = mean(self.measured.head_s(family, macs) for family, macs in self.roster.typical())
+        self.planned_costs = replace(self.costs, heads={"typical": typical})
+
+    def _planned(self, plan: Plan, pace: float = 1.0) -> list[PlannedPhase]:
+        epochs = self.resolved["full_epochs"]
+        wanted = 0 if epochs == "off" else epochs * self.measured.full_steps(self.setting)
+        step_s = pace * self.measured.full_step_s(self.setting, self.costs.step + self.planned_costs.mean_head)
+        full = FullTraining.within(plan.expected_s["full"], self.costs, step_s, wanted)
+        return planned_phases(plan, full, self.costs, self.machine, self.whole)
+
+    def _planned_s(self, plan: Plan, pace: float = 1.0) -> dict[str, float]:
+        """Device-seconds of each phase after measuring, the starting of workers included."""
+        return {"full": 0.0, **{one.phase: one.device_s for one in self._planned(plan, pace)}}
 
     def _plan_again(self) -> None:
         """Fit proxies and confirming to what is left now, at the pace that screening has shown."""
@@ -172,7 +202,8 @@ class Controller:
             plan = plan_again(self.plan, remaining_s, self.planned_costs.scaled(max(1.0, self.runner.pace)))
             if plan != self.plan:
                 self.watcher.note(f"Planned anew after screening: {plan.proxies_sentence()}")
-            known = {**known, "first": known["numbers"], "phases": {**known["phases"], **plan.expected_s}, "numbers": plan.as_plain()}
+            phases = {**known["phases"], **self._planned_s(plan, max(1.0, self.runner.pace)), "screen": known["phases"]["screen"]}
+            known = {**known, "first": known["numbers"], "first_phases": known["phases"], "phases": phases, "numbers": plan.as_plain()}
             self.study.set_study("plan", known)
             self.run.write_config({**self.run.config(), "plan": plan.as_plain()})
         self.plan = Plan(**known["numbers"])

@@ -26,6 +26,10 @@ class Measured:
     images: int
     gpu_share: float = 1.0
     """Of a GPU, that one training has to hold for its memory."""
+    memory_bytes: int | None = None
+    """At the most, in training."""
+    checkpoint_bytes: int | None = None
+    """Of one checkpoint of the base with a head."""
 
     @classmethod
     def of(cls, outcome: Outcome, families: Sequence[str], machine: Machine) -> Measured:
@@ -39,7 +43,8 @@ class Measured:
         macs = {family: cost[1] for family, cost in zip(families, found["costs"], strict=True)}
         gpu_bytes = found.get("gpu_bytes")
         share = packed(found["memory_bytes"], gpu_bytes) if gpu_bytes else 1.0
-        return cls(costs, macs, _references(found["reference"]), found["precision"], found["images"], share)
+        return cls(costs, macs, _references(found["reference"]), found["precision"], found["images"], share,
+                   found.get("memory_bytes"), found.get("checkpoint_bytes"))
 
     def reference(self, measure: Measure) -> dict[str, float]:
         """The score of each reference that has one: accuracies need labels, and pixels have nothing but an accuracy."""

@@ -46,6 +46,10 @@ EVALUATION_SHARE = 0.1
 """Of the full training's time that its evaluations may take."""
 
 
+class BudgetTooSmall(UserError):
+    """The budget does not suffice for any search."""
+
+
 @dataclass(frozen=True)
 class Costs:
     """Measured costs in device-seconds: of the whole machine on CPU, of the GPUs that one trial holds otherwise."""
@@ -151,13 +155,13 @@ def full_training(remaining_s: float, costs: Costs, step_s: float, wanted: int) 
 
 
 def make_plan(remaining_s: float, costs: Costs, space_size: int | None) -> Plan:
-    """The plan for the device-seconds that are left after measuring. UserError when they do not suffice for any search."""
+    """The plan for the device-seconds that are left after measuring. BudgetTooSmall when they do not suffice for any search."""
     remaining_s = max(0.0, remaining_s - len(SHARES) * costs.between_phases())
     candidates, group_size, screen_steps = _plan_screen(remaining_s * SHARES["screen"], costs, space_size)
     together_s = remaining_s * (SHARES["proxy"] + SHARES["confirm"])
     proxies, rungs = _plan_proxies(together_s, costs, candidates)
     if rungs[-1] < PROXY_STEPS[0]:
-        raise UserError(_too_small(costs))
+        raise BudgetTooSmall(_too_small(costs))
     screen_s = _screening_cost(costs, math.ceil(candidates / group_size), group_size, screen_steps)
     jobs, expected = _confirming(together_s, costs, proxies, rungs)
     left_s = max(0.0, remaining_s - screen_s - sum(expected.values()))
@@ -227,7 +231,7 @@ def _plan_screen(share_s: float, costs: Costs, space_size: int | None) -> tuple[
     if groups < 1:
         groups, size = 1, max((n for n in range(1, size + 1) if group_cost(costs, n, fewest) <= share_s), default=0)
     if size == 0:
-        raise UserError(_too_small(costs))
+        raise BudgetTooSmall(_too_small(costs))
     candidates = min(reach, groups * size)
     size = math.ceil(candidates / groups)
     steps = math.floor((share_s - _screening_cost(costs, groups, size, 0)) / (
@@ -251,10 +255,25 @@ def _plan_proxies(share_s: float, costs: Costs, candidates: int) -> tuple[int, l
     return proxies, proxy_rungs(max(0, min(most, steps)), rungs)
 
 
+def smallest_s(costs: Costs) -> float:
+    """Device-seconds after measuring that suffice for a search."""
+    return _needed(costs, group_cost(costs, 1, SCREEN_STEPS[0]), FEWEST_PROXIES, PROXY_STEPS[0], rungs=1)
+
+
+def ranking_s(heads: int, steps: int, costs: Costs) -> float:
+    """Device-seconds after measuring from which on so many proxies of at least so many steps are planned, in a space that has twice
+    as many heads."""
+    groups = math.ceil((2 * heads - 1) / GROUP_SIZE)
+    return _needed(costs, groups * group_cost(costs, GROUP_SIZE, SCREEN_STEPS[1]), heads, steps, MOST_RUNGS)
+
+
+def _needed(costs: Costs, screen_s: float, proxies: int, steps: int, rungs: int) -> float:
+    """Device-seconds of a search whose screening, and whose proxies with what confirms them, fit into their shares."""
+    together_s = (proxies + PROXY_CONTROLS + CONFIRM_JOBS) * costs.training(steps, costs.step + costs.mean_head, rungs)
+    shares_s = max(screen_s / SHARES["screen"], together_s / (SHARES["proxy"] + SHARES["confirm"]))
+    return shares_s + len(SHARES) * costs.between_phases()
+
+
 def _too_small(costs: Costs) -> str:
-    screen_s = group_cost(costs, 1, SCREEN_STEPS[0]) / SHARES["screen"]
-    proxy_s = costs.training(PROXY_STEPS[0], costs.step + costs.mean_head, rungs=1)
-    together_s = (FEWEST_PROXIES + PROXY_CONTROLS + CONFIRM_JOBS) * proxy_s / (SHARES["proxy"] + SHARES["confirm"])
-    needed_s = max(screen_s, together_s) + len(SHARES) * costs.between_phases()
     return (f"the budget is too small for this base and these data: after measuring, a smallest search needs about "
-            f"{math.ceil(needed_s / 60)} more device-minutes; give a larger --budget, a smaller base or smaller images.")
+            f"{math.ceil(smallest_s(costs) / 60)} more device-minutes; give a larger --budget, a smaller base or smaller images.")

@@ -487,7 +487,8 @@ def test_a_slow_screening_has_proxies_planned_anew_and_a_search_that_ends_with_a
     assert verdict["winner"] is not None and verdict["state"] != "undecided"
     assert "Planned anew after screening: " in lab.watcher.notes()
     assert plan["numbers"]["proxy_steps"] < plan["first"]["proxy_steps"] or plan["numbers"]["proxies"] < plan["first"]["proxies"]
-    assert plan["phases"]["proxy"] == plan["numbers"]["expected_s"]["proxy"]
+    assert plan["phases"]["proxy"] == pytest.approx(plan["numbers"]["expected_s"]["proxy"] + 3.0), "a worker is started"
+    assert plan["first_phases"]["proxy"] == pytest.approx(plan["first"]["expected_s"]["proxy"] + 3.0)
     assert lab.run.config()["plan"] == plan["numbers"]
     assert "is not started" not in lab.watcher.notes()
     assert lab.charged() <= lab.budget.seconds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,7 +33,8 @@ TIMED = 3
 
 
 def measure(task: Task) -> Plain:
-    """Seconds a step of the base alone and with each head, of an evaluation and a checkpoint; peak memory; and the reference rows.
+    """Seconds a step of the base alone and with each head, of an evaluation and a checkpoint; peak memory; bytes of a checkpoint; and
+    the reference rows.
 
     `step_s` is the base alone; `head_step_s` the *additional* seconds of each head of the task; `joint` how many times longer than the sum
     of those a step with several heads at once takes; `precision` what `auto` became.
@@ -49,7 +51,7 @@ def measure(task: Task) -> Plain:
         "precision": stage.precision, "step_s": base_s, "head_step_s": heads, "joint": joint,
         "profile_s": _profile_seconds(bench, stage, task.heads[:PROFILED]),
         **_evaluation_seconds(bench, task, stage),
-        "checkpoint_s": _checkpoint_seconds(bench, stage), "memory_bytes": _peak_memory(bench), "gpu_bytes": _gpu_memory(bench),
+        **_checkpoint(bench, stage, task.heads[:1]), "memory_bytes": _peak_memory(bench), "gpu_bytes": _gpu_memory(bench),
         "images": len(bench.data.train), "batch_size": min(stage.batch_size, len(bench.data.train)),
         "reference": reference, "map_shape": list(base.map_shape), "embedding_width": base.embedding_width,
         "skipped": [[str(path), reason] for path, reason in bench.data.train.skipped],
@@ -115,16 +117,18 @@ def _profile_seconds(bench: Bench, stage: Stage, heads: list[dict[str, Any]]) ->
     return (time.monotonic() - started) / (1 + len(heads))
 
 
-def _checkpoint_seconds(bench: Bench, stage: Stage) -> float:
-    return in_memory(lambda: bench.trainer_of([], stage, 1, seed=0), _first_checkpoint)
+def _checkpoint(bench: Bench, stage: Stage, heads: list[dict[str, Any]]) -> Plain:
+    return in_memory(lambda: bench.trainer_of(heads, stage, 1, seed=0), _first_checkpoint)
 
 
-def _first_checkpoint(trainer: Trainer) -> float:
+def _first_checkpoint(trainer: Trainer) -> Plain:
+    """Seconds in which a checkpoint is written, and its bytes."""
     trainer.advance(1)
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()
         trainer.save(CheckpointFolder(folder))
-        return time.monotonic() - started
+        seconds = time.monotonic() - started
+        return {"checkpoint_s": seconds, "checkpoint_bytes": sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())}
 
 
 def _peak_memory(bench: Bench) -> int:

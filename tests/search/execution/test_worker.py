@@ -252,11 +252,11 @@ def test_measuring_gives_all_that_a_plan_needs(tmp_path: Path) -> None:
     heads = [{"family": "mlp"}, {"family": "convnext"}]
     task = Task(kind="measure", setting=setting(recipe=Recipe.from_plain(auto).as_plain()), heads=heads)
     ((_, found),) = run(job(tmp_path / "checkpoint", task))
-    assert found.keys() == {"precision", "step_s", "head_step_s", "evaluate_s", "last_evaluate_s", "checkpoint_s", "memory_bytes",
-                            "gpu_bytes", "images", "batch_size", "joint", "profile_s", "reference", "map_shape", "embedding_width",
-                            "skipped", "worker_s", "costs"}
+    assert found.keys() == {"precision", "step_s", "head_step_s", "evaluate_s", "last_evaluate_s", "checkpoint_s", "checkpoint_bytes",
+                            "memory_bytes", "gpu_bytes", "images", "batch_size", "joint", "profile_s", "reference", "map_shape",
+                            "embedding_width", "skipped", "worker_s", "costs"}
     assert found["precision"] in ("fp32", "bf16")
-    assert min(found["step_s"], found["evaluate_s"], found["checkpoint_s"], found["memory_bytes"]) > 0
+    assert min(found["step_s"], found["evaluate_s"], found["checkpoint_s"], found["checkpoint_bytes"], found["memory_bytes"]) > 0
     assert [len(found["head_step_s"]), len(found["costs"])] == [2, 2]
     assert found["reference"].keys() == {"raw pixels", "untrained base"}
     assert found["reference"]["raw pixels"]["accuracy"] > 90

@@ -1,0 +1,87 @@
+"""What a search would do and cost, for people."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from hssl_search.reporting.formats import MISSING, duration
+
+Plain = dict[str, Any]
+
+
+def print_plan(console: Console, page: Plain) -> None:
+    """Print what `hssl_search.plan` returns."""
+    for line in _lines(page):
+        console.print(line, highlight=False, soft_wrap=True)
+    console.print(_phases(page))
+    for line in cannot_buy(page):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _lines(page: Plain) -> list[str]:
+    measured = page["measured"]
+    found = [f"Budget: {page['budget']}. In {measured['precision']} a step takes {1e3 * measured['step_s']:.3g} ms, a typical head "
+             f"{1e3 * measured['head_step_s']:.3g} ms more, an evaluation takes {1e3 * measured['evaluate_s']:.3g} ms, a "
+             f"checkpoint {1e3 * measured['checkpoint_s']:.3g} ms."]
+    if (plan := page["plan"]) is not None:
+        in_rounds = f" in {plan['rounds']} rounds" if plan["rounds"] > 1 else ""
+        found += [
+            f"Candidates: {plan['candidates']} in {plan['groups']} groups of up to {plan['group_size']}{in_rounds}, "
+            f"screened for {plan['screen_steps']} steps.",
+            f"Proxies: {plan['proxies']} and {plan['controls']} controls of {plan['proxy_steps']} steps, rungs at "
+            f"{', '.join(map(str, plan['rungs']))}; then up to {plan['confirming_runs']} confirming runs with more seeds.",
+            f"Time to the end: about {duration(page['eta_s'])}. Peak memory of a training: {size(page['memory_bytes'])}. "
+            f"Disk: {size(page['disk_bytes'])} of checkpoints ({size(page['checkpoint_bytes'])} each).",
+        ]
+    return found
+
+
+def _phases(page: Plain) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1), collapse_padding=True)
+    table.add_column("phase")
+    for title in ("jobs", "steps", "at once", "device-time", "wall-clock"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in page["phases"]:
+        steps = str(row["steps"]) if row["steps"] else MISSING
+        table.add_row(row["phase"], str(row["jobs"]), steps, str(row["at_once"]), duration(row["device_s"]), duration(row["wall_s"]))
+    table.add_row("reserve", "", "", "", duration(page["reserve_s"]), duration(page["reserve_s"]))
+    table.add_section()
+    table.add_row("all", "", "", "", duration(page["device_s"]), duration(page["eta_s"]))
+    return table
+
+
+def cannot_buy(page: Plain) -> list[str]:
+    """What the budget does not last for, and what that would need."""
+    plan, device = page["plan"], page["device"]
+    told = []
+    if plan is None:
+        told.append(f"This budget is too small for a search: a smallest one would need about {amount(page['smallest_s'], device)}.")
+    allows = "" if plan is None else f"This budget allows {plan['proxies']} proxies of {plan['proxy_steps']} steps; "
+    for one in page["beyond"]:
+        sentence = f"{allows}a ranking of {one['heads']} heads by {one['steps']} steps would need about {amount(one['device_s'], device)}."
+        told.append(sentence[0].upper() + sentence[1:])
+        allows = ""
+    return told
+
+
+def amount(device_s: float, device: str) -> str:
+    """As a budget is typed: `31 gpu-h`, `12 cpu-min`; rounded up to two digits."""
+    unit, seconds = ("h", 3600.0) if device_s >= 5400 else ("min", 60.0)
+    return f"{_up(device_s / seconds)} {device}-{unit}"
+
+
+def _up(value: float) -> str:
+    grain = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return f"{math.ceil(round(value / grain, 9)) * grain:.6g}"
+
+
+def size(count: int | None) -> str:
+    """`1.2 GB`, `340 MB`."""
+    if count is None:
+        return MISSING
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
