@@ -89,7 +89,8 @@ class Controller:
         return preview(budget, measuring_s, meter.reserve_s, self.measured, self.planned_costs, plan, phases, size)
 
     def _how_to_extend(self) -> str:
-        return f"hssl-search resume {os.path.relpath(self.run.folder)} --budget +{self.runner.meter.budget.text}"
+        newest = self.runner.meter.budget.text.rpartition("+")[2]
+        return f"hssl-search resume {os.path.relpath(self.run.folder)} --budget +{newest}"
 
     def _find(self) -> Plain:
         """Find the winner and write the verdict. What the budget does not last for ends the rounds; what was promoted is confirmed."""
@@ -135,7 +136,7 @@ class Controller:
         more = plan != replace(self.plan, expected_s=plan.expected_s)
         self._note_plan(budget_s=meter.budget.seconds, phases=phases, numbers=plan.as_plain(), done=not more)
         self.run.write_config({**self.run.config(), "plan": plan.as_plain()})
-        self.watcher.note(f"The extended budget: {plan.sentence()}" if more else "The extended budget buys no more proxies.")
+        self.watcher.note(f"The budget was extended. {plan.sentence()}" if more else "The extended budget buys no more proxies.")
         self.plan = plan
         return more
 
