@@ -12,7 +12,6 @@ import optuna
 from optuna.trial import FixedTrial, FrozenTrial
 
 from hssl_search.heads.config import HeadConfig
-from hssl_search.heads.head import head_cost
 from hssl_search.search.candidates import Contender
 from hssl_search.search.execution.jobs import Plain
 from hssl_search.search.records.run import Run
@@ -39,7 +38,7 @@ class Roster:
                  sampler: CandidateSampler | None = None) -> None:
         self.sampler = sampler or CandidateSampler(seed=seed)
         self.study, self.run, self.space, self.map_shapes, self.seed = study, run, space, map_shapes, seed
-        self.device_seconds, self.cost = device_seconds, cost or head_cost
+        self.device_seconds, self.cost = device_seconds, cost or _counted
         trials = [trial for trial in study.trials() if "role" in trial.user_attrs]
         self._known = {trial.number: _contender(trial.number, trial.user_attrs) for trial in trials}
         self._controls = {one.control: one.trial for one in self._known.values() if one.control}
@@ -146,6 +145,12 @@ class Roster:
         heads = [HeadConfig(**values) for values in self.space.enumerate()]
         random.Random(self.seed).shuffle(heads)
         return heads
+
+
+def _counted(head: HeadConfig, shape: Shape) -> tuple[int, int]:
+    from hssl_search.heads.head import head_cost  # torch, which deciding does not need
+
+    return head_cost(head, shape)
 
 
 def _contender(number: int, attributes: Mapping[str, Any]) -> Contender:

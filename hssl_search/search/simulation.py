@@ -28,6 +28,8 @@ from hssl_search.search.runner import Runner
 from hssl_search.spaces.space import Space
 
 STUDY = "simulated"
+SAME_ARCHITECTURE = HeadConfig(family="resnet", depth=2)
+"""The control's head; that of any base of basic residual blocks."""
 
 
 class Silent:
@@ -63,6 +65,7 @@ class Simulation:
     full_epochs: int | str = "off"
     cost: Callable[[HeadConfig, tuple[int, int, int]], tuple[int, int]] | None = None
     heartbeat_s: float = 60.0
+    same_architecture: HeadConfig = SAME_ARCHITECTURE
 
     def start(self, storage: BaseStorage | None = None) -> Started:
         storage = storage or InMemoryStorage()
@@ -90,7 +93,8 @@ class Simulation:
         return Run.create(self.folder, {
             "name": self.folder.name, "seed": self.seed, "rank_by": "accuracy", "full_epochs": self.full_epochs,
             "sampler": self.sampler, "promote": self.promote, "pruner": self.pruner,
-            "setting": self.setting.model_dump(mode="json"), "same_architecture": {"family": "resnet", "depth": 2}})
+            "setting": self.setting.model_dump(mode="json"),
+            "same_architecture": self.same_architecture.model_dump(exclude_none=True)})
 
 
 @dataclass(frozen=True)

@@ -346,7 +346,7 @@ def study() -> StudyRecord:
 @pytest.fixture
 def make_lab(tmp_path: Path, setting: Setting, small_space: Space, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Lab]:
     """Makes searches without training: `make_lab(budget=..., rank_by=..., labelled=..., full_epochs=..., machine=..., space=...)`."""
-    monkeypatch.setattr("hssl_search.search.roster.head_cost", COSTS)
+    monkeypatch.setattr("hssl_search.heads.head.head_cost", COSTS)
     monkeypatch.setattr("os.fsync", lambda file: None)
     made: list[Lab] = []
 

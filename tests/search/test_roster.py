@@ -104,7 +104,7 @@ def test_wherever_a_controller_is_killed_the_next_completes_what_it_left(
     space: Space | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("hssl_search.search.roster.head_cost", lambda head, shape: (7, 8))
+    monkeypatch.setattr("hssl_search.heads.head.head_cost", lambda head, shape: (7, 8))
     monkeypatch.setattr("os.fsync", lambda file: None)
 
     def drawn(storage: Any, count: int) -> list[Contender]:

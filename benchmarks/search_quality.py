@@ -1,0 +1,244 @@
+"""How good a head a search finds, at equal cost: this tool's controller against random search, TPE, ASHA and all heads once.
+
+    python benchmarks/search_quality.py --table reports/headbench --repetitions 50
+
+In virtual time, on a HeadBench table and on synthetic heads whose quality is known. In each repetition the controller searches first; the
+others then get the core-seconds that it spent, screening, controls and confirming included. Prints a table in Markdown: regret (true score
+of the best head less that of the chosen one) and the chosen head's rank, mean and 95 % interval (normal) over repetitions.
+
+Of a HeadBench table, "true" is the mean over its seeds at the last rung: noisy itself, and made of the very trainings that searches see.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from math import inf, sqrt
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from hssl_search.heads.config import HeadConfig
+from hssl_search.search.budget import Budget
+from hssl_search.search.candidates import Contender
+from hssl_search.search.execution.jobs import Decision, Job, Outcome, Report, State
+from hssl_search.search.execution.measured_heads import MeasuredHeads
+from hssl_search.search.execution.simulated_executor import SimulatedExecutor, VirtualClock
+from hssl_search.search.execution.simulated_worker import Answers, Faults, SimulatedWorker
+from hssl_search.search.execution.synthetic_heads import SyntheticHeads
+from hssl_search.search.execution.tasks import Setting
+from hssl_search.search.headbench import HeadBench
+from hssl_search.search.jobmaker import JobMaker, Machine
+from hssl_search.search.planner import Plan
+from hssl_search.search.records.ledger import Ledger
+from hssl_search.search.records.meter import DeviceMeter
+from hssl_search.search.simulation import Simulation
+from hssl_search.spaces.space import Space
+
+CORE = Machine("cpu", cpus=1, gpus=0)
+PROXIES, CONFIRM_JOBS, SCREEN_STEPS, GROUP_SIZE = 12, 6, 40, 8
+"""Of the controller's plan; six confirming runs need no more than three seeds."""
+ETA = 2
+"""ASHA stops what is not in the best 1 / ETA of those that have reached a rung."""
+SYNTHETIC = [(0.25, 0.7), (1.0, 0.7), (1.0, -0.7)]
+"""Errors of a seed in points, where heads' gains have standard deviation 1, and correlations of discrepancy with gain."""
+ALL = "all heads once"
+
+
+@dataclass(frozen=True)
+class Heads(Space):
+    """A space of listed heads."""
+
+    heads: tuple[HeadConfig, ...]
+
+    def size(self) -> int:
+        return len(self.heads)
+
+    def enumerate(self) -> Iterator[dict[str, Any]]:
+        return (head.model_dump(exclude_none=True) for head in self.heads)
+
+
+@dataclass(frozen=True)
+class World:
+    """What is searched, and the truth of it. `answers`: of a repetition; `macs`: multiply-adds of each head."""
+
+    name: str
+    space: Heads
+    setting: Setting
+    rungs: list[int]
+    macs: Mapping[HeadConfig, int]
+    same_architecture: HeadConfig
+    answers: Callable[[int], tuple[Answers, Mapping[HeadConfig, float]]]
+
+
+def shuffled(world: World, repetition: int) -> tuple[HeadConfig, ...]:
+    """The heads in the order of a repetition."""
+    return tuple(random.Random(f"{repetition}/order").sample(world.space.heads, len(world.space.heads)))
+
+
+class Baseline:
+    """A JobSource that trains one head after another alone under one seed; the best score at the last rung wins."""
+
+    def __init__(self, world: World, folder: Path, seed: int, halving: bool = False) -> None:
+        self.world, self.halving, self.seed = world, halving, seed
+        self.rungs = world.rungs if halving else world.rungs[-1:]
+        self.maker = JobMaker(world.setting, folder, CORE)
+        self.left = list(shuffled(world, seed))
+        self.heads: dict[str, HeadConfig] = {}
+        self.at: dict[int, dict[str, float]] = {rung: {} for rung in self.rungs}
+
+    def pick(self) -> HeadConfig:
+        return self.left[0]
+
+    def next_job(self) -> Job | None:
+        if not self.left:
+            return None
+        self.left.remove(head := self.pick())
+        one = Contender(len(self.heads), head.label(), [head.model_dump(exclude_none=True)], head.family)
+        job = self.maker.training("proxy", one, 0, self.world.rungs[-1], self.rungs, 0.0, 1)
+        self.heads[job.key] = head
+        return job
+
+    def on_report(self, job: Job, report: Report) -> Decision:
+        found = self.at[report.step]
+        found[job.key] = report.metrics["accuracy"]
+        rank = sum(score > found[job.key] for score in found.values())
+        stops = self.halving and report.step < self.rungs[-1] and rank >= max(1, len(found) / ETA)
+        return Decision.STOP if stops else Decision.CONTINUE
+
+    def on_end(self, job: Job, outcome: Outcome) -> None:
+        assert outcome.state is not State.FAILED, outcome.cause
+
+    def chosen(self) -> HeadConfig:
+        reached = next(self.at[rung] for rung in reversed(self.rungs) if self.at[rung])
+        return self.heads[max(reached, key=lambda key: reached[key])]
+
+
+class Tpe(Baseline):
+    """Optuna's TPE over family and multiply-adds; of the heads left, the nearest to what it asks for is trained."""
+
+    def pick(self) -> HeadConfig:
+        families, sizes = sorted(self.world.space.families), sorted(self.world.macs[head] for head in self.world.space.heads)
+        space: dict[str, optuna.distributions.BaseDistribution] = {
+            "family": optuna.distributions.CategoricalDistribution(families),
+            "macs": optuna.distributions.FloatDistribution(sizes[0], sizes[-1], log=True)}
+        study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(
+            seed=1000 * self.seed + len(self.heads), multivariate=True, n_startup_trials=5))
+        study.add_trials([optuna.trial.create_trial(state=TrialState.COMPLETE, value=score, distributions=space, params={
+            "family": self.heads[key].family, "macs": float(self.world.macs[self.heads[key]])})
+            for key, score in self.at[self.rungs[-1]].items()])
+        asked = study.ask(space).params
+        return min(self.left, key=lambda head: (head.family != asked["family"], abs(self.world.macs[head] - asked["macs"])))
+
+
+def ours(world: World, answers: Answers, folder: Path, seed: int, promote: str) -> tuple[HeadConfig, float]:
+    """(chosen head, core-seconds spent) of one search by the controller."""
+    phases = dict.fromkeys(("screen", "proxy", "confirm"), 1.0) | {"full": 0.0}
+    plan = Plan(world.space.size(), GROUP_SIZE, SCREEN_STEPS, PROXIES, world.rungs[-1], world.rungs, CONFIRM_JOBS, phases)
+    started = Simulation(folder, replace(world.space, heads=shuffled(world, seed)), world.setting, answers, CORE,
+                         Budget(1e7, "cpu", "unlimited"), plan=plan, promote=promote, same_architecture=world.same_architecture,
+                         cost=lambda head, shape: (0, world.macs.get(head, 0))).start()
+    verdict = started.search()
+    [head] = started.controller.roster.contender(verdict["winner"]).heads
+    return HeadConfig.model_validate(head), started.meter.spent()
+
+
+def baseline(make: Callable[[World, Path, int], Baseline], world: World, answers: Answers, folder: Path, seed: int,
+             budget_s: float) -> tuple[HeadConfig, float]:
+    """(chosen head, core-seconds spent) of a baseline that is stopped when the budget is spent."""
+    clock = VirtualClock()
+    folder.mkdir()
+    meter = DeviceMeter(Ledger(folder / "ledger.jsonl", clock), Budget(budget_s, "cpu", "equal"), 1, 0, clock=clock)
+    source = make(world, folder, seed)
+    SimulatedExecutor(SimulatedWorker(answers, CORE, Faults()), meter, clock).run(source, 1)
+    meter.close()
+    return source.chosen(), meter.spent()
+
+
+@lru_cache
+def measured_world(folder: str) -> World:
+    bench = HeadBench.read(folder)
+    heads, seeds, rungs, same = bench.candidates, bench.seeds(), bench.rungs(), bench.control("same_architecture")
+    assert same is not None
+
+    def answers(repetition: int) -> tuple[Answers, Mapping[HeadConfig, float]]:
+        drawn = random.Random(repetition).sample(seeds, len(seeds))
+        true = {head: mean(bench.at("alone", head, seed, rungs[-1]).values["accuracy"] for seed in seeds) for head in heads}
+        return MeasuredHeads(bench, dict(enumerate(drawn))), true
+
+    whole = Space.read(bench.about["space"]["name"])
+    space = Heads(whole.name, whole.description, whole.family, whole.parameters, tuple(heads))
+    return World("measured, CIFAR-10", space, Setting.model_validate(bench.about["setting"]), rungs,
+                 {row["head"]: row["macs"] for row in bench.rows if row["head"]}, same, answers)
+
+
+def synthetic_world(like: World, error: float, agreement: float) -> World:
+    """The same heads, whose gains are normal with standard deviation 1; others in each repetition."""
+    def answers(repetition: int) -> tuple[Answers, Mapping[HeadConfig, float]]:
+        truth = SyntheticHeads(spread=1.0, error=error, agreement=agreement, seed=repetition)
+        return truth, {head: truth.gain(head) for head in like.space.heads}
+
+    return World(f"synthetic, error {error}, agreement {agreement:+}", like.space, like.setting, like.rungs, like.macs,
+                 like.same_architecture, answers)
+
+
+def world_of(folder: str, truth: tuple[float, float] | None) -> World:
+    """That of the table, or of synthetic heads of that error and agreement."""
+    real = measured_world(folder)
+    return real if truth is None else synthetic_world(real, *truth)
+
+
+def repeated(table: str, truth: tuple[float, float] | None, repetition: int) -> list[tuple[str, float, int, float]]:
+    with tempfile.TemporaryDirectory() as folder:
+        return list(searches(world_of(table, truth), repetition, Path(folder)))
+
+
+def searches(world: World, repetition: int, folder: Path) -> Iterator[tuple[str, float, int, float]]:
+    """(method, regret, rank, cost relative to the controller's) of every method in one repetition."""
+    answers, true = world.answers(repetition)
+    learned = ours(world, answers, folder / "learned", repetition, "learned")
+    others = {
+        "ours, learned": learned,
+        "ours, discrepancy": ours(world, answers, folder / "discrepancy", repetition, "discrepancy"),
+        "random": baseline(Baseline, world, answers, folder / "random", repetition, learned[1]),
+        "TPE": baseline(Tpe, world, answers, folder / "tpe", repetition, learned[1]),
+        "ASHA": baseline(partial(Baseline, halving=True), world, answers, folder / "asha", repetition, learned[1]),
+        ALL: baseline(Baseline, world, answers, folder / "all", repetition, inf),
+    }
+    for method, (head, spent) in others.items():
+        yield method, max(true.values()) - true[head], 1 + sum(score > true[head] for score in true.values()), spent / learned[1]
+
+
+def interval(values: list[float]) -> str:
+    return f"{mean(values):.2f} ± {1.96 * stdev(values) / sqrt(len(values)):.2f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", default="reports/headbench")
+    parser.add_argument("--repetitions", type=int, default=50)
+    parser.add_argument("--workers", type=int, default=2)
+    given = parser.parse_args()
+    print("| heads | method | regret, points | rank of the chosen head | cost |\n|---|---|---|---|---|")
+    with ProcessPoolExecutor(given.workers) as pool:
+        for truth in (None, *SYNTHETIC):
+            found: dict[str, list[tuple[float, float, float]]] = {}
+            for rows in pool.map(partial(repeated, given.table, truth), range(given.repetitions)):
+                for method, *numbers in rows:
+                    found.setdefault(method, []).append(tuple(numbers))
+            for method, its in found.items():
+                regrets, ranks, costs = map(list, zip(*its, strict=True))
+                name = world_of(given.table, truth).name
+                print(f"| {name} | {method} | {interval(regrets)} | {interval(ranks)} | {mean(costs):.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
