@@ -313,7 +313,7 @@ def _controller(run: Run, resolved: Plain, session: RaySession, study: StudyReco
     meter = _meter(run, resolved, started)
     space = Space.from_plain({"parameters": resolved["space"]["parameters"]}, resolved["space"]["name"])
     roster = Roster(study, run, space, [tuple(shape) for shape in resolved["map_shapes"]], resolved["seed"],
-                    meter.ledger.of_trial, sampler=CandidateSampler(resolved["sampler"], resolved["seed"]))
+                    meter.ledger.of_trial, sampler=CandidateSampler(resolved["sampler"], resolved["seed"], "cost" in resolved["objective"]))
     with closing(meter), Progress(console) as watcher, RayExecutor(meter, session=session) as executor:
         runner = Runner(run, executor, meter, study, watcher, Machine(**resolved["machine"]))
         yield Controller(run, resolved, roster, runner)
@@ -349,7 +349,8 @@ def _summary(resolved: Plain) -> Plain:
     shown = {"name": resolved["name"], "base": setting["base"], "base_args": resolved["timm_args"], "image_size": setting["image_size"],
              "data": setting["data"], "probe_data": setting["probe_data"], "trainer": asked.get("trainer", "simclr"),
              "space": resolved["space"]["name"]}
-    return shown | {key: resolved[key] for key in ("budget", "rank_by", "seed", "full_epochs", "machine", "images", "versions")}
+    return shown | {key: resolved[key] for key in ("budget", "rank_by", "objective",
+                                                        "seed", "full_epochs", "machine", "images", "versions")}
 
 
 def _shown(run: Run) -> str:

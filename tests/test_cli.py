@@ -26,7 +26,7 @@ from hssl_search.search.records.study import StudyRecord
 
 FLAGS = {
     "-h", "--help", "--version", "--config", "--base", "--base-arg", "--image-size", "--data", "--probe-data", "--budget",
-    "--space", "--trainer", "--rank-by", "--sampler", "--promote", "--pruner", "--name", "--storage", "--ray-address",
+    "--space", "--trainer", "--rank-by", "--sampler", "--objective", "--promote", "--pruner", "--name", "--storage", "--ray-address",
     "--gpus-per-trial", "--seed", "--full-epochs",
 }
 COMMANDS = {"plan", "resume", "status", "report", "dashboard", "replay", "spaces", "trainers", "families"}

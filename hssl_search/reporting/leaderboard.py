@@ -16,6 +16,7 @@ from hssl_search.reporting.frames import OTHER_DISCREPANCIES, row_of, where_meas
 from hssl_search.reporting.record import RunRecord, is_control
 from hssl_search.search.inference import Difference, TwoWay
 from hssl_search.search.measures import ACCURACY, Measure
+from hssl_search.search.pareto import front
 from hssl_search.search.posterior import Posterior
 
 LEADERBOARD = [
@@ -23,6 +24,8 @@ LEADERBOARD = [
     *("gain", "gain_low", "gain_high", "gain_seeds", "best"),
     *("discrepancy", *OTHER_DISCREPANCIES, "gate", "parameters", "macs", "device_s", "trial", "steps", "state"),
 ]
+COST = ["step_s", "pareto"]
+"""Further columns where cost is an objective."""
 
 
 def leaderboard(study: Study | RunRecord) -> pd.DataFrame:
@@ -42,7 +45,8 @@ def leaderboard(study: Study | RunRecord) -> pd.DataFrame:
     gains = posterior.fit.against(record.no_head.number) if record.no_head else {}
     rows = [_row(record, trial) | _chance(posterior.fit, trial.number, gains.get(trial.number), best)
             for trial in record.trials if _reached_proxy(record, trial)]
-    frame = pd.DataFrame([*_ranked(rows, record), *_references(record)], columns=LEADERBOARD)
+    columns = [*LEADERBOARD, *(COST if record.cost_counts else [])]
+    frame = pd.DataFrame([*_ranked(_on_front(rows, record), record), *_references(record)], columns=columns)
     return whole_numbers(where_measured(frame))
 
 
@@ -75,6 +79,14 @@ def _row(record: RunRecord, trial: FrozenTrial) -> dict[str, Any]:
         "seeds": len(judged),
         "steps": max((step for step, _ in ends), default=None),
     }
+
+
+def _on_front(rows: list[dict[str, Any]], record: RunRecord) -> list[dict[str, Any]]:
+    """The rows with `pareto`; the control that trains longer is none of those compared, for its steps are not all of its cost."""
+    column = judged_column(record.judged_by)
+    compared = [row for row in rows if row["seeds"] and known(row.get("step_s")) and row.get("control") != "none_same_time"]
+    best = front({row["trial"]: (row[column], row["step_s"]) for row in compared})
+    return [{**row, "pareto": row["trial"] in best} for row in rows]
 
 
 def _mean(by_seed: Mapping[int, float]) -> float:

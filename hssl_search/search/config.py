@@ -41,6 +41,9 @@ class SearchConfig(BaseModel):
     sampler: Literal["tpe", "gp", "random", "exhaustive", "nsga2"] = Field(
         "tpe", description="what draws the heads to screen, after the first round from what proxies found (default: tpe); exhaustive "
         "lists a finite space without putting back")
+    objective: Literal["accuracy", "accuracy,cost"] = Field(
+        "accuracy", description="with accuracy,cost the sampler also looks for heads whose step is short, and the report has the front of "
+        "both; the winner is still the best by what ranks (default: accuracy)")
     promote: Literal["discrepancy", "learned", "random"] = Field(
         "learned", description="which screened heads get a proxy: the most discrepant (the paper's rule), by what the first proxies teach, "
         "or any healthy one (default: learned)")

@@ -83,6 +83,7 @@ def prepare(config: SearchConfig, machine: Machine, progress: Progress | None = 
         "budget": budget.text,
         "rank_by": RANK_BY[rank_by].key,
         "sampler": config.sampler,
+        "objective": config.objective,
         "promote": config.promote,
         "pruner": config.pruner,
         "seed": config.seed,

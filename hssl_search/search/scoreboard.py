@@ -43,6 +43,7 @@ class Scoreboard:
         if metrics is not None:
             if (step_s := _seconds_a_step(outcome)) > 0:
                 self.step_s.setdefault(job.trial, step_s)
+                self.roster.note(job.trial, {"step_s": self.step_s[job.trial]})
             self.roster.note(job.trial, _measured_alone(metrics))
             self._complete(job, metrics)
         elif outcome.state is State.FAILED:
