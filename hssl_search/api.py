@@ -350,7 +350,7 @@ def _summary(resolved: Plain) -> Plain:
              "data": setting["data"], "probe_data": setting["probe_data"], "trainer": asked.get("trainer", "simclr"),
              "space": resolved["space"]["name"]}
     return shown | {key: resolved[key] for key in ("budget", "rank_by", "objective",
-                                                        "seed", "full_epochs", "machine", "images", "versions")}
+                                            "seed", "full_epochs", "machine", "images", "versions")}
 
 
 def _shown(run: Run) -> str:

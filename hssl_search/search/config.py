@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,10 @@ from hssl_search.search.candidates import LABELFREE
 FILE = "hssl-search.yaml"
 """Read from the current folder when it exists; flags and `--config` go before it."""
 NAME = re.compile(r"\w[\w.-]{0,99}")
+
+
+ADDED = ("sampler", "objective", "promote", "pruner")
+"""Options that runs of an earlier version lack."""
 
 
 def flag(name: str) -> str:
@@ -86,6 +91,11 @@ class SearchConfig(BaseModel):
         if value is False:  # YAML reads an unquoted off as false
             return "off"
         raise ValueError("must be a whole number of at least 1, or off")
+
+
+def with_defaults(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """What search.yaml holds, with the defaults of the options that were not there yet when it was written."""
+    return {**{name: SearchConfig.model_fields[name].get_default() for name in ADDED}, **resolved}
 
 
 def gather(options: dict[str, Any], config_file: str | None = None, from_flags: bool = False) -> SearchConfig:

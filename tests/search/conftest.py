@@ -140,6 +140,7 @@ class Lab:
                 "seed": 0,
                 "rank_by": RANK_BY[options["rank_by"]].key,
                 "sampler": options.get("sampler", "tpe"),
+                "objective": options.get("objective", "accuracy"),
                 "promote": options.get("promote", "learned"),
                 "pruner": options.get("pruner", "median"),
                 "full_epochs": options["full_epochs"],
@@ -162,8 +163,9 @@ class Lab:
         self.gate: dict[str, str] = {}
         self.gate_alone: dict[str, str] = {}
         """What is not healthy in its screening, and in its proxy."""
-        self.sampler = options.get("sampler", "tpe")
         self.labelled: bool = options.get("labelled", options["rank_by"] != "discrepancy")
+        self.weight: dict[str, float] = {}
+        """Head -> how many times longer its part of a step takes than a head's."""
         self.slow: dict[str, float] = {}
         """Phase -> how many times longer its steps take than was measured."""
         self.memory: Plain = {}
@@ -190,8 +192,10 @@ class Lab:
         self.meter = DeviceMeter(ledger, self.budget, self.machine.cpus, self.machine.gpus, clock=self.clock)
         executor = inline_executor.InlineExecutor(self.work, self.meter)
         runner = Runner(self.run, executor, self.meter, study, self.watcher, self.machine)
-        roster = Roster(study, self.run, self.space, [MAP_SHAPE], 0, self.meter.ledger.of_trial, sampler=CandidateSampler(self.sampler))
-        return Controller(self.run, self.run.config(), roster, runner)
+        resolved = self.run.config()
+        sampler = CandidateSampler(resolved["sampler"], cost="cost" in resolved["objective"])
+        roster = Roster(study, self.run, self.space, [MAP_SHAPE], 0, self.meter.ledger.of_trial, sampler=sampler)
+        return Controller(self.run, resolved, roster, runner)
 
     def search(self) -> Plain:
         """One controller's life."""
@@ -224,7 +228,7 @@ class Lab:
             self.now += 4.0
             send(1, self._measured(task))
         limit = (1e9 if job.seconds is None or self.deaf else job.seconds) - task.reserve_s
-        step_s = (STEP_S + HEAD_S * len(task.heads)) * (2 if task.stage == "full" else 1) * self.slow.get(job.phase, 1.0) / share
+        step_s = self._step_s(task) * (2 if task.stage == "full" else 1) * self.slow.get(job.phase, 1.0) / share
         assert self.lengths.setdefault(job.folder, (task.steps, task.seed)) == (task.steps, task.seed), (
             "the checkpoint is of another training"
         )
@@ -242,6 +246,9 @@ class Lab:
             if reached < rung:
                 break
         self.ends[job.key] += 1
+
+    def _step_s(self, task: Task) -> float:
+        return STEP_S + HEAD_S * sum(self.weight.get(HeadConfig(**head).label(), 1.0) for head in task.heads)
 
     def _raise(self, job: Job) -> None:
         if job.key in self.raises or f"{job.phase}/" in self.raises:
@@ -268,7 +275,7 @@ class Lab:
         }
 
     def _metrics(self, task: Task, step: int) -> Plain:
-        train_s = step * (STEP_S + HEAD_S * len(task.heads))
+        train_s = step * self._step_s(task)
         metrics: Plain = {
             "loss": 1.0,
             "train_s": train_s,

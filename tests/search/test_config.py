@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hssl_search.errors import UserError
-from hssl_search.search.config import FILE, SearchConfig, gather
+from hssl_search.search.config import ADDED, FILE, SearchConfig, gather, with_defaults
 
 
 @pytest.fixture(autouse=True)
@@ -154,3 +154,8 @@ def test_a_file_that_is_no_mapping_is_refused(here: Path, text: str, message: st
 def test_a_missing_config_file_is_refused() -> None:
     with pytest.raises(UserError, match=r"^nowhere.yaml does not exist"):
         gather(ASKED, "nowhere.yaml")
+
+
+def test_what_an_earlier_version_wrote_is_read_with_the_defaults_of_newer_options() -> None:
+    fresh = SearchConfig(**ASKED).model_dump()
+    assert with_defaults({"seed": 3, "pruner": "asha"}) == {**{name: fresh[name] for name in ADDED}, "seed": 3, "pruner": "asha"}

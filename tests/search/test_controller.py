@@ -14,6 +14,7 @@ from scipy import stats
 
 from hssl_search.errors import UserError
 from hssl_search.reporting.agreement import agreements
+from hssl_search.reporting.leaderboard import leaderboard
 from hssl_search.search.candidates import LABELFREE
 from hssl_search.search.jobmaker import Machine
 from hssl_search.search.measures import ACCURACY, RANKINGS
@@ -562,6 +563,27 @@ def test_a_sampler_that_learns_draws_in_rounds_each_after_the_proxies_of_the_one
     assert len(set(lab.starts)) == len(lab.starts)
     promoted = {trial.number for trial in lab.study.trials() if trial.user_attrs.get("promoted")}
     assert len(promoted) == plan["proxies"]
+
+
+def test_with_cost_as_an_objective_the_study_keeps_one_and_the_front_has_the_most_accurate_and_the_cheapest(
+    make_lab: Callable[..., Lab]
+) -> None:
+    lab = make_lab(budget="60cpu-min", space=wide(), pruner="none", objective="accuracy,cost")
+    lab.weight = {name: 5.0 for name in lab.accuracy if name.startswith(("convnext", "resnet"))}
+    lab.accuracy = {name: 75.0 + 5.0 * (name in lab.weight) + place % 7 / 2 for place, name in enumerate(lab.accuracy)}
+    verdict = lab.search()
+    check(lab)
+    promoted = {trial.user_attrs["name"]: trial for trial in lab.study.trials() if trial.user_attrs.get("promoted")}
+    assert {name: trial.user_attrs["step_s"] for name, trial in promoted.items()} == pytest.approx(
+        {name: 0.1 + 0.02 * lab.weight.get(name, 1.0) for name in promoted})
+    assert lab.accuracy[verdict["name"]] == max(lab.accuracy[name] for name in promoted), "however dear"
+    assert lab.study.study.direction.name == "MAXIMIZE"
+    lab.study.set_study("config", {"rank_by": "accuracy", "objective": "accuracy,cost"})
+    board = leaderboard(lab.study.study)
+    front = set(board[board["pareto"].eq(True)]["name"])
+    cheap = max((name for name in promoted if name not in lab.weight), key=lab.accuracy.__getitem__)
+    assert front >= {"no head", cheap, verdict["name"]}
+    assert not [name for name in promoted if name in front and lab.accuracy[name] < lab.accuracy[cheap]]
 
 
 def test_some_heads_are_screened_again_in_the_next_group_and_keep_what_was_found_first(make_lab: Callable[..., Lab]) -> None:

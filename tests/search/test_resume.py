@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from hssl_search.search.config import ADDED
 from hssl_search.spaces.space import Space
 
 Lab = Any
@@ -206,3 +207,11 @@ def test_a_search_of_many_short_lives_ends(
     names = [trial.user_attrs["name"] for trial in lab.study.trials()]
     assert len(set(names)) == len(names)
     assert json.dumps(verdict)
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_the_defaults_of_the_options_that_it_lacks(make_lab: Callable[..., Lab]) -> None:
+    whole = make_lab().search()
+    lab = make_lab()
+    lab.run.search_yaml.write_text("".join(
+        line for line in lab.run.search_yaml.read_text().splitlines(keepends=True) if line.split(":")[0] not in ADDED))
+    assert lab.search() == whole

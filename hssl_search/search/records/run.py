@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from hssl_search.configfile import read_yaml, write_yaml
 from hssl_search.errors import UserError, nearest
+from hssl_search.search.config import with_defaults
 from hssl_search.search.records.storage import sqlite_url
 
 SEARCH_YAML = "search.yaml"
@@ -73,8 +74,8 @@ class Run:
         return sqlite_url(self.study_db)
 
     def config(self) -> dict[str, Any]:
-        """What search.yaml holds."""
-        return read_yaml(self.search_yaml)
+        """What search.yaml holds; one of an earlier version has the defaults of what was added since."""
+        return with_defaults(read_yaml(self.search_yaml))
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Replace search.yaml, e.g. with an extended budget."""

@@ -10,6 +10,7 @@ import pytest
 
 from hssl_search.configfile import read_yaml
 from hssl_search.errors import UserError
+from hssl_search.search.config import with_defaults
 from hssl_search.search.records.run import Run
 
 
@@ -21,7 +22,7 @@ def test_a_run_is_made_whole_and_opened_again(tmp_path: Path) -> None:
     made = Run.create(tmp_path / "runs" / "demo", {"base": "test_resnet", "budget": {"text": "10cpu-min"}})
     assert files(tmp_path) == {"runs", "runs/demo", "runs/demo/search.yaml"}
     opened = Run.open(tmp_path / "runs" / "demo")
-    assert opened.config() == made.config() == {"base": "test_resnet", "budget": {"text": "10cpu-min"}}
+    assert opened.config() == made.config() == with_defaults({"base": "test_resnet", "budget": {"text": "10cpu-min"}})
     assert opened.name == "demo"
     assert opened.storage_url == f"sqlite:///{tmp_path}/runs/demo/study.db"
 
@@ -31,7 +32,7 @@ def test_a_taken_name_says_how_to_go_on_and_leaves_the_run_as_it_is(tmp_path: Pa
     Run.create(Path("runs/demo"), {"base": "a"})
     with pytest.raises(UserError, match=r"`hssl-search resume runs/demo` or give another --name"):
         Run.create(Path("runs/demo"), {"base": "b"})
-    assert Run.open(Path("runs/demo")).config() == {"base": "a"}
+    assert Run.open(Path("runs/demo")).config() == with_defaults({"base": "a"})
     assert files(tmp_path) == {"runs", "runs/demo", "runs/demo/search.yaml"}
 
 
@@ -79,6 +80,7 @@ def test_heads_and_metrics_land_in_the_trials_folder(tmp_path: Path) -> None:
 HOLDS = """
 import sys
 from pathlib import Path
+from hssl_search.search.config import with_defaults
 from hssl_search.search.records.run import Run
 with Run.open(Path(sys.argv[1])).lock():
     print("held", flush=True)

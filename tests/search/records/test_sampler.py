@@ -122,6 +122,18 @@ def test_heads_that_fell_ill_are_avoided_and_those_without_a_proxy_are_not() -> 
     assert shares["collapsed"] < shares["healthy"] / 2
 
 
+def test_with_cost_as_second_objective_cheap_heads_are_proposed_more_often() -> None:
+    def cheap(cost: bool, seed: int) -> int:
+        """How many mlp heads are proposed, which are worse than convnext heads and ten times cheaper."""
+        known = Known(ENDLESS)
+        for trial in taught(ENDLESS, seed, 16).trials:
+            known.add(trial.params, gate="healthy", step_s=0.1 if trial.params["family"] == "mlp" else 1.0)
+        return sum(head.family == "mlp" for head in proposed("tpe", known, 6, seed, cost))
+
+    with_cost, without = (mean(cheap(cost, seed) for seed in range(4)) for cost in (True, False))
+    assert with_cost > without + 1.0
+
+
 @pytest.mark.parametrize("name", ["tpe", "nsga2", "gp"])
 def test_with_cost_as_second_objective_heads_without_a_measured_step_teach_nothing(name: Name) -> None:
     known = taught(FINITE, count=9, step_s=0.1)
