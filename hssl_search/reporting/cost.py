@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,8 @@ Entries = Iterable[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Cost:
-    """`phases`: a row a phase with device_s, attempts and planned_s (missing where the plan does not name it)."""
+    """`phases`: a row a phase with device_s, attempts and jobs that ended; planned_s and jobs_planned of the plan as it was in the end, and
+    first_s of the one before screening (missing where the plan does not name the phase)."""
 
     phases: pd.DataFrame
     used_s: float
@@ -37,7 +39,11 @@ def cost(record: RunRecord, ledger: Entries) -> Cost:
     planned = planned_seconds(record.plan)
     names = phase_order([*spent.index, *planned])
     phases = spent.reindex(names).fillna({"device_s": 0.0, "attempts": 0})
-    phases["planned_s"] = pd.Series(planned, dtype=float).reindex(names)
+    first = planned_seconds({"phases": record.plan.get("first_phases")}) or planned
+    ended = Counter(job.phase for job in record.jobs if job.state != "cut")
+    for column, values in (("first_s", first), ("planned_s", planned), ("jobs_planned", record.plan.get("jobs") or {})):
+        phases[column] = pd.Series(values, dtype=float).reindex(names)
+    phases["jobs"] = [ended[name] for name in names]
     budget = record.plan.get("budget_s")
     return Cost(phases.reset_index(names="phase"), float(phases["device_s"].sum()), float(budget) if known(budget) else None)
 

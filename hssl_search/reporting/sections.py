@@ -114,7 +114,9 @@ def cost_rows(cost: Cost) -> list[Plain]:
         {
             "phase": row["phase"],
             "device_time": duration(row["device_s"]),
+            "first_time": duration(row["first_s"]),
             "planned_time": duration(row["planned_s"]),
+            "jobs": f"{row['jobs']} of {row['jobs_planned']:.0f}" if known(row["jobs_planned"]) else row["jobs"] or "",
             "attempts": row["attempts"],
             "colour": phase_colour(row["phase"]),
             "used": 100 * row["device_s"] / widest,

@@ -134,7 +134,7 @@ class Controller:
         spent = meter.ledger.by_phase()
         phases = {phase: spent.get(phase, 0.0) + seconds for phase, seconds in {"measure": 0.0, **plan.expected_s}.items()}
         more = plan != replace(self.plan, expected_s=plan.expected_s)
-        self._note_plan(budget_s=meter.budget.seconds, phases=phases, numbers=plan.as_plain(), done=not more)
+        self._note_plan(budget_s=meter.budget.seconds, phases=phases, jobs=plan.jobs, numbers=plan.as_plain(), done=not more)
         self.run.write_config({**self.run.config(), "plan": plan.as_plain()})
         self.watcher.note(f"The budget was extended. {plan.sentence()}" if more else "The extended budget buys no more proxies.")
         self.plan = plan
@@ -175,7 +175,8 @@ class Controller:
         else:
             self.plan = make_plan(self.runner.meter.remaining(), self.planned_costs, self.roster.space.size())
             phases = {"measure": self.runner.meter.ledger.by_phase()["measure"], **self._planned_s(self.plan)}
-            self.study.set_study("plan", {"budget_s": self.runner.meter.budget.seconds, "phases": phases, "numbers": self.plan.as_plain()})
+            self.study.set_study("plan", {"budget_s": self.runner.meter.budget.seconds, "phases": phases, "jobs": self.plan.jobs,
+                                          "numbers": self.plan.as_plain()})
         settled = {"gpus_per_trial": self.machine.gpus_per_trial, "setting": self.setting.model_dump(mode="json")}
         self.run.write_config({**self.resolved, **settled, "plan": self.plan.as_plain()})
         self.watcher.note(self.plan.sentence())
@@ -204,7 +205,8 @@ class Controller:
             if plan != self.plan:
                 self.watcher.note(f"Planned anew after screening: {plan.proxies_sentence()}")
             phases = {**known["phases"], **self._planned_s(plan, max(1.0, self.runner.pace)), "screen": known["phases"]["screen"]}
-            known = {**known, "first": known["numbers"], "first_phases": known["phases"], "phases": phases, "numbers": plan.as_plain()}
+            known = {**known, "first": known["numbers"], "first_phases": known["phases"], "phases": phases, "jobs": plan.jobs,
+                     "numbers": plan.as_plain()}
             self.study.set_study("plan", known)
             self.run.write_config({**self.run.config(), "plan": plan.as_plain()})
         self.plan = Plan(**known["numbers"])

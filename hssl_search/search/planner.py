@@ -131,6 +131,11 @@ class Plan:
         return math.ceil(self.dealt[0] / self.group_size)
 
     @property
+    def jobs(self) -> dict[str, int]:
+        """By phase; at the most, where a phase can end early."""
+        return {"measure": 1, "screen": self.groups, "proxy": self.proxies + PROXY_CONTROLS, "confirm": self.confirm_jobs, "full": 1}
+
+    @property
     def dealt(self) -> list[int]:
         """Candidates whose groups are dealt together."""
         return self.batches or [self.candidates]

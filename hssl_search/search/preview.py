@@ -61,11 +61,9 @@ def planned_phases(plan: Plan, full: FullTraining, costs: Costs, machine: Machin
         machine: as the trainings of the search have it.
         whole: as measuring had it, and the full training has it.
     """
-    trainings = plan.proxies + PROXY_CONTROLS
-    asked = [("screen", plan.groups, plan.screen_steps, plan.rounds), ("proxy", trainings, plan.proxy_steps, plan.rounds),
-             ("confirm", plan.confirm_jobs, plan.proxy_steps, 1)]
-    found = [_phase(name, jobs, steps, plan.expected_s[name], costs.startup / whole.charged(1), machine, rounds)
-             for name, jobs, steps, rounds in asked]
+    asked = [("screen", plan.screen_steps, plan.rounds), ("proxy", plan.proxy_steps, plan.rounds), ("confirm", plan.proxy_steps, 1)]
+    found = [_phase(name, plan.jobs[name], steps, plan.expected_s[name], costs.startup / whole.charged(1), machine, rounds)
+             for name, steps, rounds in asked]
     if full.steps:
         found.append(_phase("full", 1, full.steps, full.device_s, costs.startup / whole.charged(1), whole, 1))
     return found

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from hssl_search.reporting.cost import cost, planned_seconds
 from hssl_search.reporting.record import RunRecord
+from hssl_search.reporting.sections import cost_rows
 from hssl_search.reporting.verdict import print_verdict, verdict_text
 
 
@@ -85,3 +87,14 @@ def test_cost_names_every_phase_that_was_planned_or_charged(run: Any) -> None:
     assert list(spent.phases["phase"]) == ["measure", "screen", "proxy", "confirm", "full", "overhead"]
     assert spent.used_s == pytest.approx(sum(entry["device_s"] for entry in run.ledger))
     assert spent.phases.set_index("phase").loc["proxy", "planned_s"] == 324.0
+
+
+def test_cost_sets_plan_before_and_after_screening_beside_what_was_done(run: Any) -> None:
+    record = RunRecord.of(run.study)
+    plan = {**record.plan, "first_phases": {"proxy": 400.0}, "jobs": {"screen": 2, "proxy": 7}}
+    phases = cost(replace(record, plan=plan), run.ledger).phases.set_index("phase")
+    assert list(phases.loc["proxy", ["first_s", "planned_s", "jobs_planned"]]) == [400.0, 324.0, 7.0]
+    assert phases.loc["proxy", "jobs"] == sum(job.phase == "proxy" for job in record.jobs) > 0
+    rows = {row["phase"]: row for row in cost_rows(cost(replace(record, plan=plan), run.ledger))}
+    assert rows["proxy"]["jobs"] == f"{phases.loc['proxy', 'jobs']} of 7" and rows["proxy"]["first_time"] == "6 min 40 s"
+    assert rows["full"]["first_time"] == "–"
