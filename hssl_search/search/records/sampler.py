@@ -23,7 +23,9 @@ STARTUP = 5
 GENERATION = "NSGAIISampler:generation"
 """Where NSGA-II keeps which population a trial is of; it breeds from those that are of one."""
 TRIES = 5
-"""Draws of heads that are known already before any other head is taken."""
+"""Draws of a sampler that learns before another kind of draw takes over: what it proposes is known already."""
+RANDOM_TRIES = 300
+"""Random draws before a space that cannot be listed is taken for used up; 1 in 100 of it left is then missed in 5 of 100 cases."""
 
 
 class CandidateSampler:
@@ -52,9 +54,9 @@ class CandidateSampler:
         learns = results >= STARTUP and self.name in LEARNING
         while True:
             seed = seed_after(self.seed, len(heads))
-            head = self._new(self._sampler(seed, results), space, heads, learned) if learns else None
+            head = self._new(self._sampler(seed, results), space, heads, learned, TRIES) if learns else None
             head = head or next((other for other in unseen if other not in heads), None)
-            head = head or self._new(optuna.samplers.RandomSampler(seed), space, heads, [])
+            head = head or self._new(optuna.samplers.RandomSampler(seed), space, heads, [], RANDOM_TRIES)
             if head is None:
                 return
             heads.add(head)
@@ -63,11 +65,11 @@ class CandidateSampler:
                 learned.append(_opened(space, head))
 
     def _new(self, sampler: optuna.samplers.BaseSampler, space: Space, seen: Collection[HeadConfig],
-             learned: Sequence[FrozenTrial]) -> HeadConfig | None:
-        """A head that was not seen, drawn in a study of its own: samplers keep more in a study than its trials; None after some tries."""
+             learned: Sequence[FrozenTrial], tries: int) -> HeadConfig | None:
+        """A head that was not seen, drawn in a study of its own: samplers keep more in a study than its trials; None after so many tries."""
         study = optuna.create_study(directions=["maximize", "minimize"] if self.cost else ["maximize"], sampler=sampler)
         study.add_trials(learned)
-        for _ in range(TRIES):
+        for _ in range(tries):
             trial = study.ask()
             if (head := space.sample(trial)) not in seen:
                 return head

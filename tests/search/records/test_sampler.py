@@ -83,6 +83,15 @@ def test_an_endless_space_has_always_another_head(name: Name) -> None:
     assert len(set(heads)) == 8
 
 
+def test_what_is_left_of_a_space_that_cannot_be_listed_is_found_among_what_is_known() -> None:
+    every = list(listed(FINITE))
+    known = Known(FINITE)
+    for head in every[2:]:
+        known.add(FINITE.trial_parameters(head), gate="healthy")
+    unlisted = CandidateSampler("tpe", 0, False).proposals(FINITE, known.trials, iter(()))
+    assert set(unlisted) == set(every[:2])
+
+
 def gain(name: Name, seed: int) -> float:
     """By how much the heads proposed are better, in the mean, than those known."""
     known = taught(ENDLESS, seed, 16)
