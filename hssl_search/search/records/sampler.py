@@ -66,7 +66,9 @@ class CandidateSampler:
 
     def _new(self, sampler: optuna.samplers.BaseSampler, space: Space, seen: Collection[HeadConfig],
              learned: Sequence[FrozenTrial], tries: int) -> HeadConfig | None:
-        """A head that was not seen, drawn in a study of its own: samplers keep more in a study than its trials; None after so many tries."""
+        """A head that was not seen, drawn in a study of its own: samplers keep more in a study than its trials.
+
+        None when so many tries gave heads that were."""
         study = optuna.create_study(directions=["maximize", "minimize"] if self.cost else ["maximize"], sampler=sampler)
         study.add_trials(learned)
         for _ in range(tries):
