@@ -53,7 +53,7 @@ def test_early_stopping_makes_proxies_cheaper_than_planned(make_lab: MakeLab) ->
         lab = make_lab(budget="1cpu-h", pruner=pruner)
         lab.search()
         spent[pruner] = Ledger(lab.run.ledger).by_phase()["proxy"]
-    assert spent["asha"] <= spent["none"]
+    assert spent["asha"] < spent["none"]
 
 
 def test_a_budget_too_small_is_told_what_would_do(make_lab: MakeLab) -> None:
