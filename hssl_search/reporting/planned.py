@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hssl_search.reporting.formats import MISSING, duration
+from hssl_search.reporting.formats import MISSING, duration, plural
 
 Plain = dict[str, Any]
 
@@ -31,7 +31,7 @@ def _lines(page: Plain) -> list[str]:
     if (plan := page["plan"]) is not None:
         in_rounds = f" in {plan['rounds']} rounds" if plan["rounds"] > 1 else ""
         found += [
-            f"Candidates: {plan['candidates']} in {plan['groups']} groups of up to {plan['group_size']}{in_rounds}, "
+            f"Candidates: {plan['candidates']} in {plural(plan['groups'], 'group')} of up to {plan['group_size']}{in_rounds}, "
             f"screened for {plan['screen_steps']} steps.",
             f"Proxies: {plan['proxies']} and {plan['controls']} controls of {plan['proxy_steps']} steps, rungs at "
             f"{', '.join(map(str, plan['rungs']))}; then up to {plan['confirming_runs']} confirming runs with more seeds.",
