@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
 from statistics import mean
@@ -144,7 +144,7 @@ class Controller:
         families = list(self.roster.space.families)
         job = self._maker().measure([{"family": family} for family in families], self.seed)
         phase = Phase([job], self.ended)
-        self.runner.run("measure", phase, {}, lambda job, outcome: None)
+        self._run("measure", phase, {}, lambda job, outcome: None)
         outcome = phase.outcomes.get(job.key, Outcome(State.CUT))
         if outcome.state is not State.DONE:
             remedy = "mend the cause and search under another --name" if outcome.cause else f"extend it with: {self._how_to_extend()}"
@@ -158,6 +158,12 @@ class Controller:
         self._use(replace(self.machine, gpus_per_trial=self.measured.gpu_share if asked is None else asked))
         self.study.set_study("reference", self.measured.reference(ACCURACY))
         self.study.set_study("reference_scores", self.measured.reference(self.ranked_by))
+
+    def _run(self, name: str, phase: Phase, expected: Mapping[str, float], on_end: Callable[[Job, Outcome], None],
+             keep_s: float = 0.0) -> None:
+        """Run a phase, and remember how its jobs ended: what comes later in this search does not run them again."""
+        self.runner.run(name, phase, expected, on_end, keep_s)
+        self.ended |= phase.outcomes
 
     def _use(self, machine: Machine) -> None:
         """Make and run jobs for this machine from now on."""
@@ -229,8 +235,8 @@ class Controller:
                                    self._reserve_s() + profiles_s, at_once)
             jobs[job.key] = job, group
             expected[job.key] = self._job_s(job, self._joint_s(group.members)) + profiles_s
-        self.runner.run("screen", Phase([job for job, _ in jobs.values()], self.ended), expected,
-                        lambda job, outcome: self._screened(job, outcome, jobs[job.key][1]))
+        self._run("screen", Phase([job for job, _ in jobs.values()], self.ended), expected,
+                  lambda job, outcome: self._screened(job, outcome, jobs[job.key][1]))
 
     def _groups(self, ends: Sequence[int]) -> list[screen.Group]:
         """The groups of one round; of all groups, those after the first screen a few heads of the one before again."""
@@ -283,8 +289,7 @@ class Controller:
         jobs = [job_of(one) for one in first]
         phase = Proxy(jobs, self.ended, contenders, self.ranked_by, self.board.report, self.pruner, total, choose)
         typical_s = self.costs.training(self.plan.proxy_steps, self.costs.step + self.planned_costs.mean_head, len(self.plan.rungs))
-        self.runner.run("proxy", phase, expected, self.board.take, keep_s=CONFIRM_JOBS * typical_s)
-        self.ended |= phase.outcomes
+        self._run("proxy", phase, expected, self.board.take, keep_s=CONFIRM_JOBS * typical_s)
         return phase.scores()
 
     def _confirm(self, promoted: Sequence[Contender]) -> None:
@@ -309,7 +314,7 @@ class Controller:
         known = {trial: dict(by_seed) for trial, by_seed in scores.items()}
         tried = dict.fromkeys((one.trial for one in (*promoted, no_head, identity)), 1)
         phase = confirm.Confirm(field, known, tried, make, self.board.score, self.plan.confirm_jobs, at_once, self.resolution, self.ended)
-        self.runner.run("confirm", phase, expected, self._confirmed)
+        self._run("confirm", phase, expected, self._confirmed)
 
     def _confirming(self, one: Contender, offset: int, leader: Contender, control: Contender, at_once: int) -> Job:
         """One confirming run; `none_same_time` makes the steps that the no-head control can make while the leader's proxy trains."""
@@ -331,14 +336,14 @@ class Controller:
         self._use(self.whole)
         winner = self.roster.contender(verdict["winner"])
         chosen = self.roster.control("none") if verdict["state"] == "no head" else winner
-        step_s = self.runner.pace * self.measured.full_step_s(self.setting, self._step_s([chosen]))
+        step_s = max(1.0, self.runner.pace) * self.measured.full_step_s(self.setting, self._step_s([chosen]))
         known = self._full_to_run(winner, chosen, step_s, epochs * self.measured.full_steps(self.setting))
         if known["steps"] == 0:
             self.watcher.note("The budget left is too small for a full training.")
             return
         job = self.maker.full(known["name"], known["heads"], known["steps"], known["rungs"], self.seed, self._reserve_s(),
                               known.get("number", 1))
-        self.runner.run("full", Phase([job], self.ended), {}, self._trained)
+        self._run("full", Phase([job], self.ended), {}, self._trained)
 
     def _full_to_run(self, winner: Contender, chosen: Contender, step_s: float, wanted: int) -> Plain:
         """The full training that is planned, or was made; another where the winner is, or where more of its steps are affordable now."""

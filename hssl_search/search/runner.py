@@ -137,12 +137,12 @@ class _Watched:
         return self.phase.on_report(job, report)
 
     def on_end(self, job: Job, outcome: Outcome) -> None:
-        outcome = self._whole(job, outcome)
+        seconds, outcome = outcome.seconds, self._whole(job, outcome)
         if outcome.state is State.CUT:
             self.runner.short.add(job.phase)
         if outcome.state is not State.CUT or outcome.reports:
             self.runner.study.record_job(job, outcome)
-        self.runner.time(job, outcome, self.to_do_s[job.key], job.key in self.cold)
+        self.runner.time(job, replace(outcome, seconds=seconds), self.to_do_s[job.key], job.key in self.cold)
         self.phase.on_end(job, outcome)
         self.end(job, outcome)
         self.runner.watcher.job_ended(job.task["name"], outcome.state.value)

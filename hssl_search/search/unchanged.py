@@ -12,12 +12,13 @@ from hssl_search.search.records.study import StudyRecord
 
 ATTRIBUTE = "fixed"
 """Study attribute: what no result of the study would be comparable without."""
+KEYS = ("seed", "rank_by", "sampler", "objective", "promote", "pruner", "same_architecture", "map_shapes", "setting")
 MOST_TOLD = 3
 
 
 def fixed(resolved: Plain) -> Plain:
-    """Of what search.yaml holds, the part that must stay: space, base, images, recipe, what ranks, and the seed."""
-    kept = {key: resolved[key] for key in ("seed", "rank_by", "same_architecture", "map_shapes", "setting")}
+    """Of what search.yaml holds, the part that must stay: space, base, images, recipe, seed, and what ranks, draws, promotes and stops."""
+    kept = {key: resolved[key] for key in KEYS}
     return {"space": {"parameters": resolved["space"]["parameters"]}, **kept}
 
 
@@ -27,7 +28,8 @@ def require_unchanged(run: Run, resolved: Plain, study: StudyRecord) -> None:
     if recorded is None:
         study.set_study(ATTRIBUTE, fixed(resolved))
         return
-    found = list(differences(recorded, fixed(resolved)))
+    now = fixed(resolved)
+    found = list(differences({**now, **recorded}, now))  # an earlier version recorded fewer keys
     if found:
         more = f" and {len(found) - MOST_TOLD} more" if len(found) > MOST_TOLD else ""
         raise UserError(f"{run.search_yaml} was changed since the search began ({', '.join(found[:MOST_TOLD])}{more}), and its results "

@@ -443,7 +443,7 @@ def test_on_gpus_the_same_search_is_charged_to_jobs_alone(make_lab: Callable[...
 
 
 def test_trainings_share_a_gpu_by_measured_memory_and_the_full_training_has_it_alone(make_lab: Callable[..., Lab]) -> None:
-    lab = make_lab(budget="10gpu-min", machine=Machine("gpu", 16, 1), gpus_per_trial=None)
+    lab = make_lab(budget="10gpu-min", machine=Machine("gpu", 16, 1), gpus_per_trial=None, full_epochs=1000)
     lab.memory = {"memory_bytes": 20 * 2**30, "gpu_bytes": 80 * 2**30}
     held: dict[str, set[float]] = {}
     work = lab.work
@@ -451,6 +451,7 @@ def test_trainings_share_a_gpu_by_measured_memory_and_the_full_training_has_it_a
     assert lab.search()["state"] == "better"
     check(lab)
     assert held == {"measure": {1.0}, "screen": {0.5}, "proxy": {0.5}, "confirm": {0.5}, "full": {1.0}}
+    assert lab.study.job_records()["full"]["state"] == "done", "alone it goes no faster than it was measured"
     resolved = lab.run.config()
     assert resolved["gpus_per_trial"] == 0.5, "nothing is left to be found out"
     lab.search()

@@ -70,6 +70,17 @@ def test_a_search_in_two_halves_leaves_the_same_study_as_in_one(make_lab: Callab
     assert cut_in == {"screen", "proxy", "confirm", "full"}
 
 
+def test_a_search_cut_in_screening_and_extended_beyond_its_plan_trains_nothing_twice(make_lab: Callable[..., Lab], many: Space) -> None:
+    planned = make_lab(many, budget=WHOLE)
+    planned.search()
+    lab = make_lab(many, budget="12cpu-s")
+    lab.study.set_study("plan", {**planned.study.study_attributes()["plan"], "done": False})
+    lab.search()
+    extend(lab, "40cpu-min")
+    assert len(lab.study.job_records()) > len(planned.study.job_records()), "what was planned is done, and more"
+    assert {key for key, count in lab.ends.items() if count > 1} == set()
+
+
 def test_what_the_budget_did_not_last_for_stays_undecided_and_is_told(make_lab: Callable[..., Lab]) -> None:
     whole = make_lab(budget=WHOLE)
     whole.search()

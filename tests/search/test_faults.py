@@ -70,6 +70,16 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.parametrize(("said", "full"), [
+    ("Error while serializing: I/O error: No space left on device (os error 28)", True),
+    ("(sqlite3.OperationalError) database or disk is full", True),
+    ("CUDA driver error code: 281", False),
+    ("status code: 2800", False),
+])
+def test_a_full_disk_is_told_from_other_errors_of_libraries(said: str, full: bool) -> None:
+    assert disk_is_full(RuntimeError(said)) is full
+
+
 def test_a_ledger_on_a_full_disk_raises_and_goes_on_with_no_charge_lost_or_doubled(disk: Disk) -> None:
     ledger = Ledger(disk.folder / "ledger.jsonl")
     ledger.charge("a#1", "proxy", 1.0)

@@ -315,3 +315,12 @@ def test_a_phase_is_short_whose_jobs_the_budget_does_not_last_for(bench: Bench) 
     assert bench.runner.short == set()
     bench.run(job("proxy/b"), expected={"proxy/b": 5_000.0})
     assert bench.runner.short == {"proxy"}
+
+
+def test_a_job_that_goes_on_after_a_cut_teaches_the_pace_of_what_it_had_left(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "step-50").mkdir()
+    asked = replace(job("proxy/a", acts=(0.0, 50.0)), folder=str(tmp_path))
+    before = {"proxy/a": Outcome(State.CUT, "", [Report(50, {})], 50.0)}
+    phase = bench.run(asked, ended=before, expected={"proxy/a": 100.0})
+    assert phase.outcomes["proxy/a"].seconds == pytest.approx(100.0), "both parts"
+    assert bench.runner.pace == pytest.approx(1.0)

@@ -12,12 +12,14 @@ from hssl_search.errors import UserError
 from hssl_search.search.execution.tasks import Setting
 from hssl_search.search.records.run import Run
 from hssl_search.search.records.study import StudyRecord
-from hssl_search.search.unchanged import differences, require_unchanged
+from hssl_search.search.unchanged import ATTRIBUTE, differences, fixed, require_unchanged
 
 
 @pytest.fixture
 def resolved(setting: Setting) -> dict[str, Any]:
-    return {"seed": 0, "rank_by": "accuracy", "same_architecture": {"family": "resnet"}, "map_shapes": [[96, 4, 4]], "budget": "1cpu-h",
+    choices = {"sampler": "random", "objective": "accuracy", "promote": "learned", "pruner": "median"}
+    return {**choices, "seed": 0, "rank_by": "accuracy", "same_architecture": {"family": "resnet"}, "map_shapes": [[96, 4, 4]],
+            "budget": "1cpu-h",
             "setting": setting.model_dump(mode="json"), "space": {"name": "tiny", "parameters": {"depth": {"choice": [1, 2]}}}}
 
 
@@ -34,6 +36,8 @@ def refused(tmp_path: Path, study: StudyRecord, before: dict[str, Any], after: d
     (("setting", "base"), "test_vit", "setting.base: test_resnet -> test_vit"),
     (("setting", "recipe", "proxy", "lr"), 0.1, "setting.recipe.proxy.lr: 0.002 -> 0.1"),
     (("seed",), 1, "seed: 0 -> 1"),
+    (("sampler",), "tpe", "sampler: random -> tpe"),
+    (("pruner",), "asha", "pruner: median -> asha"),
 ])
 def test_what_was_changed_is_refused_with_the_difference(
     tmp_path: Path, study: StudyRecord, resolved: dict[str, Any], path: tuple[str, ...], value: Any, told: str
@@ -54,6 +58,14 @@ def test_what_may_change_does_and_what_was_automatic_is_resolved(tmp_path: Path,
     after["setting"]["recipe"]["proxy"]["precision"] = "bf16"
     after |= {"budget": "2cpu-h", "plan": {"candidates": 4}}
     require_unchanged(run, after, study)
+
+
+def test_what_an_earlier_version_did_not_record_is_not_compared(tmp_path: Path, study: StudyRecord, resolved: dict[str, Any]) -> None:
+    study.set_study(ATTRIBUTE, {key: value for key, value in fixed(resolved).items() if key != "sampler"})
+    run = Run.create(tmp_path / "demo", resolved)
+    require_unchanged(run, resolved, study)
+    with pytest.raises(UserError, match="seed: 0 -> 1"):
+        require_unchanged(run, {**resolved, "seed": 1}, study)
 
 
 def test_a_key_that_was_taken_out_or_put_in_differs() -> None:

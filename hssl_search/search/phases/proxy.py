@@ -56,7 +56,7 @@ class Proxy(Phase):
     def on_report(self, job: Job, report: Report) -> Decision:
         if report.step not in job.task["rungs"]:  # where it ran out of time
             return Decision.CONTINUE
-        others = dict(self._at_rung.get(report.step, {}))
+        others = {trial: one for trial, one in self._at_rung.get(report.step, {}).items() if trial != job.trial}
         found = self._note(job, report)
         if found is None:
             return Decision.CONTINUE

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from hssl_search.errors import UserError
 
-SAID = ("code: 28", "os error 28", "No space left on device", "disk is full")
+SAID = re.compile(r"\b(code: 28|os error 28|No space left on device|disk is full)\b")
 """What libraries that have errors of their own, such as safetensors, say of it."""
 
 
 def disk_is_full(error: BaseException) -> bool:
-    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(said in str(error) for said in SAID)
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or SAID.search(str(error)) is not None
 
 
 @contextmanager

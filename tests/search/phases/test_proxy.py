@@ -58,6 +58,14 @@ def test_a_candidate_below_the_median_of_four_others_is_stopped() -> None:
     assert bench.says(6, 25, 1.0) is Decision.CONTINUE, "no one has been at this rung"
 
 
+def test_a_proxy_that_goes_on_after_a_cut_is_not_compared_with_itself() -> None:
+    cut = {"proxy/5": Outcome(State.CUT, "", [Report(25, {"accuracy": 5.0})])}
+    bench = Bench(cut)
+    for trial, accuracy in ((0, 10.0), (2, 20.0), (3, 30.0)):
+        bench.says(trial, 25, accuracy)
+    assert bench.says(5, 25, 5.0) is Decision.CONTINUE, "three others are too few, as they were before the cut"
+
+
 def test_every_score_is_told_those_of_stopped_ones_too() -> None:
     bench = Bench()
     for trial in range(5):
