@@ -14,14 +14,14 @@ from hssl_search.methods.base import methods
 
 GOLDEN = Path(__file__).with_name("golden_losses.json")
 STEPS = 20
-TOLERANCE = [5e-3] * 8 + [0.05] * 12
-"""Relative, of each step. Kernels of other processors round differently, which BatchNorm over 16 images makes tenfold worse every two or
-three steps; a changed term, schedule or order of random numbers moves losses by more."""
+TOLERANCE = 1e-3
+"""Relative. With other kernels of the same processor losses were at most 1.2e-4 apart at this learning rate, and 2e-2 at ten times it."""
+LR = 1e-4
 
 
 def losses(pair: Callable[..., Any], trainer: Callable[..., Any], patterns: Callable[..., Tensor], method: str) -> list[float]:
     """Total loss of each step of a base with a head of two blocks."""
-    training = trainer(pair(method, {"family": "convnext", "depth": 2}), patterns(32), steps=STEPS, batch_size=16, lr=1e-3)
+    training = trainer(pair(method, {"family": "convnext", "depth": 2}), patterns(32), steps=STEPS, batch_size=16, lr=LR)
     found = []
     for step in range(1, STEPS + 1):
         training.advance(step)
@@ -32,9 +32,7 @@ def losses(pair: Callable[..., Any], trainer: Callable[..., Any], patterns: Call
 @pytest.mark.parametrize("method", list(methods()))
 def test_losses_are_those_of_before(pair: Callable[..., Any], trainer: Callable[..., Any], patterns: Callable[..., Tensor],
                                     method: str) -> None:
-    golden = json.loads(GOLDEN.read_text())[method]
-    expected = [pytest.approx(loss, rel=tolerance, abs=1e-6) for loss, tolerance in zip(golden, TOLERANCE, strict=True)]
-    assert losses(pair, trainer, patterns, method) == expected
+    assert losses(pair, trainer, patterns, method) == pytest.approx(json.loads(GOLDEN.read_text())[method], rel=TOLERANCE, abs=1e-6)
 
 
 if __name__ == "__main__":
