@@ -6,11 +6,9 @@ The template and the style lie in the folder `reports/` and can be replaced by t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
 import yaml
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -18,30 +16,18 @@ from optuna import Study
 from plotly.offline import get_plotlyjs
 
 from hssl_search import bundled
-from hssl_search.reporting import figure_data, figures, figures_over_time, relations, sections, tables
+from hssl_search.reporting import relations, sections, tables
 from hssl_search.reporting.agreement import agreements
 from hssl_search.reporting.cost import cost as cost_of
-from hssl_search.reporting.figure_of_ways import draw_ways
 from hssl_search.reporting.files import write_whole
-from hssl_search.reporting.formats import capital
+from hssl_search.reporting.panels import panels, ways_panel
 from hssl_search.reporting.record import RunRecord
 from hssl_search.reporting.repeated import repeated
 from hssl_search.reporting.verdict import verdict_text
-from hssl_search.reporting.ways import WayFound, not_varied, ways
+from hssl_search.reporting.ways import not_varied, ways
 from hssl_search.search.correlation import LEAST
 
 Entries = Iterable[Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A figure on the page; `plot` is None where there is nothing to draw yet, and `absent` says why."""
-
-    key: str
-    title: str
-    caption: str
-    absent: str
-    plot: Markup | None
 
 
 def write_report(folder: Path, study: Study | RunRecord, ledger: Entries) -> list[Path]:
@@ -67,7 +53,7 @@ def build_page(study: Study | RunRecord, ledger: Entries, folder: Path) -> str:
     return template.render(
         **_content(record, entries, folder),
         **_related(record),
-        panels=_panels(record, entries),
+        panels=panels(record, entries),
         style=Markup(_report_file("style.css")),
         plotly=Markup(get_plotlyjs()),
     )
@@ -116,81 +102,9 @@ def _related(record: RunRecord) -> dict[str, Any]:
     return {
         "ways": relations.way_rows(found),
         "ways_not_varied": not_varied(found),
-        "ways_panel": _ways_panel(found),
+        "ways_panel": ways_panel(found),
         "agreements": relations.agreement_rows(agreements(record)),
         "least_agreeing": LEAST,
         "promoted_by": str(record.promotion.get("rule") or ""),
         "promotion": relations.promotion_rows(record.promotion),
     }
-
-
-def _ways_panel(found: list[WayFound]) -> Panel:
-    return _panel(
-        "ways",
-        "What went with discrepancy, and what with accuracy",
-        draw_ways(found),
-        "One mark for one step of each way, within families, with 95 % intervals. To the right: more discrepancy; up: more accuracy. A bar "
-        "that crosses a zero line may be chance. Steps of different ways differ in size, so compare where marks lie, not how far out.",
-        "Too few heads of one family differ in any of these.",
-    )
-
-
-def _panels(record: RunRecord, entries: list[Mapping[str, Any]]) -> list[Panel]:
-    lines = figure_data.references(record)
-    fixed = [line for line in lines if line.name in record.judged_references]
-    measure = record.judged_by
-    name = measure.score_name
-    nothing = f"No {name} has been reported yet."
-    if record.ranked_by.of_head:
-        nothing = "This run has no labelled images to measure accuracy on."
-    full = figure_data.full_line(record)
-    relation = figure_data.discrepancy_accuracy(record)
-    return [
-        _panel(
-            "accuracy",
-            f"{capital(name)}, and how sure it is",
-            figures.draw_leaderboard(figure_data.leaderboard_rows(record), lines, measure),
-            f"Mean {name} and the 95 % interval that chance leaves, best on top. Pale marks are single seeds, hollow ones were stopped "
-            "before full proxy fidelity, dark diamonds are controls. The vertical line and its band are the control without a head.",
-            nothing,
-        ),
-        _panel(
-            "discrepancy",
-            f"Does discrepancy foretell {name}?",
-            figures.draw_discrepancy(relation, lines),
-            relation.caption(),
-            "Nothing has been screened yet.",
-        ),
-        _panel(
-            "curves",
-            "Learning curves",
-            figures_over_time.draw_curves(figure_data.curve_lines(record), fixed, measure),
-            "Mean over the seeds of a head, at most 60 heads, the highest. Controls are dark and thick; the shade is the range of the "
-            "seeds of the control without a head. A line that ends early was stopped.",
-            nothing,
-        ),
-        _panel(
-            "full",
-            "Full training",
-            figures_over_time.draw_full(full, lines, measure),
-            f"{', '.join(full['name'].unique())}. Steps are those of the full recipe: its schedule differs from that of the proxies above.",
-            "",
-        ),
-        _panel(
-            "timeline",
-            "Where the time went",
-            figures_over_time.draw_timeline(figure_data.timeline(entries)),
-            "Each bar is an attempt of a job; bars above each other ran at the same time. Time between bars is the controller's own.",
-            "Nothing has been charged yet.",
-        ),
-    ]
-
-
-def _panel(key: str, title: str, figure: go.Figure | None, caption: str, absent: str) -> Panel:
-    return Panel(key, title, caption, absent, None if figure is None else _embed(key, figure))
-
-
-def _embed(key: str, figure: go.Figure) -> Markup:
-    """The figure as a <div> and its script, without plotly.js, which the page holds once."""
-    options = {"displaylogo": False, "responsive": True, "modeBarButtons": [["toImage", "zoom2d", "pan2d", "resetScale2d"]]}
-    return Markup(figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"figure-{key}", config=options))
