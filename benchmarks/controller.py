@@ -28,7 +28,6 @@ from hssl_search.search.planner import Plan
 from hssl_search.search.records.storage import open_storage, sqlite_url
 from hssl_search.search.simulation import Simulation
 from hssl_search.spaces.space import Space
-from hssl_search.training.recipe import Recipe
 
 WIDE = {"family": {"choice": ["convnext", "resnet", "transformer", "mlp"]}, "depth": {"int": [1, 16]},
         "width_ratio": {"choice": [0.25, 0.5, 0.75, 1.0]}, "mlp_ratio": {"choice": [round(1 + n / 8, 3) for n in range(64)]},
@@ -41,7 +40,7 @@ SHARES = {"proxies": 0.2, "budget": 1.3}
 
 def simulation(folder: Path, trials: int, workers: int) -> Simulation:
     setting = Setting(base="test_resnet", base_args={}, image_size=32, data="digits", probe_data=None, data_seed=0,
-                      recipe=Recipe.read("simclr").as_plain(), device="cuda")
+                      recipe={stage: {"batch_size": 128, "precision": "fp32"} for stage in ("proxy", "full")}, device="cuda")
     proxies = max(2, int(SHARES["proxies"] * trials))
     plan = Plan(trials, 8, 40, proxies, 80, [20, 40, 80], 38, {"screen": 1.0, "proxy": 1.0, "confirm": 1.0, "full": 0.0})
     needed_s = trials / 8 * (40 * 0.3 + 4.0) + proxies * (80 * 0.12 + 4.0) + 4 * FAULTS.startup_s * workers

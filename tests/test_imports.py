@@ -128,6 +128,15 @@ def test_decisions_need_neither_ray_nor_torch(module: str) -> None:
     assert not loaded_after(f"import hssl_search.{module}") & {"ray", "torch"}
 
 
+@pytest.mark.parametrize("statement", [
+    "from hssl_search.heads.config import HeadConfig; HeadConfig(family='hybrid')",
+    "from hssl_search.spaces.space import Space; Space.read('default').size()",
+    "import hssl_search.search.simulation",
+])
+def test_heads_are_known_and_searches_simulated_without_torch(statement: str) -> None:
+    assert not loaded_after(statement) & {"ray", "torch", "timm"}
+
+
 def test_the_command_line_starts_without_the_heavy_libraries() -> None:
     assert not loaded_after("import hssl_search.cli") & HEAVY
 

@@ -1,4 +1,4 @@
-"""The head families by name. A new family is one `register` call beside its block in `hssl_search/heads/families/`."""
+"""The head families by name. A new family is a function that makes its block in `hssl_search/heads/blocks/` and a line in `families.py`."""
 
 from __future__ import annotations
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from timm.layers import DropPath, LayerNorm2d, Mlp
 from torch import Tensor, nn
 
 from hssl_search.heads.registry import Place
-
-COMMON: dict[str, Any] = {"depth": 3, "width_ratio": 1.0, "first_shortcut": False, "tap": 0}
-"""What every family of blocks reads."""
 
 
 class NoShortcut(nn.Module):

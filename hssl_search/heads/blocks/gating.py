@@ -10,8 +10,8 @@ from timm.models.focalnet import FocalModulation
 from timm.models.mambaout import GatedConvBlock
 from torch import Tensor, nn
 
-from hssl_search.heads.families.parts import COMMON, ChannelsLast, hidden_width, one_part, two_parts
-from hssl_search.heads.registry import Family, Place, register
+from hssl_search.heads.blocks.parts import ChannelsLast, hidden_width, one_part, two_parts
+from hssl_search.heads.registry import Place
 
 
 class GatedConv(GatedConvBlock):
@@ -24,7 +24,7 @@ class GatedConv(GatedConvBlock):
         return gated
 
 
-def _mambaout(given: Mapping[str, Any], place: Place) -> nn.Module:
+def mambaout(given: Mapping[str, Any], place: Place) -> nn.Module:
     inner = hidden_width(place.width, given["mlp_ratio"])
     convolved = min(inner, place.width)
     # timm multiplies and cuts off: half a channel more keeps rounding from taking one away.
@@ -32,16 +32,9 @@ def _mambaout(given: Mapping[str, Any], place: Place) -> nn.Module:
     return one_part(place, ChannelsLast(GatedConv(place.width, kernel_size=given["kernel_size"], **ratios)))
 
 
-register(Family("mambaout", _mambaout, {**COMMON, "kernel_size": 7, "mlp_ratio": 8 / 3},
-                "MambaOut's gated convolution: depthwise convolution times a gate (arXiv 2405.07992)"))
-
 FOCAL_LEVELS = 2
 """Depthwise convolutions one after another, of side `kernel_size` and `kernel_size` + 2; the mean of the map follows them."""
 
 
-def _focal(given: Mapping[str, Any], place: Place) -> nn.Module:
+def focal(given: Mapping[str, Any], place: Place) -> nn.Module:
     return two_parts(place, FocalModulation(place.width, given["kernel_size"], FOCAL_LEVELS), given["mlp_ratio"])
-
-
-register(Family("focal", _focal, {**COMMON, "kernel_size": 3, "mlp_ratio": 4.0},
-                "focal modulation and MLP: context of growing size, up to the whole map, gated (arXiv 2203.11926)"))

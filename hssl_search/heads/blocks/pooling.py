@@ -8,15 +8,11 @@ from typing import Any
 from timm.models.metaformer import Pooling
 from torch import nn
 
-from hssl_search.heads.families.parts import COMMON, two_parts
-from hssl_search.heads.registry import Family, Place, register
+from hssl_search.heads.blocks.parts import two_parts
+from hssl_search.heads.registry import Place
 
 
-def _poolformer(given: Mapping[str, Any], place: Place) -> nn.Module:
+def poolformer(given: Mapping[str, Any], place: Place) -> nn.Module:
     pooling = Pooling(given["kernel_size"])
     # The mean of a window less its middle, because the shortcut adds the middle (arXiv 2111.11418, eq. 4): both go together.
     return two_parts(place, pooling if place.shortcut else pooling.pool, given["mlp_ratio"])
-
-
-register(Family("poolformer", _poolformer, {**COMMON, "kernel_size": 3, "mlp_ratio": 4.0},
-                "average pooling and MLP: mixes positions without weights (MetaFormer)"))

@@ -12,8 +12,8 @@ from timm.models.swin_transformer import WindowAttention, window_partition, wind
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from hssl_search.heads.families.parts import COMMON, ChannelsLast, two_parts
-from hssl_search.heads.registry import Family, Place, register
+from hssl_search.heads.blocks.parts import ChannelsLast, two_parts
+from hssl_search.heads.registry import Place
 
 
 class TokenBlock(nn.Module):
@@ -44,13 +44,9 @@ class Positions(nn.Module):
         return x + codes[:, :channels].T.reshape(channels, height, width)
 
 
-def _transformer(given: Mapping[str, Any], place: Place) -> nn.Module:
+def transformer(given: Mapping[str, Any], place: Place) -> nn.Module:
     block = TokenBlock(place.width, given["attention_heads"], given["mlp_ratio"], place.drop_path, place.shortcut)
     return nn.Sequential(Positions(), block) if given["positions"] and place.repeat == 0 else block
-
-
-register(Family("transformer", _transformer, {**COMMON, "attention_heads": 4, "mlp_ratio": 4.0, "positions": False},
-                "global self-attention and MLP, with or without position information"))
 
 
 class WindowMixing(nn.Module):
@@ -92,10 +88,6 @@ class WindowMixing(nn.Module):
         return torch.where(position < side, (position + self.window - shift) // self.window, -1).roll(-shift)
 
 
-def _swin(given: Mapping[str, Any], place: Place) -> nn.Module:
+def swin(given: Mapping[str, Any], place: Place) -> nn.Module:
     mixer = WindowMixing(place.width, given["attention_heads"], given["window_size"], shifted=place.repeat % 2 == 1)
     return two_parts(place, ChannelsLast(mixer), given["mlp_ratio"])
-
-
-register(Family("swin", _swin, {**COMMON, "attention_heads": 4, "window_size": 7, "mlp_ratio": 4.0},
-                "self-attention within windows, shifted in every second block, and MLP"))

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import nn
 
+from hssl_search.heads.blocks.mlps import OnGrid, resample
 from hssl_search.heads.config import HeadConfig
-from hssl_search.heads.families.mlps import OnGrid, resample
 from hssl_search.heads.head import build_head
 
 

@@ -12,16 +12,13 @@ from timm.layers import GatedMlp, LayerNorm2d, Mlp
 from timm.models.mlp_mixer import Affine, SpatialGatingUnit
 from torch import Tensor, nn
 
-from hssl_search.heads.families.parts import COMMON, ChannelsLast, hidden_width, one_part, two_parts
-from hssl_search.heads.registry import Family, Place, register
+from hssl_search.heads.blocks.parts import ChannelsLast, hidden_width, one_part, two_parts
+from hssl_search.heads.registry import Place
 
 
-def _mlp(given: Mapping[str, Any], place: Place) -> nn.Module:
-    mlp = Mlp(place.width, hidden_width(place.width, given["mlp_ratio"]), use_conv=True)
-    return one_part(place, nn.Sequential(LayerNorm2d(place.width), mlp))
-
-
-register(Family("mlp", _mlp, {**COMMON, "mlp_ratio": 4.0}, "1x1 MLP: mixes channels, never positions"))
+def mlp(given: Mapping[str, Any], place: Place) -> nn.Module:
+    layers = Mlp(place.width, hidden_width(place.width, given["mlp_ratio"]), use_conv=True)
+    return one_part(place, nn.Sequential(LayerNorm2d(place.width), layers))
 
 
 class OnGrid(nn.Module):
@@ -57,22 +54,14 @@ def _weights(have: int, wanted: int, like: Tensor) -> Tensor:
     return F.interpolate(positions, (wanted, have), mode="bilinear", antialias=True)[0, 0].to(like.dtype)
 
 
-def _mixer(given: Mapping[str, Any], place: Place) -> nn.Module:
+def mixer(given: Mapping[str, Any], place: Place) -> nn.Module:
     tokens = Mlp(given["grid_size"] ** 2, hidden_width(place.width, 0.5))
     return two_parts(place, OnGrid(tokens, given["grid_size"]), given["mlp_ratio"])
 
 
-register(Family("mixer", _mixer, {**COMMON, "grid_size": 7, "mlp_ratio": 4.0},
-                "MLP over the positions of a grid, then over channels (arXiv 2105.01601)"))
-
-
-def _resmlp(given: Mapping[str, Any], place: Place) -> nn.Module:
+def resmlp(given: Mapping[str, Any], place: Place) -> nn.Module:
     linear = nn.Linear(given["grid_size"] ** 2, given["grid_size"] ** 2)
     return two_parts(place, OnGrid(linear, given["grid_size"]), given["mlp_ratio"], norm=lambda width: ChannelsLast(Affine(width)))
-
-
-register(Family("resmlp", _resmlp, {**COMMON, "grid_size": 7, "mlp_ratio": 4.0},
-                "a linear layer over the positions of a grid and MLP, scaled instead of normed (arXiv 2105.03404)"))
 
 
 class Transposed(nn.Module):
@@ -87,13 +76,9 @@ class Transposed(nn.Module):
         return changed.mT
 
 
-def _gmlp(given: Mapping[str, Any], place: Place) -> nn.Module:
+def gmlp(given: Mapping[str, Any], place: Place) -> nn.Module:
     inner = 2 * hidden_width(place.width, given["mlp_ratio"] / 2)
     gate: Any = partial(SpatialGatingUnit, seq_len=given["grid_size"] ** 2)
     gated: Any = GatedMlp(place.width, inner, gate_layer=gate)
     nn.init.ones_(gated.gate.proj.bias)  # as in the paper; its weights near zero would mix no positions for most of a head's life
     return one_part(place, nn.Sequential(LayerNorm2d(place.width), OnGrid(Transposed(gated), given["grid_size"])))
-
-
-register(Family("gmlp", _gmlp, {**COMMON, "grid_size": 7, "mlp_ratio": 6.0},
-                "one MLP, half of it gated by a linear layer over the positions of a grid (arXiv 2105.08050)"))

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from hssl_search.heads.blocks.attention import Positions, WindowMixing
 from hssl_search.heads.config import HeadConfig
-from hssl_search.heads.families.attention import Positions, WindowMixing
 from hssl_search.heads.head import build_head
 
 C, HEADS, WINDOW = 8, 2, 4
