@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +19,9 @@ FILE = "hssl-search.yaml"
 NAME = re.compile(r"\w[\w.-]{0,99}")
 
 
-ADDED = ("sampler", "objective", "promote", "pruner")
-"""Options that runs of an earlier version lack."""
+ADDED: Mapping[str, Any] = {"sampler": "random", "objective": "accuracy", "promote": "discrepancy", "pruner": "median"}
+"""Options that runs of an earlier version lack, and what those runs did: draw all heads before there were results, promote by the
+paper's rule, stop by the median."""
 
 
 def flag(name: str) -> str:
@@ -94,8 +96,8 @@ class SearchConfig(BaseModel):
 
 
 def with_defaults(resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """What search.yaml holds, with the defaults of the options that were not there yet when it was written."""
-    return {**{name: SearchConfig.model_fields[name].get_default() for name in ADDED}, **resolved}
+    """What search.yaml holds, with what a run did by the options that were not there yet when it was written."""
+    return {**deepcopy(ADDED), **resolved}
 
 
 def gather(options: dict[str, Any], config_file: str | None = None, from_flags: bool = False) -> SearchConfig:

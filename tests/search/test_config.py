@@ -156,6 +156,8 @@ def test_a_missing_config_file_is_refused() -> None:
         gather(ASKED, "nowhere.yaml")
 
 
-def test_what_an_earlier_version_wrote_is_read_with_the_defaults_of_newer_options() -> None:
-    fresh = SearchConfig(**ASKED).model_dump()
-    assert with_defaults({"seed": 3, "pruner": "asha"}) == {**{name: fresh[name] for name in ADDED}, "seed": 3, "pruner": "asha"}
+def test_a_run_of_an_earlier_version_is_read_as_it_went_whatever_the_defaults_are_now() -> None:
+    went = with_defaults({"seed": 3, "pruner": "asha"})
+    assert went == {"seed": 3, "sampler": "random", "objective": "accuracy", "promote": "discrepancy", "pruner": "asha"}
+    assert set(ADDED) < set(SearchConfig.model_fields)
+    assert (went["sampler"], went["promote"]) != (SearchConfig(**ASKED).sampler, SearchConfig(**ASKED).promote)

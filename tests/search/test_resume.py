@@ -209,9 +209,10 @@ def test_a_search_of_many_short_lives_ends(
     assert json.dumps(verdict)
 
 
-def test_a_run_of_an_earlier_version_goes_on_with_the_defaults_of_the_options_that_it_lacks(make_lab: Callable[..., Lab]) -> None:
-    whole = make_lab().search()
+def test_a_run_of_an_earlier_version_goes_on_as_it_went(make_lab: Callable[..., Lab]) -> None:
+    whole = make_lab(sampler="random", promote="discrepancy").search()
     lab = make_lab()
     lab.run.search_yaml.write_text("".join(
         line for line in lab.run.search_yaml.read_text().splitlines(keepends=True) if line.split(":")[0] not in ADDED))
     assert lab.search() == whole
+    assert lab.study.study_attributes()["promotion"]["rule"] == "discrepancy"

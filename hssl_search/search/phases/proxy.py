@@ -24,22 +24,23 @@ class Proxy(Phase):
 
     def __init__(self, jobs: Iterable[Job], ended: Mapping[str, Outcome], contenders: Mapping[int, Contender], ranked_by: Measure,
                  on_score: Callable[[Job, int, float], None], pruner: Pruner, total: int, choose: Callable[[], Job | None]) -> None:
-        super().__init__(jobs, ended)
         self.contenders, self.ranked_by, self.on_score, self.pruner = contenders, ranked_by, on_score, pruner
         self.total, self.choose = total, choose
         self._at_rung: dict[int, dict[int, Runner]] = {}
-        for job in self.jobs:
-            known = self.outcomes.get(job.key) or self.cut.get(job.key)
-            for report in known.reports if known else []:
-                self._note(job, report)
+        super().__init__(jobs, ended)
+
+    def add(self, job: Job) -> None:
+        super().add(job)
+        known = self.outcomes.get(job.key) or self.cut.get(job.key)
+        for report in known.reports if known else []:
+            self._note(job, report)
 
     def waiting(self) -> int:
         return super().waiting() + self.total - len(self.jobs)
 
     def next_job(self) -> Job | None:
-        job = super().next_job()
-        if job is None and len(self.jobs) < self.total and (job := self.choose()) is not None:
-            self.jobs.append(job)
+        while (job := super().next_job()) is None and len(self.jobs) < self.total and (chosen := self.choose()) is not None:
+            self.add(chosen)
         return job
 
     def scores(self) -> dict[int, float]:

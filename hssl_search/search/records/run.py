@@ -74,7 +74,7 @@ class Run:
         return sqlite_url(self.study_db)
 
     def config(self) -> dict[str, Any]:
-        """What search.yaml holds; one of an earlier version has the defaults of what was added since."""
+        """What search.yaml holds; one of an earlier version also what it did by options added since."""
         return with_defaults(read_yaml(self.search_yaml))
 
     def write_config(self, config: Mapping[str, Any]) -> None:

@@ -166,6 +166,18 @@ def test_jobs_beyond_the_first_are_chosen_when_they_are_asked_for() -> None:
     assert bench.phase.waiting() == 0
 
 
+def test_a_job_that_is_chosen_again_goes_on_with_what_is_known_of_it() -> None:
+    known = {"proxy/more1": Outcome(State.DONE, "", [Report(step, {"accuracy": float(step)}) for step in RUNGS]),
+             "proxy/more2": Outcome(State.CUT, "", [Report(25, {"accuracy": 20.0})])}
+    bench = Bench(known, more=3)
+    bench.phase.contenders = {**CONTENDERS, 9: Contender(9, "head 9", [{}], "mlp")}
+    for _ in bench.jobs:
+        bench.phase.next_job()
+    assert [job.key for job in iter(bench.phase.next_job, None)] == ["proxy/more2", "proxy/more3"], "what has ended is not run again"
+    assert bench.chosen == [{}, {9: 100.0}, {9: 100.0}]
+    assert bench.phase.waiting() == 0
+
+
 def test_a_stopped_proxy_is_taken_to_gain_what_others_have_gained_from_its_rung_on() -> None:
     bench = Bench()
     bench.ends(0, State.DONE, 10.0, 20.0, 30.0)
