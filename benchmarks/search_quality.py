@@ -114,6 +114,9 @@ class Baseline:
         stops = self.halving and report.step < self.rungs[-1] and rank >= max(1, len(found) / ETA)
         return Decision.STOP if stops else Decision.CONTINUE
 
+    def again(self, job: Job) -> Job:
+        return job
+
     def on_end(self, job: Job, outcome: Outcome) -> None:
         assert outcome.state is not State.FAILED, outcome.cause
 

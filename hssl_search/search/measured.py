@@ -37,7 +37,7 @@ class Measured:
         found = outcome.reports[-1].metrics
         held = 1.0 if machine.device == "cpu" else machine.gpus_per_trial
         heads = {family: held * seconds for family, seconds in zip(families, found["head_step_s"], strict=True)}
-        startup = max(0.0, outcome.seconds - found["worker_s"])
+        startup = max(0.0, (outcome.seconds if outcome.last_s is None else outcome.last_s) - found["worker_s"])
         costs = Costs(held * found["step_s"], heads, held * found["evaluate_s"], held * found["checkpoint_s"], held * startup,
                       held * found["profile_s"], found["joint"], held * found["last_evaluate_s"])
         macs = {family: cost[1] for family, cost in zip(families, found["costs"], strict=True)}

@@ -73,7 +73,8 @@ class Runner:
 
     def affordable(self, job: Job, expected_s: float | None, concurrency: int, keep_s: float = 0.0) -> Job | None:
         """The job with the seconds that it may take; None when it cannot end within the budget, less what is to be kept."""
-        left = (self.meter.remaining() - max(1.0, self.pace) * (self.startup_s + keep_s)) / self.machine.charged(concurrency)
+        charged = max(self.machine.charged(concurrency), self.machine.share(job))
+        left = (self.meter.remaining() - max(1.0, self.pace) * (self.startup_s + keep_s)) / charged
         if expected_s is None:
             return replace(job, seconds=left) if left > 0 else None
         needed = max(1.0, self.pace) * expected_s * share_to_do(job) / self.machine.share(job)
@@ -135,6 +136,10 @@ class _Watched:
     def on_report(self, job: Job, report: Report) -> Decision:
         self.runner.keep(job, report)
         return self.phase.on_report(job, report)
+
+    def again(self, job: Job) -> Job:
+        fitting = self.runner.affordable(job, self.expected.get(job.key), self.concurrency)
+        return fitting or replace(job, seconds=0.0)
 
     def on_end(self, job: Job, outcome: Outcome) -> None:
         seconds, outcome = outcome.seconds, self._whole(job, outcome)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -43,6 +44,11 @@ def test_costs_on_cpu_are_the_seconds_measured_and_the_start_is_what_the_worker_
     assert costs.startup == pytest.approx(7.0)
     assert (costs.joint, costs.profile, costs.last) == (1.5, 0.25, 0.2)
     assert measured(worker_s=12.0).costs.startup == 0.0
+
+
+def test_the_start_of_a_worker_that_died_before_is_not_counted() -> None:
+    found = Measured.of(replace(outcome(), seconds=61.0, last_s=11.0), ["mlp", "convnext"], CPU)
+    assert found.costs.startup == pytest.approx(7.0)
 
 
 @pytest.mark.parametrize("held", [0.25, 1.0, 2.0])

@@ -15,7 +15,7 @@ from hssl_search.search.budget import parse_budget
 from hssl_search.search.execution import inline_executor
 from hssl_search.search.execution.desk import Desk
 from hssl_search.search.execution.inline_executor import InlineExecutor
-from hssl_search.search.execution.jobs import Job, Outcome, Report, Send, State
+from hssl_search.search.execution.jobs import DeviceFull, Job, Outcome, Report, Send, State
 from hssl_search.search.jobmaker import Machine
 from hssl_search.search.phases.phase import Phase
 from hssl_search.search.records.ledger import Ledger
@@ -275,6 +275,27 @@ def test_the_pace_is_learned_again_from_what_ended_before_a_resume(bench: Bench,
     again.runner.startup_s = 30.0
     again.run(*jobs, ended=study.job_outcomes(), expected=expected)
     assert again.runner.pace == bench.runner.pace == pytest.approx(2.0)
+
+
+FULL = DeviceFull("no memory")
+
+
+@pytest.mark.parametrize(("expected_s", "held_s", "again_s"), [
+    (100.0, 10.0, PATIENCE[0] * 100 + PATIENCE[1]),
+    (100.0, 1_000.0, PATIENCE[0] * 100 + PATIENCE[1]),
+    (600.0, 400.0, 800.0),
+    (600.0, 1_000.0, 0.0),
+    (None, 600.0, 700.0),
+], ids=["soon", "after a hang", "as the budget allows", "too late", "unknown"])
+def test_a_job_that_begins_again_is_given_what_it_needs_and_what_is_left(
+    tmp_path: Path, study: StudyRecord, watcher: Any, monkeypatch: pytest.MonkeyPatch, expected_s: float | None, held_s: float,
+    again_s: float
+) -> None:
+    gpus = Bench(tmp_path, study, watcher, GPUS)
+    monkeypatch.setattr(inline_executor, "Desk", partial(Desk, clock=gpus.clock))
+    asked = job("proxy/a", gpus=0.5, acts=(held_s, FULL))
+    gpus.run(asked, expected={} if expected_s is None else {"proxy/a": expected_s})
+    assert [(started.gpus, started.seconds) for started in gpus.started][1] == (1.0, again_s)
 
 
 def test_only_what_came_to_its_end_teaches_the_pace(bench: Bench) -> None:

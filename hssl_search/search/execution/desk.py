@@ -30,12 +30,22 @@ class _Open:
     """When it got its devices; while it waits to get more of them, minus the seconds that it held some."""
     heard: float
     """When it last gave a sign of life."""
-    reached: int = 0
-    """Step of the checkpoint that was seen then."""
+    begun: float
+    """When its last attempt began."""
+    reached: int
+    """Step of the checkpoint that was seen when it was last heard."""
     reports: dict[int, Report] = field(default_factory=dict)
     stopped: bool = False
     cut: bool = False
     attempt: int = 1
+
+    @classmethod
+    def at(cls, job: Job, now: float) -> _Open:
+        return cls(job, now, now, now, job.step_reached())
+
+    def begin_again(self, job: Job, now: float) -> None:
+        self.job, self.heard, self.begun, self.reached = job, now, now, job.step_reached()
+        self.attempt += 1
 
 
 class Desk:
@@ -78,8 +88,7 @@ class Desk:
             return None
         if job is self._waiting:
             self._waiting = None
-        self._start(job)
-        return job
+        return self._start(job)
 
     @property
     def idle(self) -> bool:
@@ -96,22 +105,22 @@ class Desk:
             return Decision.STOP
         if opened.reports and step <= max(opened.reports):
             return Decision.CONTINUE
-        opened.heard = self._clock()
+        opened.heard, opened.reached = self._clock(), max(step, opened.reached)
         report = opened.reports[step] = Report(step, metrics)
         decision = self._guarded(lambda: self._source.on_report(opened.job, report), Decision.STOP)
         opened.cut = self._error is not None
         opened.stopped = decision is Decision.STOP and not opened.cut
         return decision
 
-    def retry(self, key: str) -> None:
-        """The job's worker died and the job begins a new attempt."""
+    def retry(self, key: str) -> Job:
+        """The job's worker died and the job begins a new attempt; the job as it may run now."""
         self.tick()
         opened = self._live.pop(key)
         self.tick()
-        opened.attempt += 1
-        opened.heard = self._clock()
+        self._begin_again(opened)
         self._live[key] = opened
         self.tick()
+        return opened.job
 
     def hung(self) -> list[str]:
         """The keys of live jobs that have neither reported nor saved a checkpoint for longer than they may."""
@@ -134,7 +143,9 @@ class Desk:
             self._park(opened)
             return
         reports = [opened.reports[step] for step in sorted(opened.reports)]
-        self._tell_end(opened.job, Outcome(state or State.DONE, cause, reports, self._clock() - opened.since))
+        now = self._clock()
+        last_s = now - opened.begun if opened.attempt > 1 else None
+        self._tell_end(opened.job, Outcome(state or State.DONE, cause, reports, now - opened.since, last_s))
 
     def stop(self, error: BaseException) -> None:
         """Begin to stop everything; `close` will raise the first error given."""
@@ -157,7 +168,9 @@ class Desk:
 
     def close(self) -> None:
         """End what is still open as CUT and raise what stopped the desk."""
-        self._live |= {key: self._resumed(opened) for key, opened in self._parked.items()}
+        for opened in self._parked.values():
+            opened.since += self._clock()
+        self._live |= self._parked
         self._parked.clear()
         for key in list(self._live):
             self.end(key, State.CUT)
@@ -174,24 +187,27 @@ class Desk:
         self._waiting = self._waiting or self._guarded(self._source.next_job, None)
         return self._waiting
 
-    def _start(self, job: Job) -> None:
+    def _start(self, job: Job) -> Job:
         if job.key in self._live:
             raise ValueError(f"the job {job.key} was handed out while it runs")
         self.tick()
-        parked = self._parked.pop(job.key, None)
-        self._live[job.key] = self._resumed(parked) if parked else _Open(job, self._clock(), self._clock())
+        if (opened := self._parked.pop(job.key, None)) is None:
+            opened = _Open.at(job, self._clock())
+        else:
+            opened.since += self._clock()
+            self._begin_again(opened)
+        self._live[job.key] = opened
         self.tick()
+        return opened.job
 
     def _park(self, opened: _Open) -> None:
         opened.since -= self._clock()
         opened.job = replace(opened.job, gpus=1.0)
-        opened.attempt += 1
         self._parked[opened.job.key] = opened
 
-    def _resumed(self, parked: _Open) -> _Open:
-        parked.since += self._clock()
-        parked.heard = self._clock()
-        return parked
+    def _begin_again(self, opened: _Open) -> None:
+        job = self._guarded(lambda: self._source.again(opened.job), opened.job)
+        opened.begin_again(job, self._clock())
 
     def _is_hung(self, opened: _Open) -> bool:
         if opened.job.still_s is None or self._clock() - opened.heard <= opened.job.still_s:

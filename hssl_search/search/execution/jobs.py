@@ -4,9 +4,10 @@ A phase of the search is a `JobSource`. Its life, seen from an executor:
 
 1. `next_job()` is asked whenever a place is free, until it returns None and nothing runs any more.
 2. The job runs somewhere. After each rung the worker reports, and `on_report(job, report)` answers CONTINUE or STOP.
-3. `on_end(job, outcome)` is called exactly once for every job that was handed out, whatever happened to it.
+3. When its worker died, hung or filled its device, `again(job)` says what the job may take now that it begins again.
+4. `on_end(job, outcome)` is called exactly once for every job that was handed out, whatever happened to it.
 
-All three are called from one thread. Jobs are plain data: they can be written as JSON, and a job with the same key and
+All four are called from one thread. Jobs are plain data: they can be written as JSON, and a job with the same key and
 content can be run again, anywhere, and continues from the checkpoint in its folder.
 """
 
@@ -97,12 +98,18 @@ class Outcome:
     """All reports of all attempts, by step, each step once."""
     seconds: float = 0.0
     """Wall-clock seconds that the job held its devices, all attempts together."""
+    last_s: float | None = None
+    """Of them, those of the last attempt; None where there was only one."""
 
 
 class JobSource(Protocol):
     def next_job(self) -> Job | None: ...
 
     def on_report(self, job: Job, report: Report) -> Decision: ...
+
+    def again(self, job: Job) -> Job:
+        """The job with the seconds that it may take from its newest checkpoint on; with none, it ends where it is."""
+        ...
 
     def on_end(self, job: Job, outcome: Outcome) -> None: ...
 

@@ -124,7 +124,7 @@ class CrewCallback(tune.Callback):
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._crew.actors.pop(trial.trial_id, None)
         self._crew.causes.pop(trial.trial_id, None)
-        self._crew.desk.retry(self._crew.keys[trial.trial_id])
+        trial.config[JOB] = json.dumps(self._crew.desk.retry(self._crew.keys[trial.trial_id]).as_plain())
 
 
 class DeskStopper(tune.Stopper):

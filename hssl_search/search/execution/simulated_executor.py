@@ -101,8 +101,7 @@ class _Crew:
 
     def _died(self, key: str) -> None:
         if (attempts := self._desk.attempt(key)) <= self._worker.faults.retries:
-            self._desk.retry(key)
-            self._begin(self.jobs[key])
+            self.start(self._desk.retry(key))
         else:
             self._end(key, State.FAILED, f"the worker process died {attempts} times")
 

@@ -45,6 +45,9 @@ class Phase:
     def on_report(self, job: Job, report: Report) -> Decision:
         return Decision.CONTINUE
 
+    def again(self, job: Job) -> Job:
+        return job
+
     def on_end(self, job: Job, outcome: Outcome) -> None:
         self.outcomes[job.key] = outcome
 

@@ -163,6 +163,7 @@ class StudyRecord:
             "cpus": job.cpus,
             "gpus": job.gpus,
             "seconds": round(outcome.seconds, 3),
+            "last_s": None if outcome.last_s is None else round(outcome.last_s, 3),
             "reports": [{"step": report.step, "metrics": _spelled(report.metrics)} for report in outcome.reports],
         }
         with self._errors():
@@ -220,4 +221,4 @@ def _numbers(value: Any) -> Any:
 
 def _outcome(record: Plain) -> Outcome:
     reports = [Report(report["step"], _numbers(report["metrics"])) for report in record["reports"]]
-    return Outcome(State(record["state"]), record["cause"], reports, record["seconds"])
+    return Outcome(State(record["state"]), record["cause"], reports, record["seconds"], record.get("last_s"))

@@ -143,6 +143,9 @@ class Source:
             self.lost.append(job.key)
         return Decision.CONTINUE
 
+    def again(self, job: Job) -> Job:
+        return job
+
     def on_end(self, job: Job, outcome: Outcome) -> None:
         self.outcomes[job.key] = outcome
 

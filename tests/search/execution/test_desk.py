@@ -31,6 +31,9 @@ class Source:
         self.reports.append((job.key, report.step))
         return self.report(job, report)
 
+    def again(self, job: Job) -> Job:
+        return replace(job, seconds=job.seconds and job.seconds - 30.0)
+
     def on_end(self, job: Job, outcome: Outcome) -> None:
         self.ended.append((job.key, outcome.state))
         self.outcomes[job.key] = outcome
@@ -190,6 +193,40 @@ def test_outcomes_tell_how_long_a_job_held_its_devices() -> None:
     assert source.outcomes["a"].seconds == 20.0
 
 
+def test_outcomes_tell_how_long_the_last_of_several_attempts_was() -> None:
+    now: list[float] = [0.0]
+    source = Source(job("a"), job("b"))
+    desk = Desk(source, Meter(), clock=lambda: now[0])
+    desk.next_job(), desk.next_job()
+    now[0] = 20.0
+    desk.retry("a")
+    now[0] = 27.0
+    desk.end("a"), desk.end("b")
+    assert [(source.outcomes[key].seconds, source.outcomes[key].last_s) for key in ("a", "b")] == [(27.0, 7.0), (27.0, None)]
+
+
+def test_a_job_that_begins_again_runs_as_its_source_says_then() -> None:
+    source = Source(replace(job("a", gpus=0.5), seconds=100.0), replace(job("b"), seconds=100.0))
+    desk = Desk(source, Meter(), gpus=1)
+    desk.next_job(), desk.next_job()
+    assert desk.retry("b") == replace(job("b"), seconds=70.0)
+    assert desk.retry("b") == replace(job("b"), seconds=40.0)
+    desk.end("a", full=True)
+    assert desk.next_job() == replace(job("a"), seconds=70.0, gpus=1.0)
+
+
+def test_an_error_of_again_stops_everything() -> None:
+    source = Source(job("a"))
+    source.again = lambda job: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    desk = Desk(source, Meter())
+    desk.next_job()
+    desk.retry("a")
+    assert desk.stopping()
+    with pytest.raises(ZeroDivisionError):
+        desk.close()
+    assert source.ended == [("a", State.CUT)]
+
+
 def test_a_job_that_fills_a_shared_gpu_is_handed_out_again_with_a_whole_one() -> None:
     now: list[float] = [0.0]
     source, meter = Source(job("a", gpus=0.5), job("b", gpus=0.5), job("c", gpus=0.5)), Meter()
@@ -255,3 +292,19 @@ def test_a_job_is_hung_when_it_neither_reports_nor_saves_for_too_long(tmp_path: 
     assert hung_at(500.0) == []
     desk.end("a")
     assert hung_at(9_999.0) == [], "b says nothing of how long it may be still"
+
+
+@pytest.mark.parametrize("begun", ["resumed", "retried", "reported"])
+def test_a_checkpoint_from_before_is_no_sign_of_life(tmp_path: Path, begun: str) -> None:
+    now: list[float] = [0.0]
+    desk = Desk(Source(replace(job("a"), folder=str(tmp_path), still_s=100.0)), Meter(), clock=lambda: now[0])
+    if begun == "resumed":
+        (tmp_path / "step-00000012").mkdir()
+    desk.next_job()
+    (tmp_path / "step-00000012").mkdir(exist_ok=True)
+    if begun == "retried":
+        desk.retry("a")
+    if begun == "reported":
+        desk.report("a", 12, {})
+    now[0] = 100.1
+    assert desk.hung() == ["a"]

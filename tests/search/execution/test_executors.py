@@ -51,7 +51,8 @@ def work(job: Job, send: Send) -> None:
         elif act == "life":
             send(life, {})
         elif isinstance(act, int):
-            send(act, {"first": first, "pid": os.getpid(), "threads": os.environ.get("OMP_NUM_THREADS"), "deep": {"a": [act, None]}})
+            held = {"seconds": job.seconds, "pid": os.getpid(), "threads": os.environ.get("OMP_NUM_THREADS")}
+            send(act, {"first": first, **held, "deep": {"a": [act, None]}})
 
 
 class Source:
@@ -75,6 +76,10 @@ class Source:
         assert threading.current_thread() is threading.main_thread()
         self.heard.setdefault(job.key, []).append(report.step)
         return self.answer(job.key, report.step) or Decision.CONTINUE
+
+    def again(self, job: Job) -> Job:
+        assert job.key in self.open
+        return replace(job, seconds=job.seconds and job.seconds - 30.0)
 
     def on_end(self, job: Job, outcome: Outcome) -> None:
         self.open.remove(job.key)
@@ -183,9 +188,11 @@ def test_a_killed_worker_is_retried_and_goes_on_and_one_that_always_dies_fails(
     session: RaySession, meter: Meter, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     source = Source(tmp_path, {"once": [1, "die once", 1, 2], "always": ["die"]})
+    source.jobs = [replace(job, seconds=100.0) for job in source.jobs]
     RayExecutor(meter, work, session, retries=1).run(source, concurrency=2)
     assert source.states() == {"once": State.DONE, "always": State.FAILED}
     assert source.seen("once", "first") == [True, False]
+    assert source.seen("once", "seconds") == [100.0, 70.0]
     assert source.outcomes["always"].cause.startswith("the worker process died 2 times")
     lives = [("once" in before, "once" in after) for before, after in zip(meter.live, meter.live[1:], strict=False)]
     assert lives.count((False, True)) == 2
@@ -211,11 +218,12 @@ def test_a_hung_worker_is_ended_and_goes_on_and_one_that_always_hangs_fails(
 
 def test_a_job_that_fills_a_shared_gpu_runs_again_alone(executor: Executor, meter: Meter, tmp_path: Path) -> None:
     source = Source(tmp_path, {"small": [1], "large": [1, "needs a GPU", 2], "next": [1]})
-    source.jobs = [replace(job, gpus=0.5) for job in source.jobs]
+    source.jobs = [replace(job, gpus=0.5, seconds=100.0) for job in source.jobs]
     executor.run(source, concurrency=2)
     assert set(source.states().values()) == {State.DONE}
     assert source.heard == {"small": [1], "large": [1, 2], "next": [1]}
     assert source.seen("large", "first") == [True, False]
+    assert source.seen("large", "seconds") == [100.0, 70.0]
 
 
 def test_a_worker_that_nothing_can_go_on_after_stops_everything(executor: Executor, meter: Meter, tmp_path: Path) -> None:

@@ -48,6 +48,9 @@ class Source:
         self.heard[job.key].append(report.step)
         return Decision.STOP if self.stop(job, report) else Decision.CONTINUE
 
+    def again(self, job: Job) -> Job:
+        return job
+
     def on_end(self, job: Job, outcome: Outcome) -> None:
         self.told[job.key] += 1
         self.outcomes[job.key] = outcome

@@ -79,14 +79,15 @@ def test_a_failure_needs_a_cause(url: str) -> None:
 def test_job_records_come_back_as_they_were(url: str) -> None:
     job = Job("proxy/0007/seed0", "proxy", {"seed": 3, "name": "mlp 2", "head": {}}, "/nowhere", trial=7)
     metrics = {"accuracy": 41.25, "loss": float("nan"), "per": [1.0, float("-inf")]}
-    outcome = Outcome(State.FAILED, "out of memory", [Report(40, metrics)], 12.5)
+    outcome = Outcome(State.FAILED, "out of memory", [Report(40, metrics)], 12.5, 4.25)
     with StudyRecord.open(url, "demo", seed=0) as record:
         record.record_job(job, outcome)
     with StudyRecord.open(url, "demo", seed=0) as record:
         [(key, read)] = record.job_outcomes().items()
         plain = record.job_records()[key]
         assert record.study_attributes() == {}
-    assert (key, read.state, read.cause, read.seconds) == ("proxy/0007/seed0", State.FAILED, "out of memory", 12.5)
+    assert (key, read.state, read.cause) == ("proxy/0007/seed0", State.FAILED, "out of memory")
+    assert (read.seconds, read.last_s) == (12.5, 4.25)
     assert (read.reports[0].step, read.reports[0].metrics["accuracy"]) == (40, 41.25)
     assert math.isnan(read.reports[0].metrics["loss"])
     assert read.reports[0].metrics["per"] == [1.0, float("-inf")]
