@@ -22,7 +22,8 @@ from hssl_search.search.execution.jobs import Plain
 from hssl_search.search.execution.ray_executor import RayExecutor
 from hssl_search.search.execution.ray_session import RaySession
 from hssl_search.search.jobmaker import Machine
-from hssl_search.search.records.disk import disk_errors
+from hssl_search.search.planner import BudgetTooSmall
+from hssl_search.search.records.disk import AGAIN, disk_errors
 from hssl_search.search.records.ledger import Ledger
 from hssl_search.search.records.meter import CONTROLLER, OVERHEAD, DeviceMeter
 from hssl_search.search.records.run import SEARCH_YAML, Run
@@ -62,7 +63,7 @@ def run_search(config: SearchConfig) -> Run:
     console = Console()
     with _prepared(config, console) as (resolved, session):
         run = _create(resolved, console)
-        with run.lock():
+        with disk_errors(run.folder), run.lock():
             return _work(run, resolved, session, console, started)
 
 
@@ -93,20 +94,23 @@ def plan(**options: Any) -> Plain:
 
 
 def print_plan(config: SearchConfig, as_json: bool = False) -> None:
-    """Print what a search would do and cost; as JSON, that alone goes to stdout."""
+    """Print what a search would do and cost; as JSON, that alone goes to stdout. Then BudgetTooSmall where the budget buys no search."""
     from hssl_search.reporting.planned import print_plan as write
+    from hssl_search.reporting.planned import too_small
 
     page = plan_search(config, Console(stderr=True))
     if as_json:
         print(json.dumps(page, indent=2))
     else:
         write(Console(), page)
+    if not page["enough"]:
+        raise BudgetTooSmall(too_small(page))
 
 
 def plan_search(config: SearchConfig, console: Console) -> Plain:
     """Check everything, measure in a folder that is removed, and plan. Notes go to the console."""
     started = time.monotonic()
-    with _prepared(config, console) as (resolved, session), TemporaryDirectory() as folder:
+    with _prepared(config, console) as (resolved, session), TemporaryDirectory() as folder, disk_errors(Path(folder), AGAIN):
         budget = parse_budget(resolved["budget"])
         measuring = f"{max(budget.seconds, MEASURING_S):.0f}{budget.device}-s"
         resolved |= {"storage": None, "budget": measuring}
@@ -124,7 +128,7 @@ def resume(run: Run | str | Path, budget: str | None = None) -> Run:
     """
     started = time.monotonic()
     opened = open_run(run)
-    with opened.lock(), _ray(opened.config()["ray_address"]) as session:
+    with disk_errors(opened.folder), opened.lock(), _ray(opened.config()["ray_address"]) as session:
         resolved = _extended(opened, budget) if budget is not None else opened.config()
         return _work(opened, resolved, session, Console(), started)
 
@@ -223,7 +227,7 @@ def write_report(run: str | Path) -> list[Path]:
     from hssl_search.reporting.page import write_report as write
 
     opened = open_run(run)
-    with _study(opened) as study:
+    with disk_errors(opened.folder, AGAIN), _study(opened) as study:
         return write(opened.folder, study.study, Ledger(opened.ledger).entries())
 
 
@@ -256,7 +260,8 @@ def _machine(config: SearchConfig, device: str, session: RaySession) -> Machine:
 
 def _create(resolved: Plain, console: Console) -> Run:
     folder = RUNS / resolved["name"]
-    run = Run.create(folder, resolved)
+    with disk_errors(folder, AGAIN):
+        run = Run.create(folder, resolved)
     try:
         with StudyRecord.open(_storage(run, resolved), resolved["name"], resolved["seed"], new=True):
             pass
@@ -275,7 +280,7 @@ def _work(run: Run, resolved: Plain, session: RaySession, console: Console, star
     from hssl_search.reporting.verdict import print_verdict
 
     try:
-        with disk_errors(run.folder), _study(run) as study:
+        with _study(run) as study:
             require_unchanged(run, resolved, study)
             try:
                 if not study.study_attributes().get(ENDED):

@@ -24,6 +24,9 @@ commands (hssl-search COMMAND --help tells more):
   replay RUN TRIAL  train a trial again from its record, and compare
   spaces | trainers | families    what there is to choose from
 
+exit codes:
+  0 success, 2 something you can mend (stderr says what), 130 Ctrl-C, 1 anything else, or a replay that differs
+
 example:
   hssl-search --base resnet50 --data photos/ --budget 40gpu-h
 """
@@ -109,8 +112,10 @@ def _config(flags: dict[str, Any]) -> SearchConfig:
 
 def _plan(arguments: Sequence[str]) -> None:
     parser = _with_options(Parser(prog="hssl-search plan", description="Say what a search with these flags would do and cost, from a few "
-                                  "real steps; nothing is left behind but the image cache.", allow_abbrev=False))
-    parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+                                  "real steps; nothing is left behind but the image cache. Exit code 2 when the budget is too small for a "
+                                  "search: what was measured is printed, and what would be enough.", allow_abbrev=False))
+    parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else; `enough` says whether the budget "
+                        "buys a search, `smallest_s` the device-seconds that would")
     flags = vars(parser.parse_args(arguments))
     as_json = flags.pop("json")
     config = _config(flags)

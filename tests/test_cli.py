@@ -163,14 +163,27 @@ def test_a_plan_takes_the_flags_of_a_search_and_prints_one_json_document(
     def plan(config: SearchConfig, console: Any) -> dict[str, Any]:
         asked.append(config)
         console.print("Note: on the way.")
-        return {"eta_s": 12.5}
+        return {"eta_s": 12.5, "enough": True}
 
     monkeypatch.setattr(api, "plan_search", plan)
     cli.main(["plan", *ASKED, "--seed", "5", "--json"])
     assert asked == [SearchConfig(base="test_resnet", base_arg={"output_stride": 8}, image_size=32, budget="10cpu-min", seed=5)]
     told = capsys.readouterr()
-    assert json.loads(told.out) == {"eta_s": 12.5}
+    assert json.loads(told.out) == {"eta_s": 12.5, "enough": True}
     assert told.err == "Note: on the way.\n"
+
+
+def test_a_plan_whose_budget_buys_no_search_is_printed_and_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = {"enough": False, "budget": "10cpu-min", "device": "cpu", "smallest_s": 1200.0}
+    monkeypatch.setattr(api, "plan_search", lambda config, console: page)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["plan", *ASKED, "--json"])
+    told = capsys.readouterr()
+    assert (ended.value.code, json.loads(told.out)) == (2, page)
+    assert told.err == ("hssl-search: the budget '10cpu-min' is too small for a search: a smallest one would need about 20 cpu-min; give a "
+                        "larger --budget, a smaller base or smaller images.\n")
 
 
 # What is refused at once

@@ -59,14 +59,19 @@ def cannot_buy(page: Plain) -> list[str]:
     """What the budget does not last for, and what that would need."""
     plan, device = page["plan"], page["device"]
     told = []
-    if plan is None:
-        told.append(f"This budget is too small for a search: a smallest one would need about {amount(page['smallest_s'], device)}.")
     allows = "" if plan is None else f"This budget allows {plan['proxies']} proxies of {plan['proxy_steps']} steps; "
     for one in page["beyond"]:
         sentence = f"{allows}a ranking of {one['heads']} heads by {one['steps']} steps would need about {amount(one['device_s'], device)}."
         told.append(sentence[0].upper() + sentence[1:])
         allows = ""
     return told
+
+
+def too_small(page: Plain) -> str:
+    """Why the budget buys no search."""
+    needed = amount(page["smallest_s"], page["device"])
+    return (f"the budget {page['budget']!r} is too small for a search: a smallest one would need about {needed}; give a larger --budget, "
+            "a smaller base or smaller images.")
 
 
 def amount(device_s: float, device: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from hssl_search.reporting.planned import amount, cannot_buy, print_plan, size
+from hssl_search.reporting.planned import amount, cannot_buy, print_plan, size, too_small
 
 PAGE: dict[str, Any] = {
     "budget": "10gpu-h", "device": "gpu", "budget_s": 36_000.0, "enough": True,
@@ -36,8 +36,9 @@ def test_everything_that_is_planned_is_told(capsys: pytest.CaptureFixture[str]) 
 
 def test_a_budget_too_small_is_told_what_a_search_needs(capsys: pytest.CaptureFixture[str]) -> None:
     page = {**PAGE, "enough": False, "plan": None}
-    assert cannot_buy(page) == ["This budget is too small for a search: a smallest one would need about 5 gpu-min.",
-                                "A ranking of 20 heads by 150 steps would need about 31 gpu-h."]
+    assert cannot_buy(page) == ["A ranking of 20 heads by 150 steps would need about 31 gpu-h."]
+    assert too_small(page) == ("the budget '10gpu-h' is too small for a search: a smallest one would need about 5 gpu-min; give a larger "
+                               "--budget, a smaller base or smaller images.")
     print_plan(Console(width=120), page)
     assert "Candidates" not in capsys.readouterr().out
 

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import itertools
+import re
 import sqlite3
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from hssl_search import api, cli
 from hssl_search.errors import UserError
 from hssl_search.search.budget import parse_budget
 from hssl_search.search.execution.inline_executor import InlineExecutor
 from hssl_search.search.execution.jobs import Job, Send
 from hssl_search.search.phases.phase import Phase
+from hssl_search.search.prepare import FORMAT
 from hssl_search.search.records import storage
 from hssl_search.search.records.disk import disk_errors, disk_is_full
 from hssl_search.search.records.ledger import Ledger
 from hssl_search.search.records.meter import DeviceMeter
+from hssl_search.search.records.run import Run
 from hssl_search.search.records.storage import sqlite_url
 from hssl_search.search.records.study import StudyRecord
 from hssl_search.training.checkpoint import CheckpointFolder
@@ -39,11 +43,13 @@ class Disk:
         self.folder = folder
         self._filler = folder / "filler"
 
-    def fill(self) -> None:
+    def fill(self, but: int = 0) -> None:
+        """To the last byte, or to so many before it."""
         with self._filler.open("wb", buffering=0) as file:
             for size in (4096, 1):
                 while _written(file, size):
                     pass
+            file.truncate(file.tell() - but)
 
     def free(self) -> None:
         self._filler.unlink()
@@ -122,6 +128,45 @@ def test_a_study_on_a_full_disk_says_so_and_keeps_what_it_had(disk: Disk) -> Non
     with StudyRecord.open(url, "demo", seed=0) as record:
         record.set_study("after", 2)
         assert {"before": 1, "after": 2}.items() <= record.study_attributes().items()
+
+
+@pytest.mark.parametrize("left", [0, 40_960], ids=["nothing", "no study"])
+def test_a_run_that_a_full_disk_does_not_hold_is_refused_and_made_when_there_is_space(
+    disk: Disk, left: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(disk.folder)
+    monkeypatch.setattr(api, "_prepared", lambda config, console: nullcontext(({"name": "demo", "seed": 0, "storage": None}, None)))
+    monkeypatch.setattr(api, "_work", lambda run, *values: run)
+    disk.fill(but=left)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--base", "test_resnet", "--budget", "1cpu-h"])
+    told = capsys.readouterr().err
+    assert (ended.value.code, told.count("\n")) == (2, 1)
+    assert re.search(r"no space is left on the disk of runs/demo; .*run the command again\.|disk is full\); .*run the command again ", told)
+    assert not list(disk.folder.glob("runs/*"))
+    disk.free()
+    cli.main(["--base", "test_resnet", "--budget", "1cpu-h"])
+    assert Run.open(Path("runs/demo")).study_db.exists()
+
+
+@pytest.mark.parametrize(("command", "left", "remedy"), [
+    ("resume", 0, r"go on with `hssl-search resume`: .*"), ("report", 100_000, "run the command again"),
+])
+def test_what_cannot_be_written_to_a_run_on_a_full_disk_is_told_in_one_sentence(
+    disk: Disk, command: str, left: int, remedy: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(disk.folder)
+    run = Run.create(Path("runs/demo"), {"format": FORMAT, "name": "demo", "seed": 0, "storage": None, "ray_address": None})
+    with StudyRecord.open(run.storage_url, "demo", seed=0, new=True) as study:
+        study.set_study("config", {})
+    large = bytes(2**20)
+    monkeypatch.setattr("hssl_search.reporting.page.write_report", lambda folder, *records: (folder / "report.html").write_bytes(large))
+    disk.fill(but=left)
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, "demo"])
+    told = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert re.fullmatch(rf"hssl-search: no space is left on the disk of {disk.folder}/runs/demo; free some, then {remedy}\.\n", told)
 
 
 @pytest.mark.parametrize("full_at", [1, 9, 17])

@@ -12,6 +12,8 @@ from hssl_search.errors import UserError
 
 SAID = re.compile(r"\b(code: 28|os error 28|No space left on device|disk is full)\b")
 """What libraries that have errors of their own, such as safetensors, say of it."""
+RESUME = "go on with `hssl-search resume`: nothing that was decided is lost"
+AGAIN = "run the command again"
 
 
 def disk_is_full(error: BaseException) -> bool:
@@ -19,15 +21,15 @@ def disk_is_full(error: BaseException) -> bool:
 
 
 @contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Within: running out of disk space becomes a UserError that names the run's folder."""
+def disk_errors(folder: Path, remedy: str = RESUME) -> Iterator[None]:
+    """Within: running out of disk space becomes a UserError that names the folder, and what to do when there is space."""
     try:
         yield
     except Exception as error:
         if isinstance(error, UserError) or not disk_is_full(error):
             raise
-        raise UserError(full(folder)) from error
+        raise UserError(full(folder, remedy)) from error
 
 
-def full(folder: Path | str) -> str:
-    return f"no space is left on the disk of {folder}; free some, then go on with `hssl-search resume`: nothing that was decided is lost."
+def full(folder: Path | str, remedy: str = RESUME) -> str:
+    return f"no space is left on the disk of {folder}; free some, then {remedy}."

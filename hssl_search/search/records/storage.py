@@ -105,5 +105,5 @@ def _remedy(error: BaseException) -> str:
     if "locked" in _reason(error):
         return "another program has been writing to it for too long; end that program, then go on with `hssl-search resume`."
     if "disk is full" in _reason(error):
-        return "free some space there, then go on with `hssl-search resume`."
-    return "check that it exists, answers and may be written."
+        return "free some space there, then go on with `hssl-search resume`, or run the command again where it made no run."
+    return "check that it exists, answers, may be written, and that its disk is not full."
