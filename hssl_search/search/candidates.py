@@ -14,6 +14,9 @@ LABELFREE = RANKME
 RANK_BY: Mapping[str, Measure] = {"accuracy": ACCURACY, "discrepancy": DISCREPANCY, "labelfree": LABELFREE}
 """What each answer to `--rank-by` ranks by."""
 
+SAME_TIME = "none_same_time"
+"""The control without head for the device-time of a candidate's proxy; there may be several, for candidates of different cost."""
+
 
 @dataclass(frozen=True)
 class Contender:

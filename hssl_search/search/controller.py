@@ -28,10 +28,13 @@ from hssl_search.search.promoter import Promoter
 from hssl_search.search.pruning import PRUNERS
 from hssl_search.search.records.run import Run
 from hssl_search.search.records.sampler import LEARNING
-from hssl_search.search.roster import Roster
+from hssl_search.search.roster import OWN_STEPS, Roster
 from hssl_search.search.runner import Runner
 from hssl_search.search.scoreboard import Scoreboard
 from hssl_search.search.verdict import judge
+
+CONFIRMING = "confirming"
+"""The study's attribute: which trials were chosen to be confirmed, in order."""
 
 
 class Controller:
@@ -109,7 +112,7 @@ class Controller:
         reference = self.measured.reference(self.ranked_by)
         contenders = self.roster.contenders()
         verdict = judge(contenders, self.board.scores, self.board.accuracies, reference, self.ranked_by, self.resolution,
-                        self._seed_s(contenders))
+                        self._seed_s(contenders), self._same_time_control)
         standing = self.study.study_attributes().get("verdict")
         if standing and standing["rows"] == verdict["rows"]:
             verdict = standing  # by the same results; what a further seed would cost is an estimate that changes with the pace
@@ -293,37 +296,51 @@ class Controller:
         return phase.scores()
 
     def _confirm(self, promoted: Sequence[Contender]) -> None:
-        scores = self.board.scores
-        top = sorted((one for one in promoted if one.trial in scores), key=lambda one: -mean(scores[one.trial].values()))
-        if not top:
+        proxied = {trial: {self.seed: by_seed[self.seed]} for trial, by_seed in self.board.scores.items() if self.seed in by_seed}
+        ranked = [one.trial for one in promoted if one.trial in proxied]
+        if not ranked:
             return
         no_head, identity = (self.roster.control(kind) for kind in ("none", "identity"))
-        unseen = [self.roster.control("same_architecture", self.resolved["same_architecture"]), self.roster.control("none_same_time")]
-        by_trial = {one.trial: one for one in (*promoted, no_head, identity, *unseen)}
-        at_once = self.machine.concurrency(self.plan.confirm_jobs)
+        unseen = self.roster.control("same_architecture", self.resolved["same_architecture"])
+        of_head = bool(self.ranked_by.of_head)
+        field = confirm.Field(tuple(ranked), None if of_head else no_head.trial, identity.trial, (unseen.trial,),
+                              lambda leader: None if of_head else self.roster.open_same_time(self._same_time(leader)).trial)
+        kept = self._confirming()
         expected: dict[str, float] = {}  # grows with the runs that are chosen
 
         def make(trial: int, offset: int) -> Job:
-            job = self._confirming(by_trial[trial], offset, top[0], no_head, at_once)
-            expected.update(self._expected([job], by_trial))
+            one = self.roster.contender(trial)
+            steps = one.attributes.get(OWN_STEPS, self.plan.proxy_steps)
+            job = self.maker.training("confirm", one, self.seed + offset, steps, [steps], self._reserve_s(), kept["at_once"])
+            expected.update(self._expected([job], {trial: one}))
             return job
 
-        rankable = [one.trial for one in unseen if one.heads or not self.ranked_by.of_head]
-        field = confirm.Field(tuple(one.trial for one in top), None if self.ranked_by.of_head else no_head.trial, identity.trial,
-                              tuple(rankable))
-        known = {trial: dict(by_seed) for trial, by_seed in scores.items()}
+        def keep(trial: int) -> None:
+            kept["trials"] = [*kept["trials"], trial]
+            self.study.set_study(CONFIRMING, kept)
+
+        known = {trial: proxied[trial] for trial in (*ranked, no_head.trial, identity.trial) if trial in proxied}
         tried = dict.fromkeys((one.trial for one in (*promoted, no_head, identity)), 1)
-        phase = confirm.Confirm(field, known, tried, make, self.board.score, self.plan.confirm_jobs, at_once, self.resolution, self.ended)
+        phase = confirm.Confirm(field, known, tried, make, self.board.score, self.plan.confirm_jobs, kept["at_once"], self.resolution,
+                                self.ended, kept["trials"], keep)
         self._run("confirm", phase, expected, self._confirmed)
 
-    def _confirming(self, one: Contender, offset: int, leader: Contender, control: Contender, at_once: int) -> Job:
-        """One confirming run; `none_same_time` makes the steps that the no-head control can make while the leader's proxy trains."""
-        steps = self.plan.proxy_steps
-        if one.control == "none_same_time":
-            timed = leader.trial in self.board.step_s and control.trial in self.board.step_s
-            leader_s, control_s = (self.board.step_s[each.trial] if timed else self._step_s([each]) for each in (leader, control))
-            steps = max(1, round(steps * leader_s / control_s))
-        return self.maker.training("confirm", one, self.seed + offset, steps, [steps], self._reserve_s(), at_once)
+    def _confirming(self) -> Plain:
+        """The trials that were chosen to be confirmed, in order, and how many at once: as the plan was made, wherever it is resumed."""
+        known: Plain = self.study.study_attributes().get(CONFIRMING, {"trials": []})
+        jobs = self.plan.confirm_jobs
+        return known if known.get("jobs") == jobs else {**known, "jobs": jobs, "at_once": self.machine.concurrency(jobs)}
+
+    def _same_time_control(self, leader: int) -> int | None:
+        control = self.roster.same_time(self._same_time(leader))
+        return None if control is None else control.trial
+
+    def _same_time(self, leader: int) -> int:
+        """Steps that the no-head control can make while the leader's proxy trains."""
+        pair = [self.roster.contender(leader), self.roster.control("none")]
+        timed = all(one.trial in self.board.step_s for one in pair)
+        leader_s, control_s = (self.board.step_s[one.trial] if timed else self._step_s([one]) for one in pair)
+        return max(1, round(self.plan.proxy_steps * leader_s / control_s))
 
     def _confirmed(self, job: Job, outcome: Outcome) -> None:
         if outcome.state is not State.CUT:

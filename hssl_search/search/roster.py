@@ -12,15 +12,19 @@ import optuna
 from optuna.trial import FixedTrial, FrozenTrial
 
 from hssl_search.heads.config import HeadConfig
-from hssl_search.search.candidates import Contender
+from hssl_search.search.candidates import SAME_TIME, Contender
 from hssl_search.search.execution.jobs import Plain
 from hssl_search.search.records.run import Run
 from hssl_search.search.records.sampler import ENUMERATED, CandidateSampler
 from hssl_search.search.records.study import Finished, StudyRecord
 from hssl_search.spaces.space import Space
 
+OWN_STEPS = "same_time_steps"
+"""Attribute of such a control: its steps, where they are not those of a proxy."""
 NAMES = {"none": "no head", "identity": "identity head", "noise": "noise head", "same_architecture": "same-architecture head",
-         "none_same_time": "no head, same device-time"}
+         SAME_TIME: "no head, same device-time"}
+ALIKE = 0.05
+"""Share of a training's steps by which another may be shorter or longer and still counts as one of the same device-time."""
 Shape = tuple[int, int, int]
 
 
@@ -69,9 +73,22 @@ class Roster:
         """The control of that kind; its trial is opened when it has none."""
         if kind in self._controls:
             return self.contender(self._controls[kind])
-        config = HeadConfig(**head) if head else None
-        attributes = {"role": "control", "control": kind, "name": NAMES[kind], "family": config.family if config else "none",
-                      **self._described(config)}
+        return self._open(kind, NAMES[kind], HeadConfig(**head) if head else None, {})
+
+    def same_time(self, steps: int) -> Contender | None:
+        """The control without head that trains for about so many steps; None where it has no trial yet."""
+        known = [one for one in self.contenders() if one.control == SAME_TIME]
+        apart = {one.trial: abs(one.attributes.get(OWN_STEPS, steps) - steps) for one in known}
+        return min((one for one in known if apart[one.trial] <= ALIKE * steps), key=lambda one: apart[one.trial], default=None)
+
+    def open_same_time(self, steps: int) -> Contender:
+        """Its trial, opened when it has none."""
+        longer = f" ({steps} steps)" if SAME_TIME in self._controls else ""
+        return self.same_time(steps) or self._open(SAME_TIME, NAMES[SAME_TIME] + longer, None, {OWN_STEPS: steps})
+
+    def _open(self, kind: str, name: str, config: HeadConfig | None, more: Plain) -> Contender:
+        attributes = {"role": "control", "control": kind, "name": name, "family": config.family if config else "none",
+                      **self._described(config), **more}
         number = self._controls[kind] = self.study.add_control(kind, attributes)
         self._known[number] = _contender(number, attributes)
         if config:

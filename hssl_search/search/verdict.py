@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import mean
 
 from hssl_search.search.budget import format_duration
-from hssl_search.search.candidates import Contender
+from hssl_search.search.candidates import SAME_TIME, Contender
 from hssl_search.search.correlation import LEAST, RankCorrelation, rank_correlation
 from hssl_search.search.execution.jobs import Plain
 from hssl_search.search.inference import MOST_SEEDS, Difference, Scores
 from hssl_search.search.measures import ACCURACY, Measure
 from hssl_search.search.posterior import Posterior
 
-OTHERS = ("identity", "same_architecture", "none_same_time")
+OTHERS = ("identity", "same_architecture", SAME_TIME)
 """Controls that a head should beat too before its structure is what helped."""
 
 
 def judge(contenders: Sequence[Contender], scores: Scores, accuracies: Scores, reference: Mapping[str, float], ranked_by: Measure,
-          resolution: float = 0.0, seed_s: Mapping[int, float] | None = None) -> Plain:
+          resolution: float = 0.0, seed_s: Mapping[int, float] | None = None,
+          same_time: Callable[[int], int | None] | None = None) -> Plain:
     """The verdict as plain data: winner, state, sentence, rows, comparison, others, agreement.
 
     States: `better` and `no head` when the difference to the no-head control is decided at 95 %, `undecided` when it is not, `unranked`
@@ -33,6 +34,7 @@ def judge(contenders: Sequence[Contender], scores: Scores, accuracies: Scores, r
         reference: the score of each reference that has one.
         resolution: step in which scores move.
         seed_s: trial -> device-seconds of one more seed.
+        same_time: the control without head for the device-time of a candidate, where there may be several; None where it has none.
     """
     posterior = Posterior(scores, resolution)
     best = posterior.leader([one.trial for one in contenders if one.control is None])
@@ -42,20 +44,22 @@ def judge(contenders: Sequence[Contender], scores: Scores, accuracies: Scores, r
     if winner is None:
         return found | {"state": "unranked", "sentence": "No head candidate was healthy and came to the end of its proxy, "
                         "so there is no winner."}
-    found |= _compared(winner, contenders, scores, posterior, ranked_by, seed_s or {})
+    fitting = None if same_time is None else same_time(winner.trial)
+    controls = {one.control: one for one in contenders if one.control and (
+        same_time is None or one.control != SAME_TIME or one.trial == fitting)}
+    found |= _compared(winner, controls, scores, posterior, ranked_by, seed_s or {})
     if ranked_by == ACCURACY:
         return found
     agreement = _agreement(scores, accuracies)
     return found | {"agreement": agreement and _plain(agreement), "sentence": f"{found['sentence']} {_agreed(agreement, ranked_by)}"}
 
 
-def _compared(winner: Contender, contenders: Sequence[Contender], scores: Scores, posterior: Posterior, ranked_by: Measure,
+def _compared(winner: Contender, controls: Mapping[str, Contender], scores: Scores, posterior: Posterior, ranked_by: Measure,
               seed_s: Mapping[int, float]) -> Plain:
     """State and sentence, and the comparisons with the controls that there are."""
     reached = ranked_by.amount(mean(scores[winner.trial].values()))
     if ranked_by.of_head:
         return {"state": "unranked", "sentence": f"{winner.name} is the most discrepant healthy head ({reached})."}
-    controls = {one.control: one for one in contenders if one.control}
     against = {kind: posterior.fit.against(one.trial).get(winner.trial) for kind, one in controls.items()}
     others = [(controls[kind], gap) for kind in OTHERS if (gap := against.get(kind)) is not None]
     told = {"others": [_comparison(one, gap) for one, gap in others]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
@@ -164,6 +165,8 @@ class Lab:
         self.gate_alone: dict[str, str] = {}
         """What is not healthy in its screening, and in its proxy."""
         self.labelled: bool = options.get("labelled", options["rank_by"] != "discrepancy")
+        self.noise = 0.0
+        """Standard deviation of an accuracy from one seed to the next."""
         self.weight: dict[str, float] = {}
         """Head -> how many times longer its part of a step takes than a head's."""
         self.slow: dict[str, float] = {}
@@ -285,6 +288,7 @@ class Lab:
         if task.accuracy:
             head = task.heads[0] if task.heads else None
             accuracy, quality = self._table(self.accuracy, CONTROLS, head), self._table(self.quality, QUALITY, head)
+            accuracy += random.Random(f"{head}/{task.seed}").gauss(0.0, self.noise)
             share, asked = step / task.steps, task.labelfree_always or step == task.steps
             metrics |= self._base(50.0 + (accuracy + 0.1 * task.seed - 50.0) * share if self.labelled else None,
                                   UNTRAINED + (quality + 0.1 * task.seed - UNTRAINED) * share if asked else None)

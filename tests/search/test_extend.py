@@ -200,3 +200,70 @@ def test_an_extension_that_was_killed_goes_on(make_lab: Callable[..., Lab], kill
     heads = [(trial.user_attrs["name"], trial.user_attrs.get("retry_of")) for trial in lab.study.trials()]
     assert len(set(heads)) == len(heads)
     assert all(trial.state.is_finished() for trial in lab.study.trials())
+
+
+def confirmed(lab: Lab) -> list[tuple[str, int, int]]:
+    """(head, seed, steps) of the confirming runs, as they were chosen."""
+    records = [record for record in lab.study.job_records().values() if record["phase"] == "confirm"]
+    return [(lab.study.frozen(record["trial"]).user_attrs["name"], record["seed"], record["task"]["steps"]) for record in records]
+
+
+def begun(make_lab: Callable[..., Lab], many: Space, noise: float = 0.0, **changes: Any) -> Lab:
+    """A finished search; among the heads that its extension will find are better ones, which take twice as long as no head does."""
+    lab = make_lab(many, budget="4cpu-min", **changes)
+    lab.noise = noise
+    lab.search()
+    unknown = set(lab.accuracy) - {trial.user_attrs["name"] for trial in lab.study.trials()}
+    lab.weight = dict.fromkeys(unknown, 5.0)
+    lab.accuracy = {name: accuracy + 30.0 * (name in unknown) for name, accuracy in lab.accuracy.items()}
+    return lab
+
+
+def test_the_control_of_the_same_device_time_is_that_of_whoever_leads_after_an_extension(
+    make_lab: Callable[..., Lab], many: Space
+) -> None:
+    lab = begun(make_lab, many)
+    steps = lab.study.study_attributes()["plan"]["numbers"]["proxy_steps"]
+    first, second = "no head, same device-time", f"no head, same device-time ({2 * steps} steps)"
+    assert [one for one in confirmed(lab) if one[0].startswith(first)] == [(first, 0, round(1.2 * steps))]
+    verdict = extend(lab, "44cpu-min")
+    assert verdict["name"] in lab.weight
+    assert [one for one in confirmed(lab) if one[0].startswith(first)] == [(first, 0, round(1.2 * steps)), (second, 0, 2 * steps)]
+    assert {one["against"] for one in verdict["others"]} == {"identity head", "same-architecture head", second}
+    assert {trial.user_attrs["name"] for trial in lab.study.trials() if trial.state is TrialState.COMPLETE} >= {first, second}
+
+
+@pytest.mark.parametrize("life", range(8, 550, 49))
+def test_an_extension_that_was_killed_confirms_as_one_that_was_not(
+    make_lab: Callable[..., Lab], many: Space, killed: type[BaseException], life: int
+) -> None:
+    whole = begun(make_lab, many, noise=20.0, pruner="none")
+    before, first = whole.storage.writes, confirmed(whole)
+    verdict = extend(whole, "44cpu-min")
+    assert len(confirmed(whole)) > len(first) + 20 and confirmed(whole)[:len(first)] == first
+    assert whole.storage.writes - before > 550
+    lab = begun(make_lab, many, noise=20.0, pruner="none")
+    lab.storage.dies_at = lab.storage.writes + life
+    with pytest.raises(killed):
+        extend(lab, "44cpu-min")
+    lab.storage.dies_at = None
+    found = lab.search()
+    assert confirmed(lab) == confirmed(whole)
+    assert [found[key] for key in ("winner", "sentence", "rows", "others")] == [
+        verdict[key] for key in ("winner", "sentence", "rows", "others")]
+
+
+@pytest.mark.parametrize("share", [0.55, 0.7, 0.9])
+def test_an_extension_that_was_cut_in_confirming_and_extended_leaves_the_same_as_in_one_go(
+    make_lab: Callable[..., Lab], many: Space, share: float
+) -> None:
+    whole = begun(make_lab, many, noise=20.0, full_epochs="off")
+    first = whole.charged()
+    verdict = extend(whole, "44cpu-min")
+    lab = begun(make_lab, many, noise=20.0, full_epochs="off")
+    lab.study.set_study("plan", {**whole.study.study_attributes()["plan"], "done": False})
+    extend(lab, f"{first + share * (whole.charged() - first)}cpu-s")
+    assert len(lab.study.job_records()) < len(whole.study.job_records())
+    found = extend(lab, "44cpu-min")
+    assert (left(lab), jobs(lab), confirmed(lab)) == (left(whole), jobs(whole), confirmed(whole))
+    assert all(found[key] == verdict[key] for key in ("winner", "state", "sentence", "others"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -121,6 +122,15 @@ def test_controls_that_the_winner_does_not_clearly_beat_are_told() -> None:
     assert found["sentence"].split(". ")[-1].startswith("It is not clearly better than these controls: identity head (+0.0 ± ")
     assert " and no head, same device-time (-0.1 ± " in found["sentence"]
     assert "same-architecture" not in found["sentence"]
+
+
+def test_of_several_controls_for_the_same_device_time_the_winners_is_compared() -> None:
+    other = replace(LONGER, trial=7, name="no head, same device-time (300 steps)")
+    table = {0: {0: 40.0, 1: 41.0, 2: 39.0}, 3: {0: 43.0, 1: 43.9, 2: 42.1}, 6: {0: 40.1}, 7: {0: 40.2}}
+    for fitting in (LONGER, other, None):
+        found = judge([*ALL, other], table, table, REFERENCE, ACCURACY, same_time={3: fitting and fitting.trial}.get)
+        assert [one["against"] for one in found["others"]] == ([fitting.name] if fitting else [])
+        assert {LONGER.name, other.name} <= {row["name"] for row in found["rows"]}
 
 
 def test_rows_have_the_probability_of_being_best() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hssl_search.search.execution.jobs import Job, Outcome
@@ -14,7 +14,9 @@ from hssl_search.search.posterior import Posterior
 CONTENTION = 0.05
 """Probability of being better than the leader below which a trial gets no more seeds."""
 TURNS = ("no head", "no head", "challenger", "identity")
-"""Whom the leader is compared with, in turns; it takes two runs to give both another seed."""
+"""Whom the leader is compared with, in turns."""
+PAIR = 2
+"""Runs that it takes to give both another seed."""
 
 
 @dataclass(frozen=True)
@@ -27,19 +29,26 @@ class Field:
     """The control to beat; None where it has no score by what ranks."""
     identity: int
     unseen: tuple[int, ...] = ()
-    """Controls that have not run yet."""
+    """Controls that had no proxy."""
+    same_time: Callable[[int], int | None] = lambda leader: None
+    """The control without head that trains for the device-time of a candidate's proxy; None where it has no score by what ranks."""
+
+    def contests(self, trial: int | None) -> bool:
+        """Whether a further seed of the trial is one run more of a turn."""
+        return trial in (*self.candidates, self.no_head, self.identity)
 
 
 def choose(field: Field, scores: Scores, tried: Mapping[int, int], turn: int, resolution: float = 0.0) -> int | None:
     """The trial that gets a further seed; None when the verdict is settled.
 
-    First the controls that have not run. Then leader and no head, the challenger (of the other candidates that which is most likely
-    better than the leader) and the identity head, each as long as it may be better than the leader: of the leader and whom it is
-    compared with in this turn, the one that had fewer runs.
+    First the controls that had no proxy, the one that trains as long as the leader too: again where another leads by now, after each
+    pair of runs and at the end. Then leader and no head, the challenger (of the other candidates that which is most likely better than
+    the leader) and the identity head, each as long as it may be better than the leader: of the leader and whom it is compared with in
+    this turn, the one that had fewer runs.
 
     Args:
         tried: runs of each trial, those that are going on and those that came to nothing included.
-        turn: runs chosen before, those of the unseen controls not counted.
+        turn: runs chosen before of those that `contests`.
     """
     if waiting := [trial for trial in field.unseen if not tried.get(trial)]:
         return waiting[0]
@@ -48,7 +57,12 @@ def choose(field: Field, scores: Scores, tried: Mapping[int, int], turn: int, re
     assert leader is not None
     rivals = _rivals(posterior, leader)
     challenger = next((trial for trial in rivals if trial in field.candidates), None)
-    if _settled(field, posterior, leader, challenger):
+    settled = _settled(field, posterior, leader, challenger)
+    if settled or turn % PAIR == 0:
+        control = field.same_time(leader)
+        if control is not None and not tried.get(control):
+            return control
+    if settled:
         return None
     compared = {"challenger": challenger, "identity": field.identity if field.identity in rivals else None}
     partner = compared.get(TURNS[turn % len(TURNS)])
@@ -76,23 +90,27 @@ def _settled(field: Field, posterior: Posterior, leader: int, challenger: int | 
 class Confirm(Phase):
     """Runs chosen one after the other, `at_once` of them at a time, up to `most`.
 
-    Each is chosen by the results of all runs that were chosen at least `at_once` before it, whatever the order in which they end. So
-    the same results lead to the same runs, and a search that was stopped goes on as if it had not been.
+    Each is chosen by the results of all runs that were chosen at least `at_once` before it, whatever the order in which they end. What
+    was chosen is kept, so that a search which was stopped, or extended by further candidates, goes on after it.
 
     Args:
         scores: trial -> seed -> score before the first run.
         tried: trial -> runs before the first.
         make: the job of a trial and the number of its seed, 0 for the first.
         score: what a run came to; None for nothing that counts.
+        chosen: trials in the order in which they were chosen.
+        keep: told of each further one, before it is handed out.
     """
 
     def __init__(self, field: Field, scores: Scores, tried: Mapping[int, int], make: Callable[[int, int], Job],
                  score: Callable[[Job, Outcome], float | None], most: int, at_once: int, resolution: float,
-                 ended: Mapping[str, Outcome]) -> None:
+                 ended: Mapping[str, Outcome], chosen: Iterable[int], keep: Callable[[int], None]) -> None:
         super().__init__((), ended)
         self.field, self.most, self.at_once, self.resolution = field, most, at_once, resolution
-        self._before, self._make, self._score = scores, make, score
+        self._before, self._make, self._score, self._keep = scores, make, score, keep
         self._tried = Counter(tried)
+        for trial in chosen:
+            self._run(trial)
         self._choose()
 
     def waiting(self) -> int:
@@ -110,13 +128,17 @@ class Confirm(Phase):
             counted = self.jobs[:max(0, len(self.jobs) + 1 - self.at_once)]
             if any(job.key not in self.outcomes for job in counted):
                 return
-            turn = len(self.jobs) - len(self.field.unseen)
+            turn = sum(self.field.contests(job.trial) for job in self.jobs)
             trial = choose(self.field, self._scores(counted), self._tried, turn, self.resolution)
             if trial is None:
                 return
-            job = self._make(trial, self._tried[trial])
-            self._tried[trial] += 1
-            self.add(job)
+            self._keep(trial)
+            self._run(trial)
+
+    def _run(self, trial: int) -> None:
+        job = self._make(trial, self._tried[trial])
+        self._tried[trial] += 1
+        self.add(job)
 
     def _scores(self, jobs: Sequence[Job]) -> Scores:
         """What was known before, and what came of these jobs."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from hssl_search.search.phases.confirm import Confirm, Field, choose
 from hssl_search.search.posterior import Posterior
 
 NONE, IDENTITY, SAME, LONGER = range(4)
-FIELD = Field((4, 5, 6), NONE, IDENTITY, (SAME, LONGER))
+FIELD = Field((4, 5, 6), NONE, IDENTITY, (SAME,), lambda leader: LONGER)
 PROXIES: Scores = {NONE: {0: 40.0}, IDENTITY: {0: 40.5}, 4: {0: 41.0}, 5: {0: 42.0}, 6: {0: 41.5}}
 TRIED = dict.fromkeys(PROXIES, 1)
 
@@ -43,8 +44,12 @@ class Results:
     def proxies(self) -> Scores:
         return {trial: {0: self.score(trial, 0)} for trial in PROXIES}
 
-    def phase(self, most: int, at_once: int, ended: dict[str, Outcome] | None = None, field: Field = FIELD) -> Confirm:
-        return Confirm(field, self.proxies(), TRIED, job_of, found, most, at_once, 0.1, ended or {})
+    def phase(self, most: int, at_once: int, ended: dict[str, Outcome] | None = None, field: Field = FIELD,
+              chosen: list[int] | None = None) -> Confirm:
+        """`chosen`: what was chosen before; it grows."""
+        kept = [] if chosen is None else chosen
+        return Confirm(field, self.proxies(), dict.fromkeys((NONE, IDENTITY, *field.candidates), 1), job_of, found, most, at_once, 0.1,
+                       ended or {}, list(kept), kept.append)
 
 
 def found(job: Job, outcome: Outcome) -> float | None:
@@ -78,7 +83,7 @@ def test_the_controls_left_come_first_then_leader_no_head_challenger_identity() 
     scores = {trial: dict(row) for trial, row in PROXIES.items()}
     tried = Counter(TRIED)
     chosen = []
-    for turn in range(-2, 4):
+    for turn in (0, 0, 0, 1, 2, 3):
         trial = choose(FIELD, scores, tried, turn)
         assert trial is not None
         chosen.append(trial)
@@ -92,6 +97,18 @@ def test_whoever_leads_by_now_gets_the_seeds_that_it_lacks() -> None:
     tried = {trial: len(table.get(trial, {0: 0})) for trial in (*table, SAME, LONGER)}
     assert Posterior(table).leader(FIELD.candidates) == 6
     assert [choose(FIELD, table, tried, turn) for turn in (0, 1)] == [6, 6], "no head has three already"
+
+
+def test_another_leader_has_a_control_of_its_own_device_time_after_a_pair_of_runs_and_where_it_is_settled() -> None:
+    own = {4: 7, 5: LONGER, 6: LONGER}
+    field = replace(FIELD, same_time=own.get)
+    table = {**PROXIES, 5: {0: 42.0, 1: 38.0}, NONE: {0: 40.0, 1: 40.6}, 4: {0: 43.0, 1: 44.0}}
+    tried = {**{trial: len(table.get(trial, {0: 0})) for trial in (*table, SAME)}, LONGER: 1}
+    assert Posterior(table).leader(FIELD.candidates) == 4
+    assert [choose(field, table, tried, turn) == 7 for turn in range(4)] == [True, False, True, False]
+    assert choose(field, table, {**tried, 7: 1}, 2) not in (7, LONGER)
+    settled = {NONE: dict(enumerate([40.0, 40.1, 40.0])), 4: dict(enumerate([45.0, 45.0, 45.1])), 5: {0: 42.0}}
+    assert [choose(field, settled, {**tried, 7: done}, turn, 0.1) for done in (0, 1) for turn in (0, 1)] == [7, 7, None, None]
 
 
 def test_runs_end_early_where_the_verdict_is_settled_and_go_on_where_it_is_not() -> None:
@@ -133,13 +150,29 @@ def test_the_same_results_lead_to_the_same_runs_in_whichever_order_they_come_and
     run(whole, results, at_once)
     for stop_after in range(17):
         order = random.Random(stop_after)
-        first = results.phase(16, at_once)
+        chosen: list[int] = []
+        first = results.phase(16, at_once, chosen=chosen)
         ended = run(first, results, at_once, order, stop_after)
         assert keys(first) == keys(whole)[:len(first.jobs)]
-        second = results.phase(16, at_once, ended)
+        second = results.phase(16, at_once, ended, chosen=chosen)
         again = run(second, results, at_once, order)
         assert keys(second) == keys(whole)
         assert not set(again) & set(ended), "a run that had ended was run again"
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 4])
+def test_a_search_with_further_candidates_goes_on_after_what_was_chosen_wherever_it_stopped(at_once: int) -> None:
+    few, chosen = replace(FIELD, candidates=(4, 5)), list[int]()
+    ended = run(NOISY.phase(6, at_once, field=few, chosen=chosen), NOISY, at_once)
+    whole = NOISY.phase(16, at_once, ended, chosen=list(chosen))
+    run(whole, NOISY, at_once)
+    assert [trial for trial, _ in keys(whole)][:6] == chosen and 6 in [trial for trial, _ in keys(whole)][6:]
+    for stop_after in range(11):
+        order, again = random.Random(stop_after), list(chosen)
+        known = ended | run(NOISY.phase(16, at_once, ended, chosen=again), NOISY, at_once, order, stop_after)
+        second = NOISY.phase(16, at_once, known, chosen=again)
+        run(second, NOISY, at_once, order)
+        assert keys(second) == keys(whole)
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
@@ -158,12 +191,12 @@ def test_as_many_runs_as_fit_are_handed_out_at_once(at_once: int) -> None:
 def simulated(random: np.random.Generator, candidates: int, runs: int, spread: float) -> tuple[dict[int, float], Scores]:
     """(truth, table) of a search whose confirming runs were chosen by what had been seen; noise 0.5."""
     truth = dict(enumerate([0.0] * 4 + random.normal(0, spread, candidates).tolist()))
-    field = Field(tuple(range(4, 4 + candidates)), NONE, IDENTITY, (SAME, LONGER))
+    field = Field(tuple(range(4, 4 + candidates)), NONE, IDENTITY, (SAME,), lambda leader: LONGER)
     shared = random.normal(40, 1, 2 + runs)
-    scores = {trial: {0: truth[trial] + shared[0] + random.normal(0, 0.5)} for trial in truth if trial not in field.unseen}
+    scores = {trial: {0: truth[trial] + shared[0] + random.normal(0, 0.5)} for trial in truth if trial not in (SAME, LONGER)}
     tried = Counter(dict.fromkeys(scores, 1))
     for turn in range(-2, runs - 2):
-        if (trial := choose(field, scores, tried, turn)) is None:
+        if (trial := choose(field, scores, tried, max(0, turn))) is None:
             break
         scores.setdefault(trial, {})[tried[trial]] = truth[trial] + shared[tried[trial]] + random.normal(0, 0.5)
         tried[trial] += 1
