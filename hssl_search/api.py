@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from hssl_search.search.controller import Controller
     from hssl_search.search.replay import Replay
+    from hssl_search.search.roster import Roster
 
 RUNS = Path("runs")
 GPU_RESERVE_S = 2.0
@@ -224,20 +225,16 @@ def open_run(run: Run | str | Path) -> Run:
 
 def write_report(run: str | Path) -> list[Path]:
     """Write report.html, leaderboard.csv and trials.parquet of a run, finished or not."""
-    from hssl_search.reporting.page import write_report as write
-
     opened = open_run(run)
     with disk_errors(opened.folder, AGAIN), _study(opened) as study:
-        return write(opened.folder, study.study, Ledger(opened.ledger).entries())
+        return _report(opened, study)
 
 
 def print_status(run: str | Path) -> None:
     """Print where a search stands."""
-    from hssl_search.reporting.verdict import print_verdict
-
     opened = open_run(run)
     with _study(opened) as study:
-        print_verdict(Console(), study.study, Ledger(opened.ledger).entries(), opened.folder)
+        _print_verdict(opened, study, Console())
 
 
 def open_dashboard(run: str | Path) -> None:
@@ -276,9 +273,6 @@ def _create(resolved: Plain, console: Console) -> Run:
 
 def _work(run: Run, resolved: Plain, session: RaySession, console: Console, started: float) -> Run:
     """Search as far as the budget goes, then export and report; for a search that has ended, only report."""
-    from hssl_search.reporting.page import write_report
-    from hssl_search.reporting.verdict import print_verdict
-
     try:
         with _study(run) as study:
             require_unchanged(run, resolved, study)
@@ -287,20 +281,33 @@ def _work(run: Run, resolved: Plain, session: RaySession, console: Console, star
                     _search(run, resolved, session, study, console, started)
                     study.set_study(ENDED, True)
             finally:
-                write_report(run.folder, study.study, Ledger(run.ledger).entries())
-            print_verdict(console, study.study, Ledger(run.ledger).entries(), run.folder)
+                _report(run, study)
+            _print_verdict(run, study, console)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped; go on with: hssl-search resume {_shown(run)}") from None
     return run
 
 
+def _report(run: Run, study: StudyRecord) -> list[Path]:
+    from hssl_search.reporting.page import write_report as write
+
+    return write(run.folder, study.study, Ledger(run.ledger).entries())
+
+
+def _print_verdict(run: Run, study: StudyRecord, console: Console) -> None:
+    from hssl_search.reporting.verdict import print_verdict
+
+    print_verdict(console, study.study, Ledger(run.ledger).entries(), run.folder)
+
+
 def _search(run: Run, resolved: Plain, session: RaySession, study: StudyRecord, console: Console, started: float) -> None:
-    from hssl_search.export.native import export_winner
     from hssl_search.search.prepare import require_folders
 
     require_folders(resolved["setting"]["data"], resolved["setting"]["probe_data"])
     with _controller(run, resolved, session, study, console, started) as controller:
         controller.search()
+        from hssl_search.export.native import export_winner
+
         export_winner(run, study)
 
 
@@ -308,20 +315,26 @@ def _search(run: Run, resolved: Plain, session: RaySession, study: StudyRecord, 
 def _controller(run: Run, resolved: Plain, session: RaySession, study: StudyRecord, console: Console,
                 started: float) -> Iterator[Controller]:
     """A controller with all that it works with, charged for the time since `started` on a CPU budget."""
-    from hssl_search.reporting.progress import Progress
-    from hssl_search.search.controller import Controller
+    meter = _meter(run, resolved, started)
+    with closing(meter), meter.beating():
+        from hssl_search.reporting.progress import Progress
+        from hssl_search.search.controller import Controller
+        from hssl_search.search.runner import Runner
+
+        roster = _roster(run, resolved, study, meter.ledger)
+        with Progress(console) as watcher, RayExecutor(meter, session=session) as executor:
+            runner = Runner(run, executor, meter, study, watcher, Machine(**resolved["machine"]))
+            yield Controller(run, resolved, roster, runner)
+
+
+def _roster(run: Run, resolved: Plain, study: StudyRecord, ledger: Ledger) -> Roster:
     from hssl_search.search.records.sampler import CandidateSampler
     from hssl_search.search.roster import Roster
-    from hssl_search.search.runner import Runner
     from hssl_search.spaces.space import Space
 
-    meter = _meter(run, resolved, started)
     space = Space.from_plain({"parameters": resolved["space"]["parameters"]}, resolved["space"]["name"])
-    roster = Roster(study, run, space, [tuple(shape) for shape in resolved["map_shapes"]], resolved["seed"],
-                    meter.ledger.of_trial, sampler=CandidateSampler(resolved["sampler"], resolved["seed"], "cost" in resolved["objective"]))
-    with closing(meter), Progress(console) as watcher, RayExecutor(meter, session=session) as executor:
-        runner = Runner(run, executor, meter, study, watcher, Machine(**resolved["machine"]))
-        yield Controller(run, resolved, roster, runner)
+    sampler = CandidateSampler(resolved["sampler"], resolved["seed"], "cost" in resolved["objective"])
+    return Roster(study, run, space, [tuple(shape) for shape in resolved["map_shapes"]], resolved["seed"], ledger.of_trial, sampler=sampler)
 
 
 def _meter(run: Run, resolved: Plain, started: float) -> DeviceMeter:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from hssl_search.search.budget import Budget
@@ -32,8 +34,9 @@ class DeviceMeter:
 
     On a GPU budget each job is charged its GPUs x wall-clock. On a CPU budget each job is charged its share of the machine's
     cores x wall-clock (all shares together at most 1) and the rest goes to the controller, so that the ledger's total is
-    wall-clock from the construction of the meter to `close`. Charges are written every `heartbeat_s` and when an attempt ends:
-    a killed controller loses at most one heartbeat. Time is the monotonic clock's; setting the system's clock changes nothing.
+    wall-clock from the construction of the meter to `close`. Charges are written every `heartbeat_s` and when an attempt ends,
+    within `beating` also while nobody ticks: a killed controller loses at most one heartbeat. Time is the monotonic clock's; setting
+    the system's clock changes nothing.
 
     Args:
         reserve_s: device-seconds kept back for what comes after the jobs; `exhausted` and `remaining` count without them.
@@ -60,11 +63,37 @@ class DeviceMeter:
         self._heartbeat_s = heartbeat_s
         self._last_tick = self._last_write = clock()
         self._open: dict[str, _Open] = {}
+        self._live: list[Job] = []
+        """Those of the last tick."""
+        self._lock = threading.RLock()
         self._controller = self._start(CONTROLLER, OVERHEAD, None, self._last_tick)
 
     def tick(self, live: list[Job]) -> None:
         """Charge the time since the last tick to these jobs; a job that was live and no longer is has ended an attempt."""
-        now = self._clock()
+        with self._lock:
+            self._live = list(live)
+            self._charge()
+        self.tell(self.spent(), self.budget.seconds)
+
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        """Within: every heartbeat is charged and written, whatever else this process is busy with."""
+        over = threading.Event()
+        thread = threading.Thread(target=self._beat, args=(over,), name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _beat(self, over: threading.Event) -> None:
+        while not over.wait(self._heartbeat_s):
+            with suppress(OSError), self._lock:  # what could not be written stays to be written: the next tick raises
+                self._charge()
+
+    def _charge(self) -> None:
+        now, live = self._clock(), self._live
         elapsed, self._last_tick = now - self._last_tick, now
         shares = self._shares(live)
         for job in live:
@@ -72,17 +101,18 @@ class DeviceMeter:
             opened.unwritten += elapsed * shares[job.key]
         if self.budget.device == "cpu":
             self._controller.unwritten += elapsed * max(0.0, 1.0 - sum(shares.values()))
-        ended = [self._open.pop(key) for key in set(self._open) - {job.key for job in live}]
+        ended = [self._open[key] for key in self._open.keys() - shares.keys()]
         if now - self._last_write >= self._heartbeat_s:
-            self._write([*ended, *self._open.values(), self._controller], now)
+            self._write([*self._open.values(), self._controller], now)
             self._last_write = now
         elif ended:
             self._write(ended, now)
-        self.tell(self.spent(), self.budget.seconds)
+        self._open = {key: opened for key, opened in self._open.items() if key in shares}
 
     def spent(self) -> float:
         """Device-seconds of the whole run, those not yet in the ledger included."""
-        return self.ledger.total() + sum(opened.unwritten for opened in (*self._open.values(), self._controller))
+        with self._lock:
+            return self.ledger.total() + sum(opened.unwritten for opened in (*self._open.values(), self._controller))
 
     def remaining(self) -> float:
         """Device-seconds left, without the reserve; never below zero."""
@@ -95,8 +125,9 @@ class DeviceMeter:
     def close(self) -> None:
         """Charge what is open and close the ledger. A meter that is not closed has charged all but its last heartbeat."""
         self.tick([])
-        self._write([self._controller], self._clock())
-        self.ledger.close()
+        with self._lock:
+            self._write([self._controller], self._clock())
+            self.ledger.close()
 
     def _shares(self, live: list[Job]) -> dict[str, float]:
         """Devices held by each job, scaled down when they hold more than there are."""

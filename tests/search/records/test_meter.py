@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
 import random
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -18,11 +21,12 @@ def job(key: str, cpus: float = 1.0, gpus: float = 0.0, phase: str = "proxy", tr
 class Bench:
     """A meter with a clock that the test turns."""
 
-    def __init__(self, folder: Path, budget: str, cpus: float = 4, gpus: float = 2, reserve_s: float = 0.0) -> None:
+    def __init__(self, folder: Path, budget: str, cpus: float = 4, gpus: float = 2, reserve_s: float = 0.0,
+                 heartbeat_s: float = 2.0) -> None:
         self.now = 50.0
         self.path = folder / "ledger.jsonl"
         self.ledger = Ledger(self.path, clock=self.clock)
-        self.meter = DeviceMeter(self.ledger, parse_budget(budget), cpus, gpus, reserve_s, clock=self.clock)
+        self.meter = DeviceMeter(self.ledger, parse_budget(budget), cpus, gpus, reserve_s, self.clock, heartbeat_s)
 
     def clock(self) -> float:
         return self.now
@@ -33,6 +37,14 @@ class Bench:
 
     def lines(self) -> int:
         return len(self.path.read_text().splitlines()) if self.path.exists() else 0
+
+
+    def wait_for_lines(self, count: int) -> bool:
+        """Until another thread has written them, and at most a minute."""
+        until = time.monotonic() + 60.0
+        while self.lines() < count and time.monotonic() < until:
+            threading.Event().wait(0.001)
+        return self.lines() == count
 
 
 def test_on_a_cpu_budget_jobs_pay_their_share_and_the_controller_the_rest(tmp_path: Path) -> None:
@@ -69,6 +81,35 @@ def test_more_gpus_asked_for_than_there_are_cost_what_there_is(tmp_path: Path) -
     bench.after(10, *(job(str(number), gpus=1) for number in range(4)))
     bench.meter.close()
     assert bench.ledger.total() == pytest.approx(20.0)
+
+
+@pytest.mark.parametrize(("budget", "charged"), [("10gpu-min", {"a#1": 10.0}), ("10cpu-min", {"a#1": 2.5, "controller#1": 7.5})])
+def test_within_beating_time_is_charged_while_nobody_ticks(tmp_path: Path, budget: str, charged: dict[str, float]) -> None:
+    bench = Bench(tmp_path, budget, heartbeat_s=0.001)
+    bench.after(0.0, job("a", cpus=1, gpus=1))
+    with bench.meter.beating():
+        bench.now += 10.0
+        assert bench.wait_for_lines(len(charged))
+    assert Ledger(bench.path).by_attempt() == charged
+    assert bench.meter.spent() == 10.0
+
+
+def test_a_heartbeat_that_cannot_be_written_is_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, tried = Bench(tmp_path, "10cpu-min", heartbeat_s=0.001), threading.Event()
+
+    def full(lines: bytes) -> None:
+        tried.set()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(bench.ledger, "_write", full)
+        with bench.meter.beating():
+            bench.now += 10.0
+            assert tried.wait(60.0)
+        with pytest.raises(OSError, match="No space"):
+            bench.after(1.0)
+    bench.meter.close()
+    assert bench.ledger.total() == Ledger(bench.path).total() == 11.0
 
 
 def test_lines_are_written_at_heartbeats_and_when_a_job_ends(tmp_path: Path) -> None:
