@@ -13,7 +13,7 @@ def extend_plan(plan: Plan, remaining_s: float, costs: Costs, space_size: int | 
     """The plan with more candidates, proxies and confirming runs, as many as the budget left buys; the same where it buys none.
 
     Steps, rungs and the size of groups stay: results must be comparable with those that are known. Where the space has no candidate
-    left, what screening would cost goes to proxies and confirming.
+    left, or no proxy of one would be affordable, what screening would cost goes to proxies of those that wait, and to confirming.
 
     Args:
         remaining_s: device-seconds that are left.
@@ -24,18 +24,25 @@ def extend_plan(plan: Plan, remaining_s: float, costs: Costs, space_size: int | 
         A plan whose numbers count all that the search is to do, and whose `expected_s` is of what is added alone.
     """
     remaining_s = max(0.0, remaining_s - len(SHARES) * costs.between_phases())
-    heads, screen_s = _more_candidates(plan, remaining_s * SHARES["screen"], costs, space_size)
-    together_s = remaining_s * (SHARES["proxy"] + SHARES["confirm"] + (0.0 if heads else SHARES["screen"]))
     one = costs.training(plan.proxy_steps, costs.step + costs.mean_head, len(plan.rungs))
-    jobs = math.floor(together_s / one)
-    of_proxies = SHARES["proxy"] / (SHARES["proxy"] + SHARES["confirm"])
-    proxies = min(MOST_PROXIES, waiting + math.ceil(heads / 2), math.floor(jobs * of_proxies))
-    confirming = min(MOST_CONFIRM_JOBS, jobs - proxies)
+    heads, screen_s = _more_candidates(plan, remaining_s * SHARES["screen"], costs, space_size)
+    proxies, confirming = _more_runs(remaining_s / one, heads, waiting)
+    if not proxies:
+        heads, screen_s = 0, 0.0  # they would be screened for nothing
+        proxies, confirming = _more_runs(remaining_s / one, 0, waiting)
     expected = {"screen": screen_s, "proxy": one * proxies, "confirm": one * confirming}
     batches = [*plan.dealt, heads] if heads else plan.batches
     return replace(plan, candidates=plan.candidates + heads, batches=batches, proxies=plan.proxies + proxies,
                    confirm_jobs=plan.confirm_jobs + confirming,
                    expected_s={**expected, "full": max(0.0, remaining_s - sum(expected.values()))})
+
+
+def _more_runs(runs: float, heads: int, waiting: int) -> tuple[int, int]:
+    """(proxies, confirming runs), where what is left would suffice for so many runs."""
+    jobs = math.floor(runs * (SHARES["proxy"] + SHARES["confirm"] + (0.0 if heads else SHARES["screen"])))
+    of_proxies = SHARES["proxy"] / (SHARES["proxy"] + SHARES["confirm"])
+    proxies = min(MOST_PROXIES, waiting + math.ceil(heads / 2), math.floor(jobs * of_proxies))
+    return proxies, min(MOST_CONFIRM_JOBS, jobs - proxies)
 
 
 def _more_candidates(plan: Plan, share_s: float, costs: Costs, space_size: int | None) -> tuple[int, float]:
