@@ -55,6 +55,7 @@ class Controller:
         self.resolution = self.ranked_by.resolution(resolved.get("images", {}).get("queries"))
         self.setting = Setting.model_validate(resolved["setting"])
         self.promoter = Promoter(roster, self.study, resolved["promote"], self.seed)
+        self.learning = resolved["sampler"] in LEARNING
         self.pruner = PRUNERS[resolved["pruner"]]
         self.ended = self.study.job_outcomes()
         self.board = Scoreboard(roster, self.watcher, self.ranked_by, self.resolution, self.pruner.why)
@@ -85,7 +86,7 @@ class Controller:
         meter, size = self.runner.meter, self.roster.space.size()
         measuring_s = meter.spent()
         try:
-            plan = make_plan(budget.seconds - meter.reserve_s - measuring_s, self.planned_costs, size)
+            plan = make_plan(budget.seconds - meter.reserve_s - measuring_s, self.planned_costs, size, self.learning)
         except BudgetTooSmall:
             plan = None
         phases = [] if plan is None else self._planned(plan)
@@ -97,7 +98,7 @@ class Controller:
 
     def _find(self) -> Plain:
         """Find the winner and write the verdict. What the budget does not last for ends the rounds; what was promoted is confirmed."""
-        rounds = self._rounds()
+        rounds = self.plan.ends
         scores: dict[int, float] = {}
         for number in range(len(rounds)):
             self._screen(rounds[: number + 1])
@@ -136,7 +137,7 @@ class Controller:
                            self.promoter.healthy() - len(self.promoter.promoted()))
         spent = meter.ledger.by_phase()
         phases = {phase: spent.get(phase, 0.0) + seconds for phase, seconds in {"measure": 0.0, **plan.expected_s}.items()}
-        more = plan != replace(self.plan, expected_s=plan.expected_s)
+        more = not plan.runs_as(self.plan)
         self._note_plan(budget_s=meter.budget.seconds, phases=phases, jobs=plan.jobs, numbers=plan.as_plain(), done=not more)
         self.run.write_config({**self.run.config(), "plan": plan.as_plain()})
         self.watcher.note(f"The budget was extended. {plan.sentence()}" if more else "The extended budget buys no more proxies.")
@@ -182,7 +183,7 @@ class Controller:
         if known:
             self.plan = Plan(**known["numbers"])
         else:
-            self.plan = make_plan(self.runner.meter.remaining(), self.planned_costs, self.roster.space.size())
+            self.plan = make_plan(self.runner.meter.remaining(), self.planned_costs, self.roster.space.size(), self.learning)
             phases = {"measure": self.runner.meter.ledger.by_phase()["measure"], **self._planned_s(self.plan)}
             self.study.set_study("plan", {"budget_s": self.runner.meter.budget.seconds, "phases": phases, "jobs": self.plan.jobs,
                                           "numbers": self.plan.as_plain()})
@@ -211,7 +212,7 @@ class Controller:
         known = self.study.study_attributes()["plan"]
         if "first" not in known and (remaining_s := self.runner.meter.remaining()) > 0:
             plan = plan_again(self.plan, remaining_s, self.planned_costs.scaled(max(1.0, self.runner.pace)))
-            if plan != self.plan:
+            if not plan.runs_as(self.plan):
                 self.watcher.note(f"Planned anew after screening: {plan.proxies_sentence()}")
             phases = {**known["phases"], **self._planned_s(plan, max(1.0, self.runner.pace)), "screen": known["phases"]["screen"]}
             known = {**known, "first": known["numbers"], "first_phases": known["phases"], "phases": phases, "jobs": plan.jobs,
@@ -219,12 +220,6 @@ class Controller:
             self.study.set_study("plan", known)
             self.run.write_config({**self.run.config(), "plan": plan.as_plain()})
         self.plan = Plan(**known["numbers"])
-
-    def _rounds(self) -> list[int]:
-        """How many candidates there are at the end of each round: those of what was planned first, then one for each extension."""
-        first, *more = self.plan.dealt
-        within = screen.shares(first, self.plan.rounds if self.resolved["sampler"] in LEARNING else 1)
-        return [*within[:-1], *accumulate([first, *more])]
 
     def _screen(self, ends: Sequence[int]) -> None:
         """Screen the groups of the last of these rounds; the heads of those after the first are drawn from what is known by then."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import accumulate
 from typing import Any
 
 from hssl_search.errors import UserError
-from hssl_search.search.phases.screen import repeats
+from hssl_search.search.phases.screen import repeats, shares
 
 SHARES = {"screen": 0.20, "proxy": 0.45, "confirm": 0.14, "full": 0.20}
 """Of what is left after measuring; the remaining hundredth is for measuring itself."""
@@ -121,6 +122,10 @@ class Plan:
     def as_plain(self) -> dict[str, Any]:
         return asdict(self)
 
+    def runs_as(self, other: Plan) -> bool:
+        """Whether both run the same, whatever they expect that to take."""
+        return self == replace(other, expected_s=self.expected_s)
+
     @property
     def groups(self) -> int:
         return sum(math.ceil(batch / self.group_size) for batch in self.dealt)
@@ -137,12 +142,21 @@ class Plan:
 
     @property
     def dealt(self) -> list[int]:
-        """Candidates whose groups are dealt together."""
+        """Candidates planned at a time."""
         return self.batches or [self.candidates]
+
+    @property
+    def ends(self) -> list[int]:
+        """How many candidates there are at the end of each round: of whole groups those of what was planned first, then one for each
+        extension. What is drawn in a round is dealt together."""
+        first, *more = self.dealt
+        *within, _ = shares(self.first_groups, self.rounds)
+        return [*(groups * self.group_size for groups in within), *accumulate([first, *more])]
 
     def sentence(self) -> str:
         heads, groups = _count(self.candidates, "head"), _count(self.groups, "group")
-        return f"Plan: screen {heads} in {groups} for {self.screen_steps} steps, then {self.proxies_sentence()}"
+        in_rounds = f" and {self.rounds} rounds" if self.rounds > 1 else ""
+        return f"Plan: screen {heads} in {groups}{in_rounds} for {self.screen_steps} steps, then {self.proxies_sentence()}"
 
     def proxies_sentence(self) -> str:
         return (f"{_count(self.proxies, 'proxy', 'proxies')} and {PROXY_CONTROLS} controls of {self.proxy_steps} steps, then about "
@@ -159,8 +173,12 @@ def full_training(remaining_s: float, costs: Costs, step_s: float, wanted: int) 
     return steps, sorted({max(1, round(steps * number / evaluations)) for number in range(1, evaluations + 1)})
 
 
-def make_plan(remaining_s: float, costs: Costs, space_size: int | None) -> Plan:
-    """The plan for the device-seconds that are left after measuring. BudgetTooSmall when they do not suffice for any search."""
+def make_plan(remaining_s: float, costs: Costs, space_size: int | None, learning: bool = True) -> Plan:
+    """The plan for the device-seconds that are left after measuring. BudgetTooSmall when they do not suffice for any search.
+
+    Args:
+        learning: whether what draws heads learns from proxies, so that it may be worth to go in rounds.
+    """
     remaining_s = max(0.0, remaining_s - len(SHARES) * costs.between_phases())
     candidates, group_size, screen_steps = _plan_screen(remaining_s * SHARES["screen"], costs, space_size)
     together_s = remaining_s * (SHARES["proxy"] + SHARES["confirm"])
@@ -171,18 +189,19 @@ def make_plan(remaining_s: float, costs: Costs, space_size: int | None) -> Plan:
     jobs, expected = _confirming(together_s, costs, proxies, rungs)
     left_s = max(0.0, remaining_s - screen_s - sum(expected.values()))
     expected = {"screen": screen_s, **expected, "full": left_s}
-    return Plan(candidates, group_size, screen_steps, proxies, rungs[-1], rungs, jobs, expected,
-                _rounds(remaining_s, costs, math.ceil(candidates / group_size), proxies))
+    rounds = _rounds(remaining_s, costs, math.ceil(candidates / group_size), proxies) if learning else 1
+    return Plan(candidates, group_size, screen_steps, proxies, rungs[-1], rungs, jobs, expected, rounds)
 
 
 def plan_again(plan: Plan, remaining_s: float, costs: Costs) -> Plan:
-    """The plan after screening, when it is known how fast work gets done: it stays where it fits, else its proxies are planned anew.
+    """The plan after the first round's screening, when it is known how fast work gets done: it stays where it fits, else its proxies are
+    planned anew. What the screening of later rounds costs is kept back.
 
     Args:
         remaining_s: device-seconds that are left.
         costs: as they turned out (`Costs.scaled`).
     """
-    remaining_s = max(0.0, remaining_s - (len(SHARES) - 1) * costs.between_phases())
+    remaining_s = max(0.0, remaining_s - (len(SHARES) - 1) * costs.between_phases() - _later_rounds_s(plan, costs))
     together_s = remaining_s * (SHARES["proxy"] + SHARES["confirm"]) / (1 - SHARES["screen"])
     one = costs.training(plan.proxy_steps, costs.step + costs.mean_head, len(plan.rungs))
     if FITS[0] * together_s <= one * (plan.proxies + PROXY_CONTROLS + plan.confirm_jobs) <= FITS[1] * together_s:
@@ -193,6 +212,13 @@ def plan_again(plan: Plan, remaining_s: float, costs: Costs) -> Plan:
     jobs, expected = _confirming(together_s, costs, proxies, rungs)
     expected = {"screen": plan.expected_s["screen"], **expected, "full": max(0.0, remaining_s - sum(expected.values()))}
     return replace(plan, proxies=proxies, proxy_steps=rungs[-1], rungs=rungs, confirm_jobs=jobs, expected_s=expected)
+
+
+def _later_rounds_s(plan: Plan, costs: Costs) -> float:
+    """Device-seconds of the screening after the first round, and of beginning its phases."""
+    groups = plan.first_groups - shares(plan.first_groups, plan.rounds)[0]
+    screen_s = groups * group_cost(costs, plan.group_size + repeats(plan.first_groups), plan.screen_steps)
+    return screen_s + 2 * (plan.rounds - 1) * costs.between_phases()
 
 
 def _confirming(together_s: float, costs: Costs, proxies: int, rungs: list[int]) -> tuple[int, dict[str, float]]:

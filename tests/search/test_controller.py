@@ -566,6 +566,18 @@ def test_a_sampler_that_learns_draws_in_rounds_each_after_the_proxies_of_the_one
     assert len(promoted) == plan["proxies"]
 
 
+@pytest.mark.parametrize(("sampler", "rounds"), [("tpe", 3), ("random", 1), ("exhaustive", 1)])
+def test_there_are_as_many_groups_and_rounds_as_the_plan_says(make_lab: Callable[..., Lab], sampler: str, rounds: int) -> None:
+    parameters = {"family": {"choice": ["convnext", "resnet", "mlp", "poolformer"]}, "depth": {"int": [1, 16]}}
+    lab = make_lab(budget="3cpu-h", space=Space.from_plain({"parameters": parameters}, "large"), sampler=sampler, promote="random")
+    lab.search()
+    plan = lab.study.study_attributes()["plan"]
+    assert (plan["numbers"]["rounds"], plan["numbers"]["candidates"], plan["jobs"]["screen"]) == (rounds, 64, 8)
+    started = lab.watcher.of("phase_started")
+    assert [phase for phase, *_ in started].count("screen") == rounds
+    assert sum(jobs for phase, jobs, _ in started if phase == "screen") == 8 == sum(key.startswith("screen/") for key in lab.starts)
+
+
 def test_with_cost_as_an_objective_the_study_keeps_one_and_the_front_has_the_most_accurate_and_the_cheapest(
     make_lab: Callable[..., Lab]
 ) -> None:

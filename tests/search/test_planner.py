@@ -186,13 +186,48 @@ def test_the_full_training_takes_all_wanted_steps_where_they_fit_and_none_where_
     assert full_training(0.0, COSTS, 0.2, 5_000) == (0, [])
 
 
+def rounds_s(plan: Plan, costs: Costs) -> list[float]:
+    """Device-seconds of the screening of each round."""
+    together = [plan.group_size + 2 + (repeats(plan.groups) if number else 0) for number in range(plan.groups)]
+    each = [costs.training(plan.screen_steps, costs.step + heads * costs.mean_head, 2) for heads in together]
+    ends = [0, *(math.ceil(end / plan.group_size) for end in plan.ends)]
+    return [sum(each[begin:end]) for begin, end in pairwise(ends)]
+
+
+def test_rounds_are_of_whole_groups_so_that_there_are_as_many_as_planned() -> None:
+    in_rounds = 0
+    for budget, costs, size, plan in plans(12):
+        dealt = [math.ceil((end - begin) / plan.group_size) for begin, end in pairwise([0, *plan.ends])]
+        assert (len(dealt), sum(dealt), plan.ends[-1]) == (plan.rounds, plan.groups, plan.candidates) and min(dealt) > 0
+        assert max(dealt) - min(dealt) <= 1
+        assert (" and 3 rounds for" in plan.sentence()) == (plan.rounds == 3)
+        alone = make_plan(budget, costs, size, learning=False)
+        assert alone == replace(plan, rounds=1) and alone.ends == [plan.candidates]
+        in_rounds += plan.rounds == 3
+    assert in_rounds > 100
+
+
+def test_the_later_rounds_screening_is_kept_back_when_proxies_are_planned_anew() -> None:
+    in_rounds = 0
+    for budget, costs, _, plan in plans(13):
+        first, *later = rounds_s(plan, costs)
+        left_s = budget - first - costs.between_phases()
+        again = plan_again(plan, 0.8 * left_s, costs)
+        if later and again != plan:
+            in_rounds += 1
+            kept_s = sum(later) + (3 + 2 * len(later)) * costs.between_phases()
+            planned_s = sum(again.expected_s[phase] for phase in ("proxy", "confirm", "full"))
+            assert planned_s == pytest.approx(0.8 * left_s - kept_s)
+    assert in_rounds > 100
+
+
 def test_where_screening_took_what_was_planned_its_proxies_stay() -> None:
     stayed = total = 0
     for budget, costs, _, plan in plans(10):
-        again = plan_again(plan, budget - costs.between_phases() - plan.expected_s["screen"], costs)
+        again = plan_again(plan, budget - costs.between_phases() - rounds_s(plan, costs)[0], costs)
         assert again.proxies >= plan.proxies
         assert again.confirm_jobs >= plan.confirm_jobs or again.proxies > plan.proxies or again.proxy_steps > plan.proxy_steps
-        stayed, total = stayed + (again == plan), total + 1
+        stayed, total = stayed + again.runs_as(plan), total + 1
     assert stayed > 0.8 * total > 400
 
 
