@@ -12,6 +12,7 @@ from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from hssl_search.reporting.formats import known
+from hssl_search.search.candidates import ailment
 from hssl_search.search.measures import ACCURACY, RANKINGS, Measure
 
 JOB = "job/"
@@ -144,9 +145,13 @@ class RunRecord:
     def _at_full(self, trial: FrozenTrial, read: Callable[[Mapping[str, Any]], float | None]) -> dict[int, float]:
         if trial.state is not TrialState.COMPLETE:
             return {}
-        ended = {_seed(job, trial): job.reports[-1] for job in self.training_jobs(trial) if job.state == "done" and job.reports}
-        found = {seed: read(metrics) for seed, (step, metrics) in ended.items() if step >= self._full_steps}
+        ended = [job for job in self.training_jobs(trial) if job.state == "done" and job.reports]
+        found = {_seed(job, trial): read(job.reports[-1][1]) for job in ended if self._counts(job, is_control(trial))}
         return {seed: value for seed, value in found.items() if known(value)}
+
+    def _counts(self, job: JobRecord, control: bool) -> bool:
+        step, metrics = job.reports[-1]
+        return step >= self._full_steps and (control or not ailment(metrics))
 
     @cached_property
     def _full_steps(self) -> int:

@@ -37,3 +37,9 @@ def final_metrics(outcome: Outcome, steps: int) -> Plain | None:
     """The metrics of a job that came to its last step; None when it ended before."""
     last = outcome.reports[-1] if outcome.reports else None
     return last.metrics if outcome.state is State.DONE and last is not None and last.step >= steps else None
+
+
+def ailment(metrics: Mapping[str, Any]) -> str:
+    """Which gate a head of a training did not pass, and why; empty where all are healthy. A candidate's training then does not count."""
+    sick = [head for head in metrics.get("heads") or [] if head.get("gate", "healthy") != "healthy"]
+    return f"{sick[0]['gate']}: {sick[0]['gate_reason']}" if sick else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from statistics import mean
 
-from hssl_search.search.candidates import final_metrics
+from hssl_search.search.candidates import ailment, final_metrics
 from hssl_search.search.execution.jobs import Job, Outcome, Plain, State
 from hssl_search.search.measures import ACCURACY, OF_BASES, Measure
 from hssl_search.search.posterior import Posterior
@@ -95,10 +95,7 @@ class Scoreboard:
     def _sick(self, job: Job, metrics: Plain) -> str:
         """Why a candidate's run does not count; empty for a healthy one, and for controls."""
         assert job.trial is not None
-        if self.roster.contender(job.trial).control:
-            return ""
-        sick = [head for head in metrics.get("heads") or [] if head.get("gate", "healthy") != "healthy"]
-        return f"{sick[0]['gate']}: {sick[0]['gate_reason']}" if sick else ""
+        return "" if self.roster.contender(job.trial).control else ailment(metrics)
 
 
 def _seconds_a_step(outcome: Outcome) -> float:

@@ -234,6 +234,33 @@ def test_a_head_that_falls_ill_in_its_proxy_is_pruned_with_its_cause_and_cannot_
     assert best not in {row["name"] for row in verdict["rows"]}
 
 
+def on_the_leaderboard(lab: Lab) -> dict[str, tuple[int, float]]:
+    """(seeds, mean) of each trial that counts."""
+    lab.study.set_study("config", {"rank_by": "accuracy"})
+    board = leaderboard(lab.study.study)
+    counted = board[board["role"].ne("reference") & board["seeds"].gt(0)]
+    return {row["name"]: (row["seeds"], pytest.approx(row["score"])) for _, row in counted.iterrows()}
+
+
+def in_the_verdict(verdict: dict[str, Any]) -> dict[str, tuple[int, float]]:
+    return {row["name"]: (row["seeds"], row["mean"]) for row in verdict["rows"] if row["role"] != "reference"}
+
+
+def test_a_confirming_run_in_which_the_head_falls_ill_counts_neither_in_the_verdict_nor_on_the_leaderboard(lab: Lab) -> None:
+    best = max(lab.accuracy, key=lab.accuracy.__getitem__)
+    lab.noise, lab.accuracy[best] = 3.0, 100.0
+
+    def fall_ill(key: str, step: int) -> None:
+        lab.gate_alone = {best: "collapsed"} if key.startswith("confirm/") and key.endswith("/seed1") else {}
+
+    lab.at_rung = fall_ill
+    verdict = lab.search()
+    check(lab)
+    runs = [record["seed"] for record in lab.study.job_records().values() if record["trial"] == verdict["winner"]]
+    assert verdict["name"] == best and 1 in runs and in_the_verdict(verdict)[best][0] == len(runs) - 1
+    assert on_the_leaderboard(lab) == in_the_verdict(verdict)
+
+
 def test_the_control_of_the_same_device_time_trains_as_long_as_the_best_proxy(lab: Lab) -> None:
     lab.search()
     steps = lab.study.study_attributes()["plan"]["numbers"]["proxy_steps"]
