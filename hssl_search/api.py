@@ -323,6 +323,8 @@ def _controller(run: Run, resolved: Plain, session: RaySession, study: StudyReco
 
         roster = _roster(run, resolved, study, meter.ledger)
         with Progress(console) as watcher, RayExecutor(meter, session=session) as executor:
+            if damaged := meter.ledger.damaged:
+                watcher.note(f"Damaged lines in {run.ledger.name}: {damaged}; the device-time that they charged is not counted.")
             runner = Runner(run, executor, meter, study, watcher, Machine(**resolved["machine"]))
             yield Controller(run, resolved, roster, runner)
 
@@ -351,6 +353,8 @@ def _meter(run: Run, resolved: Plain, started: float) -> DeviceMeter:
 @contextmanager
 def _study(run: Run) -> Iterator[StudyRecord]:
     resolved = run.config()
+    if resolved["storage"] is None and run.ledger.exists() and not run.study_db.exists():
+        raise UserError(f"{run.study_db} is missing, and with it all that was found; put it back, or search under another --name.")
     with StudyRecord.open(_storage(run, resolved), resolved["name"], resolved["seed"]) as study:
         if "config" not in study.study_attributes():
             study.set_study("config", _summary(resolved))

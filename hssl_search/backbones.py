@@ -207,7 +207,11 @@ def _create(name: str, image_size: int, args: Mapping[str, Any], any_size: bool)
 
 
 def _check_name(name: str) -> None:
-    if name.split(".")[0] in base_names():
+    architecture, _, tag = name.partition(".")
+    if architecture in base_names():
+        if tag and name not in (tagged := timm.list_models(f"{architecture}.*", pretrained=True)):
+            raise UserError(f"base {architecture!r} has no weights {tag!r} in timm; "
+                            f"{advice(name, [architecture, *tagged])}")
         return
     hint = advice(name, base_names()) if nearest(name, base_names()) else f"timm.list_models() gives the {len(base_names())} valid names."
     raise UserError(f"unknown base {name!r}; {hint}")

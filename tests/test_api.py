@@ -236,6 +236,19 @@ def test_a_run_is_found_by_path_and_by_name(here: Path, monkeypatch: pytest.Monk
         api.open_run("demo")
 
 
+@pytest.mark.parametrize("command", [api.print_status, api.write_report, hssl_search.resume])
+def test_a_run_that_lost_its_study_is_refused_and_no_other_is_made(searching: Callable[[Work], list[Run]], command: Any) -> None:
+    searching(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        hssl_search.search(**ASKED)
+    run, called = api.open_run("demo"), searching(finish)
+    run.ledger.touch()
+    run.study_db.unlink()
+    with pytest.raises(UserError, match=r"runs/demo/study\.db is missing, and with it all that was found"):
+        command("demo")
+    assert called == [] and not run.study_db.exists()
+
+
 def test_status_and_report_read_a_run_that_another_controller_holds(
     searching: Callable[[Work], list[Run]], capsys: pytest.CaptureFixture[str]
 ) -> None:

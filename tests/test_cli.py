@@ -288,6 +288,8 @@ def test_a_second_controller_is_refused(refused: Refused) -> None:
 
 def test_an_unknown_base_is_refused_with_the_nearest_names(refused: Refused) -> None:
     assert refused("--base", "test_resnett", "--budget", "1cpu-h").startswith("unknown base 'test_resnett'; did you mean 'test_resnet'")
+    assert refused("--base", "resnet50.a1_in1", "--budget", "1cpu-h").startswith(
+        "base 'resnet50' has no weights 'a1_in1' in timm; did you mean 'resnet50.a1_in1k'")
     assert refused("--base", "qqqqqqqqqq", "--budget", "1cpu-h").startswith("unknown base 'qqqqqqqqqq'; timm.list_models() gives the ")
 
 

@@ -71,8 +71,8 @@ def prepare(config: SearchConfig, machine: Machine, progress: Progress | None = 
     require_fit(base, recipe)
     data = load_data(config.data, config.probe_data, image_size, config.seed, progress)
     if len(data.queries) < FEWEST_JUDGED:
-        raise UserError(f"only {len(data.queries)} images of {config.probe_data or config.data!r} are left to judge by, and discrepancy "
-                        f"needs {FEWEST_JUDGED}; add images (a fifth is held out), or give --probe-data.")
+        raise UserError(f"{config.probe_data or config.data!r} has too few images: {len(data.queries)} to judge by, and discrepancy needs "
+                        f"{FEWEST_JUDGED}; add images (a fifth is held out), or give --probe-data.")
     rank_by = _rank_by(config, data.labelled)
     setting = Setting(base=config.base, base_args=config.base_arg, image_size=image_size, data=_absolute(config.data),
                       probe_data=config.probe_data and _absolute(config.probe_data), data_seed=config.seed, recipe=recipe.as_plain(),

@@ -72,10 +72,14 @@ class Program:
     def wait_for_phase(self, run: Run, phase: str) -> bool:
         """Wait until time of that phase is charged to the run; False when the program has ended before."""
         written = f'"phase": "{phase}"'.encode()
-        while written not in _read(run.ledger):
+        return self.wait_until(lambda: written in read(run.ledger))
+
+    def wait_until(self, happened: Callable[[], bool]) -> bool:
+        """Wait until that is true; False when the program has ended before."""
+        while not happened():
             if self._process.poll() is not None:
                 return False
-            time.sleep(0.1)
+            time.sleep(0.02)
         return True
 
     def interrupt(self) -> None:
@@ -85,6 +89,7 @@ class Program:
     def kill(self) -> None:
         """`kill -9` of the controller alone."""
         self._process.kill()
+        self._process.wait()
 
 
 @dataclass(frozen=True)
@@ -137,10 +142,17 @@ class Place:
 
     def processes(self) -> list[int]:
         """Those that were started from here, however indirectly, and live."""
-        return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/environ") if self._mark.encode() in _read(path)]
+        return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/environ") if self._mark.encode() in read(path)]
+
+    def wait_for_processes(self) -> bool:
+        """Wait until none is left, for a minute at most."""
+        until = time.monotonic() + 60.0
+        while (left := self.processes()) and time.monotonic() < until:
+            time.sleep(0.1)
+        return not left
 
 
-def _read(path: Path) -> bytes:
+def read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError:  # it is not there yet, or not any more, or is not ours

@@ -97,7 +97,7 @@ class RaySession:
         quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
         if self._address is None:
             self._folder = _short_folder()
-            with _importable_in_workers():
+            with _importable_in_workers(), _local_errors(self._folder):
                 ray.init(
                     num_cpus=self._cpus,
                     num_gpus=self._gpus,
@@ -116,6 +116,16 @@ class RaySession:
                 f"no Ray cluster could be joined at {self._address!r} ({_first_line(error)}); check that it runs there, and set "
                 "RAY_AUTH_MODE=token if it was started with authentication."
             ) from error
+
+
+@contextmanager
+def _local_errors(folder: Path) -> Iterator[None]:
+    """Within: what keeps a Ray from starting on this machine becomes a UserError; Ray raises almost anything then."""
+    try:
+        yield
+    except Exception as error:
+        raise UserError(f"Ray did not start on this machine ({_first_line(error)}); it needs a home directory and a {folder.parent} that "
+                        "may be written and have some space.") from error
 
 
 @contextmanager

@@ -17,9 +17,21 @@ from filelock import FileLock, Timeout
 from hssl_search.configfile import read_yaml, write_yaml
 from hssl_search.errors import UserError, nearest
 from hssl_search.search.config import with_defaults
+from hssl_search.search.records.disk import disk_is_full
 from hssl_search.search.records.storage import sqlite_url
 
 SEARCH_YAML = "search.yaml"
+
+
+class Written(dict[str, Any]):
+    """What search.yaml holds. UserError for a key that is not there: someone has edited it away."""
+
+    def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self._path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise UserError(f"{self._path} has no {key!r} any more, which every search writes there; put it back.")
 
 
 class Run:
@@ -75,7 +87,7 @@ class Run:
 
     def config(self) -> dict[str, Any]:
         """What search.yaml holds; one of an earlier version also what it did by options added since."""
-        return with_defaults(read_yaml(self.search_yaml))
+        return Written(self.search_yaml, with_defaults(read_yaml(self.search_yaml)))
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Replace search.yaml, e.g. with an extended budget."""
@@ -111,6 +123,11 @@ class Run:
             raise UserError(
                 f"the run {self.name!r} is being worked on by {self._held_by()}; wait for it, or stop it with Ctrl-C there."
             ) from None
+        except OSError as error:
+            if disk_is_full(error):
+                raise
+            raise UserError(f"the run folder {_shown(self.folder)} cannot be written ({error.strerror}); mend that, or work on a copy "
+                            "elsewhere.") from error
         try:
             self._holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
             yield

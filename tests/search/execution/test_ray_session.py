@@ -33,6 +33,16 @@ def test_workers_find_a_package_that_is_not_installed(monkeypatch: pytest.Monkey
         assert os.environ.get("PYTHONPATH") == before
 
 
+def test_a_machine_on_which_ray_does_not_start_is_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/proc/nowhere")
+    session = RaySession()
+    with pytest.raises(UserError, match=r"Ray did not start on this machine \(.*nowhere.*\); it needs a home directory and "):
+        session.start()
+    folder = session._folder
+    session.shutdown()
+    assert folder is not None and not folder.exists()
+
+
 def test_a_session_that_never_started_has_nothing_to_shut_down() -> None:
     session = RaySession()
     session.shutdown()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from hssl_search.configfile import read_yaml
 from hssl_search.errors import UserError
@@ -75,6 +77,23 @@ def test_heads_and_metrics_land_in_the_trials_folder(tmp_path: Path) -> None:
     lines = (tmp_path / "demo" / "trials" / "0007" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [40, 80]
     assert run.checkpoint_folder(7) == tmp_path / "demo" / "trials" / "0007" / "checkpoint"
+
+
+def test_a_key_that_was_edited_away_is_told(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "demo", {"name": "demo"})
+    assert run.config()["name"] == "demo" and run.config().get("budget") is None
+    with pytest.raises(UserError, match=rf"{run.search_yaml} has no 'budget' any more"):
+        run.config()["budget"]
+
+
+def test_a_run_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(lock: FileLock, timeout: float) -> None:
+        raise PermissionError(errno.EROFS, os.strerror(errno.EROFS))
+
+    run = Run.create(tmp_path / "demo", {})
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    with pytest.raises(UserError, match=r"the run folder .*demo cannot be written \(Read-only file system\)"), run.lock():
+        pass
 
 
 HOLDS = """
