@@ -60,15 +60,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def write_yaml(path: Path, values: dict[str, Any]) -> None:
-    """Write the mapping, its keys in their order; a reader sees the old file or the whole new one, never a part."""
+def write_yaml(path: Path, values: dict[str, Any], durable: bool = True) -> None:
+    """Write the mapping, its keys in their order; a reader sees the old file or the whole new one, never a part.
+
+    Args:
+        durable: on the disk when this returns. Else a power cut may still take it away, which is for what stands elsewhere too.
+    """
     text = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with beside.open("w", encoding="utf-8") as file:
             file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

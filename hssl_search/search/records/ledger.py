@@ -96,13 +96,18 @@ class Ledger:
         """Append one charge; on the disk when this returns."""
         self.append([Charge(attempt, phase, device_s, trial)])
 
-    def append(self, charges: Iterable[Charge]) -> None:
-        """Append charges with one fsync for all; ValueError, and none written, when one is negative or not finite."""
+    def append(self, charges: Iterable[Charge], durable: bool = True) -> None:
+        """Append charges; ValueError, and none written, when one is negative or not finite.
+
+        Args:
+            durable: on the disk when this returns, with one fsync for all. Else a killed process loses nothing either; a power cut may
+                take what was appended since the last that was durable.
+        """
         entries = [self._entry(charge) for charge in charges]
         if not entries:
             return
         try:
-            self._write(b"".join(_written(entry) for entry in entries))
+            self._write(b"".join(_written(entry) for entry in entries), durable)
         except OSError:
             self.close()  # what was written of a line is told apart when the file is opened again
             raise
@@ -138,11 +143,12 @@ class Ledger:
         if entry["trial"] is not None:
             self._by_trial[entry["trial"]] += entry["device_s"]
 
-    def _write(self, lines: bytes) -> None:
+    def _write(self, lines: bytes, durable: bool) -> None:
         file, left = self._opened(), memoryview(lines)
         while left:
             left = left[file.write(left):]
-        os.fsync(file.fileno())
+        if durable:
+            os.fsync(file.fileno())
 
     def _opened(self) -> FileIO:
         if self._file is None:

@@ -34,9 +34,9 @@ class DeviceMeter:
 
     On a GPU budget each job is charged its GPUs x wall-clock. On a CPU budget each job is charged its share of the machine's
     cores x wall-clock (all shares together at most 1) and the rest goes to the controller, so that the ledger's total is
-    wall-clock from the construction of the meter to `close`. Charges are written every `heartbeat_s` and when an attempt ends,
-    within `beating` also while nobody ticks: a killed controller loses at most one heartbeat. Time is the monotonic clock's; setting
-    the system's clock changes nothing.
+    wall-clock from the construction of the meter to `close`. Charges are written when an attempt ends, and every `heartbeat_s` onto the
+    disk, within `beating` also while nobody ticks: a killed controller, and a power cut, lose at most one heartbeat. Time is the
+    monotonic clock's; setting the system's clock changes nothing.
 
     Args:
         reserve_s: device-seconds kept back for what comes after the jobs; `exhausted` and `remaining` count without them.
@@ -106,7 +106,7 @@ class DeviceMeter:
             self._write([*self._open.values(), self._controller], now)
             self._last_write = now
         elif ended:
-            self._write(ended, now)
+            self._write(ended, now, durable=False)
         self._open = {key: opened for key, opened in self._open.items() if key in shares}
 
     def spent(self) -> float:
@@ -145,9 +145,8 @@ class DeviceMeter:
     def _start(self, key: str, phase: str, trial: int | None, begin: float) -> _Open:
         return _Open(f"{key}#{self.ledger.attempts(key) + 1}", phase, trial, begin)
 
-    def _write(self, attempts: list[_Open], now: float) -> None:
-        self.ledger.append(
-            Charge(each.attempt, each.phase, each.unwritten, each.trial, each.begin) for each in attempts if each.unwritten > 0
-        )
+    def _write(self, attempts: list[_Open], now: float, durable: bool = True) -> None:
+        charges = [Charge(each.attempt, each.phase, each.unwritten, each.trial, each.begin) for each in attempts if each.unwritten > 0]
+        self.ledger.append(charges, durable)
         for each in attempts:
             each.unwritten, each.begin = 0.0, now

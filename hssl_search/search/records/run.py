@@ -100,10 +100,10 @@ class Run:
         return self.trial_folder(number) / "checkpoint"
 
     def write_head(self, number: int, head: Mapping[str, Any]) -> Path:
-        """Write the trial's head.yaml; its path."""
+        """Write the trial's head.yaml, a copy of what the study holds; its path."""
         path = self.trial_folder(number) / "head.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_yaml(path, dict(head))
+        write_yaml(path, dict(head), durable=False)
         return path
 
     def append_metrics(self, number: int, metrics: Mapping[str, Any]) -> None:
