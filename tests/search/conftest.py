@@ -94,11 +94,11 @@ class MortalLedger(Ledger):
         super().__init__(path, clock)
         self._storage = storage
 
-    def append(self, charges: Iterable[Charge]) -> None:
+    def append(self, charges: Iterable[Charge], durable: bool = True) -> None:
         self._storage.writes += 1
         if self._storage.dead:
             raise Killed
-        super().append(charges)
+        super().append(charges, durable)
 
 
 def open_study(storage: MortalStorage) -> StudyRecord:

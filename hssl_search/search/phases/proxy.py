@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from statistics import mean
+from statistics import fmean
 
 from hssl_search.search.candidates import Contender
 from hssl_search.search.execution.jobs import Decision, Job, Outcome, Report, State
@@ -27,6 +27,8 @@ class Proxy(Phase):
         self.contenders, self.ranked_by, self.on_score, self.pruner = contenders, ranked_by, on_score, pruner
         self.total, self.choose = total, choose
         self._at_rung: dict[int, dict[int, Runner]] = {}
+        self._reached: dict[int, int] = {}
+        """trial -> last rung with a score, of the proxies that `scores` counts."""
         super().__init__(jobs, ended)
 
     def add(self, job: Job) -> None:
@@ -34,6 +36,8 @@ class Proxy(Phase):
         known = self.outcomes.get(job.key) or self.cut.get(job.key)
         for report in known.reports if known else []:
             self._note(job, report)
+        if job.key in self.outcomes:
+            self._count(job, self.outcomes[job.key])
 
     def waiting(self) -> int:
         return super().waiting() + self.total - len(self.jobs)
@@ -48,11 +52,19 @@ class Proxy(Phase):
 
         One that was stopped at a rung is taken to gain as much from there to the end as those that went on have, in the mean.
         """
-        ended = {job.trial: outcome for job in self.jobs if (outcome := self.outcomes.get(job.key)) and outcome.reports}
-        counted = [trial for trial, outcome in ended.items() if outcome.state in (State.DONE, State.STOPPED) and trial is not None]
-        reached = {trial: max((step for step, at in self._at_rung.items() if trial in at), default=None) for trial in counted}
-        last = max(filter(None, reached.values()), default=0)
-        return {trial: self._at_rung[step][trial].score + self._gain(step, last) for trial, step in reached.items() if step}
+        steps = set(self._reached.values())
+        gains = {step: self._gain(step, max(steps)) for step in steps}
+        return {trial: self._at_rung[step][trial].score + gains[step] for trial, step in self._reached.items()}
+
+    def on_end(self, job: Job, outcome: Outcome) -> None:
+        super().on_end(job, outcome)
+        self._count(job, outcome)
+
+    def _count(self, job: Job, outcome: Outcome) -> None:
+        assert job.trial is not None
+        steps = [step for step, at in self._at_rung.items() if job.trial in at]
+        if steps and outcome.reports and outcome.state in (State.DONE, State.STOPPED):
+            self._reached[job.trial] = max(steps)
 
     def on_report(self, job: Job, report: Report) -> Decision:
         if report.step not in job.task["rungs"]:  # where it ran out of time
@@ -71,7 +83,7 @@ class Proxy(Phase):
 
     def _gain(self, step: int, last: int) -> float:
         both = self._at_rung[step].keys() & self._at_rung[last].keys()
-        return mean(self._at_rung[last][trial].score - self._at_rung[step][trial].score for trial in both) if both else 0.0
+        return fmean(self._at_rung[last][trial].score - self._at_rung[step][trial].score for trial in both) if both else 0.0
 
     def _note(self, job: Job, report: Report) -> Runner | None:
         assert job.trial is not None

@@ -39,6 +39,8 @@ class StudyRecord:
         self._storage = storage
         self._url = url
         self._id = storage.get_study_id_from_name(study.study_name)
+        self._own: dict[str, Any] | None = None
+        """The study's attributes without the job records, once they were read: what only this object changes is not read again."""
 
     @classmethod
     @contextmanager
@@ -141,12 +143,17 @@ class StudyRecord:
 
     def set_study(self, key: str, value: Any) -> None:
         """Set a user attribute of the study: `config`, `reference`, `plan`, `verdict`."""
+        written = _finite(value)
         with self._errors():
-            self._storage.set_study_user_attr(self._id, key, _finite(value))
+            self._storage.set_study_user_attr(self._id, key, written)
+        if self._own is not None:
+            self._own[key] = written
 
     def study_attributes(self) -> dict[str, Any]:
         """The study's user attributes, without the job records."""
-        return {key: value for key, value in self._attributes().items() if not key.startswith(JOB_PREFIX)}
+        if self._own is None:
+            self._own = {key: value for key, value in self._attributes().items() if not key.startswith(JOB_PREFIX)}
+        return dict(self._own)
 
     def record_job(self, job: Job, outcome: Outcome) -> None:
         """Keep how a job ended, as the study's attribute `job/KEY`; a resumed search reads it instead of running the job again,
