@@ -39,7 +39,8 @@ def open_storage(url: str) -> Iterator[BaseStorage]:
 
     SQLite is switched to its write-ahead log, so that dashboards read while the search writes; on leaving the log is merged back
     and `study.db` is whole by itself. A commit is in the file when it returns and on the disk soon after: a killed process loses none;
-    a power cut may take the last ones, and the search then does their jobs again. UserError when the database cannot be reached or was written by another Optuna.
+    a power cut may take the last ones, and the search then does their jobs again. UserError when the database cannot be reached or was
+    written by another Optuna.
     """
     with storage_errors(url):
         rdb = _opened(url)

@@ -97,7 +97,7 @@ def test_within_beating_time_is_charged_while_nobody_ticks(tmp_path: Path, budge
 def test_a_heartbeat_that_cannot_be_written_is_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench, tried = Bench(tmp_path, "10cpu-min", heartbeat_s=0.001), threading.Event()
 
-    def full(lines: bytes) -> None:
+    def full(lines: bytes, durable: bool) -> None:
         tried.set()
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -127,6 +127,17 @@ def test_lines_are_written_at_heartbeats_and_when_a_job_ends(tmp_path: Path) -> 
         (2.0, 0.0, 2.0, 3),
         (0.5, 2.0, 2.5, 3),
     ]
+
+
+def test_only_heartbeats_wait_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, waits = Bench(tmp_path, "10gpu-min"), list[int]()
+    monkeypatch.setattr("os.fsync", waits.append)
+    for key in ("a", "b"):
+        bench.after(0.3, job(key, gpus=1))
+        bench.after(0.3)
+    assert (bench.lines(), len(waits)) == (2, 0)
+    bench.after(2.0, job("c", gpus=1))
+    assert (bench.lines(), len(waits)) == (3, 1)
 
 
 def test_each_return_of_a_job_is_a_new_attempt_across_controllers(tmp_path: Path) -> None:
