@@ -1,6 +1,6 @@
 """Measures a HeadBench table: many heads, alone with a base and in joint screenings, under several seeds, with the tool's own worker.
 
-    python benchmarks/headbench.py --data cifar10/train --probe-data cifar10 --image-size 24 --batch-size 48 --minutes 45 --out measured
+    python -m benchmarks.headbench --data cifar10/train --probe-data cifar10 --image-size 24 --batch-size 48 --minutes 45 --out measured
 
 Works seed after seed, so that a run cut short by --minutes has every head under fewer seeds; started again with the same --out it goes
 on. With --publish FOLDER it then writes the table of what has been measured (docs/headbench.md). Trains on one core.
@@ -9,19 +9,17 @@ on. With --publish FOLDER it then writes the table of what has been measured (do
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import random
 import shlex
-import shutil
 import sys
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import yaml
 
+from benchmarks.recording import Deadline, Recorded, at_rungs, ended, run_timed
 from hssl_search.backbones import Base
 from hssl_search.data.splits import load_data
 from hssl_search.heads.config import HeadConfig
@@ -29,74 +27,18 @@ from hssl_search.heads.head import head_cost
 from hssl_search.heads.same_architecture import same_architecture_head
 from hssl_search.search.candidates import Contender
 from hssl_search.search.execution.inline_executor import InlineExecutor
-from hssl_search.search.execution.jobs import Decision, Job, Outcome, Plain, Report, State
+from hssl_search.search.execution.jobs import Job, Outcome, Plain, Report, State
 from hssl_search.search.execution.tasks import Setting
-from hssl_search.search.execution.worker import run_job
 from hssl_search.search.headbench import OF_BASE, OF_HEAD, HeadBench
 from hssl_search.search.jobmaker import JobMaker, Machine
 from hssl_search.search.measured import Measured
 from hssl_search.search.phases import screen
-from hssl_search.search.phases.phase import Phase
 from hssl_search.spaces.space import Space
 from hssl_search.training.recipe import Recipe
 
 CORE = Machine("cpu", cpus=1, gpus=0)
 GROUP_SIZE = 8
 TOOLS = ("hssl-search", "torch", "timm")
-
-
-class Deadline:
-    """A meter that charges nothing and ends the work at a time."""
-
-    def __init__(self, minutes: float) -> None:
-        self.at = time.monotonic() + 60 * minutes
-
-    def tick(self, live: list[Job]) -> None:
-        pass
-
-    def exhausted(self) -> bool:
-        return time.monotonic() >= self.at
-
-
-class Recorded(Phase):
-    """Jobs whose reports are appended to a file when they end, each with the seconds of the core since the one before."""
-
-    def __init__(self, jobs: Iterable[Job], path: Path) -> None:
-        self.path, self.known = path, read(path)
-        super().__init__([job for job in jobs if job.key not in self.known], {})
-        self.core_s: list[float] = []
-
-    def next_job(self) -> Job | None:
-        job = super().next_job()
-        if job is not None:
-            shutil.rmtree(job.folder, ignore_errors=True)  # one that was cut begins again, so that no rung is missing
-            self.core_s, self.since = [], time.process_time()
-        return job
-
-    def on_report(self, job: Job, report: Report) -> Decision:
-        now = time.process_time()
-        self.core_s.append(now - self.since)
-        self.since = now
-        return Decision.CONTINUE
-
-    def on_end(self, job: Job, outcome: Outcome) -> None:
-        shutil.rmtree(job.folder, ignore_errors=True)
-        if outcome.state is State.CUT:
-            return
-        reports = [{"step": report.step, "core_s": core_s, "metrics": report.metrics}
-                   for report, core_s in zip(outcome.reports, self.core_s, strict=True)]
-        record = {"key": job.key, "state": outcome.state.value, "cause": outcome.cause, "reports": reports,
-                  **{key: job.task[key] for key in ("kind", "name", "heads", "steps", "seed")}}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-        self.known[job.key] = record
-        print(f"{job.key}: {outcome.state.value} {outcome.cause}, {sum(self.core_s):.1f} s", flush=True)
-
-
-def read(path: Path) -> dict[str, Plain]:
-    """The records of a file by the keys of their jobs; a last line that was torn is none."""
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-    return {record["key"]: record for record in map(json.loads, lines)}
 
 
 def chosen_heads(space: Space, count: int) -> list[HeadConfig]:
@@ -141,8 +83,8 @@ def measured(space: Space, setting: Setting, path: Path, deadline: Deadline) -> 
     """Time the base and the families of the space: the setting with the precision that was faster, and what was found."""
     families = list(space.families)
     [job] = [JobMaker(setting, path.parent, CORE).measure([{"family": family} for family in families], 0)]
-    source = Recorded([job], path)
-    InlineExecutor(run_job, deadline).run(source)
+    source = Recorded([job], path, deadline)
+    InlineExecutor(run_timed, deadline).run(source)
     record = source.known[job.key]
     report = Report(1, record["reports"][-1]["metrics"])
     settled = Measured.of(Outcome(State.DONE, reports=[report]), families, CORE).settle(setting)
@@ -154,7 +96,7 @@ def about(setting: Setting, space: Space, found: Plain) -> Plain:
     data = load_data(setting.data, setting.probe_data, setting.image_size, setting.data_seed)
     named = {"data": Path(setting.data).name, "probe_data": Path(setting.probe_data or "").name}
     return {
-        "command": shlex.join(["python", "benchmarks/headbench.py", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", "benchmarks.headbench", *sys.argv[1:]]),
         "setting": {**setting.model_dump(mode="json"), **named},
         "images": {"training": len(data.train), "bank": len(data.bank or ()), "queries": len(data.queries),
                    "classes": list(data.queries.classes), "fingerprint": data.train.fingerprint},
@@ -169,13 +111,12 @@ def rows_of(record: Plain, roles: dict[HeadConfig | None, str], costs: dict[Head
     """A job's reports as rows of the table: one of the base trained alone, or one for each head of a screening."""
     joint = record["key"].startswith("screen/")
     heads: list[HeadConfig | None] = [HeadConfig.model_validate(head) for head in record["heads"]]
-    for report in record["reports"]:
-        metrics = report["metrics"]
-        cost = {"step_s": metrics["train_s"] / metrics["train_steps"], "core_s": report["core_s"]}
+    for step, metrics in at_rungs(record):
+        cost = {"step_s": metrics["train_s"] / metrics["train_steps"], "core_s": metrics["core_s"]}
         for place, head in enumerate(heads or [None]):
             of_head = metrics["heads"][place] if head else {}
             yield {"training": "joint" if joint else "alone", "group": _group(record["key"]) if joint else None, "role": roles[head],
-                   "head": head, "seed": record["seed"], "steps": record["steps"], "step": report["step"], **cost,
+                   "head": head, "seed": record["seed"], "steps": record["steps"], "step": step, **cost,
                    **{key: metrics.get(key) for key in OF_BASE}, **{key: of_head.get(key) for key in OF_HEAD},
                    "parameters": costs[head][0], "macs": costs[head][1]}
 
@@ -225,11 +166,12 @@ def main() -> None:
     setting, found = measured(space, setting, path, deadline)
     maker = JobMaker(setting, given.out.resolve(), CORE)
     jobs = [job for seed in range(given.seeds) for job in jobs_of_seed(given, maker, rows, seed)]
-    source = Recorded(jobs, path)
-    InlineExecutor(run_job, deadline).run(source)
-    print(f"{len(source.known)} of {1 + len(jobs)} jobs are measured.")
+    source = Recorded(jobs, path, deadline)
+    InlineExecutor(run_timed, deadline).run(source)
+    records = ended(source.known)
+    print(f"{len(records)} of {1 + len(jobs)} jobs are measured.")
     if given.publish:
-        table = publish(source.known, rows, about(setting, space, found), given.publish)
+        table = publish(records, rows, about(setting, space, found), given.publish)
         print(f"{given.publish}: {len(table.rows)} rows of {len(table.candidates)} heads under seeds {table.seeds()}")
 
 

@@ -107,10 +107,16 @@ class Base(nn.Module):
     def embeddings(self, x: Tensor) -> dict[str, Tensor]:
         """The embeddings to evaluate, B x D each: `embedding`, and for a model with a class token `mean`, the mean of its patch tokens."""
         final = self.model.forward_features(x)
-        found, tokens = {"embedding": self.model.forward_head(final, pre_logits=True)}, self._tokens(final)
+        return self._named(self.model.forward_head(final, pre_logits=True), self._tokens(final))
+
+    def embeddings_of(self, features: Features) -> dict[str, Tensor]:
+        """The same, of what a pass has given already."""
+        return self._named(features.embedding, features.tokens)
+
+    def _named(self, embedding: Tensor, tokens: Tensor | None) -> dict[str, Tensor]:
         if tokens is not None and self._prefix_tokens and self.model.global_pool == "token":
-            found["mean"] = tokens.mean(dim=1)
-        return found
+            return {"embedding": embedding, "mean": tokens.mean(dim=1)}
+        return {"embedding": embedding}
 
     @property
     def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -37,15 +37,15 @@ class SearchData:
         return self.bank is not None
 
 
-def load_data(data: str, probe_data: str | None, image_size: int, seed: int,
-              progress: Progress | None = None) -> SearchData:
+def load_data(data: str, probe_data: str | None, image_size: int, seed: int, progress: Progress | None = None,
+              most_bank: int = MOST_BANK, most_queries: int = MOST_QUERIES) -> SearchData:
     """Pack `data` and decide what judges a model trained on it; the same for the same files and seed.
 
     Without `probe_data`, 20 % of the images (at most 2,000) are held out as queries, of every class that has three or more, and the bank
     is those that are trained on (at most 5,000): training sees no label, and k-NN no query before its turn.
 
-    With it, all of `data` is trained on, and `probe_data` is either a folder with `train` (bank, at most 5,000) and `test` or `val`
-    (queries, at most 2,000), both with the same class folders, or one folder of classes (or `digits`), split 3 : 1.
+    With it, all of `data` is trained on, and `probe_data` is either a folder with `train` (bank, at most `most_bank`) and `test` or `val`
+    (queries, at most `most_queries`), both with the same class folders, or one folder of classes (or `digits`), split 3 : 1.
 
     Raises:
         UserError: as `pack`; or too few images or classes to judge by, `probe_data` without classes, with different classes in its
@@ -54,7 +54,7 @@ def load_data(data: str, probe_data: str | None, image_size: int, seed: int,
     random, source = np.random.default_rng(seed), open_source(data)
     if probe_data is None:
         return _held_out(pack_source(source, image_size, progress), data, random)
-    bank, queries = _probe_sources(probe_data, data, random)
+    bank, queries = _probe_sources(probe_data, data, random, most_bank, most_queries)
     train = pack_source(source, image_size, progress)
     return SearchData(train, pack_source(bank, image_size, progress), pack_source(queries, image_size, progress), data)
 
@@ -112,7 +112,7 @@ def deal(labels: np.ndarray, parts: tuple[np.ndarray, ...], random: np.random.Ge
     return [np.sort(np.concatenate(hand)) for hand in hands]
 
 
-def _probe_sources(probe_data: str, data: str, random: np.random.Generator) -> tuple[Source, Source]:
+def _probe_sources(probe_data: str, data: str, random: np.random.Generator, most_bank: int, most_queries: int) -> tuple[Source, Source]:
     """(bank, queries), chosen before anything is decoded."""
     folders = _probe_folders(probe_data)
     _refuse_seen(probe_data, folders[-1], data)
@@ -120,7 +120,7 @@ def _probe_sources(probe_data: str, data: str, random: np.random.Generator) -> t
         return _split_probe(_labelled(folders[0]), random)
     bank, queries = (_labelled(folder) for folder in folders)
     _check_same_classes(probe_data, folders, bank, queries)
-    return _capped(bank, MOST_BANK, random), _capped(queries, MOST_QUERIES, random)
+    return _capped(bank, most_bank, random), _capped(queries, most_queries, random)
 
 
 def _probe_folders(probe_data: str) -> tuple[str, ...]:

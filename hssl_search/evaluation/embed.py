@@ -28,16 +28,22 @@ def embed_base(base: Base, images: Images, make: Make) -> dict[str, Tensor]:
     return {name: torch.cat([part[name].float() for part in parts]) for name in parts[0]}
 
 
-@torch.no_grad()
 def embed_heads(base: Base, heads: Sequence[Head], images: Images, make: Make) -> tuple[Tensor, list[Tensor]]:
     """(base embedding, embedding of each head) of N x 3 x S x S uint8 images, N x D float32 each."""
-    parts = []
+    of_base, of_heads = embed_pair(base, heads, images, make)
+    return of_base["embedding"], of_heads
+
+
+@torch.no_grad()
+def embed_pair(base: Base, heads: Sequence[Head], images: Images, make: Make) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """(embeddings of the base as of `embed_base`, embedding of each head), in one pass."""
+    parts: list[tuple[dict[str, Tensor], list[Tensor]]] = []
     with _evaluating(base, *heads):
         for batch in _batches(images):
             features = base(make(batch))
-            parts.append([features.embedding.float(), *(head(features.tapped[head.config.tap or 0]).embedding.float() for head in heads)])
-    together = [torch.cat(part) for part in zip(*parts, strict=True)]
-    return together[0], together[1:]
+            parts.append((base.embeddings_of(features), [head(features.tapped[head.config.tap or 0]).embedding for head in heads]))
+    return ({name: torch.cat([of_base[name].float() for of_base, _ in parts]) for name in parts[0][0]},
+            [torch.cat([of_heads[place].float() for _, of_heads in parts]) for place in range(len(heads))])
 
 
 def raw_pixels(images: Images) -> Tensor:

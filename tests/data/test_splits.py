@@ -104,13 +104,11 @@ def test_data_may_be_the_probes_train_split(draw_classes):
     assert not pictures(data.train) & pictures(data.queries)
 
 
-def test_probe_splits_are_capped_in_proportion(draw_classes, monkeypatch):
-    monkeypatch.setattr(splits, "MOST_BANK", 10)
-    monkeypatch.setattr(splits, "MOST_QUERIES", 4)
+def test_probe_splits_are_capped_in_proportion(draw_classes):
     root = draw_classes({"cat": 2, "dog": 2})
     for name in ("train/", "test/"):
         probe = draw_classes({"x": 10, "y": 30, "z": 1}, root="probe", into=name)
-    data = load_data(str(root), str(probe), 8, seed=0)
+    data = load_data(str(root), str(probe), 8, seed=0, most_bank=10, most_queries=4)
     assert (counts(data.bank), counts(data.queries)) == ([2, 7, 1], [1, 2, 1])
 
 

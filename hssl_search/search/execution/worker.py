@@ -13,13 +13,16 @@ from hssl_search.search.execution.jobs import DeviceFull, Halt, Job, Plain, Send
 from hssl_search.search.execution.measuring import measure
 from hssl_search.search.execution.memory import in_memory, out_of_memory
 from hssl_search.search.execution.surroundings import surroundings
-from hssl_search.search.execution.tasks import Task
+from hssl_search.search.execution.tasks import Setting, Task
 from hssl_search.search.records.disk import disk_is_full, full
 from hssl_search.training.checkpoint import CheckpointFolder
 from hssl_search.training.trainer import StepReport, Trainer, train
 
+Judge = Callable[[Bench, Trainer, Task, StepReport], Plain]
+"""What is measured of a training at a rung."""
 
-def run_job(job: Job, send: Send) -> None:
+
+def run_job(job: Job, send: Send, judge: Judge = evaluate, bench_of: Callable[[Setting], Bench] = Bench) -> None:
     """Run a job to its end, or until its seconds are over; `send` gets a report at each rung.
 
     A training that runs out of memory goes on from its newest checkpoint with fewer activations kept (`recompute_blocks`).
@@ -37,7 +40,7 @@ def run_job(job: Job, send: Send) -> None:
         if task.kind == "measure":
             send(1, measure(task))
         else:
-            _train(job, task, send, lambda: time.monotonic() - started > limit)
+            _train(job, task, send, lambda: time.monotonic() - started > limit, judge, bench_of(task.setting))
     except Exception as error:
         if disk_is_full(error):
             raise Halt(full(job.folder)) from error
@@ -48,13 +51,13 @@ def run_job(job: Job, send: Send) -> None:
                          "batch_size, or choose a smaller base or --image-size.") from error
 
 
-def _train(job: Job, task: Task, send: Send, out_of_time: Callable[[], bool]) -> None:
-    bench, folder = Bench(task.setting), CheckpointFolder(job.folder)
+def _train(job: Job, task: Task, send: Send, out_of_time: Callable[[], bool], judge: Judge, bench: Bench) -> None:
+    folder = CheckpointFolder(job.folder)
 
     def use(trainer: Trainer) -> None:
         for report in train(trainer, task.rungs, folder, out_of_time):
             held = {"recomputed": trainer.recomputes, "gpus": job.gpus, "surroundings": surroundings(task.setting.device)}
-            send(report.step, {**_losses(report), **held, **evaluate(bench, trainer, task, report)})
+            send(report.step, {**_losses(report), **held, **judge(bench, trainer, task, report)})
 
     in_memory(lambda: bench.trainer(task), use)
     folder.keep_newest()

@@ -1,0 +1,181 @@
+"""Does a head beat no head, does discrepancy foretell it, and how short may a proxy be? Trains what answers it, piece by piece.
+
+    python -m benchmarks.evidence --scale real --at-once 4 --data cifar10/train --probe-data cifar10 --out evidence --minutes 9
+
+Each call works for --minutes, or until all is done; called again with the same --out it goes on, long trainings from their checkpoint.
+--plan says what there is to do; --publish FOLDER writes what has been measured so far: table, HeadBench tables and the page. `--scale
+toy` is the same protocol with small models on a CPU (`--device cpu`) within hours; its figures answer nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.evidence import estimate
+from benchmarks.evidence import table as tables
+from benchmarks.evidence.protocol import NONE, SCALES, BaseModel, Cell, Maker, Scale, Training, cells, in_order, same_time
+from benchmarks.evidence.worker import run
+from benchmarks.recording import Deadline, Recorded, ended, read
+from hssl_search.data.splits import load_data
+from hssl_search.search.execution.inline_executor import InlineExecutor
+from hssl_search.search.execution.jobs import Job, Meter, Outcome, Plain, Report, State
+from hssl_search.search.execution.tasks import Setting
+from hssl_search.search.jobmaker import Machine
+from hssl_search.search.measured import Measured
+from hssl_search.training.recipe import Recipe
+
+SIDE = 32
+"""Of the images, in pixels."""
+KEPT_S = 20.0
+"""Seconds at the end of a piece for the checkpoint and for what evaluation is going on; no training begins within twice as many."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One folder of evidence, as far as it has come."""
+
+    scale: Scale
+    groups: list[list[Cell]]
+    maker: Maker
+    path: Path
+    machine: Machine
+
+    @property
+    def cells(self) -> list[Cell]:
+        return [cell for group in self.groups for cell in group]
+
+    def measurements(self) -> list[Job]:
+        return [self.maker.measure(cell) for cell in self.cells]
+
+    def trainings(self, records: Mapping[str, Plain], images: int) -> list[Training]:
+        """In the order of work; every cell has been measured."""
+        lengths = {cell.name: lengths_of(tables.measured_of(records, cell), cell) for cell in self.cells}
+        return list(in_order(self.settled(records), self.scale, self.scale.steps(images), lengths))
+
+    def settled(self, records: Mapping[str, Plain]) -> list[list[Cell]]:
+        """The cells with the precision that was measured to be faster."""
+        return [[_settled(cell, tables.measured_of(records, cell), self.machine) for cell in group] for group in self.groups]
+
+    def jobs(self, records: Mapping[str, Plain], images: int) -> list[Job]:
+        """Joint screenings, which are short, then the trainings."""
+        cells = [cell for group in self.settled(records) for cell in group]
+        joint = [self.maker.joint(cell, seed) for seed in range(self.scale.seeds) for cell in cells]
+        return [*joint, *(self.maker.training(one) for one in self.trainings(records, images))]
+
+
+def lengths_of(measured: Plain, cell: Cell) -> dict[str, float]:
+    metrics = tables.found(measured)
+    branches = [branch for branch, head in cell.heads().items() if head is not None]
+    return {**same_time(metrics["step_s"], dict(zip(branches, metrics["head_step_s"], strict=True))), NONE: 1.0}
+
+
+def _settled(cell: Cell, measured: Plain, machine: Machine) -> Cell:
+    outcome = Outcome(State.DONE, reports=[Report(1, tables.found(measured))])
+    found = Measured.of(outcome, [head["family"] for head in measured["heads"]], machine)
+    return Cell(cell.base, cell.method, found.settle(cell.setting), cell.same)
+
+
+def execute(jobs: Sequence[Job], path: Path, deadline: Deadline, meter: Meter, at_once: int) -> Recorded:
+    """Run what is not done yet, in this process or, several at once, through Ray."""
+    source = Recorded(jobs, path, deadline)
+    if at_once == 1:
+        InlineExecutor(run, meter).run(source)
+    elif source.waiting():
+        from hssl_search.search.execution.ray_executor import RayExecutor
+
+        with RayExecutor(meter, "benchmarks.evidence.worker:run") as executor:
+            executor.run(source, at_once)
+    return source
+
+
+def piece(work: Work, deadline: Deadline, at_once: int, images: int, meter: Meter | None = None) -> bool:
+    """Work until the deadline; whether all is done."""
+    measured = execute(work.measurements(), work.path, deadline, meter or deadline, 1)
+    if measured.waiting():
+        return False
+    source = execute(work.jobs(measured.known, images), work.path, deadline, meter or deadline, at_once)
+    left = [job.key for job in source.jobs if not source.known.get(job.key, {}).get("state")]
+    print(f"{len(left)} trainings are left.", flush=True)
+    return not left
+
+
+def setting(given: argparse.Namespace, scale: Scale, base: BaseModel, method: str) -> Setting:
+    recipe = Recipe.read(method).as_plain()
+    recipe[scale.stage]["batch_size"] = scale.batch_size
+    return Setting(base=base.name, base_args=dict(base.args), image_size=SIDE, data=str(Path(given.data).resolve()),
+                   probe_data=str(Path(given.probe_data).resolve()), data_seed=0, recipe=recipe, device=given.device)
+
+
+def work_of(given: argparse.Namespace) -> Work:
+    scale = SCALES[given.scale]
+    methods = given.methods or [method for group in scale.methods for method in group]
+    bases = given.bases or [base.name for base in scale.bases]
+    groups = cells(scale, lambda base, method: setting(given, scale, base, method), bases, methods)
+    gpus = 1 if given.device == "cuda" else 0
+    machine = Machine("gpu" if gpus else "cpu", given.cpus, gpus, 1 / given.at_once)
+    given.out.mkdir(parents=True, exist_ok=True)
+    return Work(scale, groups, Maker(scale, given.out.resolve(), machine, given.at_once, KEPT_S), given.out / "jobs.jsonl", machine)
+
+
+def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.evidence", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", choices=list(SCALES), default="real")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
+    parser.add_argument("--at-once", type=int, default=1, help="trainings side by side")
+    parser.add_argument("--cpus", type=int, default=os.cpu_count(), help="cores that all of them share")
+    parser.add_argument("--data", required=True, help="folder of training images")
+    parser.add_argument("--probe-data", required=True, help="folder with train/ and test/")
+    parser.add_argument("--methods", nargs="+", help="of the scale's; all by default")
+    parser.add_argument("--bases", nargs="+", help="of the scale's; all by default")
+    parser.add_argument("--minutes", type=float, default=9)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--plan", action="store_true", help="say what there is to do, and end")
+    parser.add_argument("--publish", type=Path, help="folder for table and page of all that --out holds")
+    return parser.parse_args(arguments)
+
+
+def published(work: Work, folder: Path, command: str) -> None:
+    """Write what has been measured: the table, and HeadBench tables of the cells that are whole."""
+    records = read(work.path)
+    done = tables.frame(ended(records), work.cells, work.scale)
+    lengths = {cell.name: lengths_of(tables.measured_of(records, cell), cell) for cell in work.cells}
+    sidecar = {**tables.about(work.scale, records, work.cells, command), "lengths": lengths}
+    tables.write(folder, done, sidecar)
+    for cell in [cell for group in work.settled(records) for cell in group]:
+        bench = tables.headbench(done, cell, tables.measured_of(records, cell), sidecar)
+        if bench.seeds():
+            bench.write(folder / "headbench" / f"{cell.base.name}-{cell.method}")
+
+
+def show_plan(work: Work, images: int) -> None:
+    steps = work.scale.steps(images)
+    print("| base, method | trainings | device-hours, evaluation left out |\n|---|---|---|")
+    found = estimate.seconds(work.groups, work.scale, steps)
+    for name, (count, seconds) in found.items():
+        print(f"| {name} | {count} | {seconds / 3600:.1f} |")
+    total = sum(seconds for _, seconds in found.values())
+    print(f"| all | {sum(count for count, _ in found.values())} | {total / 3600:.1f} |")
+    print(f"\n{steps:,} steps of {work.scale.batch_size} images each; at {estimate.ASSUMED_RATE / 1e12:g} TFLOP/s, an assumption.")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    given = parsed(arguments)
+    work = work_of(given)
+    images = len(load_data(str(given.data), str(given.probe_data), SIDE, 0).train)
+    if given.plan:
+        show_plan(work, images)
+        return
+    piece(work, Deadline(given.minutes, 2 * KEPT_S), given.at_once, images)
+    if given.publish:
+        published(work, given.publish, shlex.join(["python", "-m", "benchmarks.evidence", *(arguments or sys.argv[1:])]))
+
+
+if __name__ == "__main__":
+    main()

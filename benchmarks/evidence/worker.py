@@ -1,0 +1,108 @@
+"""What is measured of a training for the evidence, beside what a search measures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from benchmarks.evidence.protocol import SCALES, Scale
+from benchmarks.recording import timed
+from hssl_search.data.packed import PackedImages
+from hssl_search.data.resident import on_device
+from hssl_search.data.splits import SearchData, load_data
+from hssl_search.evaluation.embed import embed_pair
+from hssl_search.evaluation.knn import knn_accuracy
+from hssl_search.evaluation.linear import linear_accuracy
+from hssl_search.evaluation.rankme import rankme
+from hssl_search.search.execution.bench import Bench
+from hssl_search.search.execution.evaluating import evaluate
+from hssl_search.search.execution.jobs import Job, Plain, Send
+from hssl_search.search.execution.tasks import Setting, Task
+from hssl_search.search.execution.worker import run_job
+from hssl_search.training.trainer import StepReport, Trainer
+
+TIMED = 5
+"""Steps, after a first one, of which the fastest counts."""
+
+
+class EvidenceBench(Bench):
+    """A bench that measures discrepancies on as many images as a search, and accuracies on more."""
+
+    def __init__(self, setting: Setting, scale: Scale) -> None:
+        super().__init__(setting)
+        self.data = _data(setting.data, setting.probe_data, setting.image_size, setting.data_seed, *scale.searched)
+        self.judged = _data(setting.data, setting.probe_data, setting.image_size, setting.data_seed, *scale.judged)
+
+    def quality(self, trainer: Trainer) -> Plain:
+        """k-NN and linear accuracy in per cent and RankMe of each embedding of the base, k-NN accuracy of the head's own."""
+        network, bank, queries = trainer.pair.kept, self.judged.bank, self.judged.queries
+        assert bank is not None, "the evidence needs labels"
+        of_bank, of_queries = (embed_pair(network.base, list(network.heads), on_device(images, self.device), trainer.views.plain)
+                               for images in (bank, queries))
+        labels = self._labels(bank), self._labels(queries)
+        found: Plain = {}
+        for name in of_bank[0]:
+            known, asked = of_bank[0][name], of_queries[0][name]
+            suffix = "" if name == "embedding" else f"_{name}"
+            found |= {f"accuracy{suffix}": knn_accuracy(known, labels[0], asked, labels[1]),
+                      f"linear{suffix}": linear_accuracy(known, labels[0], asked, labels[1]), f"rankme{suffix}": rankme(asked)}
+        heads = [{"head_accuracy": knn_accuracy(known, labels[0], asked, labels[1])}
+                 for known, asked in zip(of_bank[1], of_queries[1], strict=True)]
+        return {**found, "own": heads}
+
+    def _labels(self, images: PackedImages) -> Tensor:
+        return torch.from_numpy(images.labels).to(self.device)
+
+
+@lru_cache(maxsize=4)
+def _data(data: str, probe_data: str, image_size: int, seed: int, most_bank: int, most_queries: int) -> SearchData:
+    return load_data(data, probe_data, image_size, seed, most_bank=most_bank, most_queries=most_queries)
+
+
+def judge(bench: Bench, trainer: Trainer, task: Task, report: StepReport) -> Plain:
+    """At a rung: discrepancies and health of each head, and of a head alone with the base the quality of both; else nothing."""
+    if report.step not in task.rungs:
+        return {}
+    found = evaluate(bench, trainer, task.model_copy(update={"accuracy": False}), report)
+    if not task.accuracy:
+        return found
+    assert isinstance(bench, EvidenceBench)
+    with torch.random.fork_rng([bench.device] if bench.device.type == "cuda" else []):  # a noise head draws
+        quality = bench.quality(trainer)
+    own = quality.pop("own")
+    heads = [{**of_head, **mine} for of_head, mine in zip(found.pop("heads", []), own, strict=True)]
+    return {**quality, "heads": heads}
+
+
+def pace(bench: Bench, heads: list[Plain], seed: int) -> Plain:
+    """`step_s` of the base alone, and `head_step_s` that each head adds: device-seconds of the fastest of a few steps, as `device_s` counts
+    them. What else runs on a CPU does not lengthen them, as it does the wall-clock seconds of `measure`."""
+    clock = time.process_time if bench.device.type == "cpu" else time.monotonic
+    alone_s, *with_head_s = (_step_s(bench, [head] if head else [], seed, clock) for head in [None, *heads])
+    return {"step_s": alone_s, "head_step_s": [max(0.0, seconds - alone_s) for seconds in with_head_s]}
+
+
+def _step_s(bench: Bench, heads: list[Plain], seed: int, clock: Callable[[], float]) -> float:
+    trainer = bench.trainer_of(heads, bench.recipe.proxy, 1 + TIMED, seed)
+    seconds = []
+    for step in range(1, 2 + TIMED):
+        started = clock()
+        trainer.advance(step)
+        seconds.append(clock() - started)
+    return min(seconds[1:])
+
+
+def run(job: Job, send: Send) -> None:
+    """The tool's own worker, with more measured at each rung, and its measurement timed by the device."""
+    def measured(step: int, metrics: Plain) -> None:
+        task = Task.model_validate(job.task)
+        recipe = {**task.setting.recipe, "proxy": {**task.setting.recipe["proxy"], "precision": metrics["precision"]}}
+        send_timed(step, {**metrics, **pace(Bench(task.setting.model_copy(update={"recipe": recipe})), task.heads, task.seed)})
+
+    send_timed = timed(send)
+    run_job(job, measured if job.task["kind"] == "measure" else send_timed, judge,
+            lambda setting: EvidenceBench(setting, SCALES[job.phase]))
