@@ -24,14 +24,15 @@ from benchmarks.evidence.worker import run
 from benchmarks.recording import Deadline, Recorded, ended, read
 from hssl_search.data.splits import load_data
 from hssl_search.search.execution.inline_executor import InlineExecutor
-from hssl_search.search.execution.jobs import Job, Meter, Outcome, Plain, Report, State
+from hssl_search.search.execution.jobs import Job, Meter, Plain
 from hssl_search.search.execution.tasks import Setting
 from hssl_search.search.jobmaker import Machine
-from hssl_search.search.measured import Measured
 from hssl_search.training.recipe import Recipe
 
 SIDE = 32
 """Of the images, in pixels."""
+PRECISION = "bf16"
+"""Named, since what is measured to be faster may differ from piece to piece."""
 KEPT_S = 20.0
 """Seconds at the end of a piece for the checkpoint and for what evaluation is going on; no training begins within twice as many."""
 
@@ -44,7 +45,6 @@ class Work:
     groups: list[list[Cell]]
     maker: Maker
     path: Path
-    machine: Machine
 
     @property
     def cells(self) -> list[Cell]:
@@ -56,16 +56,11 @@ class Work:
     def trainings(self, records: Mapping[str, Plain], images: int) -> list[Training]:
         """In the order of work; every cell has been measured."""
         lengths = {cell.name: lengths_of(tables.measured_of(records, cell), cell) for cell in self.cells}
-        return list(in_order(self.settled(records), self.scale, self.scale.steps(images), lengths))
-
-    def settled(self, records: Mapping[str, Plain]) -> list[list[Cell]]:
-        """The cells with the precision that was measured to be faster."""
-        return [[_settled(cell, tables.measured_of(records, cell), self.machine) for cell in group] for group in self.groups]
+        return list(in_order(self.groups, self.scale, self.scale.steps(images), lengths))
 
     def jobs(self, records: Mapping[str, Plain], images: int) -> list[Job]:
         """Joint screenings, which are short, then the trainings."""
-        cells = [cell for group in self.settled(records) for cell in group]
-        joint = [self.maker.joint(cell, seed) for seed in range(self.scale.seeds) for cell in cells]
+        joint = [self.maker.joint(cell, seed) for seed in range(self.scale.seeds) for cell in self.cells]
         return [*joint, *(self.maker.training(one) for one in self.trainings(records, images))]
 
 
@@ -73,12 +68,6 @@ def lengths_of(measured: Plain, cell: Cell) -> dict[str, float]:
     metrics = tables.found(measured)
     branches = [branch for branch, head in cell.heads().items() if head is not None]
     return {**same_time(metrics["step_s"], dict(zip(branches, metrics["head_step_s"], strict=True))), NONE: 1.0}
-
-
-def _settled(cell: Cell, measured: Plain, machine: Machine) -> Cell:
-    outcome = Outcome(State.DONE, reports=[Report(1, tables.found(measured))])
-    found = Measured.of(outcome, [head["family"] for head in measured["heads"]], machine)
-    return Cell(cell.base, cell.method, found.settle(cell.setting), cell.same)
 
 
 def execute(jobs: Sequence[Job], path: Path, deadline: Deadline, meter: Meter, at_once: int) -> Recorded:
@@ -108,6 +97,8 @@ def piece(work: Work, deadline: Deadline, at_once: int, images: int, meter: Mete
 def setting(given: argparse.Namespace, scale: Scale, base: BaseModel, method: str) -> Setting:
     recipe = Recipe.read(method).as_plain()
     recipe[scale.stage]["batch_size"] = scale.batch_size
+    for stage in ("proxy", "full"):
+        recipe[stage]["precision"] = PRECISION
     return Setting(base=base.name, base_args=dict(base.args), image_size=SIDE, data=str(Path(given.data).resolve()),
                    probe_data=str(Path(given.probe_data).resolve()), data_seed=0, recipe=recipe, device=given.device)
 
@@ -120,7 +111,7 @@ def work_of(given: argparse.Namespace) -> Work:
     gpus = 1 if given.device == "cuda" else 0
     machine = Machine("gpu" if gpus else "cpu", given.cpus, gpus, 1 / given.at_once)
     given.out.mkdir(parents=True, exist_ok=True)
-    return Work(scale, groups, Maker(scale, given.out.resolve(), machine, given.at_once, KEPT_S), given.out / "jobs.jsonl", machine)
+    return Work(scale, groups, Maker(scale, given.out.resolve(), machine, given.at_once, KEPT_S), given.out / "jobs.jsonl")
 
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -148,7 +139,7 @@ def published(work: Work, folder: Path, command: str) -> None:
     lengths = {cell.name: lengths_of(tables.measured_of(records, cell), cell) for cell in work.cells}
     sidecar = {**tables.about(work.scale, records, work.cells, command), "lengths": lengths}
     tables.write(folder, done, sidecar)
-    for cell in [cell for group in work.settled(records) for cell in group]:
+    for cell in work.cells:
         bench = tables.headbench(done, cell, tables.measured_of(records, cell), sidecar)
         if bench.seeds():
             bench.write(folder / "headbench" / f"{cell.base.name}-{cell.method}")

@@ -100,8 +100,7 @@ def run(job: Job, send: Send) -> None:
     """The tool's own worker, with more measured at each rung, and its measurement timed by the device."""
     def measured(step: int, metrics: Plain) -> None:
         task = Task.model_validate(job.task)
-        recipe = {**task.setting.recipe, "proxy": {**task.setting.recipe["proxy"], "precision": metrics["precision"]}}
-        send_timed(step, {**metrics, **pace(Bench(task.setting.model_copy(update={"recipe": recipe})), task.heads, task.seed)})
+        send_timed(step, {**metrics, **pace(Bench(task.setting), task.heads, task.seed)})
 
     send_timed = timed(send)
     run_job(job, measured if job.task["kind"] == "measure" else send_timed, judge,

@@ -26,8 +26,8 @@ def row(branch: str, seed: int, step: int, steps: int = STEPS, training: str = "
 
 
 def table(seeds: int = 4, noise: float = 0.3, drift: float = 0.0) -> pd.DataFrame:
-    """Accuracy = 40 + seed's own + gain + noise; overlap orders heads as gains do, cka the other way round, and early accuracies have
-    `drift` times more noise the earlier they are."""
+    """Accuracy = 40 + seed's own + gain + noise; overlap orders heads as gains do, cka the other way round, and early accuracies have up
+    to `drift` more noise."""
     random, rows = np.random.default_rng(0), []
     for seed in range(seeds):
         for branch in BRANCHES:
@@ -40,7 +40,8 @@ def table(seeds: int = 4, noise: float = 0.3, drift: float = 0.0) -> pd.DataFram
         for length in (1.5, 2.0):
             rows.append(row(f"{NONE} x {length:g}", seed, round(STEPS * length), round(STEPS * length), accuracy=40 + 3 * seed + length))
         for branch, quality in QUALITY.items():
-            rows.append(row(branch, seed, 40, 40, "joint", architecture=quality**2, overlap=quality, cka=1.0, output=0.0, head_loss=quality))
+            rows.append(row(branch, seed, 40, 40, "joint", architecture=quality**2, overlap=quality, cka=1.0, output=0.0,
+                            head_loss=quality))
     return pd.DataFrame(rows, columns=list(COLUMNS)).assign(head=lambda rows: rows["head"].fillna(""))
 
 
