@@ -26,7 +26,7 @@ from hssl_search.search.planner import BudgetTooSmall
 from hssl_search.search.records.disk import AGAIN, disk_errors
 from hssl_search.search.records.ledger import Ledger
 from hssl_search.search.records.meter import CONTROLLER, OVERHEAD, DeviceMeter
-from hssl_search.search.records.run import SEARCH_YAML, Run
+from hssl_search.search.records.run import RUNS, Run
 from hssl_search.search.records.study import StudyRecord
 from hssl_search.search.unchanged import require_unchanged
 
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from hssl_search.search.replay import Replay
     from hssl_search.search.roster import Roster
 
-RUNS = Path("runs")
 GPU_RESERVE_S = 2.0
 """Of a GPU budget, for each GPU: what passes between the end of the budget and the end of the jobs."""
 CPU_RESERVE_S = 15.0
@@ -213,14 +212,7 @@ def _frame(run: Run | str | Path, table: Callable[[Study], DataFrame]) -> DataFr
 
 def open_run(run: Run | str | Path) -> Run:
     """The run itself, or that of this path, or of this name under runs/. UserError when there is none, or when another version wrote it."""
-    from hssl_search.search.prepare import FORMAT
-
-    path = run.folder if isinstance(run, Run) else Path(run)
-    by_name = len(path.parts) == 1 and not (path / SEARCH_YAML).exists()
-    opened = Run.open(RUNS / path if by_name else path)
-    if (found := opened.config().get("format")) != FORMAT:
-        raise UserError(f"{opened.search_yaml} has the format {found!r} and this version reads {FORMAT!r}; use the version that wrote it.")
-    return opened
+    return Run.find(run.folder if isinstance(run, Run) else run)
 
 
 def write_report(run: str | Path) -> list[Path]:
@@ -284,7 +276,7 @@ def _work(run: Run, resolved: Plain, session: RaySession, console: Console, star
                 _report(run, study)
             _print_verdict(run, study, console)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped; go on with: hssl-search resume {_shown(run)}") from None
+        raise KeyboardInterrupt(f"stopped; go on with: hssl-search resume {run.shown}") from None
     return run
 
 
@@ -320,11 +312,15 @@ def _controller(run: Run, resolved: Plain, session: RaySession, study: StudyReco
         from hssl_search.reporting.progress import Progress
         from hssl_search.search.controller import Controller
         from hssl_search.search.runner import Runner
+        from hssl_search.search.warmstart import sentences, warm_start
 
+        earlier = warm_start(study, resolved)
         roster = _roster(run, resolved, study, meter.ledger)
         with Progress(console) as watcher, RayExecutor(meter, session=session) as executor:
             if damaged := meter.ledger.damaged:
                 watcher.note(f"Damaged lines in {run.ledger.name}: {damaged}; the device-time that they charged is not counted.")
+            for sentence in sentences(earlier, resolved["sampler"], resolved["promote"]):
+                watcher.note(sentence)
             runner = Runner(run, executor, meter, study, watcher, Machine(**resolved["machine"]))
             yield Controller(run, resolved, roster, runner)
 
@@ -373,10 +369,6 @@ def _summary(resolved: Plain) -> Plain:
              "space": resolved["space"]["name"]}
     return shown | {key: resolved[key] for key in ("budget", "rank_by", "objective",
                                             "seed", "full_epochs", "machine", "images", "versions")}
-
-
-def _shown(run: Run) -> str:
-    return os.path.relpath(run.folder)
 
 
 @contextmanager

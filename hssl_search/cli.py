@@ -14,6 +14,11 @@ from hssl_search.search.config import SearchConfig, flag, gather
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells use it."""
 
+SEVERAL: dict[str, dict[str, Any]] = {
+    "base_arg": {"action": "append", "metavar": "KEY=VALUE"},
+    "warm_start": {"action": "extend", "nargs": "+", "metavar": "RUN"},
+}
+"""Options that take several values, and how."""
 EPILOG = """\
 commands (hssl-search COMMAND --help tells more):
   plan ...          what a search with these flags would do and cost, measured; --json for machines
@@ -77,10 +82,9 @@ def search_parser() -> Parser:
 def _with_options(parser: Parser) -> Parser:
     """The parser with the options of a search."""
     for name, field in SearchConfig.model_fields.items():
-        repeated = name == "base_arg"
         choices = _choices(field.annotation)
-        parser.add_argument(flag(name), help=field.description, action="append" if repeated else "store",
-                            choices=choices, metavar=None if choices else ("KEY=VALUE" if repeated else name.upper()))
+        how = SEVERAL.get(name) or {"choices": choices, "metavar": None if choices else name.upper()}
+        parser.add_argument(flag(name), help=field.description, **how)
     parser.add_argument("--config", metavar="FILE", help="YAML file with these options as keys; flags go before it")
     return parser
 

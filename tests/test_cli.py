@@ -26,8 +26,8 @@ from hssl_search.search.records.study import StudyRecord
 
 FLAGS = {
     "-h", "--help", "--version", "--config", "--base", "--base-arg", "--image-size", "--data", "--probe-data", "--budget",
-    "--space", "--trainer", "--rank-by", "--sampler", "--objective", "--promote", "--pruner", "--name", "--storage", "--ray-address",
-    "--gpus-per-trial", "--seed", "--full-epochs",
+    "--space", "--trainer", "--rank-by", "--sampler", "--objective", "--promote", "--pruner", "--warm-start", "--name", "--storage",
+    "--ray-address", "--gpus-per-trial", "--seed", "--full-epochs",
 }
 COMMANDS = {"plan", "resume", "status", "report", "dashboard", "replay", "spaces", "trainers", "families"}
 HEAVY = {"torch", "torchvision", "timm", "ray", "optuna", "pandas", "plotly", "sklearn", "pyarrow"}
@@ -149,10 +149,11 @@ def test_flags_reach_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[SearchConfig] = []
     monkeypatch.setattr(api, "run_search", asked.append)
     Path("some.yaml").write_text("seed: 5\ntrainer: dino\n")
-    cli.main([*ASKED, "--base-arg", "drop_rate=0.5", "--base-arg", "act_layer=gelu", "--trainer", "simclr", "--config", "some.yaml"])
+    cli.main([*ASKED, "--base-arg", "drop_rate=0.5", "--base-arg", "act_layer=gelu", "--trainer", "simclr", "--config", "some.yaml",
+              "--warm-start", "runs/a", "b", "--warm-start", "c"])
     assert asked == [SearchConfig(
         base="test_resnet", base_arg={"output_stride": 8, "drop_rate": 0.5, "act_layer": "gelu"}, image_size=32, budget="10cpu-min",
-        trainer="simclr", seed=5)]
+        trainer="simclr", seed=5, warm_start=["runs/a", "b", "c"])]
 
 
 def test_a_plan_takes_the_flags_of_a_search_and_prints_one_json_document(
@@ -212,6 +213,8 @@ def test_a_plan_whose_budget_buys_no_search_is_printed_and_refused(
     ([*ASKED, "--gpus-per-trial", "1.5"], r"command line: --gpus-per-trial is '1.5', but should be less than or equal to 1\."),
     ([*ASKED, "--name", "my/run"], r"command line: --name is 'my/run': must be at most 100 letters, .*\."),
     ([*ASKED, "--rank-by", "acuracy"], r"argument --rank-by: invalid choice: 'acuracy' \(choose from .*accuracy.*\); see .*\."),
+    ([*ASKED, "--warm-start"], r"argument --warm-start: expected at least one argument; see hssl-search --help\."),
+    ([*ASKED, "--warm-start", "demo"], r"runs/demo is no run: it has no search\.yaml; there are no runs in .*/runs\."),
     ([*ASKED, "--config", "none.yaml"], r"none\.yaml does not exist; check the path\."),
     ([*ASKED, "--space", "defalt"], r"there is no search space 'defalt'; did you mean 'default'\?"),
     ([*ASKED, "--space", "my/space.yaml"], r"the search space my/space\.yaml does not exist; give the path of a file, or .*tiny\."),
@@ -275,6 +278,14 @@ def test_a_run_that_another_version_wrote_is_refused(refused: Refused) -> None:
     Run.create(Path("runs/demo"), {"format": "hssl-search/9"})
     for command in ("resume", "status", "report", "dashboard"):
         assert re.search(r"search.yaml has the format 'hssl-search/9' and this version reads 'hssl-search/1'; ", refused(command, "demo"))
+
+
+def test_a_run_cannot_be_started_warm_from_twice_or_where_nothing_learns(refused: Refused) -> None:
+    Run.create(Path("runs/old"), {"format": "hssl-search/1"})
+    told = refused(*ASKED, "--warm-start", "old", "runs/old")
+    assert re.fullmatch(r"--warm-start names the run .*/runs/old twice; name it once\.", told)
+    told = refused(*ASKED, "--warm-start", "old", "--sampler", "random", "--promote", "random")
+    assert told.startswith("--warm-start has no use where nothing learns from results, as with --sampler random and --promote random; ")
 
 
 def test_a_second_controller_is_refused(refused: Refused) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hssl_search.reporting.formats import known
 from hssl_search.search.candidates import ailment
+from hssl_search.search.earlier import EarlierSearch, kept
 from hssl_search.search.measures import ACCURACY, RANKINGS, Measure
 
 JOB = "job/"
@@ -73,6 +74,8 @@ class RunRecord:
     verdict: Mapping[str, Any] = field(default_factory=dict)
     promotion: Mapping[str, Any] = field(default_factory=dict)
     """By which rule heads were promoted, and how well their proxies' scores were foretold."""
+    earlier: Sequence[EarlierSearch] = ()
+    """What it was warm-started from."""
     _jobs_by_trial: dict[int, list[JobRecord]] = field(default_factory=dict)
 
     @classmethod
@@ -87,7 +90,8 @@ class RunRecord:
             if job.trial is not None and job.phase in TRAINING_PHASES:
                 by_trial[job.trial].append(job)
         run = {name: attributes.get(name) or {} for name in ("config", "reference", "reference_scores", "plan", "verdict", "promotion")}
-        return cls(trials=study.get_trials(deepcopy=False), jobs=jobs, _jobs_by_trial=dict(by_trial), **run)
+        return cls(trials=study.get_trials(deepcopy=False), jobs=jobs, earlier=kept(attributes),
+                   _jobs_by_trial=dict(by_trial), **run)
 
     def training_jobs(self, trial: FrozenTrial) -> list[JobRecord]:
         return self._jobs_by_trial.get(trial.number, [])

@@ -19,7 +19,8 @@ FILE = "hssl-search.yaml"
 NAME = re.compile(r"\w[\w.-]{0,99}")
 
 
-ADDED: Mapping[str, Any] = {"sampler": "random", "objective": "accuracy", "promote": "discrepancy", "pruner": "median"}
+ADDED: Mapping[str, Any] = {"sampler": "random", "objective": "accuracy", "promote": "discrepancy", "pruner": "median",
+                            "warm_start": []}
 """Options that runs of an earlier version lack, and what those runs did: draw all heads before there were results, promote by the
 paper's rule, stop by the median."""
 
@@ -56,6 +57,9 @@ class SearchConfig(BaseModel):
         "or any healthy one (default: learned)")
     pruner: Literal["median", "asha", "hyperband", "none"] = Field(
         "median", description="which proxies are stopped at a rung (default: median, which in a small search stops fewest by bad luck)")
+    warm_start: list[str] = Field(
+        [], description="earlier runs, whose results teach sampler and forecast from the start: folders such as runs/resnet50-photos, or "
+        "their names")
     name: str | None = Field(None, description="the run's folder under runs/ (default: from base and data)")
     storage: str | None = Field(None, description="Optuna storage URL (default: SQLite in the run folder)")
     ray_address: str | None = Field(None, description="address of a running Ray cluster (default: this machine)")
@@ -71,6 +75,13 @@ class SearchConfig(BaseModel):
         if value is not None and not value.strip():
             raise ValueError("must not be empty")
         return value
+
+    @field_validator("warm_start", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        """One run or several, each a path, a name or a `Run`."""
+        runs = value if isinstance(value, list | tuple) else [value]
+        return [str(getattr(run, "folder", run)) for run in runs]
 
     @field_validator("budget", mode="before")
     @classmethod

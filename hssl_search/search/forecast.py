@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from hssl_search.search.candidates import Contender
+from hssl_search.search.earlier import EarlierSearch, on_scale
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +20,9 @@ COUNTED = ("parameters", "macs")
 """Taken by their logarithms."""
 SHAPED = ("width_ratio", "kernel_size", "mlp_ratio", "first_shortcut", "positions", "tap")
 """Of the head's configuration."""
+LOSSES = ("chance_loss", "head_loss")
+NEEDED = (*MEASURED, *COUNTED, *LOSSES)
+"""Attributes that features are made from."""
 FAMILY = "family:"
 ONE_BY_ONE, FOLDS = 50, 10
 """Most contenders that are each left out alone, and the parts into which more are divided."""
@@ -46,32 +51,52 @@ def _blocks(head: Mapping[str, Any]) -> list[str]:
     return blocks.split("+") if blocks else [head["family"]] * int(head.get("depth") or 1)
 
 
-def expect(contenders: Sequence[Contender], scores: Sequence[float | None]) -> tuple[np.ndarray, np.ndarray]:
+def expect(contenders: Sequence[Contender], scores: Sequence[float | None],
+           earlier: Sequence[EarlierSearch] = ()) -> tuple[np.ndarray, np.ndarray]:
     """(mean, standard deviation) of the score that each contender's proxy is expected to reach, the deviation without the proxies' noise.
 
     Bayesian ridge regression (Tipping, JMLR 2001; scikit-learn), with priors worth a few proxies: scores vary as much by noise as by all
     features together until the proxies tell otherwise.
 
+    What earlier searches found is more rows, and each search has, beside the coefficients that all share, a set of its own (Daumé, ACL
+    2007): where this search goes another way, it is followed after a few proxies. In 60 simulated searches that promote 8 of 40 heads,
+    the best head is among them in 0.63 of cases without an earlier search, in 0.88 after a related one of 20 heads, in 0.73 after
+    an unrelated one and in 0.63 after one that says the opposite (`promotion.trusted`); with shared coefficients, all trusted, these are
+    0.85, 0.55 and 0.32.
+
     Args:
-        scores: of each contender, None of one whose proxy has not ended; at least two are known.
+        scores: of each contender, None of one whose proxy has not ended; at least two are known, those of earlier searches counted. With
+            earlier searches, above the score of this search's control.
     """
     import numpy as np
     from sklearn.linear_model import BayesianRidge
 
-    known = np.array([score is not None for score in scores])
-    reached = np.array([score for score in scores if score is not None], dtype=float)
+    lent = on_scale(earlier, own := [score for score in scores if score is not None])
+    known = np.array([score is not None for score in scores] + [True] * sum(map(len, lent)))
+    reached = np.array(list(chain(own, *lent)), dtype=float)
     spread = reached.std() or 1.0
-    columns = table(contenders)
+    columns = table([*contenders, *(head.contender for search in earlier for head in search.trained)])
+    if earlier:
+        columns = _with_own(columns, [len(contenders), *map(len, lent)])
     if not columns.size:
         return np.full(len(contenders), reached.mean()), np.full(len(contenders), 0.0)
     ridge = BayesianRidge(alpha_1=1.0, alpha_2=1.0, lambda_1=1.0, lambda_2=1.0 / columns.shape[1])
     ridge.fit(columns[known], (reached - reached.mean()) / spread)
-    means, deviations = ridge.predict(columns, return_std=True)
+    means, deviations = ridge.predict(columns[:len(contenders)], return_std=True)
     uncertain = np.sqrt(np.maximum(0.0, deviations**2 - 1.0 / ridge.alpha_))
     return reached.mean() + spread * means, spread * uncertain
 
 
-def leave_one_out(contenders: Sequence[Contender], scores: Sequence[float]) -> list[float]:
+def _with_own(columns: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+    """The columns; then a column for each search, whose rows follow each other, that says which are of it; then the columns of each
+    search's rows alone."""
+    import numpy as np
+
+    of = np.repeat(np.arange(len(sizes)), sizes)[:, None] == np.arange(len(sizes))
+    return np.hstack([columns, of, *(columns * mine[:, None] for mine in of.T)])
+
+
+def leave_one_out(contenders: Sequence[Contender], scores: Sequence[float], earlier: Sequence[EarlierSearch] = ()) -> list[float]:
     """What would have been expected of each contender without its own score, above the mean of the scores that were left.
 
     Of more than `ONE_BY_ONE` contenders a tenth is left out at a time, so that the fits do not grow in number.
@@ -84,7 +109,7 @@ def leave_one_out(contenders: Sequence[Contender], scores: Sequence[float]) -> l
     for fold in range(folds):
         others: list[float | None] = [None if place % folds == fold else score for place, score in enumerate(scores)]
         left = [score for score in others if score is not None]
-        means = expect(contenders, others)[0]
+        means = expect(contenders, others, earlier)[0]
         for place in range(fold, len(scores), folds):
             found[place] = float(means[place]) - sum(left) / len(left)
     return found

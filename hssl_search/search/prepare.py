@@ -21,13 +21,12 @@ from hssl_search.search.config import SearchConfig
 from hssl_search.search.execution.jobs import Plain
 from hssl_search.search.execution.tasks import Setting
 from hssl_search.search.jobmaker import Machine
-from hssl_search.search.records.run import require_free
-from hssl_search.search.records.sampler import ENUMERATED
+from hssl_search.search.records.run import FORMAT, RUNS, Run, require_free
+from hssl_search.search.records.sampler import ENUMERATED, LEARNING
 from hssl_search.search.records.storage import check_url
+from hssl_search.search.warmstart import gather
 from hssl_search.spaces.space import Space
 
-FORMAT = "hssl-search/1"
-RUNS = Path("runs")
 FEWEST_JUDGED = 12
 """Held-out images: more than the 10 neighbours that the overlap compares."""
 TOOLS = ("torch", "timm", "optuna", "ray")
@@ -42,6 +41,7 @@ def check(config: SearchConfig) -> Budget:
         check_url(config.storage)
     read_yaml(find("search_spaces", config.space))
     read_yaml(find("trainers", config.trainer))
+    _earlier_runs(config)
     require_folders(config.data, config.probe_data)
     return budget
 
@@ -86,6 +86,7 @@ def prepare(config: SearchConfig, machine: Machine, progress: Progress | None = 
         "objective": config.objective,
         "promote": config.promote,
         "pruner": config.pruner,
+        "warm_start": _earlier_runs(config),
         "seed": config.seed,
         "full_epochs": config.full_epochs or recipe.full.epochs,
         "storage": config.storage,
@@ -103,6 +104,7 @@ def prepare(config: SearchConfig, machine: Machine, progress: Progress | None = 
         "skipped": [f"{path}: {reason}" for path, reason in _skipped(data).items()],
         "versions": {"hssl-search": __version__} | {tool: version(tool) for tool in TOOLS} | {"python": platform.python_version()},
     }
+    gather(resolved)  # what cannot be learned from is refused
     return resolved, _warnings(base, data, config, rank_by)
 
 
@@ -112,6 +114,18 @@ def _require_enumerable(config: SearchConfig, space: Space) -> None:
         held = "continuous ranges" if size is None else f"{size:,} heads"
         raise UserError(f"--sampler exhaustive lists spaces of up to {ENUMERATED:,} heads, and {space.name!r} has {held}; "
                         "give a smaller --space or another --sampler.")
+
+
+def _earlier_runs(config: SearchConfig) -> list[str]:
+    """The folders to start warm from. UserError for one that is no run, for the same one twice, and where nothing would learn from them."""
+    folders = [str(Run.find(run).folder) for run in config.warm_start]
+    for folder in folders:
+        if folders.count(folder) > 1:
+            raise UserError(f"--warm-start names the run {folder} twice; name it once.")
+    if folders and config.sampler not in LEARNING and config.promote != "learned":
+        raise UserError(f"--warm-start has no use where nothing learns from results, as with --sampler {config.sampler} and --promote "
+                        f"{config.promote}; give another --sampler or --promote learned, or leave it out.")
+    return folders
 
 
 def _rank_by(config: SearchConfig, labelled: bool) -> str:
@@ -152,6 +166,9 @@ def _warnings(base: Any, data: Any, config: SearchConfig, rank_by: str) -> list[
         found.append(f"{told} left out, the first {path} ({reason}); search.yaml lists them under skipped.")
     if not data.labelled:
         found.append(_without_labels(rank_by))
+    if "cost" in config.objective and config.sampler not in LEARNING:
+        found.append(f"--objective {config.objective} changes nothing but the report: the sampler {config.sampler} draws heads without "
+                     f"learning; {', '.join(LEARNING)} look for cheap ones.")
     return found
 
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from hssl_search.search.candidates import Contender
 from hssl_search.search.correlation import LEAST, RankCorrelation
+from hssl_search.search.earlier import kept
 from hssl_search.search.execution.jobs import Plain
-from hssl_search.search.promotion import WHY_NOT, Rule, choose, foretold, healthy
+from hssl_search.search.promotion import WHY_NOT, Rule, choose, foretold, healthy, trusted
 from hssl_search.search.records.study import StudyRecord
 from hssl_search.search.roster import Roster
 
@@ -18,6 +19,7 @@ PROMOTED, PROMOTION = "promoted", "promotion"
 class Promoter:
     def __init__(self, roster: Roster, study: StudyRecord, rule: Rule, seed: int) -> None:
         self.roster, self.study, self.rule, self.seed = roster, study, rule, seed
+        self.earlier = [one for one in kept(study.study_attributes()) if one.trained and rule == "learned"]
 
     def promoted(self) -> list[Contender]:
         """In the order of their promotion."""
@@ -34,7 +36,7 @@ class Promoter:
             scores: trial -> score of the proxies that have ended.
         """
         trials = self._trials()
-        if (one := choose(self.rule, self._screened(), trials, scores, self.seed)) is not None:
+        if (one := choose(self.rule, self._screened(), trials, scores, self.seed, self.earlier)) is not None:
             one = self.roster.undecided(one)
             self.study.set_study(PROMOTED, [*trials, one.trial])
             self.roster.note(one.trial, {"promoted": True})
@@ -60,9 +62,11 @@ class Promoter:
             screened = any("gate" in one.attributes for one in candidates)
             return ("No head candidate was healthy after screening; there is nothing to promote." if screened
                     else "No head candidate was screened; there is nothing to promote.")
-        found = foretold(contenders, scores)
-        self.study.set_study(PROMOTION, {"rule": self.rule, **{name: one.as_plain() for name, one in found.items()}})
-        return sentence(found)
+        found = foretold(contenders, scores, self.earlier)
+        misleading = [one.name for one in self.earlier if one not in trusted(contenders, scores, self.earlier)]
+        self.study.set_study(PROMOTION, {"rule": self.rule, **{name: one.as_plain() for name, one in found.items()},
+                                         **({"misleading": misleading} if misleading else {})})
+        return sentence(found) + (f" What {' and '.join(misleading)} taught gave the wrong order, and was left." if misleading else "")
 
     def _prune(self, one: Contender, cause: str) -> None:
         self.roster.note(one.trial, {"promoted": False})
@@ -76,7 +80,6 @@ class Promoter:
 
     def _trials(self) -> list[int]:
         return list(self.study.study_attributes().get(PROMOTED, []))
-
 
 def sentence(found: Mapping[str, RankCorrelation]) -> str:
     """What foretold the proxies' scores, and how well."""

@@ -13,6 +13,7 @@ from optuna.trial import FixedTrial, FrozenTrial
 
 from hssl_search.heads.config import HeadConfig
 from hssl_search.search.candidates import SAME_TIME, Contender
+from hssl_search.search.earlier import EarlierSearch, kept
 from hssl_search.search.execution.jobs import Plain
 from hssl_search.search.records.run import Run
 from hssl_search.search.records.sampler import ENUMERATED, CandidateSampler
@@ -51,12 +52,19 @@ class Roster:
     def candidates(self, count: int) -> list[Contender]:
         """That many candidates: those that the study holds, and new ones."""
         if (missing := count - len(self._candidates())) > 0:
-            for head in islice(self.sampler.proposals(self.space, self._candidate_trials(), iter(self._shuffled() or [])), missing):
+            proposals = self.sampler.proposals(self.space, self._candidate_trials(), iter(self._shuffled() or []), *self._earlier())
+            for head in islice(proposals, missing):
                 self._add(head)
         return self._candidates()[:count]
 
     def _candidate_trials(self) -> list[FrozenTrial]:
         return [trial for trial in self.study.trials() if trial.user_attrs.get("role") == "candidate"]
+
+    def _earlier(self) -> tuple[list[EarlierSearch], FrozenTrial | None]:
+        """The earlier searches to learn from, and the control of this search that their gains are to be put above."""
+        earlier = kept(self.study.study_attributes())
+        number = self._controls.get(earlier[0].control) if earlier else None
+        return earlier, None if number is None else self.study.frozen(number)
 
     def undecided(self, one: Contender) -> Contender:
         """The candidate, or where its trial is decided a new trial of the same head that knows what its screening found (`retry_of`)."""

@@ -12,12 +12,13 @@ from hssl_search.search.records.study import StudyRecord
 
 ATTRIBUTE = "fixed"
 """Study attribute: what no result of the study would be comparable without."""
-KEYS = ("seed", "rank_by", "sampler", "objective", "promote", "pruner", "same_architecture", "map_shapes", "setting")
+KEYS = ("seed", "rank_by", "sampler", "objective", "promote", "pruner", "warm_start", "same_architecture", "map_shapes", "setting")
 MOST_TOLD = 3
 
 
 def fixed(resolved: Plain) -> Plain:
-    """Of what search.yaml holds, the part that must stay: space, base, images, recipe, seed, and what ranks, draws, promotes and stops."""
+    """Of what search.yaml holds, the part that must stay: space, base, images, recipe, seed, earlier runs, and what ranks, draws, promotes
+    and stops."""
     kept = {key: resolved[key] for key in KEYS}
     return {"space": {"parameters": resolved["space"]["parameters"]}, **kept}
 

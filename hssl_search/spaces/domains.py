@@ -23,6 +23,10 @@ class Domain(Protocol):
         """Every value, in order; None when they cannot be counted."""
         ...
 
+    def holds(self, value: Value) -> bool:
+        """Whether it is one of the values."""
+        ...
+
     def plain(self) -> dict[str, Any]:
         """As it is written in YAML."""
         ...
@@ -40,6 +44,9 @@ class Fixed:
     def values(self) -> Sequence[Value]:
         return (self.value,)
 
+    def holds(self, value: Value) -> bool:
+        return value == self.value
+
     def plain(self) -> dict[str, Any]:
         return {"value": self.value}
 
@@ -56,6 +63,9 @@ class Choice:
 
     def values(self) -> Sequence[Value]:
         return self.options
+
+    def holds(self, value: Value) -> bool:
+        return value in self.options
 
     def plain(self) -> dict[str, Any]:
         return {"choice": list(self.options)}
@@ -75,6 +85,9 @@ class Integers:
     def values(self) -> Sequence[Value]:
         return range(self.low, self.high + 1, self.step)
 
+    def holds(self, value: Value) -> bool:
+        return value in self.values()
+
     def plain(self) -> dict[str, Any]:
         step = {} if self.step == 1 else {"step": self.step}
         return {"int": [self.low, self.high], **step}
@@ -93,6 +106,9 @@ class Floats:
 
     def values(self) -> None:
         return None
+
+    def holds(self, value: Value) -> bool:
+        return not isinstance(value, str) and self.low <= value <= self.high
 
     def plain(self) -> dict[str, Any]:
         return {"log" if self.log else "float": [self.low, self.high]}

@@ -97,6 +97,14 @@ class Space:
         shown += [(parameter.trial_name(head.family), domain, given[parameter.name]) for parameter, domain in self._varied(given)]
         return {name: value for name, domain, value in shown if not isinstance(domain, Fixed)}
 
+    def lacks(self, head: HeadConfig) -> str | None:
+        """The first of a head's parameters whose value no head of this space has with those before it, as `depth=6`; None when it is in
+        the space."""
+        given = {"family": head.family, **head.parameters()}
+        allowed: dict[str, Domain] = {name: Fixed(value) for name, value in registry.reads(given).items()}
+        allowed |= {"family": self.family, **{parameter.name: domain for parameter, domain in self._varied(given)}}
+        return next((f"{name}={value}" for name, value in given.items() if not allowed[name].holds(value)), None)
+
     def size(self) -> int | None:
         """How many heads; None when a range is continuous."""
         counts = [self._size(kind) for kind in self._kinds()]

@@ -14,6 +14,7 @@ from plotly.offline import get_plotlyjs
 from hssl_search.reporting.leaderboard import leaderboard
 from hssl_search.reporting.page import build_page, write_report
 from hssl_search.search.correlation import rank_correlation
+from hssl_search.search.earlier import EarlierSearch
 
 
 class Reader(HTMLParser):
@@ -172,6 +173,14 @@ def test_page_tells_what_foretold_the_scores_of_promoted_heads(run: Any, tmp_pat
     assert "each proxy left out in turn +0.94 [" in words and "6 rises with the score" in words
     assert "discrepancy, the paper's rule – 2 too few" in words
     assert "promoted by the rule learned" in words
+
+
+def test_page_tells_what_a_search_was_warm_started_from(run: Any, tmp_path: Path) -> None:
+    assert "Warm start from" not in Reader(build_page(run.study, run.ledger, tmp_path)).words
+    earlier = [EarlierSearch(name, "none", name == "runs/a", {}, [], {"depth=6": 4}) for name in ("runs/a", "runs/b")]
+    run.attribute(warm_start=[one.as_plain() for one in earlier])
+    words = Reader(build_page(run.study, run.ledger, tmp_path)).words
+    assert f"Warm start from {earlier[0].words()}; {earlier[1].words()}" in words
 
 
 def test_where_cost_is_an_objective_board_and_page_have_the_front(builder: Callable[..., Any], tmp_path: Path) -> None:

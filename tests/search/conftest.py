@@ -26,11 +26,12 @@ from hssl_search.search.execution.tasks import Setting, Task
 from hssl_search.search.jobmaker import Machine
 from hssl_search.search.records.ledger import Charge, Ledger
 from hssl_search.search.records.meter import DeviceMeter
-from hssl_search.search.records.run import Run
+from hssl_search.search.records.run import FORMAT, Run
 from hssl_search.search.records.sampler import CandidateSampler, seed_after
 from hssl_search.search.records.study import StudyRecord
 from hssl_search.search.roster import Roster
 from hssl_search.search.runner import Runner
+from hssl_search.search.warmstart import warm_start
 from hssl_search.spaces.space import Space
 from hssl_search.training.recipe import Recipe
 
@@ -138,12 +139,16 @@ class Lab:
             folder / "demo",
             {
                 "name": "demo",
+                "format": FORMAT,
+                "storage": None,
                 "seed": 0,
                 "rank_by": RANK_BY[options["rank_by"]].key,
                 "sampler": options.get("sampler", "tpe"),
                 "objective": options.get("objective", "accuracy"),
                 "promote": options.get("promote", "learned"),
                 "pruner": options.get("pruner", "median"),
+                "warm_start": options.get("warm_start", []),
+                "space": {"name": space.name, "hash": space.hash(), **space.as_plain()},
                 "full_epochs": options["full_epochs"],
                 "gpus_per_trial": options.get("gpus_per_trial", options["machine"].gpus_per_trial),
                 "setting": setting.model_dump(mode="json"),
@@ -196,6 +201,7 @@ class Lab:
         executor = inline_executor.InlineExecutor(self.work, self.meter)
         runner = Runner(self.run, executor, self.meter, study, self.watcher, self.machine)
         resolved = self.run.config()
+        warm_start(study, resolved)
         sampler = CandidateSampler(resolved["sampler"], cost="cost" in resolved["objective"])
         roster = Roster(study, self.run, self.space, [MAP_SHAPE], 0, self.meter.ledger.of_trial, sampler=sampler)
         return Controller(self.run, resolved, roster, runner)

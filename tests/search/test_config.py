@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -158,6 +159,15 @@ def test_a_missing_config_file_is_refused() -> None:
 
 def test_a_run_of_an_earlier_version_is_read_as_it_went_whatever_the_defaults_are_now() -> None:
     went = with_defaults({"seed": 3, "pruner": "asha"})
-    assert went == {"seed": 3, "sampler": "random", "objective": "accuracy", "promote": "discrepancy", "pruner": "asha"}
+    assert went == {"seed": 3, "sampler": "random", "objective": "accuracy", "promote": "discrepancy", "pruner": "asha",
+                    "warm_start": []}
     assert set(ADDED) < set(SearchConfig.model_fields)
     assert (went["sampler"], went["promote"]) != (SearchConfig(**ASKED).sampler, SearchConfig(**ASKED).promote)
+
+
+@pytest.mark.parametrize("given", ["runs/a", Path("runs/a"), ["runs/a"], SimpleNamespace(folder=Path("runs/a"))],
+                         ids=["text", "path", "list", "run"])
+def test_a_warm_start_is_one_run_or_several(given: Any) -> None:
+    assert gather({**ASKED, "warm_start": given}).warm_start == ["runs/a"]
+    assert gather({**ASKED, "warm_start": [given, "b"] if not isinstance(given, list) else [*given, "b"]}).warm_start == ["runs/a", "b"]
+    assert gather(ASKED).warm_start == []

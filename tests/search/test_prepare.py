@@ -116,6 +116,13 @@ def test_a_small_map_is_warned_of_with_what_enlarges_it(here: Path) -> None:
     assert "--base-arg output_stride=8" in warning
 
 
+@pytest.mark.parametrize(("sampler", "told"), [("tpe", False), ("random", True), ("exhaustive", True)])
+def test_cost_as_an_objective_of_a_sampler_that_does_not_learn_is_warned_of(here: Path, sampler: str, told: bool) -> None:
+    warnings = prepare(config(objective="accuracy,cost", sampler=sampler), CPU)[1]
+    assert any(f"the sampler {sampler} draws heads without learning" in warning for warning in warnings) is told
+    assert not any("without learning" in warning for warning in prepare(config(sampler=sampler), CPU)[1])
+
+
 def test_data_are_found_from_any_folder_later(here: Path) -> None:
     photos(here / "photos", {"cat": 30, "dog": 30})
     resolved, warnings = prepare(config(data="photos"), CPU)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 
 from hssl_search.search.candidates import Contender
+from hssl_search.search.earlier import EarlierHead, EarlierSearch
 from hssl_search.search.promotion import ENOUGH, Rule, by_discrepancy, choose, foretold
 
 PROXY_NOISE = 0.2
 """Standard deviation of a proxy's score about the truth, which has 1."""
+
+
+NO_HEAD = Contender(999, "no head", [], "none", "none", {})
 
 
 def contender(trial: int, discrepancy: float | None, family: str = "mlp", gate: str | None = "healthy") -> Contender:
@@ -52,14 +56,16 @@ def test_promotion_does_not_depend_on_the_order_of_screening() -> None:
         assert by_discrepancy(screened) == first
 
 
-def world(seed: int, correlation: float, count: int = 40) -> tuple[list[Contender], np.ndarray]:
+def world(seed: int, correlation: float, count: int = 40, favour: np.ndarray | None = None) -> tuple[list[Contender], np.ndarray]:
     """Screened heads of five families, and the true scores of their proxies.
 
-    Discrepancy is correlated with the truth as given; the rest of the truth comes from the family and from nothing that was measured.
+    Discrepancy is correlated with the truth as given; the rest of the truth comes from the family, by `favour` where it is given, and
+    from nothing that was measured.
     """
     draws = np.random.default_rng(seed)
     families = draws.integers(0, 5, count)
-    discrepancy, hidden = draws.normal(size=count), draws.normal(size=5)[families] + 0.7 * draws.normal(size=count)
+    discrepancy, drawn = draws.normal(size=count), draws.normal(size=5)
+    hidden = (drawn if favour is None else favour)[families] + 0.7 * draws.normal(size=count)
     hidden = (hidden - hidden.mean()) / hidden.std()
     truth = correlation * discrepancy + np.sqrt(1 - correlation**2) * hidden
     heads = [
@@ -71,10 +77,11 @@ def world(seed: int, correlation: float, count: int = 40) -> tuple[list[Contende
     return heads, truth
 
 
-def promoted(rule: Rule, heads: list[Contender], proxied: np.ndarray, count: int) -> list[int]:
+def promoted(rule: Rule, heads: list[Contender], proxied: np.ndarray, count: int, earlier: Sequence[EarlierSearch] = ()) -> list[int]:
     found: list[int] = []
     while len(found) < count:
-        one = choose(rule, heads, found, {trial: float(proxied[trial]) for trial in found}, seed=0)
+        scores = {trial: float(proxied[trial]) for trial in found} | ({NO_HEAD.trial: 0.0} if found else {})
+        one = choose(rule, [*heads, NO_HEAD], found, scores, 0, earlier)
         assert one is not None
         found.append(one.trial)
     return found
@@ -156,3 +163,51 @@ def test_too_few_proxies_foretell_nothing() -> None:
     heads, truth = world(0, 0.5)
     found = foretold(heads, dict(enumerate(truth[:ENOUGH].tolist())))
     assert (found["forecast"].value, found["forecast"].n) == (None, 0)
+
+
+def lesson(seed: int, correlation: float, favour: np.ndarray, scale: float = 1.0, shift: float = 0.0) -> EarlierSearch:
+    """An earlier search of 20 heads, with gains in another unit and about another level."""
+    heads, truth = world(10_000 + seed, correlation, 20, favour)
+    gains = truth + PROXY_NOISE * np.random.default_rng(20_000 + seed).normal(size=20)
+    return EarlierSearch("runs/a", "none", True, {}, [
+        EarlierHead(one.heads[0], shift + scale * float(gain), None, one.attributes) for one, gain in zip(heads, gains, strict=True)], {})
+
+
+def warm_regrets(truths: Mapping[str, float], searches: int = 30, count: int = 10, **changes: float) -> dict[str, tuple[float, float]]:
+    """What is taught -> (share of searches that promote the best head, what the best of the first three falls short of it).
+
+    Args:
+        truths: what is taught -> the factor by which its truth is this search's; 0 for no lesson.
+    """
+    found = {}
+    for name, factor in truths.items():
+        hits, short = [], []
+        for seed in range(searches):
+            favour = np.random.default_rng(seed).normal(size=5)
+            heads, truth = world(seed, -0.6, favour=favour)
+            earlier = [lesson(seed, -0.6 * factor, factor * favour, **changes)] if factor else []
+            first = promoted("learned", heads, truth + PROXY_NOISE * np.random.default_rng(seed).normal(size=40), count, earlier)
+            hits.append(int(truth.argmax()) in first)
+            short.append(float(truth.max() - max(truth[first[:3]])))
+        found[name] = mean(hits), mean(short)
+    return found
+
+
+@pytest.mark.parametrize("changes", [{}, {"scale": 5.0}, {"shift": -20.0}], ids=["same unit", "another unit", "another level"])
+def test_what_an_earlier_search_taught_promotes_better_heads_first_and_misleads_little(changes: dict[str, float]) -> None:
+    found = warm_regrets({"nothing": 0.0, "the truth": 1.0, "the opposite": -1.0}, **changes)
+    assert found["the truth"][0] > found["nothing"][0] + 0.1
+    assert found["the truth"][1] < found["nothing"][1] - 0.5
+    assert found["the opposite"][0] > found["nothing"][0] - 0.15
+
+
+def test_heads_of_an_earlier_search_count_for_enough_but_are_not_foretold() -> None:
+    heads, truth = world(1, -0.7)
+    earlier = [lesson(1, -0.7, np.zeros(5))]
+    assert promoted("learned", heads, truth, 3, earlier)[0] == by_discrepancy(heads)[0].trial
+    assert promoted("learned", heads, truth, 3, earlier)[1:] != promoted("learned", heads, truth, 3)[1:]
+    few = {trial: float(truth[trial]) for trial in range(ENOUGH)}
+    found = foretold(heads, few, earlier)
+    assert (found["forecast"].n, found["discrepancy"].n) == (ENOUGH, ENOUGH)
+    assert foretold(heads, {0: 1.0}, earlier)["forecast"].n == 0
+    assert promoted("discrepancy", heads, truth, 6, earlier) == promoted("discrepancy", heads, truth, 6)

@@ -22,10 +22,9 @@ from hssl_search.search.execution.tasks import Setting
 from hssl_search.search.execution.worker import run_job
 from hssl_search.search.jobmaker import JobMaker, Machine
 from hssl_search.search.phases.phase import Phase
-from hssl_search.search.prepare import FORMAT
 from hssl_search.search.records.ledger import Ledger
 from hssl_search.search.records.meter import DeviceMeter
-from hssl_search.search.records.run import Run
+from hssl_search.search.records.run import FORMAT, Run
 from hssl_search.search.records.study import JOB_PREFIX, StudyRecord
 from hssl_search.search.replay import Differs
 from hssl_search.search.runner import Runner

@@ -69,6 +69,31 @@ def test_hybrids_vary_what_their_blocks_read() -> None:
     assert set(heads) == expected
 
 
+@pytest.mark.parametrize("parameters", [FINITE, HYBRIDS, CONTINUOUS])
+def test_a_space_lacks_nothing_of_its_own_heads(parameters: dict[str, Any]) -> None:
+    assert {space(parameters).lacks(head) for head in samples(space(parameters), 40)} == {None}
+
+
+@pytest.mark.parametrize(("head", "why"), [
+    ({"family": "mlp"}, "family=mlp"),
+    ({"family": "convnext", "depth": 2, "mlp_ratio": 2.0}, "depth=2"),
+    ({"family": "convnext", "depth": 3, "kernel_size": 3, "mlp_ratio": 2.0}, "kernel_size=3"),
+    ({"family": "resnet", "depth": 3, "kernel_size": 3}, None),
+    ({"family": "resnet", "depth": 3, "width_ratio": 0.5}, "width_ratio=0.5"),
+    ({"family": "convnext", "depth": 3, "kernel_size": 7}, "mlp_ratio=4.0"),
+    ({"family": "convnext", "depth": 3, "mlp_ratio": 2.0, "tap": 1}, "tap=1"),
+], ids=str)
+def test_the_first_value_that_a_space_lacks_is_named(head: dict[str, Any], why: str | None) -> None:
+    every = {HeadConfig(**values) for values in space(FINITE).enumerate()}
+    assert space(FINITE).lacks(HeadConfig(**head)) == why
+    assert (HeadConfig(**head) in every) is (why is None)
+
+
+@pytest.mark.parametrize(("width", "mlp", "why"), [(0.5, 4.0, None), (2.5, 2.0, "width_ratio=2.5"), (1.0, 4.5, "mlp_ratio=4.5")])
+def test_continuous_ranges_hold_what_lies_within_their_ends(width: float, mlp: float, why: str | None) -> None:
+    assert space(CONTINUOUS).lacks(HeadConfig(family="mlp", width_ratio=width, mlp_ratio=mlp)) == why
+
+
 def test_what_a_hybrid_does_not_read_is_not_sampled_for_it() -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     heads = samples(space(HYBRIDS), 60, study)

@@ -20,6 +20,8 @@ from hssl_search.search.config import with_defaults
 from hssl_search.search.records.disk import disk_is_full
 from hssl_search.search.records.storage import sqlite_url
 
+FORMAT = "hssl-search/1"
+RUNS = Path("runs")
 SEARCH_YAML = "search.yaml"
 
 
@@ -76,9 +78,25 @@ class Run:
             raise UserError(f"{folder} is no run: it has no {SEARCH_YAML}; {_runs_beside(folder)}")
         return run
 
+    @classmethod
+    def find(cls, run: Path | str) -> Run:
+        """The run of this path, or of this name under runs/. UserError when there is none, or when another version wrote it."""
+        path = Path(run)
+        by_name = len(path.parts) == 1 and not (path / SEARCH_YAML).exists()
+        opened = cls.open(RUNS / path if by_name else path)
+        if (found := opened.config().get("format")) != FORMAT:
+            raise UserError(f"{opened.search_yaml} has the format {found!r} and this version reads {FORMAT!r}; "
+                            "use the version that wrote it.")
+        return opened
+
     @property
     def name(self) -> str:
         return self.folder.name
+
+    @property
+    def shown(self) -> str:
+        """Its folder as a person would type it."""
+        return _shown(self.folder)
 
     @property
     def storage_url(self) -> str:

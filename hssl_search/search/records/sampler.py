@@ -12,6 +12,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from hssl_search.heads.config import HeadConfig
+from hssl_search.search.earlier import EarlierSearch, on_scale
+from hssl_search.search.execution.jobs import Plain
 from hssl_search.spaces.space import Space
 
 Name = Literal["tpe", "gp", "random", "exhaustive", "nsga2"]
@@ -20,6 +22,10 @@ ENUMERATED = 20_000
 """Finite spaces up to this size are listed."""
 STARTUP = 5
 """Results that a sampler takes at least before it learns from them."""
+TRUSTING = 2
+"""One head in so many is drawn with what earlier searches have taught, the others without. In 30 simulated searches, the
+best of the first 24 heads that TPE draws is worth 0.69 standard deviations of families without an earlier search, 0.99 after one of 20
+heads that tells the truth, and 0.50 after one that says the opposite; were all heads drawn with it, 0.98 and -0.10."""
 GENERATION = "NSGAIISampler:generation"
 """Where NSGA-II keeps which population a trial is of; it breeds from those that are of one."""
 TRIES = 5
@@ -41,19 +47,24 @@ class CandidateSampler:
     def __init__(self, name: Name = "tpe", seed: int = 0, cost: bool = False) -> None:
         self.name, self.seed, self.cost = name, seed, cost
 
-    def proposals(self, space: Space, known: Sequence[FrozenTrial], unseen: Iterator[HeadConfig]) -> Iterator[HeadConfig]:
+    def proposals(self, space: Space, known: Sequence[FrozenTrial], unseen: Iterator[HeadConfig],
+                  earlier: Sequence[EarlierSearch] = (), control: FrozenTrial | None = None) -> Iterator[HeadConfig]:
         """Heads to screen next, without end as long as the space has others.
 
         Args:
             known: the candidates so far.
             unseen: the other heads of the space in random order; nothing where they cannot be listed.
+            earlier: searches to learn from too, whose heads are in the space and may be proposed again.
+            control: that of this search which their gains are above, where it has a trial.
         """
         heads = {HeadConfig(**trial.user_attrs["head"]) for trial in known}
-        learned = [copied for trial in known if (copied := self._copied(trial)) is not None]
-        results = sum(trial.state is TrialState.COMPLETE for trial in learned)
-        learns = results >= STARTUP and self.name in LEARNING
+        own = [copied for trial in known if (copied := self._copied(trial)) is not None]
+        lent = list(self._lent(space, earlier, own, control))
         while True:
             seed = seed_after(self.seed, len(heads))
+            learned = own if len(heads) % TRUSTING else [*lent, *own]
+            results = sum(trial.state is TrialState.COMPLETE for trial in learned)
+            learns = results >= STARTUP and self.name in LEARNING
             head = self._new(self._sampler(seed, results), space, heads, learned, TRIES) if learns else None
             head = head or next((other for other in unseen if other not in heads), None)
             head = head or self._new(optuna.samplers.RandomSampler(seed), space, heads, [], RANDOM_TRIES)
@@ -61,8 +72,8 @@ class CandidateSampler:
                 return
             heads.add(head)
             yield head
-            if learns and not self.cost:
-                learned.append(_opened(space, head))
+            if (learns or lent) and not self.cost:
+                own.append(_shown(space, head.model_dump(), state=TrialState.RUNNING))
 
     def _new(self, sampler: optuna.samplers.BaseSampler, space: Space, seen: Collection[HeadConfig],
              learned: Sequence[FrozenTrial], tries: int) -> HeadConfig | None:
@@ -94,6 +105,24 @@ class CandidateSampler:
             return copied(state=TrialState.PRUNED, intermediate_values=trial.intermediate_values)
         return None
 
+    def _lent(self, space: Space, earlier: Sequence[EarlierSearch], own: Sequence[FrozenTrial],
+              control: FrozenTrial | None) -> Iterator[FrozenTrial]:
+        """What is to be learned from the heads of earlier searches, on the scale of this one's results; they come first, so that TPE,
+        which trusts old trials less, trusts them less. Nothing where there are results and no control to compare them by."""
+        reached = [trial.values[0] for trial in own if trial.state is TrialState.COMPLETE]
+        compared = control is not None and control.state is TrialState.COMPLETE
+        if reached and not compared:
+            return
+        level, step_s = (control.value or 0.0, control.user_attrs.get("step_s") or 1.0) if control and compared else (0.0, 1.0)
+        for search, gains in zip(earlier, on_scale(earlier, [value - level for value in reached]), strict=True):
+            for head, gain in zip(search.trained, gains, strict=True):
+                if not self.cost:
+                    yield _shown(space, head.head, values=[level + gain], system_attrs={GENERATION: 0})
+                elif head.cost is not None:
+                    yield _shown(space, head.head, values=[level + gain, head.cost * step_s], system_attrs={GENERATION: 0})
+            if not self.cost:
+                yield from (_shown(space, head.head, state=TrialState.PRUNED) for head in search.heads if head.gain is None)
+
     def _sampler(self, seed: int, results: int) -> optuna.samplers.BaseSampler:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -105,11 +134,11 @@ class CandidateSampler:
             return optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=liar, n_startup_trials=STARTUP, seed=seed)
 
 
-def _opened(space: Space, head: HeadConfig) -> FrozenTrial:
-    """A candidate as it is known before it is screened."""
-    shown = optuna.trial.FixedTrial(space.trial_parameters(head))
+def _shown(space: Space, head: Plain, **known: Any) -> FrozenTrial:
+    """A trial with this head and what is known of it."""
+    shown = optuna.trial.FixedTrial(space.trial_parameters(HeadConfig(**head)))
     space.sample(shown)
-    return optuna.trial.create_trial(state=TrialState.RUNNING, params=shown.params, distributions=shown.distributions)
+    return optuna.trial.create_trial(params=shown.params, distributions=shown.distributions, **known)
 
 
 def seed_after(seed: int, trials: int) -> int:

@@ -33,6 +33,13 @@ def check_url(url: str) -> None:
         raise UserError(f"the storage {url!r} is in the folder {str(folder)!r}, which does not exist; make it first.")
 
 
+def may_exist(url: str) -> bool:
+    """Whether there may be a database at `url`: False for SQLite without its file."""
+    with storage_errors(url):
+        parsed = sqlalchemy.engine.make_url(url)
+    return not url.startswith("sqlite") or Path(parsed.database or "").is_file()
+
+
 @contextmanager
 def open_storage(url: str) -> Iterator[BaseStorage]:
     """The database at `url`, its tables made when missing; closed on leaving.

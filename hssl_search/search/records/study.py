@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from hssl_search.errors import UserError
 from hssl_search.search.execution.jobs import Job, Outcome, Plain, Report, State
 from hssl_search.search.records.sampler import seed_after
-from hssl_search.search.records.storage import open_storage, shown, storage_errors
+from hssl_search.search.records.storage import may_exist, open_storage, shown, storage_errors
 
 JOB_PREFIX = "job/"
 Finished = Literal["COMPLETE", "PRUNED", "FAIL"]
@@ -56,6 +56,21 @@ class StudyRecord:
             with storage_errors(url):
                 study = _create(storage, url, name, new)
                 study.sampler = optuna.samplers.RandomSampler(seed_after(seed, len(study.get_trials(deepcopy=False))))
+            yield cls(study, storage, url)
+
+    @classmethod
+    @contextmanager
+    def existing(cls, url: str, name: str) -> Iterator[StudyRecord]:
+        """The study `name` in the database at `url`. UserError when there is none; nothing is made."""
+        missing = UserError(f"the storage {shown(url)!r} holds no study {name!r}; name a run whose study is there.")
+        if not may_exist(url):
+            raise missing
+        with open_storage(url) as storage:
+            with storage_errors(url):
+                try:
+                    study = optuna.load_study(study_name=name, storage=storage)
+                except KeyError:
+                    raise missing from None
             yield cls(study, storage, url)
 
     def open_trial(self) -> Trial:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from statistics import mean
 from typing import Any
@@ -13,12 +13,16 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from hssl_search.heads.config import HeadConfig
+from hssl_search.search.earlier import EarlierHead, EarlierSearch
 from hssl_search.search.records.sampler import STARTUP, CandidateSampler, Name
 from hssl_search.spaces.space import Space
 
 FINITE = Space.from_plain(
     {"parameters": {"family": {"choice": ["convnext", "resnet", "mlp", "mixer"]}, "depth": {"int": [1, 12]}}}, "finite")
 ENDLESS = Space.from_plain({"parameters": {"family": {"choice": ["convnext", "mlp"]}, "width_ratio": {"float": [0.25, 2.0]}}}, "endless")
+
+RICH = Space.from_plain({"parameters": {"family": {"choice": ["convnext", "mlp"]}, "depth": {"int": [1, 12]}, "width_ratio": {
+    "float": [0.25, 2.0]}, "mlp_ratio": {"float": [1.0, 4.0]}, "first_shortcut": {"choice": [True, False]}}}, "rich")
 
 
 def listed(space: Space, seed: int = 0) -> Iterator[HeadConfig]:
@@ -92,9 +96,9 @@ def test_what_is_left_of_a_space_that_cannot_be_listed_is_found_among_what_is_kn
     assert set(unlisted) == set(every[:2])
 
 
-def gain(name: Name, seed: int) -> float:
+def gain(name: Name, seed: int, space: Space = ENDLESS) -> float:
     """By how much the heads proposed are better, in the mean, than those known."""
-    known = taught(ENDLESS, seed, 16)
+    known = taught(space, seed, 16)
     before = [goodness(HeadConfig(**trial.user_attrs["head"])) for trial in known.trials]
     return mean(goodness(head) for head in proposed(name, known, 3, seed)) - mean(before)
 
@@ -129,6 +133,86 @@ def test_heads_that_fell_ill_are_avoided_and_those_without_a_proxy_are_not() -> 
         heads = proposed("tpe", known, 20)
         shares[gate] = sum(head.family == "convnext" and (head.width_ratio or 0) > 1.4 for head in heads)
     assert shares["collapsed"] < shares["healthy"] / 2
+
+
+def lesson(space: Space, truth: Callable[[HeadConfig], float], count: int = 20, cost: float | None = None) -> EarlierSearch:
+    """An earlier search of heads drawn at random."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(99))
+    heads = dict.fromkeys(space.sample(study.ask()) for _ in range(count))
+    return EarlierSearch("runs/a", "none", True, {}, [
+        EarlierHead(head.model_dump(exclude_none=True), truth(head), None if cost is None else cost * (head.width_ratio or 1), {})
+        for head in heads], {})
+
+
+def warm(name: Name, space: Space, count: int, seed: int = 0, *, known: Known | None = None, cost: bool = False,
+         truth: Callable[[HeadConfig], float] = goodness) -> list[HeadConfig]:
+    control = optuna.create_study(direction="maximize")
+    control.add_trial(optuna.trial.create_trial(value=0.0, user_attrs={"step_s": 2.0}))
+    sampler = CandidateSampler(name, seed, cost)
+    trials = known.trials if known else []
+    earlier = [lesson(space, truth, cost=1.0 if cost else None)]
+    return list(islice(sampler.proposals(space, trials, listed(space), earlier, control.trials[0]), count))
+
+
+@pytest.mark.parametrize("name", ["tpe", "nsga2"])
+def test_what_earlier_searches_taught_is_used_before_there_are_results(name: Name) -> None:
+    cold, told, lied = (mean(mean(map(goodness, draw(seed))) for seed in range(6)) for draw in (
+        lambda seed: proposed(name, Known(ENDLESS), 12, seed),
+        lambda seed: warm(name, ENDLESS, 12, seed),
+        lambda seed: warm(name, ENDLESS, 12, seed, truth=lambda head: -goodness(head))))
+    assert told > cold + 1.0
+    assert lied < cold - 1.0, "half of the heads are drawn by it"
+
+
+@pytest.mark.parametrize("known", [0, 12])
+def test_a_lesson_that_says_the_opposite_keeps_half_of_the_heads_as_good_as_without(known: int) -> None:
+    before = [taught(ENDLESS, seed, known) for seed in range(6)]
+    cold = mean(max(map(goodness, proposed("tpe", one, 8, seed))) for seed, one in enumerate(before))
+    lied = mean(max(map(goodness, warm("tpe", ENDLESS, 8, seed, known=one, truth=lambda head: -goodness(head))))
+                for seed, one in enumerate(before))
+    assert lied > cold - 1.5, "heads are worth up to 16"
+
+
+@pytest.mark.parametrize("name", ["random", "exhaustive"])
+def test_what_does_not_learn_has_no_use_of_earlier_searches(name: Name) -> None:
+    assert warm(name, FINITE, 48) == proposed(name, Known(FINITE), 48)
+
+
+@pytest.mark.parametrize("name", ["tpe", "nsga2"])
+def test_a_resumed_draw_with_earlier_searches_goes_on_with_the_same_heads(name: Name) -> None:
+    whole, known = warm(name, ENDLESS, 6), Known(ENDLESS)
+    for head in whole[:3]:
+        known.add(ENDLESS.trial_parameters(head), "RUNNING")
+    assert whole == whole[:3] + warm(name, ENDLESS, 3, known=known)
+
+
+def test_earlier_heads_may_be_proposed_again_and_ill_ones_are_avoided() -> None:
+    sick = EarlierSearch("runs/a", "none", True, {}, [
+        EarlierHead({"family": "convnext", "width_ratio": 1.5 + number / 60}, None, None, {}) for number in range(24)], {})
+    healthy = lesson(ENDLESS, lambda head: 0.0, 8)
+    draws = [list(islice(CandidateSampler("tpe").proposals(ENDLESS, [], iter(()), earlier), 20))
+             for earlier in ([healthy], [healthy, sick])]
+    wide = [sum(head.family == "convnext" and (head.width_ratio or 0) > 1.4 for head in heads) for heads in draws]
+    assert wide[1] <= wide[0]
+    assert set(warm("tpe", FINITE, 48)) == set(listed(FINITE))
+
+
+def test_results_without_a_control_to_compare_them_by_are_learned_from_alone() -> None:
+    known = taught(ENDLESS, count=9)
+    heads = list(islice(CandidateSampler("tpe").proposals(ENDLESS, known.trials, iter(()), [lesson(ENDLESS, goodness)], None), 4))
+    assert heads == proposed("tpe", known, 4)
+
+
+def test_with_cost_as_second_objective_an_earlier_step_counts_beside_the_controls() -> None:
+    known = taught(ENDLESS, count=9, step_s=3.0)
+    assert len(set(warm("tpe", ENDLESS, 4, known=known, cost=True))) == 4
+    untimed = list(islice(CandidateSampler("tpe", 0, True).proposals(ENDLESS, [], iter(()), [lesson(ENDLESS, goodness)]), 4))
+    assert untimed == proposed("random", Known(ENDLESS), 4), "what was not timed teaches nothing"
+
+
+def test_nsga2_proposes_better_heads_than_random_draws() -> None:
+    learned, drawn = (mean(gain(name, seed, RICH) for seed in range(12)) for name in ("nsga2", "random"))
+    assert learned > drawn + 1.0, "it changes one parameter of each child at random: with many, children are like their parents"
 
 
 def test_with_cost_as_second_objective_cheap_heads_are_proposed_more_often() -> None:
