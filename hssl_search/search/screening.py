@@ -1,0 +1,62 @@
+"""Screening: runs the groups of a round, and writes down what was found of each head."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+
+from hssl_search.search.candidates import final_metrics
+from hssl_search.search.execution.jobs import Job, Outcome, State
+from hssl_search.search.phases import screen
+from hssl_search.search.phases.phase import Phase
+from hssl_search.search.planner import Plan
+from hssl_search.search.prices import Prices
+from hssl_search.search.roster import Roster
+from hssl_search.search.workshop import Workshop
+
+
+class Screening:
+    def __init__(self, roster: Roster, workshop: Workshop, prices: Prices, seed: int) -> None:
+        self.roster, self.workshop, self.prices, self.seed = roster, workshop, prices, seed
+
+    def run(self, plan: Plan, number: int) -> None:
+        """Screen the groups of the round of that number, 0 for the first; later ones draw their heads from what is known by then."""
+        groups = self._groups(plan, plan.ends[:number + 1])
+        at_once = self.workshop.machine.concurrency(len(groups))
+        jobs: dict[str, tuple[Job, screen.Group]] = {}
+        expected = {}
+        for group in groups:
+            reserve_s = self.prices.reserve() + self.prices.costs.profiles(len(group.members))
+            job = self.workshop.maker.group(group.number, screen.heads_of(group.members), plan.screen_steps, self.seed, reserve_s, at_once)
+            jobs[job.key] = job, group
+            expected[job.key] = self.prices.screening(job, group.members)
+        self.workshop.run("screen", Phase([job for job, _ in jobs.values()], self.workshop.ended), expected,
+                          lambda job, outcome: self._screened(job, outcome, jobs[job.key][1]))
+
+    def _groups(self, plan: Plan, ends: Sequence[int]) -> list[screen.Group]:
+        """The groups of one round; of all groups, those after the first screen a few heads of the one before again."""
+        candidates = self.roster.candidates(ends[-1])
+        dealt = [[own for _, own in screen.groups(candidates[start:end], plan.group_size)] for start, end in pairwise([0, *ends])]
+        *before, last = accumulate(dealt)
+        earlier, again = len(before[-1]) if before else 0, screen.repeats(plan.first_groups)
+        return [screen.Group(place, last[place], last[place - 1][:again] if place else []) for place in range(earlier, len(last))]
+
+    def _screened(self, job: Job, outcome: Outcome, group: screen.Group) -> None:
+        if outcome.state is State.CUT:
+            return
+        metrics = final_metrics(outcome, job.task["steps"])
+        if metrics is None:
+            for one in group.own:
+                self.roster.decide(one.trial, "FAIL", cause=f"its screening failed: {outcome.cause or 'it took too long'}")
+            return
+        shutil.rmtree(job.folder, ignore_errors=True)  # what was screened is known, and nothing goes on from its weights
+        found, references = screen.read(group.members, metrics)
+        for one in group.own:
+            self.roster.note(one.trial, {**found[one.trial], "group": group.number})
+        for one in group.again:
+            self.roster.note(one.trial, {"again": screen.briefly(found[one.trial], group.number)})
+        for kind in ("identity", "noise"):
+            control = self.roster.control(kind, {"family": kind})
+            if "group" not in control.attributes:
+                self.roster.note(control.trial, {**references[kind], "group": group.number})

@@ -1,0 +1,50 @@
+"""The workshop: makes the jobs of a search for its machine, runs its phases, and knows how jobs ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from hssl_search.search.execution.jobs import Job, Outcome, Plain
+from hssl_search.search.execution.tasks import Setting
+from hssl_search.search.jobmaker import JobMaker, Machine
+from hssl_search.search.measured import Measured
+from hssl_search.search.phases.phase import Phase
+from hssl_search.search.records.run import Run
+from hssl_search.search.runner import Runner
+
+
+class Workshop:
+    """
+    Args:
+        labelfree_ranks: see `JobMaker`.
+    """
+
+    def __init__(self, run: Run, runner: Runner, setting: Setting, labelfree_ranks: bool) -> None:
+        self.runner, self.setting = runner, setting
+        self.whole = runner.machine
+        """The machine as a training has it that nothing runs beside."""
+        self.ended = runner.study.job_outcomes()
+        self._folder, self._labelfree_ranks = run.folder, labelfree_ranks
+        self.use(runner.machine)
+
+    def use(self, machine: Machine) -> None:
+        """Make and run jobs for this machine from now on."""
+        self.machine = self.runner.machine = machine
+        self.maker = JobMaker(self.setting, self._folder, machine, self._labelfree_ranks)
+
+    def settle(self, measured: Measured, gpus_per_trial: float | None) -> Plain:
+        """Take what measuring found for what was left open; what is settled by now, as search.yaml has it.
+
+        Args:
+            gpus_per_trial: None: as many trainings share a GPU as its memory holds.
+        """
+        self.setting = measured.settle(self.setting)
+        self.use(replace(self.machine, gpus_per_trial=measured.gpu_share if gpus_per_trial is None else gpus_per_trial))
+        return {"gpus_per_trial": self.machine.gpus_per_trial, "setting": self.setting.model_dump(mode="json")}
+
+    def run(self, name: str, phase: Phase, expected: Mapping[str, float], on_end: Callable[[Job, Outcome], None],
+            keep_s: float = 0.0) -> None:
+        """Run a phase (`Runner.run`); what comes later in this search does not run its jobs again."""
+        self.runner.run(name, phase, expected, on_end, keep_s)
+        self.ended |= phase.outcomes

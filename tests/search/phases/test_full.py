@@ -1,0 +1,49 @@
+"""Which full training is made, after each way in which the one before may have gone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hssl_search.search.candidates import Contender
+from hssl_search.search.execution.jobs import State
+from hssl_search.search.phases.full import to_run
+
+MLP = Contender(3, "mlp depth 1", [{"family": "mlp"}], "mlp")
+RESNET = Contender(4, "resnet depth 2", [{"family": "resnet"}], "resnet")
+NO_HEAD = Contender(0, "no head", [], "none", "none")
+FIRST = to_run(None, State.CUT, MLP, MLP, 100, [50, 100])
+
+
+def told(found: dict[str, Any]) -> tuple[Any, ...]:
+    return found["number"], found["winner"], found["steps"], found["rungs"], found["name"]
+
+
+def test_the_first_is_as_long_as_is_affordable_and_of_no_head_where_that_is_better() -> None:
+    assert told(FIRST) == (1, 3, 100, [50, 100], "full training with mlp depth 1") and FIRST["heads"] == MLP.heads
+    assert told(to_run(None, State.CUT, MLP, NO_HEAD, 70, [70])) == (1, 3, 70, [70], "full training with no head")
+    assert to_run(None, State.CUT, MLP, MLP, 0, [])["steps"] == 0
+
+
+@pytest.mark.parametrize(
+    ("ended", "affordable"), [(State.CUT, 0), (State.CUT, 500), (State.DONE, 0), (State.DONE, 100), (State.FAILED, 99)]
+)
+def test_one_that_was_cut_goes_on_and_one_that_ended_stays_where_no_more_is_affordable(ended: State, affordable: int) -> None:
+    assert to_run(FIRST, ended, MLP, MLP, affordable, [affordable]) == FIRST
+
+
+@pytest.mark.parametrize("ended", [State.DONE, State.FAILED])
+def test_more_steps_of_the_same_are_another_training(ended: State) -> None:
+    assert told(to_run(FIRST, ended, MLP, MLP, 101, [101])) == (2, 3, 101, [101], FIRST["name"])
+
+
+@pytest.mark.parametrize("ended", list(State))
+def test_another_winner_is_trained_as_far_as_that_is_affordable(ended: State) -> None:
+    assert told(to_run(FIRST, ended, RESNET, RESNET, 20, [20])) == (2, 4, 20, [20], "full training with resnet depth 2")
+    assert to_run(FIRST, ended, RESNET, RESNET, 0, [])["steps"] == 0
+
+
+def test_one_that_an_earlier_version_kept_without_number_was_the_first() -> None:
+    earlier = {key: value for key, value in FIRST.items() if key != "number"}
+    assert to_run(earlier, State.DONE, MLP, MLP, 200, [200])["number"] == 2
