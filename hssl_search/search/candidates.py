@@ -18,9 +18,9 @@ SAME_TIME = "none_same_time"
 """The control without head for the device-time of a candidate's proxy; there may be several, for candidates of different cost."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Contender:
-    """A head candidate or a control, as the phases see it."""
+    """A head candidate or a control, as the phases see it; equal to itself alone, so that what is made of it can be remembered."""
 
     trial: int
     name: str

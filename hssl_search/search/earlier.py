@@ -34,7 +34,7 @@ class EarlierHead:
     measured: Plain
     """What screening found, as `forecast.features` reads it."""
 
-    @property
+    @cached_property
     def contender(self) -> Contender:
         return Contender(-1, "", [self.head], self.head["family"], None, self.measured)
 

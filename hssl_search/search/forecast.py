@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,7 @@ def expect(contenders: Sequence[Contender], scores: Sequence[float | None],
     known = np.array([score is not None for score in scores] + [True] * sum(map(len, lent)))
     reached = np.array(list(chain(own, *lent)), dtype=float)
     spread = reached.std() or 1.0
-    columns = table([*contenders, *(head.contender for search in earlier for head in search.trained)])
+    columns = table((*contenders, *(head.contender for search in earlier for head in search.trained)))
     if earlier:
         columns = _with_own(columns, [len(contenders), *map(len, lent)])
     if not columns.size:
@@ -115,7 +116,8 @@ def leave_one_out(contenders: Sequence[Contender], scores: Sequence[float], earl
     return found
 
 
-def table(contenders: Sequence[Contender]) -> np.ndarray:
+@lru_cache(maxsize=8)
+def table(contenders: tuple[Contender, ...]) -> np.ndarray:
     """Contenders x features, each feature of mean 0 and variance 1 over the contenders that have it and 0 for the others; those of
     families share the variance of one, and features in which none differ are left out."""
     import numpy as np

@@ -20,6 +20,8 @@ class Promoter:
     def __init__(self, roster: Roster, study: StudyRecord, rule: Rule, seed: int) -> None:
         self.roster, self.study, self.rule, self.seed = roster, study, rule, seed
         self.earlier = [one for one in kept(study.study_attributes()) if one.trained and rule == "learned"]
+        self._round: tuple[Contender, ...] | None = None
+        """All contenders as screening left them: what proxies add says nothing of who is promoted, but for their scores."""
 
     def promoted(self) -> list[Contender]:
         """In the order of their promotion."""
@@ -35,15 +37,18 @@ class Promoter:
         Args:
             scores: trial -> score of the proxies that have ended.
         """
-        trials = self._trials()
-        if (one := choose(self.rule, self._screened(), trials, scores, self.seed, self.earlier)) is not None:
-            one = self.roster.undecided(one)
-            self.study.set_study(PROMOTED, [*trials, one.trial])
-            self.roster.note(one.trial, {"promoted": True})
+        self._round, trials = self._round or self._screened(), self._trials()
+        if (chosen := choose(self.rule, self._round, trials, scores, self.seed, self.earlier)) is None:
+            return None
+        if (one := self.roster.undecided(chosen)) is not chosen:
+            self._round = tuple(one if each is chosen else each for each in self._round)
+        self.study.set_study(PROMOTED, [*trials, one.trial])
+        self.roster.note(one.trial, {"promoted": True})
         return one
 
     def reject(self) -> None:
-        """Prune the heads that are not healthy."""
+        """Prune the heads that are not healthy; to be called before promoting, once more have been screened."""
+        self._round = None
         for one in self.roster.contenders():
             if one.attributes.get("gate", "healthy") != "healthy" and one.control in (None, "noise"):
                 self._prune(one, f"{one.attributes['gate']}: {one.attributes['gate_reason']}")
@@ -72,11 +77,11 @@ class Promoter:
         self.roster.note(one.trial, {"promoted": False})
         self.roster.decide(one.trial, "PRUNED", cause=cause)
 
-    def _screened(self) -> list[Contender]:
+    def _screened(self) -> tuple[Contender, ...]:
         """All contenders, of a head with several trials the last."""
         contenders = self.roster.contenders()
         earlier = {one.attributes.get("retry_of") for one in contenders}
-        return [one for one in contenders if one.trial not in earlier]
+        return tuple(one for one in contenders if one.trial not in earlier)
 
     def _trials(self) -> list[int]:
         return list(self.study.study_attributes().get(PROMOTED, []))

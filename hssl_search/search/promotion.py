@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from statistics import mean
 from typing import Literal
 
@@ -31,17 +32,24 @@ def healthy(screened: Iterable[Contender]) -> list[Contender]:
     return [one for one in screened if one.control is None and one.attributes.get("gate") == "healthy"]
 
 
-def by_discrepancy(screened: Iterable[Contender]) -> list[Contender]:
+@lru_cache(maxsize=2)
+def by_discrepancy(screened: tuple[Contender, ...]) -> tuple[Contender, ...]:
     """The paper's rule: healthy heads by discrepancy, families mixed: the best of each family first, then the next of each."""
     places: dict[str, int] = {}
     ranked = []
     for order, one in enumerate(sorted(healthy(screened), key=lambda one: (-one.attributes["discrepancy"], one.trial))):
         places[one.family] = places.get(one.family, -1) + 1
         ranked.append((places[one.family], order, one))
-    return [one for _, _, one in sorted(ranked, key=lambda row: row[:2])]
+    return tuple(one for _, _, one in sorted(ranked, key=lambda row: row[:2]))
 
 
-def choose(rule: Rule, screened: Sequence[Contender], promoted: Sequence[int], scores: Mapping[int, float], seed: int,
+@lru_cache(maxsize=2)
+def drawn(screened: tuple[Contender, ...], seed: int) -> tuple[Contender, ...]:
+    """Healthy heads in random order; that of two heads does not depend on the others."""
+    return tuple(sorted(by_discrepancy(screened), key=lambda one: random.Random(f"{seed}/{one.trial}").random()))
+
+
+def choose(rule: Rule, screened: tuple[Contender, ...], promoted: Sequence[int], scores: Mapping[int, float], seed: int,
            earlier: Sequence[EarlierSearch] = ()) -> Contender | None:
     """The head to promote next; None when no healthy one is left. The same answer to the same arguments.
 
@@ -51,17 +59,12 @@ def choose(rule: Rule, screened: Sequence[Contender], promoted: Sequence[int], s
         scores: trial -> score of the proxies that have ended.
         earlier: searches to learn from too.
     """
-    ranked = by_discrepancy(screened)
-    left = [one for one in ranked if one.trial not in promoted]
-    if not left:
-        return None
-    if rule == "random":
-        return min(left, key=lambda one: random.Random(f"{seed}/{one.trial}").random())
-    ended = taught(earlier) + sum(one.trial in scores for one in ranked)
-    if rule == "learned" and ended >= ENOUGH and len(promoted) % SHARE:
+    ranked, taken = drawn(screened, seed) if rule == "random" else by_discrepancy(screened), set(promoted)
+    left = (one for one in ranked if one.trial not in taken)
+    if rule == "learned" and len(promoted) % SHARE and taught(earlier) + sum(one.trial in scores for one in ranked) >= ENOUGH:
         gains = _gains(screened, scores, earlier)
-        return _most_promising(ranked, left, gains, trusted(ranked, gains, earlier))
-    return left[0]
+        return _most_promising(ranked, list(left), gains, trusted(ranked, gains, earlier))
+    return next(left, None)
 
 
 def trusted(screened: Iterable[Contender], scores: Mapping[int, float], earlier: Sequence[EarlierSearch]) -> list[EarlierSearch]:
@@ -88,12 +91,12 @@ def _gains(screened: Iterable[Contender], scores: Mapping[int, float], earlier: 
 
 
 def _most_promising(ranked: Sequence[Contender], left: Sequence[Contender], gains: Mapping[int, float],
-                    earlier: Sequence[EarlierSearch]) -> Contender:
+                    earlier: Sequence[EarlierSearch]) -> Contender | None:
     """The head with the highest upper confidence bound, one standard deviation above what is expected (Auer, JMLR 2002): what little is
     known of is tried too."""
     means, deviations = forecast.expect(ranked, [gains.get(one.trial) for one in ranked], earlier)
     bounds = {one.trial: mean + deviation for one, mean, deviation in zip(ranked, means, deviations, strict=True)}
-    return max(left, key=lambda one: bounds[one.trial])
+    return max(left, key=lambda one: bounds[one.trial], default=None)
 
 
 def foretold(screened: Sequence[Contender], scores: Mapping[int, float],
