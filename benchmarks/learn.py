@@ -27,7 +27,7 @@ from hssl_search.methods.base import method_class, methods
 from hssl_search.search.execution.bench import Bench
 from hssl_search.search.execution.evaluating import evaluate
 from hssl_search.search.execution.tasks import Setting, Task
-from hssl_search.search.ranking import t_interval
+from hssl_search.search.inference import t_interval
 from hssl_search.training.pair import Pair
 from hssl_search.training.recipe import Recipe
 

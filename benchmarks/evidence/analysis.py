@@ -12,7 +12,7 @@ import pandas as pd
 
 from benchmarks.evidence.protocol import NONE, longer
 from hssl_search.search.correlation import rank_correlation
-from hssl_search.search.ranking import t_interval
+from hssl_search.search.inference import t_interval
 
 CELL = ["base", "method"]
 IDENTITY, NOISE, SAME_TIME = "identity", "noise", "none, same device-time"

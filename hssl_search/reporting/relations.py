@@ -7,7 +7,7 @@ from typing import Any
 
 from hssl_search.reporting.agreement import Agreement
 from hssl_search.reporting.formats import number, signed, signed_interval
-from hssl_search.reporting.ways import Outcome, WayFound
+from hssl_search.reporting.ways import LevelMean, WayFound
 from hssl_search.reporting.within import Effect
 from hssl_search.search.correlation import LEAST, RankCorrelation
 from hssl_search.search.measures import Measure
@@ -35,7 +35,7 @@ def way_rows(found: Sequence[WayFound]) -> list[Plain]:
     ]
 
 
-def _outcome(outcome: Outcome, digits: int) -> Plain:
+def _outcome(outcome: LevelMean, digits: int) -> Plain:
     effect = outcome.against
     return {
         "heads": outcome.heads,

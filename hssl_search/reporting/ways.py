@@ -52,7 +52,7 @@ WAYS = (
 
 
 @dataclass(frozen=True)
-class Outcome:
+class LevelMean:
     """Discrepancy or accuracy of the heads of a level: how many have it, its mean (NaN for none), and `against`, by how much they
     differ from the other heads of their families."""
 
@@ -67,8 +67,8 @@ class Level:
 
     name: str
     gated_out: int
-    discrepancy: Outcome
-    accuracy: Outcome
+    discrepancy: LevelMean
+    accuracy: LevelMean
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,6 @@ def _level(way: Way, values: Sequence[Any], heads: pd.DataFrame) -> Level:
     return Level(way.name(values), int((here & ~healthy).sum()), discrepancy, accuracy)
 
 
-def _outcome(here: pd.Series, heads: pd.DataFrame, value: str) -> Outcome:
+def _outcome(here: pd.Series, heads: pd.DataFrame, value: str) -> LevelMean:
     values = heads.loc[here, value].dropna()
-    return Outcome(len(values), float(values.mean()), within_family(here.astype(float), heads[value], heads["family"]))
+    return LevelMean(len(values), float(values.mean()), within_family(here.astype(float), heads[value], heads["family"]))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from hssl_search.reporting.formats import known, plural
-from hssl_search.search.ranking import CONFIDENCE
+from hssl_search.search.inference import CONFIDENCE
 
 LEAST_FREEDOM = 3
 """Residual degrees of freedom that an interval takes at least: 5 heads of one family, or 6 of two."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hssl_search.search.ranking import CONFIDENCE
+from hssl_search.search.inference import CONFIDENCE
 
 LEAST = 5
 """Points that an interval takes at least; with fewer, nothing is said of agreement."""

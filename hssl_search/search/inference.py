@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import mean, stdev
 
 import numpy as np
 
-from hssl_search.search.ranking import CONFIDENCE
-
+CONFIDENCE = 0.95
+"""Of intervals."""
 Scores = Mapping[int, Mapping[int, float]]
 """trial -> seed -> score at full proxy fidelity."""
 DRAWS = 40_000
@@ -141,6 +142,14 @@ class TwoWay:
         contrasts = contrasts[linked]
         return [trial for trial, known in zip(self.trials, linked, strict=True) if known], contrasts @ self.effects, (
             contrasts @ self.inverse @ contrasts.T)
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Student's t interval of the mean of values that have nothing in common; None for fewer than two."""
+    if len(values) < 2:
+        return None
+    half = _student(CONFIDENCE, len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    return mean(values) - half, mean(values) + half
 
 
 def critical(covariance: np.ndarray, dof: int) -> float:

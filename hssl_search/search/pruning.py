@@ -18,7 +18,7 @@ ceil(3 / (s + 1) * 2^s) for s = 2, 1, 0)."""
 
 
 @dataclass(frozen=True)
-class Runner:
+class AtRung:
     """One who reaches a rung."""
 
     trial: int
@@ -29,25 +29,25 @@ class Runner:
 
 @dataclass(frozen=True)
 class Pruner:
-    stops: Callable[[Runner, Mapping[int, Runner], int], bool]
+    stops: Callable[[AtRung, Mapping[int, AtRung], int], bool]
     """Whether the first is stopped, given the others that have reached the rung, by trial, and the rung's place among all: 0, 1 ..."""
     why: str
     """What follows `stopped at step 75: `."""
 
 
-def below_median(one: Runner, others: Mapping[int, Runner], rung: int) -> bool:
+def below_median(one: AtRung, others: Mapping[int, AtRung], rung: int) -> bool:
     """Median rule (Vizier, KDD 2017): below the median of those that reached the same rung before it."""
     return len(others) >= ENOUGH_AT_RUNG and one.score < median(other.score for other in others.values())
 
 
-def below_half(one: Runner, others: Mapping[int, Runner], rung: int) -> bool:
+def below_half(one: AtRung, others: Mapping[int, AtRung], rung: int) -> bool:
     """Asynchronous successive halving (Li et al., MLSys 2020), as it stops: not among the better `1 / ETA` of those at the rung, itself
     counted. The best so far always goes on."""
     better = sum(other.score > one.score for other in others.values())
     return better >= max(1, (1 + len(others)) // ETA)
 
 
-def below_half_of_bracket(one: Runner, others: Mapping[int, Runner], rung: int) -> bool:
+def below_half_of_bracket(one: AtRung, others: Mapping[int, AtRung], rung: int) -> bool:
     """Hyperband (Li et al., JMLR 2018), asynchronous: successive halving within brackets, the later of which begin at later rungs."""
     mine = BRACKETS[one.trial % len(BRACKETS)]
     fellows = {trial: other for trial, other in others.items() if other.control or BRACKETS[trial % len(BRACKETS)] == mine}

@@ -33,7 +33,7 @@ state while targets are sharper than what is compared with them, and never where
 
 
 @dataclass(frozen=True)
-class Measure:
+class LearningSign:
     """A quantity that is smaller the more a head has learned."""
 
     name: str
@@ -41,8 +41,8 @@ class Measure:
     """Share of the noise head's value below which a lead over it is taken for chance."""
 
 
-HEAD_LOSS = Measure("head-to-head loss", 0.005)
-MATCHING_ERROR = Measure("error in finding an image's other view", 0.1)
+HEAD_LOSS = LearningSign("head-to-head loss", 0.005)
+MATCHING_ERROR = LearningSign("error in finding an image's other view", 0.1)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def effective_rank(embeddings: Tensor) -> float:
 
 
 def judge(head_loss: float, noise_loss: float, best_loss: float, head_spread: float, head_rank: float, head_varying: float = 1.0,
-          measure: Measure = HEAD_LOSS, assignment: Assignment | None = None) -> Verdict:
+          measure: LearningSign = HEAD_LOSS, assignment: Assignment | None = None) -> Verdict:
     """The verdict on one head of a joint screening.
 
     Args:
@@ -140,7 +140,7 @@ def judge_alone(head_loss: float, head_spread: float, head_rank: float, head_var
     return Verdict("healthy", figures)
 
 
-def judge_group(losses: Sequence[float], embeddings: Sequence[Tensor], noise: int, measure: Measure = HEAD_LOSS,
+def judge_group(losses: Sequence[float], embeddings: Sequence[Tensor], noise: int, measure: LearningSign = HEAD_LOSS,
                 assignments: Sequence[Assignment | None] | None = None) -> list[Verdict]:
     """Verdicts on all heads of one joint screening, as `judge`; `noise` is the place of the noise head among them."""
     finite = [loss for loss in losses if math.isfinite(loss)]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hssl_search.search.inference import MOST_SEEDS, Difference, TwoWay, critical
+from hssl_search.search.inference import MOST_SEEDS, Difference, TwoWay, critical, t_interval
 from hssl_search.search.posterior import Posterior
 
 Table = dict[int, dict[int, float]]
@@ -82,6 +82,15 @@ def test_intervals_of_all_trials_hold_together_nineteen_times_in_twenty(truth: l
     assert stats.binomtest(held, 1_000, 0.95).pvalue > 0.001
     assert stats.binomtest(picked_held, 1_000, 0.95, "less").pvalue > 0.001, "that of the best of five holds as well"
     assert stats.binomtest(wrong, 1_000, 0.04, "greater").pvalue > 0.001, "nothing is called better by chance"
+
+
+def test_the_t_interval_of_a_mean_is_that_of_scipy_and_needs_two_values() -> None:
+    draws = np.random.default_rng(0)
+    for count in (2, 3, 5, 30):
+        values = draws.normal(40, 2, count)
+        low, high = stats.t.interval(0.95, count - 1, loc=values.mean(), scale=stats.sem(values))
+        assert t_interval(values.tolist()) == pytest.approx((low, high))
+    assert (t_interval([]), t_interval([40.0])) == (None, None)
 
 
 def test_the_t_interval_of_the_best_of_five_calls_it_better_too_often() -> None:

@@ -10,7 +10,7 @@ from hssl_search.search.candidates import Contender
 from hssl_search.search.execution.jobs import Decision, Job, Outcome, Report, State
 from hssl_search.search.measures import Measure
 from hssl_search.search.phases.phase import Phase
-from hssl_search.search.pruning import Pruner, Runner
+from hssl_search.search.pruning import AtRung, Pruner
 
 
 class Proxy(Phase):
@@ -26,7 +26,7 @@ class Proxy(Phase):
                  on_score: Callable[[Job, int, float], None], pruner: Pruner, total: int, choose: Callable[[], Job | None]) -> None:
         self.contenders, self.ranked_by, self.on_score, self.pruner = contenders, ranked_by, on_score, pruner
         self.total, self.choose = total, choose
-        self._at_rung: dict[int, dict[int, Runner]] = {}
+        self._at_rung: dict[int, dict[int, AtRung]] = {}
         self._reached: dict[int, int] = {}
         """trial -> last rung with a score, of the proxies that `scores` counts."""
         super().__init__(jobs, ended)
@@ -85,11 +85,11 @@ class Proxy(Phase):
         both = self._at_rung[step].keys() & self._at_rung[last].keys()
         return fmean(self._at_rung[last][trial].score - self._at_rung[step][trial].score for trial in both) if both else 0.0
 
-    def _note(self, job: Job, report: Report) -> Runner | None:
+    def _note(self, job: Job, report: Report) -> AtRung | None:
         assert job.trial is not None
         if (score := self.ranked_by.score(report.metrics)) is None:
             return None
-        found = Runner(job.trial, score, self.contenders[job.trial].control is not None)
+        found = AtRung(job.trial, score, self.contenders[job.trial].control is not None)
         if math.isfinite(score):
             self._at_rung.setdefault(report.step, {})[job.trial] = found
         return found
