@@ -115,7 +115,7 @@ def plan_search(config: SearchConfig, console: Console) -> Plain:
         measuring = f"{max(budget.seconds, MEASURING_S):.0f}{budget.device}-s"
         resolved |= {"storage": None, "budget": measuring}
         run = Run.create(Path(folder) / resolved["name"], resolved)
-        with (StudyRecord.open(run.storage_url, resolved["name"], resolved["seed"], new=True) as study,
+        with (StudyRecord.open(run.storage_url, resolved["name"], new=True) as study,
               _controller(run, resolved, session, study, console, started) as controller):
             return controller.preview(budget)
 
@@ -252,7 +252,7 @@ def _create(resolved: Plain, console: Console) -> Run:
     with disk_errors(folder, AGAIN):
         run = Run.create(folder, resolved)
     try:
-        with StudyRecord.open(_storage(run, resolved), resolved["name"], resolved["seed"], new=True):
+        with StudyRecord.open(_storage(run, resolved), resolved["name"], new=True):
             pass
     except BaseException:
         shutil.rmtree(run.folder)
@@ -351,7 +351,7 @@ def _study(run: Run) -> Iterator[StudyRecord]:
     resolved = run.config()
     if resolved["storage"] is None and run.ledger.exists() and not run.study_db.exists():
         raise UserError(f"{run.study_db} is missing, and with it all that was found; put it back, or search under another --name.")
-    with StudyRecord.open(_storage(run, resolved), resolved["name"], resolved["seed"]) as study:
+    with StudyRecord.open(_storage(run, resolved), resolved["name"]) as study:
         if "config" not in study.study_attributes():
             study.set_study("config", _summary(resolved))
         yield study

@@ -138,7 +138,7 @@ def test_a_search_leaves_a_run_that_says_everything(here: Path, searching: Calla
 def test_the_study_says_what_was_searched(searching: Callable[[Work], list[Run]]) -> None:
     searching(finish)
     run = hssl_search.search(**ASKED)
-    with StudyRecord.open(run.storage_url, "demo", 0) as study:
+    with StudyRecord.open(run.storage_url, "demo") as study:
         config = study.study_attributes()["config"]
     assert config.items() >= {
         "name": "demo", "base": "test_resnet", "base_args": {"output_stride": 8}, "image_size": 32, "data": "digits", "probe_data": None,
@@ -284,7 +284,7 @@ def test_a_run_is_extended_in_its_file_and_its_study_and_searched_again(searchin
     hssl_search.resume("demo", budget="+0.1cpu-h")
     assert len(called) == 1
     assert run.config()["budget"] == "10cpu-min+0.1cpu-h"
-    with StudyRecord.open(run.storage_url, "demo", 0) as study:
+    with StudyRecord.open(run.storage_url, "demo") as study:
         assert study.study_attributes()["config"]["budget"] == "10cpu-min+0.1cpu-h"
     with pytest.raises(UserError, match=r"is in CPU time \(10cpu-min\+0\.1cpu-h\) and '\+1gpu-h' is not"):
         hssl_search.resume("demo", budget="+1gpu-h")

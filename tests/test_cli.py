@@ -370,11 +370,11 @@ def test_a_study_that_the_storage_holds_already_is_left_alone(refused: Refused, 
     monkeypatch.setattr(RaySession, "start", lambda self: self)
     monkeypatch.setattr(RaySession, "total", lambda self, resource: 2.0)
     url = "sqlite:///studies.db"
-    with StudyRecord.open(url, "demo", 0) as study:
+    with StudyRecord.open(url, "demo") as study:
         study.set_study("config", {"base": "of another run"})
     told = refused(*ASKED, "--storage", url, "--name", "demo")
     assert told == "the storage 'sqlite:///studies.db' holds a study 'demo' already; give this run another --name."
-    with StudyRecord.open(url, "demo", 0) as study:
+    with StudyRecord.open(url, "demo") as study:
         assert study.study_attributes() == {"config": {"base": "of another run"}}
 
 

@@ -71,7 +71,8 @@ class Confirming:
         """What was chosen before; how many run at once stays as it was when the plan was made, wherever it is resumed."""
         known: Plain = self.study.study_attributes().get(CONFIRMING, {"trials": []})
         jobs = plan.confirm_jobs
-        return known if known.get("jobs") == jobs else {**known, "jobs": jobs, "at_once": self.workshop.machine.concurrency(jobs)}
+        at_once = known["at_once"] if known.get("jobs") == jobs else self.workshop.machine.concurrency(jobs)
+        return {**known, "jobs": jobs, "at_once": at_once}
 
     def _same_time_steps(self, plan: Plan, leader: int) -> int:
         """Steps that the no-head control can make while the leader's proxy trains."""

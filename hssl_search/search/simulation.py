@@ -21,7 +21,7 @@ from hssl_search.search.planner import Plan
 from hssl_search.search.records.ledger import Ledger
 from hssl_search.search.records.meter import DeviceMeter
 from hssl_search.search.records.run import Run
-from hssl_search.search.records.sampler import CandidateSampler, Name, seed_after
+from hssl_search.search.records.sampler import CandidateSampler, Name
 from hssl_search.search.records.study import StudyRecord
 from hssl_search.search.roster import Roster
 from hssl_search.search.runner import Runner
@@ -84,7 +84,6 @@ class Simulation:
     def _study(self, storage: BaseStorage) -> StudyRecord:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(storage=storage, study_name=STUDY, direction="maximize", load_if_exists=True)
-        study.sampler = optuna.samplers.RandomSampler(seed_after(self.seed, len(study.get_trials(deepcopy=False))))
         return StudyRecord(study, storage, "simulated")
 
     def _run(self) -> Run:

@@ -48,10 +48,9 @@ def run(tmp_path: Path, base: Base) -> Run:
 @pytest.fixture
 def study(run: Run) -> Iterator[StudyRecord]:
     """Trial 0 is the no-head control, trial 1 the head."""
-    with StudyRecord.open(run.storage_url, "demo", 0) as record:
+    with StudyRecord.open(run.storage_url, "demo") as record:
         record.add_control("none", {"name": "no head", "head": None})
-        number = record.open_trial().number
-        record.set_attributes(number, {"role": "candidate", "name": "convnext", "head": HEAD.model_dump(exclude_none=True), **DISCREPANCY})
+        record.add_candidate({}, {}, {"role": "candidate", "name": "convnext", "head": HEAD.model_dump(exclude_none=True), **DISCREPANCY})
         yield record
 
 

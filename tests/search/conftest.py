@@ -27,7 +27,7 @@ from hssl_search.search.jobmaker import Machine
 from hssl_search.search.records.ledger import Charge, Ledger
 from hssl_search.search.records.meter import DeviceMeter
 from hssl_search.search.records.run import FORMAT, Run
-from hssl_search.search.records.sampler import CandidateSampler, seed_after
+from hssl_search.search.records.sampler import CandidateSampler
 from hssl_search.search.records.study import StudyRecord
 from hssl_search.search.roster import Roster
 from hssl_search.search.runner import Runner
@@ -106,7 +106,6 @@ def open_study(storage: MortalStorage) -> StudyRecord:
     """The study in this storage, as `StudyRecord.open` opens it."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(storage=storage, study_name="demo", direction="maximize", load_if_exists=True)
-    study.sampler = optuna.samplers.RandomSampler(seed_after(0, len(study.get_trials(deepcopy=False))))
     return StudyRecord(study, storage, "memory")
 
 

@@ -97,11 +97,11 @@ def test_a_search_finds_the_best_of_the_promoted_and_compares_it_with_no_head(la
 def test_a_search_leaves_the_same_in_a_database_as_in_memory(make_lab: Callable[..., Lab], tmp_path: Path) -> None:
     in_memory = make_lab()
     verdict, in_database = in_memory.search(), make_lab()
-    with StudyRecord.open(sqlite_url(tmp_path / "study.db"), "demo", seed=0, new=True) as record:
+    with StudyRecord.open(sqlite_url(tmp_path / "study.db"), "demo", new=True) as record:
         in_database.record = record
         assert in_database.search() == verdict
         check(in_database)
-    with StudyRecord.open(sqlite_url(tmp_path / "study.db"), "demo", seed=0) as record:
+    with StudyRecord.open(sqlite_url(tmp_path / "study.db"), "demo") as record:
         in_database.record = record
         left = [
             [(trial.state, trial.params, trial.values, trial.user_attrs, trial.intermediate_values) for trial in lab.study.trials()]

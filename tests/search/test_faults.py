@@ -118,14 +118,14 @@ def test_a_checkpoint_on_a_full_disk_leaves_the_one_before_it_whole(disk: Disk) 
 
 def test_a_study_on_a_full_disk_says_so_and_keeps_what_it_had(disk: Disk) -> None:
     url = sqlite_url(disk.folder / "study.db")
-    with StudyRecord.open(url, "demo", seed=0, new=True) as record:
+    with StudyRecord.open(url, "demo", new=True) as record:
         record.set_study("before", 1)
         disk.fill()
         with pytest.raises(UserError, match=r"free some space there, then go on with `hssl-search resume`"):
             for number in range(1000):
                 record.set_study(f"during {number}", "x" * 500)
     disk.free()
-    with StudyRecord.open(url, "demo", seed=0) as record:
+    with StudyRecord.open(url, "demo") as record:
         record.set_study("after", 2)
         assert {"before": 1, "after": 2}.items() <= record.study_attributes().items()
 
@@ -157,7 +157,7 @@ def test_what_cannot_be_written_to_a_run_on_a_full_disk_is_told_in_one_sentence(
 ) -> None:
     monkeypatch.chdir(disk.folder)
     run = Run.create(Path("runs/demo"), {"format": FORMAT, "name": "demo", "seed": 0, "storage": None, "ray_address": None})
-    with StudyRecord.open(run.storage_url, "demo", seed=0, new=True) as study:
+    with StudyRecord.open(run.storage_url, "demo", new=True) as study:
         study.set_study("config", {})
     large = bytes(2**20)
     monkeypatch.setattr("hssl_search.reporting.page.write_report", lambda folder, *records: (folder / "report.html").write_bytes(large))
@@ -203,7 +203,7 @@ def writing(path: Path) -> Iterator[sqlite3.Connection]:
 def test_a_database_that_another_program_writes_to_is_waited_for_a_minute_and_more(tmp_path: Path) -> None:
     assert storage.BUSY_S >= 60
     path = tmp_path / "study.db"
-    with StudyRecord.open(sqlite_url(path), "demo", seed=0, new=True) as record, writing(path) as other:
+    with StudyRecord.open(sqlite_url(path), "demo", new=True) as record, writing(path) as other:
         release = threading.Timer(0.5, other.rollback)
         release.start()
         record.set_study("key", "value")
@@ -214,7 +214,7 @@ def test_a_database_that_another_program_writes_to_is_waited_for_a_minute_and_mo
 def test_a_database_that_stays_locked_is_told_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "BUSY_S", 0.1)
     path = tmp_path / "study.db"
-    with StudyRecord.open(sqlite_url(path), "demo", seed=0, new=True) as record:
+    with StudyRecord.open(sqlite_url(path), "demo", new=True) as record:
         record.set_study("before", 1)
         with writing(path), pytest.raises(UserError, match=r"end that program, then go on with `hssl-search resume`"):
             record.set_study("during", 1)
@@ -225,7 +225,7 @@ def test_a_database_that_stays_locked_is_told_and_nothing_is_lost(tmp_path: Path
 def test_a_reader_that_stays_in_the_database_keeps_no_one_from_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "BUSY_S", 0.1)
     path = tmp_path / "study.db"
-    with StudyRecord.open(sqlite_url(path), "demo", seed=0, new=True) as record, closing(sqlite3.connect(path)) as reader:
+    with StudyRecord.open(sqlite_url(path), "demo", new=True) as record, closing(sqlite3.connect(path)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM studies").fetchall()
         record.set_study("key", "value")

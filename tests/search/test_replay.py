@@ -71,7 +71,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         made = Run.create(folder / "demo", {"format": FORMAT, "name": "demo", "seed": 0, "storage": None,
                                             "images": {"fingerprint": fingerprint}, "setting": setting.model_dump(mode="json")})
         maker = JobMaker(setting, made.folder, MACHINE)
-        with StudyRecord.open(made.storage_url, "demo", 0) as study:
+        with StudyRecord.open(made.storage_url, "demo") as study:
             study.set_study("config", {})
             for one in (NO_HEAD, CONVNEXT, SCREENED):
                 study.add_control(one.name)
@@ -88,11 +88,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 @pytest.fixture
 def changed(run: Run) -> Iterator[Callable[[str, Callable[[Plain], Any]], None]]:
     """Changes a job's record for the length of a test."""
-    with StudyRecord.open(run.storage_url, "demo", 0) as study:
+    with StudyRecord.open(run.storage_url, "demo") as study:
         before = study.job_records()
 
     def write(key: str, record: Plain) -> None:
-        with StudyRecord.open(run.storage_url, "demo", 0) as study:
+        with StudyRecord.open(run.storage_url, "demo") as study:
             study.set_study(JOB_PREFIX + key, record)
 
     def change(key: str, edit: Callable[[Plain], Any]) -> None:

@@ -103,7 +103,7 @@ class Snapshot:
 
     @classmethod
     def of(cls, run: Run) -> Snapshot:
-        with StudyRecord.open(run.storage_url, run.config()["name"], 0) as study:
+        with StudyRecord.open(run.storage_url, run.config()["name"]) as study:
             trials = {trial.number: trial for trial in study.study.get_trials()}
             return cls(trials, study.study_attributes(), study.job_records(), list(Ledger(run.ledger).entries()))
 

@@ -10,11 +10,10 @@ from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from hssl_search.errors import UserError
 from hssl_search.search.execution.jobs import Job, Outcome, Plain, Report, State
-from hssl_search.search.records.sampler import seed_after
 from hssl_search.search.records.storage import may_exist, open_storage, shown, storage_errors
 
 JOB_PREFIX = "job/"
@@ -44,18 +43,16 @@ class StudyRecord:
 
     @classmethod
     @contextmanager
-    def open(cls, url: str, name: str, seed: int, new: bool = False) -> Iterator[StudyRecord]:
+    def open(cls, url: str, name: str, new: bool = False) -> Iterator[StudyRecord]:
         """The study `name` in the database at `url`, made when it is missing.
 
         Args:
-            seed: of heads that `open_trial` is to draw at random; a study that has trials already goes on with another stream.
             new: UserError when the database holds a study of this name already.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with open_storage(url) as storage:
             with storage_errors(url):
                 study = _create(storage, url, name, new)
-                study.sampler = optuna.samplers.RandomSampler(seed_after(seed, len(study.get_trials(deepcopy=False))))
             yield cls(study, storage, url)
 
     @classmethod
@@ -72,11 +69,6 @@ class StudyRecord:
                 except KeyError:
                     raise missing from None
             yield cls(study, storage, url)
-
-    def open_trial(self) -> Trial:
-        """A new candidate, RUNNING; draw its parameters with `Space.sample`: they are random."""
-        with self._errors():
-            return self.study.ask()
 
     def add_candidate(self, parameters: Mapping[str, Any], distributions: Mapping[str, BaseDistribution],
                       attributes: Mapping[str, Any]) -> int:
@@ -97,11 +89,6 @@ class StudyRecord:
             trial = self._storage.create_new_trial(self._id, template_trial=template)
             return self._storage.get_trial_number_from_id(trial)
 
-    def trial(self, number: int) -> Trial:
-        """A RUNNING trial to draw parameters with: those drawn before keep their values."""
-        with self._errors():
-            return Trial(self.study, self._trial_id(number))
-
     def frozen(self, number: int) -> FrozenTrial:
         """The trial as it is now."""
         with self._errors():
@@ -111,11 +98,6 @@ class StudyRecord:
         """All trials as they are now; not to be changed."""
         with self._errors():
             return self.study.get_trials(deepcopy=False)
-
-    def unfinished(self) -> list[FrozenTrial]:
-        """The trials that no one has decided yet; at the start of a controller, those to continue. One that has no attribute `head`
-        and is no control was left between `open_trial` and its first attribute: draw the rest of its parameters with `trial`."""
-        return [trial for trial in self.trials() if trial.state == TrialState.RUNNING]
 
     def set_attributes(self, number: int, attributes: Mapping[str, Any]) -> Plain:
         """Set user attributes of a trial that is not finished; numbers that are not finite become None, as JSON has none.

@@ -21,14 +21,13 @@ def url(tmp_path: Path) -> str:
     return sqlite_url(tmp_path / "study.db")
 
 
-def draw(trial: optuna.Trial) -> tuple[str, float]:
-    family = trial.suggest_categorical("family", ["a", "b"])
-    return family, trial.suggest_float("x", 0, 1) if family == "a" else trial.suggest_int("n", 1, 9)
+def opened(record: StudyRecord) -> int:
+    return record.add_candidate({}, {}, {})
 
 
 def test_states_values_curves_and_attributes_are_what_optuna_reads_afterwards(url: str) -> None:
-    with StudyRecord.open(url, "demo", seed=0, new=True) as record:
-        done, pruned, failed = (record.open_trial().number for _ in range(3))
+    with StudyRecord.open(url, "demo", new=True) as record:
+        done, pruned, failed = (opened(record) for _ in range(3))
         for step, value in ((40, 30.0), (80, 35.5)):
             record.report(done, step, value)
         record.report(pruned, 40, 28.0)
@@ -48,8 +47,8 @@ def test_states_values_curves_and_attributes_are_what_optuna_reads_afterwards(ur
 
 
 def test_reporting_and_finishing_again_changes_nothing(url: str) -> None:
-    with StudyRecord.open(url, "demo", seed=0) as record:
-        number = record.open_trial().number
+    with StudyRecord.open(url, "demo") as record:
+        number = opened(record)
         record.report(number, 40, 30.0)
         record.report(number, 40, 99.0)
         record.finish(number, "COMPLETE", 31.0)
@@ -63,8 +62,8 @@ def test_reporting_and_finishing_again_changes_nothing(url: str) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
 def test_a_value_that_is_no_number_becomes_a_failure_with_its_cause(url: str, value: float | None) -> None:
-    with StudyRecord.open(url, "demo", seed=0) as record:
-        number = record.open_trial().number
+    with StudyRecord.open(url, "demo") as record:
+        number = opened(record)
         record.finish(number, "COMPLETE", value)
         trial = record.frozen(number)
     assert (trial.state, trial.values) == (TrialState.FAIL, None)
@@ -72,17 +71,17 @@ def test_a_value_that_is_no_number_becomes_a_failure_with_its_cause(url: str, va
 
 
 def test_a_failure_needs_a_cause(url: str) -> None:
-    with StudyRecord.open(url, "demo", seed=0) as record, pytest.raises(ValueError, match="without a cause"):
-        record.finish(record.open_trial().number, "FAIL")
+    with StudyRecord.open(url, "demo") as record, pytest.raises(ValueError, match="without a cause"):
+        record.finish(opened(record), "FAIL")
 
 
 def test_job_records_come_back_as_they_were(url: str) -> None:
     job = Job("proxy/0007/seed0", "proxy", {"seed": 3, "name": "mlp 2", "head": {}}, "/nowhere", trial=7)
     metrics = {"accuracy": 41.25, "loss": float("nan"), "per": [1.0, float("-inf")]}
     outcome = Outcome(State.FAILED, "out of memory", [Report(40, metrics)], 12.5, 4.25)
-    with StudyRecord.open(url, "demo", seed=0) as record:
+    with StudyRecord.open(url, "demo") as record:
         record.record_job(job, outcome)
-    with StudyRecord.open(url, "demo", seed=0) as record:
+    with StudyRecord.open(url, "demo") as record:
         [(key, read)] = record.job_outcomes().items()
         plain = record.job_records()[key]
         assert record.study_attributes() == {}
@@ -96,35 +95,24 @@ def test_job_records_come_back_as_they_were(url: str) -> None:
 
 def test_large_attributes_are_kept_whole(url: str) -> None:
     curve = [Report(step, {"accuracy": step / 7, "neighbours": list(range(100))}) for step in range(2000)]
-    with StudyRecord.open(url, "demo", seed=0) as record:
+    with StudyRecord.open(url, "demo") as record:
         record.record_job(Job("full", "full", {}, "/nowhere"), Outcome(State.DONE, reports=curve))
         assert record.job_outcomes()["full"].reports == curve
 
 
 def test_numbers_that_json_cannot_hold_become_null_in_attributes(url: str) -> None:
-    with StudyRecord.open(url, "demo", seed=0) as record:
-        number = record.open_trial().number
+    with StudyRecord.open(url, "demo") as record:
+        number = opened(record)
         record.set_attributes(number, {"head_loss": float("nan"), "nested": {"list": [1.0, float("inf")]}})
         record.set_study("plan", {"eta": float("inf")})
         assert record.frozen(number).user_attrs == {"head_loss": None, "nested": {"list": [1.0, None]}}
         assert record.study_attributes() == {"plan": {"eta": None}}
 
 
-def test_a_study_that_goes_on_draws_new_heads(url: str) -> None:
-    with StudyRecord.open(url, "demo", seed=3) as record:
-        first = [draw(record.open_trial()) for _ in range(5)]
-    with StudyRecord.open(url, "demo", seed=3) as record:
-        second = [draw(record.open_trial()) for _ in range(5)]
-    with StudyRecord.open(url, "again", seed=3) as record:
-        repeated = [draw(record.open_trial()) for _ in range(5)]
-    assert first == repeated
-    assert first != second
-
-
 def test_a_name_that_is_taken_in_a_shared_database_is_refused(url: str) -> None:
-    with StudyRecord.open(url, "demo", seed=0, new=True):
+    with StudyRecord.open(url, "demo", new=True):
         pass
-    with pytest.raises(UserError, match="holds a study 'demo' already"), StudyRecord.open(url, "demo", seed=0, new=True):
+    with pytest.raises(UserError, match="holds a study 'demo' already"), StudyRecord.open(url, "demo", new=True):
         pass
 
 
@@ -138,20 +126,20 @@ def test_a_name_that_is_taken_in_a_shared_database_is_refused(url: str) -> None:
     ],
 )
 def test_a_database_that_cannot_be_reached_is_one_sentence_without_the_password(url: str, told: str) -> None:
-    with pytest.raises(UserError, match=told) as error, StudyRecord.open(url, "demo", seed=0):
+    with pytest.raises(UserError, match=told) as error, StudyRecord.open(url, "demo"):
         pass
     assert "secret" not in str(error.value)
 
 
 def test_a_file_that_is_no_database_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "study.db").write_bytes(b"no database at all, but long enough to look like one" * 40)
-    with pytest.raises(UserError, match="not a database"), StudyRecord.open(sqlite_url(tmp_path / "study.db"), "demo", seed=0):
+    with pytest.raises(UserError, match="not a database"), StudyRecord.open(sqlite_url(tmp_path / "study.db"), "demo"):
         pass
 
 
 def test_readers_of_a_live_study_neither_block_nor_miss_anything(url: str) -> None:
-    with StudyRecord.open(url, "demo", seed=0) as record:
-        number = record.open_trial().number
+    with StudyRecord.open(url, "demo") as record:
+        number = opened(record)
         reader = optuna.storages.RDBStorage(url)
         with reader.engine.connect() as connection:
             assert connection.exec_driver_sql("SELECT count(*) FROM trials").scalar() == 1
@@ -162,20 +150,17 @@ def test_readers_of_a_live_study_neither_block_nor_miss_anything(url: str) -> No
 
 
 def test_a_closed_study_is_one_file(url: str, tmp_path: Path) -> None:
-    with StudyRecord.open(url, "demo", seed=0) as record:
-        record.open_trial()
+    with StudyRecord.open(url, "demo") as record:
+        opened(record)
     assert [path.name for path in tmp_path.iterdir()] == ["study.db"]
 
 
 KILLED = """
 import os, signal, sys
 from hssl_search.search.records.study import StudyRecord
-with StudyRecord.open(sys.argv[1], "demo", seed=3) as record:
-    done = record.open_trial()
-    record.finish(done.number, "COMPLETE", 30.0)
-    trial = record.open_trial()
-    print(trial.suggest_categorical("family", ["a", "b"]), flush=True)
-    record.report(trial.number, 40, 25.0)
+with StudyRecord.open(sys.argv[1], "demo") as record:
+    record.finish(record.add_candidate({}, {}, {}), "COMPLETE", 30.0)
+    record.report(record.add_candidate({}, {}, {}), 40, 25.0)
     record.add_control("identity", {"name": "identity head"})
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -184,13 +169,12 @@ with StudyRecord.open(sys.argv[1], "demo", seed=3) as record:
 def test_trials_of_a_killed_controller_are_continued_not_repeated(url: str) -> None:
     killed = subprocess.run([sys.executable, "-c", KILLED, url], capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    with StudyRecord.open(url, "demo", seed=3) as record:
-        assert [(trial.number, trial.user_attrs.get("control")) for trial in record.unfinished()] == [(1, None), (2, "identity")]
-        assert draw(record.trial(1))[0] == killed.stdout.strip()
+    with StudyRecord.open(url, "demo") as record:
+        running = [trial for trial in record.trials() if trial.state is TrialState.RUNNING]
+        assert [(trial.number, trial.user_attrs.get("control")) for trial in running] == [(1, None), (2, "identity")]
         for step, value in ((40, 99.0), (80, 27.0)):
             record.report(1, step, value)
         record.finish(1, "PRUNED")
         record.finish(2, "COMPLETE", 26.0)
         assert [trial.state for trial in record.trials()] == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.COMPLETE]
         assert record.frozen(1).intermediate_values == {40: 25.0, 80: 27.0}
-        assert record.unfinished() == []
