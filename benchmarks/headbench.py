@@ -29,10 +29,10 @@ from hssl_search.search.candidates import Contender
 from hssl_search.search.execution.inline_executor import InlineExecutor
 from hssl_search.search.execution.jobs import Job, Outcome, Plain, Report, State
 from hssl_search.search.execution.tasks import Setting
-from hssl_search.search.headbench import OF_BASE, OF_HEAD, HeadBench
 from hssl_search.search.jobmaker import JobMaker, Machine
 from hssl_search.search.measured import Measured
 from hssl_search.search.phases import screen
+from hssl_search.search.simulation.headbench import OF_BASE, OF_HEAD, HeadBench
 from hssl_search.spaces.space import Space
 from hssl_search.training.recipe import Recipe
 

@@ -30,17 +30,17 @@ from hssl_search.heads.config import HeadConfig
 from hssl_search.search.budget import Budget
 from hssl_search.search.candidates import Contender
 from hssl_search.search.execution.jobs import Decision, Job, Outcome, Report, State
-from hssl_search.search.execution.measured_heads import MeasuredHeads
-from hssl_search.search.execution.simulated_executor import SimulatedExecutor, VirtualClock
-from hssl_search.search.execution.simulated_worker import Answers, Faults, SimulatedWorker
-from hssl_search.search.execution.synthetic_heads import SyntheticHeads
 from hssl_search.search.execution.tasks import Setting
-from hssl_search.search.headbench import HeadBench
 from hssl_search.search.jobmaker import JobMaker, Machine
 from hssl_search.search.planner import Plan
 from hssl_search.search.records.ledger import Ledger
 from hssl_search.search.records.meter import DeviceMeter
-from hssl_search.search.simulation import Simulation
+from hssl_search.search.simulation.executor import SimulatedExecutor, VirtualClock
+from hssl_search.search.simulation.headbench import HeadBench
+from hssl_search.search.simulation.measured_heads import MeasuredHeads
+from hssl_search.search.simulation.search import Simulation
+from hssl_search.search.simulation.synthetic_heads import SyntheticHeads
+from hssl_search.search.simulation.worker import Answers, Faults, SimulatedWorker
 from hssl_search.spaces.space import Space
 
 CORE = Machine("cpu", cpus=1, gpus=0)

@@ -131,7 +131,7 @@ def test_decisions_need_neither_ray_nor_torch(module: str) -> None:
 @pytest.mark.parametrize("statement", [
     "from hssl_search.heads.config import HeadConfig; HeadConfig(family='hybrid')",
     "from hssl_search.spaces.space import Space; Space.read('default').size()",
-    "import hssl_search.search.simulation",
+    "import hssl_search.search.simulation.search",
 ])
 def test_heads_are_known_and_searches_simulated_without_torch(statement: str) -> None:
     assert not loaded_after(statement) & {"ray", "torch", "timm"}

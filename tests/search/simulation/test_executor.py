@@ -14,16 +14,16 @@ from hssl_search.heads.config import HeadConfig
 from hssl_search.search.budget import Budget
 from hssl_search.search.execution.inline_executor import InlineExecutor
 from hssl_search.search.execution.jobs import Decision, Job, Outcome, Report, State
-from hssl_search.search.execution.measured_heads import MeasuredHeads
-from hssl_search.search.execution.simulated_executor import SimulatedExecutor, VirtualClock
-from hssl_search.search.execution.simulated_worker import Faults, SimulatedWorker
-from hssl_search.search.execution.synthetic_heads import SyntheticHeads
 from hssl_search.search.execution.tasks import Setting, Task
 from hssl_search.search.execution.worker import run_job
-from hssl_search.search.headbench import OF_BASE, OF_HEAD, HeadBench
 from hssl_search.search.jobmaker import Machine
 from hssl_search.search.records.ledger import Ledger
 from hssl_search.search.records.meter import DeviceMeter
+from hssl_search.search.simulation.executor import SimulatedExecutor, VirtualClock
+from hssl_search.search.simulation.headbench import OF_BASE, OF_HEAD, HeadBench
+from hssl_search.search.simulation.measured_heads import MeasuredHeads
+from hssl_search.search.simulation.synthetic_heads import SyntheticHeads
+from hssl_search.search.simulation.worker import Faults, SimulatedWorker
 
 GPUS = Machine("gpu", cpus=8, gpus=4)
 RUNGS = [20, 40, 80]

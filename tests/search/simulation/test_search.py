@@ -6,12 +6,12 @@ from collections import Counter
 from pathlib import Path
 
 from hssl_search.search.budget import Budget
-from hssl_search.search.execution.simulated_worker import Faults
-from hssl_search.search.execution.synthetic_heads import SyntheticHeads
 from hssl_search.search.execution.tasks import Setting
 from hssl_search.search.jobmaker import Machine
 from hssl_search.search.planner import Plan
-from hssl_search.search.simulation import Simulation
+from hssl_search.search.simulation.search import Simulation
+from hssl_search.search.simulation.synthetic_heads import SyntheticHeads
+from hssl_search.search.simulation.worker import Faults
 from hssl_search.spaces.space import Space
 
 WIDE = {"family": {"choice": ["convnext", "mlp"]}, "depth": {"int": [1, 16]}, "width_ratio": {"choice": [0.25, 0.5, 0.75, 1.0]},

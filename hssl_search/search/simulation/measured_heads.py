@@ -9,12 +9,12 @@ from hssl_search.errors import UserError, advice
 from hssl_search.heads.config import HeadConfig
 from hssl_search.search.execution.jobs import Plain
 from hssl_search.search.execution.tasks import Task
-from hssl_search.search.headbench import OF_BASE, OF_HEAD, Head, HeadBench
 from hssl_search.search.measured import LEAST_SHARE
+from hssl_search.search.simulation.headbench import OF_BASE, OF_HEAD, Head, HeadBench
 
 
 class MeasuredHeads:
-    """Implements `hssl_search.search.execution.simulated_worker.Answers` by a HeadBench table.
+    """Implements `hssl_search.search.simulation.worker.Answers` by a HeadBench table.
 
     A step is answered as the table does, by the nearest rung below it. Costs are fitted to the table: a head's seconds are the fewest it
     took in any stretch, since what else runs on a machine can only slow it down.

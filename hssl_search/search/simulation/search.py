@@ -13,8 +13,6 @@ from hssl_search.heads.config import HeadConfig
 from hssl_search.search.budget import Budget
 from hssl_search.search.controller import Controller
 from hssl_search.search.execution.jobs import Plain
-from hssl_search.search.execution.simulated_executor import SimulatedExecutor, VirtualClock
-from hssl_search.search.execution.simulated_worker import Answers, Faults, SimulatedWorker
 from hssl_search.search.execution.tasks import Setting
 from hssl_search.search.jobmaker import Machine
 from hssl_search.search.planner import Plan
@@ -25,6 +23,8 @@ from hssl_search.search.records.sampler import CandidateSampler, Name
 from hssl_search.search.records.study import StudyRecord
 from hssl_search.search.roster import Roster
 from hssl_search.search.runner import Runner
+from hssl_search.search.simulation.executor import SimulatedExecutor, VirtualClock
+from hssl_search.search.simulation.worker import Answers, Faults, SimulatedWorker
 from hssl_search.spaces.space import Space
 
 STUDY = "simulated"

@@ -19,7 +19,7 @@ NOISE_OVERLAP = 0.95
 
 
 class SyntheticHeads:
-    """Implements `hssl_search.search.execution.simulated_worker.Answers` by a formula.
+    """Implements `hssl_search.search.simulation.worker.Answers` by a formula.
 
     A candidate's true gain is normal with mean 0 and standard deviation `spread`; an accuracy under one seed is off by a normal error
     that it keeps along its curve; discrepancy has correlation `agreement` with the gain. All follow from head and seed alone.

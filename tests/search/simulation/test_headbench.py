@@ -12,7 +12,7 @@ import pytest
 
 from hssl_search.errors import UserError
 from hssl_search.heads.config import HeadConfig
-from hssl_search.search.headbench import ABOUT, ROLES, TABLE, HeadBench
+from hssl_search.search.simulation.headbench import ABOUT, ROLES, TABLE, HeadBench
 
 MLP, RESNET = HeadConfig(family="mlp", depth=1), HeadConfig(family="resnet", depth=2)
 IDENTITY = HeadConfig(family="identity")
@@ -104,7 +104,7 @@ def test_a_damaged_folder_is_refused(written: Path, spoil: Callable[[Path], Any]
         HeadBench.read(written)
 
 
-PUBLISHED = Path(__file__).resolve().parents[2] / "reports/headbench"
+PUBLISHED = Path(__file__).resolve().parents[3] / "reports/headbench"
 
 
 def test_the_published_table_holds_what_the_documentation_says() -> None:

@@ -7,8 +7,8 @@ from itertools import count
 
 from hssl_search.search.execution.desk import Desk
 from hssl_search.search.execution.jobs import Decision, Job, JobSource, Report, State
-from hssl_search.search.execution.simulated_worker import Attempt, Ending, SimulatedWorker
 from hssl_search.search.records.meter import DeviceMeter
+from hssl_search.search.simulation.worker import Attempt, Ending, SimulatedWorker
 
 
 class VirtualClock:
