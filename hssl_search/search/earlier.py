@@ -17,8 +17,8 @@ ATTRIBUTE = "warm_start"
 DOUBT = 0.5
 """Scores that an earlier search's spread counts for beside the spread of this search's own."""
 APART = 0.5
-"""Standard deviations by which the mean gains of an earlier search and of this one may lie apart. In simulated searches whose gains lie
-eight lower than those of the earlier one, the best head is promoted in 8 of 10 with it and in 4 of 10 without."""
+"""Standard deviations by which the mean gains of an earlier search and of this one may lie apart. After a search that tells the truth, but
+whose gains lie eight lower, the best head is promoted in 0.87 of cases with it and in 0.57 without (`benchmarks/warm_start.py`)."""
 
 
 @dataclass(frozen=True)

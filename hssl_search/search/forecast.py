@@ -60,10 +60,9 @@ def expect(contenders: Sequence[Contender], scores: Sequence[float | None],
     features together until the proxies tell otherwise.
 
     What earlier searches found is more rows, and each search has, beside the coefficients that all share, a set of its own (Daumé, ACL
-    2007): where this search goes another way, it is followed after a few proxies. In 60 simulated searches that promote 8 of 40 heads,
-    the best head is among them in 0.63 of cases without an earlier search, in 0.88 after a related one of 20 heads, in 0.73 after
-    an unrelated one and in 0.63 after one that says the opposite (`promotion.trusted`); with shared coefficients, all trusted, these are
-    0.85, 0.55 and 0.32.
+    2007): where this search goes another way, it is followed after a few proxies. In 60 simulated searches that promote 10 of 40 heads,
+    the best head is among them in 0.68 of cases without an earlier search; after one of 20 heads that says the opposite in 0.62, and in
+    0.42 were all coefficients shared; after one that tells the truth in 0.92 and 0.90 (`benchmarks/warm_start.py`).
 
     Args:
         scores: of each contender, None of one whose proxy has not ended; at least two are known, those of earlier searches counted. With

@@ -68,10 +68,10 @@ class Promoter:
             return ("No head candidate was healthy after screening; there is nothing to promote." if screened
                     else "No head candidate was screened; there is nothing to promote.")
         found = foretold(contenders, scores, self.earlier)
-        misleading = [one.name for one in self.earlier if one not in trusted(contenders, scores, self.earlier)]
-        self.study.set_study(PROMOTION, {"rule": self.rule, **{name: one.as_plain() for name, one in found.items()},
-                                         **({"misleading": misleading} if misleading else {})})
-        return sentence(found) + (f" What {' and '.join(misleading)} taught gave the wrong order, and was left." if misleading else "")
+        believed = trusted(contenders, scores, self.earlier)
+        left = [one.name for one in self.earlier if one not in believed]
+        self.study.set_study(PROMOTION, {"rule": self.rule, "left": left, **{name: one.as_plain() for name, one in found.items()}})
+        return sentence(found) + (f" What {' and '.join(left)} taught was left, having given the wrong order." if left else "")
 
     def _prune(self, one: Contender, cause: str) -> None:
         self.roster.note(one.trial, {"promoted": False})

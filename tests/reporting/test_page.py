@@ -178,9 +178,9 @@ def test_page_tells_what_foretold_the_scores_of_promoted_heads(run: Any, tmp_pat
 def test_page_tells_what_a_search_was_warm_started_from(run: Any, tmp_path: Path) -> None:
     assert "Warm start from" not in Reader(build_page(run.study, run.ledger, tmp_path)).words
     earlier = [EarlierSearch(name, "none", name == "runs/a", {}, [], {"depth=6": 4}) for name in ("runs/a", "runs/b")]
-    run.attribute(warm_start=[one.as_plain() for one in earlier])
+    run.attribute(warm_start=[one.as_plain() for one in earlier], promotion={"rule": "learned", "left": ["runs/b"]})
     words = Reader(build_page(run.study, run.ledger, tmp_path)).words
-    assert f"Warm start from {earlier[0].words()}; {earlier[1].words()}" in words
+    assert f"Warm start from {earlier[0].words()}; {earlier[1].words()} (left by the forecast, having given the wrong order)" in words
 
 
 def test_where_cost_is_an_objective_board_and_page_have_the_front(builder: Callable[..., Any], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from hssl_search.search.candidates import Contender
 from hssl_search.search.earlier import EarlierHead, EarlierSearch
-from hssl_search.search.promotion import ENOUGH, Rule, by_discrepancy, choose, foretold
+from hssl_search.search.promotion import ENOUGH, Rule, by_discrepancy, choose, foretold, trusted
 
 PROXY_NOISE = 0.2
 """Standard deviation of a proxy's score about the truth, which has 1."""
@@ -199,6 +199,17 @@ def test_what_an_earlier_search_taught_promotes_better_heads_first_and_misleads_
     assert found["the truth"][0] > found["nothing"][0] + 0.1
     assert found["the truth"][1] < found["nothing"][1] - 0.5
     assert found["the opposite"][0] > found["nothing"][0] - 0.15
+
+
+def test_an_earlier_search_is_left_when_it_puts_enough_proxies_into_the_wrong_order() -> None:
+    favour = np.random.default_rng(3).normal(size=5)
+    heads, truth = world(3, -0.7, favour=favour)
+    right, wrong = lesson(3, -0.7, favour), lesson(3, 0.7, -favour)
+    scores = dict(enumerate(truth.tolist()))
+    assert trusted(heads, scores, [wrong, right]) == [right]
+    few = {trial: scores[trial] for trial in range(ENOUGH - 1)}
+    assert trusted(heads, few, [wrong, right]) == [wrong, right]
+    assert trusted(heads, dict.fromkeys(range(ENOUGH), 1.0), [wrong]) == [wrong], "equal scores have no order"
 
 
 def test_heads_of_an_earlier_search_count_for_enough_but_are_not_foretold() -> None:

@@ -78,6 +78,15 @@ def test_a_search_that_starts_warm_promotes_the_best_head_where_a_cold_one_at_th
     assert labs[1].charged() <= labs[1].budget.seconds
 
 
+def test_an_earlier_search_that_says_the_opposite_is_left_and_told_of(make_lab: Callable[..., Lab], many: Space, earlier: str) -> None:
+    lab = misleading(make_lab(many, budget="12cpu-min", full_epochs="off", warm_start=[earlier]))
+    lab.accuracy = {head: 166.0 - accuracy for head, accuracy in lab.accuracy.items()}
+    lab.search()
+    name = Run.find(earlier).shown
+    assert lab.study.study_attributes()["promotion"]["left"] == [name]
+    assert f"What {name} taught was left, having given the wrong order." in lab.watcher.notes()
+
+
 def test_what_is_kept_are_the_gains_over_the_control_at_the_same_step(make_lab: Callable[..., Lab], many: Space, earlier: str) -> None:
     lab = make_lab(many, budget=SMALL, full_epochs="off", warm_start=[earlier])
     lab.controller()
