@@ -33,6 +33,7 @@ class Proxies:
         def job_of(one: Contender) -> Job:
             job = self.workshop.maker.training("proxy", one, self.seed, plan.proxy_steps, plan.rungs, self.prices.reserve(), at_once)
             contenders[one.trial], expected[job.key] = one, self.prices.training(job, one)
+            self.workshop.recall(job)
             return job
 
         def choose() -> Job | None:

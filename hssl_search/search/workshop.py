@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from hssl_search.search.execution.jobs import Job, Outcome, Plain
+from hssl_search.search.execution.jobs import Job, Outcome, Plain, Report, State
 from hssl_search.search.execution.tasks import Setting
 from hssl_search.search.jobmaker import JobMaker, Machine
 from hssl_search.search.measured import Measured
@@ -25,13 +25,13 @@ class Workshop:
         self.whole = runner.machine
         """The machine as a training has it that nothing runs beside."""
         self.ended = runner.study.job_outcomes()
-        self._folder, self._labelfree_ranks = run.folder, labelfree_ranks
+        self._run, self._labelfree_ranks = run, labelfree_ranks
         self.use(runner.machine)
 
     def use(self, machine: Machine) -> None:
         """Make and run jobs for this machine from now on."""
         self.machine = self.runner.machine = machine
-        self.maker = JobMaker(self.setting, self._folder, machine, self._labelfree_ranks)
+        self.maker = JobMaker(self.setting, self._run.folder, machine, self._labelfree_ranks)
 
     def settle(self, measured: Measured, gpus_per_trial: float | None) -> Plain:
         """Take what measuring found for what was left open; what is settled by now, as search.yaml has it.
@@ -48,3 +48,12 @@ class Workshop:
         """Run a phase (`Runner.run`); what comes later in this search does not run its jobs again."""
         self.runner.run(name, phase, expected, on_end, keep_s)
         self.ended |= phase.outcomes
+
+    def recall(self, job: Job) -> None:
+        """Know what the job of a search that was killed had reported: the study holds how jobs ended, and that one did not."""
+        if job.key in self.ended or job.trial is None:
+            return
+        told = {line["step"]: {key: value for key, value in line.items() if key not in ("job", "step")}
+                for line in self._run.metrics(job.trial) if line["job"] == job.key}
+        if told:
+            self.ended[job.key] = Outcome(State.CUT, reports=[Report(step, told[step]) for step in sorted(told)])

@@ -131,6 +131,12 @@ class Run:
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(dict(metrics)) + "\n")
 
+    def metrics(self, number: int) -> list[dict[str, Any]]:
+        """The lines of the trial's metrics.jsonl, without those that a kill cut off."""
+        path = self.trial_folder(number) / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return [line for line in map(_whole_line, lines) if line is not None]
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Within: no other controller works in this run. UserError when one does, with its process id. A dead holder holds nothing."""
@@ -193,3 +199,12 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def _whole_line(line: str) -> dict[str, Any] | None:
+    """A line of metrics.jsonl; None for one that a kill cut off, maybe with what was appended behind it."""
+    try:
+        found: dict[str, Any] = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return found

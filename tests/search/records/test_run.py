@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import subprocess
 import sys
@@ -77,6 +78,19 @@ def test_heads_and_metrics_land_in_the_trials_folder(tmp_path: Path) -> None:
     lines = (tmp_path / "demo" / "trials" / "0007" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [40, 80]
     assert run.checkpoint_folder(7) == tmp_path / "demo" / "trials" / "0007" / "checkpoint"
+
+
+def test_metrics_are_read_without_a_line_that_a_kill_cut_off(tmp_path: Path) -> None:
+    run, lines = Run.create(tmp_path / "demo", {}), [{"step": 40, "loss": math.inf}, {"step": 80, "loss": 3.0}]
+    assert run.metrics(7) == []
+    for line in lines:
+        run.append_metrics(7, line)
+    with (run.trial_folder(7) / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 120, "lo')
+    assert run.metrics(7) == lines
+    run.append_metrics(7, {"step": 120, "loss": 2.5})
+    run.append_metrics(7, {"step": 160, "loss": 2.0})
+    assert run.metrics(7) == [*lines, {"step": 160, "loss": 2.0}]
 
 
 def test_a_key_that_was_edited_away_is_told(tmp_path: Path) -> None:
