@@ -22,6 +22,7 @@ from hssl_search.search.execution.jobs import Plain
 from hssl_search.search.execution.ray_executor import RayExecutor
 from hssl_search.search.execution.ray_session import RaySession
 from hssl_search.search.jobmaker import Machine
+from hssl_search.search.measures import RANKINGS
 from hssl_search.search.planner import BudgetTooSmall
 from hssl_search.search.records.disk import AGAIN, disk_errors
 from hssl_search.search.records.ledger import Ledger
@@ -230,12 +231,12 @@ def print_status(run: str | Path) -> None:
 
 
 def open_dashboard(run: str | Path) -> None:
-    """Become the Optuna dashboard of a run."""
+    """Become the Optuna dashboard of a run; it shows the artifacts of its trials too."""
     opened = open_run(run)
     program = shutil.which("optuna-dashboard", path=str(Path(sys.executable).parent)) or shutil.which("optuna-dashboard")
     if program is None:
         raise UserError("the program optuna-dashboard is not installed beside this Python; install it: pip install optuna-dashboard.")
-    os.execv(program, [program, _storage(opened, opened.config())])
+    os.execv(program, [program, _storage(opened, opened.config()), "--artifact-dir", str(opened.artifacts)])
 
 
 def _machine(config: SearchConfig, device: str, session: RaySession) -> Machine:
@@ -311,6 +312,7 @@ def _controller(run: Run, resolved: Plain, session: RaySession, study: StudyReco
     with closing(meter), meter.beating():
         from hssl_search.reporting.progress import Progress
         from hssl_search.search.controller import Controller
+        from hssl_search.search.records.artifacts import Artifacts
         from hssl_search.search.runner import Runner
         from hssl_search.search.warmstart import sentences, warm_start
 
@@ -322,6 +324,7 @@ def _controller(run: Run, resolved: Plain, session: RaySession, study: StudyReco
             for sentence in sentences(earlier, resolved["sampler"], resolved["promote"]):
                 watcher.note(sentence)
             runner = Runner(run, executor, meter, study, watcher, Machine(**resolved["machine"]))
+            runner.show = Artifacts(run, study, RANKINGS[resolved["rank_by"]], watcher.note).keep
             yield Controller(run, resolved, roster, runner)
 
 

@@ -46,6 +46,8 @@ class Runner:
         self.short: set[str] = set()
         """Phases that the budget did not last for: jobs of theirs wait, or were cut."""
         self.folder, self.executor, self.meter, self.study, self.watcher, self.machine = run, executor, meter, study, watcher, machine
+        self.show: Callable[[Job, Outcome], None] = lambda job, outcome: None
+        """What else is to be done with a job that has ended, before it decides its trial."""
         meter.tell = watcher.device_time
 
     def run(self, name: str, phase: Phase, expected: Mapping[str, float], on_end: Callable[[Job, Outcome], None],
@@ -59,6 +61,7 @@ class Runner:
         for place, job in enumerate(phase.jobs):
             if job.key in phase.outcomes:
                 self.time(job, phase.outcomes[job.key], expected.get(job.key), cold=place < self.machine.places(job))
+                self.show(job, phase.outcomes[job.key])
                 on_end(job, phase.outcomes[job.key])
         if not phase.waiting():
             return
@@ -149,6 +152,7 @@ class _Watched:
             self.runner.study.record_job(job, outcome)
         self.runner.time(job, replace(outcome, seconds=seconds), self.to_do_s[job.key], job.key in self.cold)
         self.phase.on_end(job, outcome)
+        self.runner.show(job, outcome)
         self.end(job, outcome)
         self.runner.watcher.job_ended(job.task["name"], outcome.state.value)
 

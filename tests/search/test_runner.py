@@ -79,6 +79,14 @@ def bench(tmp_path: Path, study: StudyRecord, watcher: Any, monkeypatch: pytest.
     return made
 
 
+def test_each_job_that_has_ended_is_shown_before_it_decides_anything(bench: Bench) -> None:
+    shown: list[str] = []
+    bench.runner.show = lambda job, outcome: shown.append(f"{job.key} {outcome.state.value} after {len(bench.ended)}")
+    bench.run(job("proxy/0"), job("proxy/1", acts=(1.0, 1.0)), ended={"proxy/0": Outcome(State.DONE)})
+    assert shown == ["proxy/0 done after 0", "proxy/1 done after 1"]
+    assert [key for key, *_ in bench.ended] == ["proxy/0", "proxy/1"]
+
+
 def seconds(runner: Runner, asked: Job, expected_s: float | None, concurrency: int = 1) -> float | None:
     fitting = runner.affordable(asked, expected_s, concurrency)
     return None if fitting is None else fitting.seconds

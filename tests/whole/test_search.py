@@ -86,8 +86,8 @@ def test_it_tells_its_phases_and_its_verdict_and_nothing_else_speaks(demo: Demo)
 def test_it_leaves_these_files_and_no_others(demo: Demo) -> None:
     assert {path.name for path in (demo.place.folder / "runs").iterdir()} >= {demo.run.name}
     assert {path.name for path in demo.run.folder.iterdir()} == {
-        "search.yaml", "study.db", "ledger.jsonl", "lock", "screening", "trials", "winner", "report.html", "leaderboard.csv",
-        "trials.parquet"}
+        "search.yaml", "study.db", "ledger.jsonl", "lock", "screening", "trials", "artifacts", "winner", "report.html",
+        "leaderboard.csv", "trials.parquet"}
     winner = {path.name for path in demo.run.winner.iterdir()}
     assert winner - {"checkpoint"} == {"head.yaml", "base.safetensors", "HOWTO.md"}
     assert ("checkpoint" in winner) == ("full" in demo.found.jobs)

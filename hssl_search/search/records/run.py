@@ -45,6 +45,7 @@ class Run:
         self.study_db = folder / "study.db"
         self.ledger = folder / "ledger.jsonl"
         self.trials = folder / "trials"
+        self.artifacts = folder / "artifacts"
         self.winner = folder / "winner"
         self.report_html = folder / "report.html"
         self.leaderboard_csv = folder / "leaderboard.csv"

@@ -70,6 +70,11 @@ class StudyRecord:
                     raise missing from None
             yield cls(study, storage, url)
 
+    @property
+    def storage(self) -> optuna.storages.BaseStorage:
+        """For what Optuna writes of itself, such as artifacts."""
+        return self._storage
+
     def add_candidate(self, parameters: Mapping[str, Any], distributions: Mapping[str, BaseDistribution],
                       attributes: Mapping[str, Any]) -> int:
         """A new candidate with these parameters, RUNNING; its number. One write, however many trials there are."""
