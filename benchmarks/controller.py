@@ -22,7 +22,7 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from hssl_search.search.budget import Budget
 from hssl_search.search.execution.tasks import Setting
 from hssl_search.search.jobmaker import Machine
-from hssl_search.search.planner import Plan
+from hssl_search.search.plan import Plan
 from hssl_search.search.records.storage import open_storage, sqlite_url
 from hssl_search.search.simulation.search import Simulation
 from hssl_search.search.simulation.synthetic_heads import SyntheticHeads

@@ -32,7 +32,7 @@ from hssl_search.search.candidates import Contender
 from hssl_search.search.execution.jobs import Decision, Job, Outcome, Report, State
 from hssl_search.search.execution.tasks import Setting
 from hssl_search.search.jobmaker import JobMaker, Machine
-from hssl_search.search.planner import Plan
+from hssl_search.search.plan import Plan
 from hssl_search.search.records.ledger import Ledger
 from hssl_search.search.records.meter import DeviceMeter
 from hssl_search.search.simulation.executor import SimulatedExecutor, VirtualClock

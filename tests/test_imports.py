@@ -27,7 +27,7 @@ LAYERS = [
 ]
 """The files and folders of the package, lowest first; "" is `hssl_search/__init__.py`, the public API."""
 
-DECISIONS = ("search.phases", "search.execution.jobs", "search.budget", "search.planner", "search.extending", "search.preview",
+DECISIONS = ("search.phases", "search.execution.jobs", "search.budget", "search.costs", "search.plan", "search.extending", "search.preview",
              "search.promotion", "search.pruning", "search.forecast", "search.correlation", "search.inference", "search.posterior",
              "search.verdict")
 """What decides, and is tested in milliseconds: it needs neither ray nor torch."""

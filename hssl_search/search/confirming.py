@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hssl_search.search.candidates import Contender
 from hssl_search.search.execution.jobs import Job, Outcome, Plain, State
 from hssl_search.search.phases.confirm import Confirm, Field
-from hssl_search.search.planner import Plan
+from hssl_search.search.plan import Plan
 from hssl_search.search.prices import Prices
 from hssl_search.search.roster import OWN_STEPS, Roster
 from hssl_search.search.scoreboard import Scoreboard

@@ -14,7 +14,6 @@ from hssl_search.search.measured import Measured
 from hssl_search.search.measures import ACCURACY, OF_BASES, RANKINGS
 from hssl_search.search.phases import full
 from hssl_search.search.phases.phase import Phase
-from hssl_search.search.planner import full_training
 from hssl_search.search.planning import Planning
 from hssl_search.search.prices import Prices
 from hssl_search.search.promoter import Promoter
@@ -153,7 +152,7 @@ class Controller:
         known = self.study.study_attributes().get(FULL)
         before = self.workshop.ended.get(full_key(known.get("number", 1)), Outcome(State.CUT)) if known else Outcome(State.CUT)
         training = full.to_run(known, before.state, winner, chosen,
-                               *full_training(self.runner.meter.remaining(), self.prices.costs, step_s, wanted))
+                               *full.affordable(self.runner.meter.remaining(), self.prices.costs, step_s, wanted))
         if training["steps"] and training != known:
             self.study.set_study(FULL, training)
         return training

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from hssl_search.search.costs import Costs, group_cost
 from hssl_search.search.phases.screen import repeats
-from hssl_search.search.planner import MOST_CANDIDATES, MOST_CONFIRM_JOBS, MOST_PROXIES, SHARES, Costs, Plan, group_cost
+from hssl_search.search.plan import Plan
+from hssl_search.search.planner import MOST_CANDIDATES, MOST_CONFIRM_JOBS, MOST_PROXIES, SHARES
 
 
 def extend_plan(plan: Plan, remaining_s: float, costs: Costs, space_size: int | None, waiting: int) -> Plan:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from hssl_search.search.costs import Costs
 from hssl_search.search.execution.jobs import Outcome, Plain
 from hssl_search.search.execution.tasks import Setting
 from hssl_search.search.jobmaker import Machine, packed
 from hssl_search.search.measures import Measure
-from hssl_search.search.planner import Costs
 
 LEAST_SHARE = 0.25
 """Of the default head's time that a smaller head of its family costs at least."""

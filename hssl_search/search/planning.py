@@ -8,7 +8,8 @@ from hssl_search.search.budget import Budget
 from hssl_search.search.execution.jobs import Plain
 from hssl_search.search.extending import extend_plan
 from hssl_search.search.measured import Measured
-from hssl_search.search.planner import BudgetTooSmall, Plan, make_plan, plan_again
+from hssl_search.search.plan import Plan
+from hssl_search.search.planner import BudgetTooSmall, make_plan, plan_again
 from hssl_search.search.preview import FullTraining, PlannedPhase, planned_phases, preview
 from hssl_search.search.prices import Prices
 from hssl_search.search.records.run import Run

@@ -7,20 +7,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from hssl_search.search.budget import Budget
+from hssl_search.search.costs import PHASE_OVERHEAD_S, Costs
 from hssl_search.search.execution.jobs import Plain
 from hssl_search.search.jobmaker import Machine
 from hssl_search.search.measured import Measured
-from hssl_search.search.planner import (
-    MOST_PROXIES,
-    PHASE_OVERHEAD_S,
-    PROXY_CONTROLS,
-    PROXY_STEPS,
-    Costs,
-    Plan,
-    full_training,
-    ranking_s,
-    smallest_s,
-)
+from hssl_search.search.phases import full
+from hssl_search.search.plan import PROXY_CONTROLS, Plan
+from hssl_search.search.planner import MOST_PROXIES, PROXY_STEPS, ranking_s, smallest_s
 
 RANKED = 20
 """Heads of the ranking whose cost is told where the budget buys a smaller one."""
@@ -50,7 +43,7 @@ class FullTraining:
     @classmethod
     def within(cls, left_s: float, costs: Costs, step_s: float, wanted: int) -> FullTraining:
         """That of the device-seconds which the phases before leave; none where they do not suffice."""
-        steps, rungs = full_training(left_s + costs.between_phases(), costs, step_s, wanted)
+        steps, rungs = full.affordable(left_s + costs.between_phases(), costs, step_s, wanted)
         return cls(steps, costs.training(steps, step_s, len(rungs)) if steps else 0.0)
 
 

@@ -7,10 +7,11 @@ from dataclasses import replace
 from statistics import mean
 
 from hssl_search.search.candidates import Contender
+from hssl_search.search.costs import REFERENCES, Costs
 from hssl_search.search.execution.jobs import Job
 from hssl_search.search.execution.tasks import Setting
 from hssl_search.search.measured import Measured
-from hssl_search.search.planner import REFERENCES, Costs, Plan
+from hssl_search.search.plan import Plan
 
 
 class Prices:

@@ -6,7 +6,8 @@ from hssl_search.search.candidates import Contender
 from hssl_search.search.execution.jobs import Job
 from hssl_search.search.phases import screen
 from hssl_search.search.phases.proxy import Proxy
-from hssl_search.search.planner import CONFIRM_JOBS, PROXY_CONTROLS, Plan
+from hssl_search.search.plan import PROXY_CONTROLS, Plan
+from hssl_search.search.planner import CONFIRM_JOBS
 from hssl_search.search.prices import Prices
 from hssl_search.search.promoter import Promoter
 from hssl_search.search.pruning import Pruner

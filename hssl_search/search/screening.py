@@ -10,7 +10,7 @@ from hssl_search.search.candidates import final_metrics
 from hssl_search.search.execution.jobs import Job, Outcome, State
 from hssl_search.search.phases import screen
 from hssl_search.search.phases.phase import Phase
-from hssl_search.search.planner import Plan
+from hssl_search.search.plan import Plan
 from hssl_search.search.prices import Prices
 from hssl_search.search.roster import Roster
 from hssl_search.search.workshop import Workshop

@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from hssl_search.search.costs import Costs, group_cost
 from hssl_search.search.extending import extend_plan
 from hssl_search.search.phases.screen import repeats
-from hssl_search.search.planner import SHARES, Costs, Plan, group_cost, make_plan
+from hssl_search.search.plan import Plan
+from hssl_search.search.planner import SHARES, make_plan
 
 COSTS = Costs(step=0.1, heads={"mlp": 0.02, "convnext": 0.04}, evaluate=0.4, checkpoint=0.1, startup=5.0)
 PLAN = make_plan(600, COSTS, None)

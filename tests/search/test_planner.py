@@ -14,8 +14,10 @@ import pytest
 
 from hssl_search.errors import UserError
 from hssl_search.search import planner
+from hssl_search.search.costs import Costs
 from hssl_search.search.phases.screen import repeats
-from hssl_search.search.planner import Costs, Plan, full_training, make_plan, plan_again, proxy_rungs
+from hssl_search.search.plan import Plan
+from hssl_search.search.planner import make_plan, plan_again, proxy_rungs
 
 SIZES = (None, 1, 2, 3, 7, 8, 9, 10, 17, 64, 65, 1000)
 COSTS = Costs(step=0.1, heads={"mlp": 0.02, "convnext": 0.04}, evaluate=0.4, checkpoint=0.1, startup=5.0)
@@ -165,27 +167,6 @@ def test_rungs_are_a_quarter_half_and_all(steps: int, count: int, rungs: list[in
     assert proxy_rungs(steps, count) == rungs
 
 
-def test_the_full_training_ends_within_what_is_left() -> None:
-    dice = random.Random(9)
-    for costs, _, budgets in drawn(9):
-        for budget in budgets:
-            step_s, wanted = costs.step * dice.uniform(0.5, 4), dice.choice([1, 7, 100, 10**6])
-            steps, rungs = full_training(budget, costs, step_s, wanted)
-            assert 0 <= steps <= wanted
-            if steps == 0:
-                assert rungs == []
-                continue
-            assert rungs == sorted(set(rungs))
-            assert (rungs[0] >= 1, rungs[-1], len(rungs) <= 10) == (True, steps, True)
-            assert costs.training(steps, step_s, len(rungs)) + costs.between_phases() <= planner.FULL_SHARE * budget * (1 + 1e-9)
-
-
-def test_the_full_training_takes_all_wanted_steps_where_they_fit_and_none_where_nothing_does() -> None:
-    assert full_training(1e6, COSTS, 0.2, 5_000)[0] == 5_000
-    assert full_training(9.0, COSTS, 0.2, 5_000) == (0, [])
-    assert full_training(0.0, COSTS, 0.2, 5_000) == (0, [])
-
-
 def rounds_s(plan: Plan, costs: Costs) -> list[float]:
     """Device-seconds of the screening of each round."""
     together = [plan.group_size + 2 + (repeats(plan.groups) if number else 0) for number in range(plan.groups)]
@@ -257,16 +238,3 @@ def test_a_slow_joint_step_means_fewer_candidates_or_shorter_screening_and_leave
     assert slow.expected_s["screen"] <= 600 * planner.SHARES["screen"]
     step_s = 3 * (0.1 + (slow.group_size + 2) * 0.03)
     assert slow.expected_s["screen"] == pytest.approx(slow.groups * (slow.screen_steps * step_s + 2 * COSTS.rung()))
-
-
-def test_scaled_costs_are_those_of_slower_work_and_of_an_equal_start() -> None:
-    slower = Costs(0.2, {"mlp": 0.04, "convnext": 0.08}, 0.8, 0.2, 5.0, last=0.6)
-    assert replace(COSTS, last=0.3).scaled(2.0) == slower
-    assert COSTS.scaled(2.0).training(10, 0.2, 3) == pytest.approx(2.0 + 3 * 1.0)
-
-
-def test_costs_of_families() -> None:
-    assert COSTS.mean_head == pytest.approx(0.03)
-    assert Costs(0.1, {}, 0.4, 0.1, 5.0).mean_head == 0
-    assert COSTS.training(10, 0.2, 3) == pytest.approx(2.0 + 3 * 0.5)
-    assert replace(COSTS, last=0.3).training(10, 0.2, 3) == pytest.approx(2.0 + 3 * 0.5 + 0.3)

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from hssl_search.search.budget import parse_budget
+from hssl_search.search.costs import Costs
 from hssl_search.search.jobmaker import Machine
-from hssl_search.search.planner import Costs, make_plan, ranking_s, smallest_s
+from hssl_search.search.planner import make_plan, ranking_s, smallest_s
 from hssl_search.search.preview import FullTraining, planned_phases
 from hssl_search.search.records.ledger import Ledger
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from hssl_search.search.candidates import Contender
+from hssl_search.search.costs import Costs
 from hssl_search.search.execution.tasks import Setting
 from hssl_search.search.jobmaker import JobMaker, Machine
 from hssl_search.search.measured import Measured
-from hssl_search.search.planner import Costs, make_plan
+from hssl_search.search.planner import make_plan
 from hssl_search.search.prices import Prices
 
 COSTS = Costs(step=0.1, heads={"mlp": 0.02, "resnet": 0.06}, evaluate=0.4, checkpoint=0.1, startup=5.0, profile=0.2, joint=1.5, last=0.3)

@@ -15,7 +15,7 @@ from hssl_search.search.controller import Controller
 from hssl_search.search.execution.jobs import Plain
 from hssl_search.search.execution.tasks import Setting
 from hssl_search.search.jobmaker import Machine
-from hssl_search.search.planner import Plan
+from hssl_search.search.plan import Plan
 from hssl_search.search.records.ledger import Ledger
 from hssl_search.search.records.meter import DeviceMeter
 from hssl_search.search.records.run import Run

@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
 
 from hssl_search.search.candidates import Contender
+from hssl_search.search.costs import Costs
 from hssl_search.search.execution.jobs import State
-from hssl_search.search.phases.full import to_run
+from hssl_search.search.phases.full import FULL_SHARE, affordable, to_run
 
 MLP = Contender(3, "mlp depth 1", [{"family": "mlp"}], "mlp")
 RESNET = Contender(4, "resnet depth 2", [{"family": "resnet"}], "resnet")
 NO_HEAD = Contender(0, "no head", [], "none", "none")
+COSTS = Costs(step=0.1, heads={}, evaluate=0.4, checkpoint=0.1, startup=5.0)
 FIRST = to_run(None, State.CUT, MLP, MLP, 100, [50, 100])
 
 
 def told(found: dict[str, Any]) -> tuple[Any, ...]:
     return found["number"], found["winner"], found["steps"], found["rungs"], found["name"]
+
+
+def test_the_full_training_ends_within_what_is_left() -> None:
+    dice = random.Random(9)
+    for _ in range(150):
+        step = 10 ** dice.uniform(-3, 1)
+        costs = Costs(step, {}, step * 10 ** dice.uniform(-1, 2), step * 10 ** dice.uniform(-2, 1), dice.choice([0.0, 5.0]), last=step)
+        for budget in (10 ** dice.uniform(0, 6) for _ in range(8)):
+            step_s, wanted = costs.step * dice.uniform(0.5, 4), dice.choice([1, 7, 100, 10**6])
+            steps, rungs = affordable(budget, costs, step_s, wanted)
+            assert 0 <= steps <= wanted
+            if steps == 0:
+                assert rungs == []
+                continue
+            assert rungs == sorted(set(rungs))
+            assert (rungs[0] >= 1, rungs[-1], len(rungs) <= 10) == (True, steps, True)
+            assert costs.training(steps, step_s, len(rungs)) + costs.between_phases() <= FULL_SHARE * budget * (1 + 1e-9)
+
+
+def test_the_full_training_takes_all_wanted_steps_where_they_fit_and_none_where_nothing_does() -> None:
+    assert affordable(1e6, COSTS, 0.2, 5_000)[0] == 5_000
+    assert affordable(9.0, COSTS, 0.2, 5_000) == (0, [])
+    assert affordable(0.0, COSTS, 0.2, 5_000) == (0, [])
 
 
 def test_the_first_is_as_long_as_is_affordable_and_of_no_head_where_that_is_better() -> None:
@@ -27,10 +53,10 @@ def test_the_first_is_as_long_as_is_affordable_and_of_no_head_where_that_is_bett
 
 
 @pytest.mark.parametrize(
-    ("ended", "affordable"), [(State.CUT, 0), (State.CUT, 500), (State.DONE, 0), (State.DONE, 100), (State.FAILED, 99)]
+    ("ended", "steps"), [(State.CUT, 0), (State.CUT, 500), (State.DONE, 0), (State.DONE, 100), (State.FAILED, 99)]
 )
-def test_one_that_was_cut_goes_on_and_one_that_ended_stays_where_no_more_is_affordable(ended: State, affordable: int) -> None:
-    assert to_run(FIRST, ended, MLP, MLP, affordable, [affordable]) == FIRST
+def test_one_that_was_cut_goes_on_and_one_that_ended_stays_where_no_more_is_affordable(ended: State, steps: int) -> None:
+    assert to_run(FIRST, ended, MLP, MLP, steps, [steps]) == FIRST
 
 
 @pytest.mark.parametrize("ended", [State.DONE, State.FAILED])

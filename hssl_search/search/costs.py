@@ -1,0 +1,72 @@
+"""What work costs: device-seconds, as they were measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from hssl_search.search.phases.screen import repeats
+
+REFERENCES = 2
+"""The identity and the noise head in every group."""
+PHASE_OVERHEAD_S = 3.0
+"""Seconds in which one phase is wound up and the next begun, workers not counted."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Measured costs in device-seconds: of the whole machine on CPU, of the GPUs that one trial holds otherwise."""
+
+    step: float
+    """One step of the base without head."""
+    heads: Mapping[str, float]
+    """What a default head of each family adds to a step."""
+    evaluate: float
+    checkpoint: float
+    startup: float
+    """From launching a worker to its first step. Workers are used again within a phase."""
+    profile: float = 0.0
+    """Measuring the structure of one base or head."""
+    joint: float = 1.0
+    """How many times longer a step with several heads at once takes than the base's step and what each head adds alone."""
+    last: float = 0.0
+    """What the last evaluation of a training takes more than those before it."""
+
+    @property
+    def mean_head(self) -> float:
+        return sum(self.heads.values()) / max(1, len(self.heads))
+
+    def rung(self) -> float:
+        return self.evaluate + self.checkpoint
+
+    def profiles(self, candidates: int) -> float:
+        """Device-seconds in which the structures of the base and of a group's heads are measured."""
+        return (1 + candidates + REFERENCES) * self.profile
+
+    def together(self, heads_s: float) -> float:
+        """Device-seconds of a joint step with heads that add so much one by one."""
+        return self.joint * (self.step + heads_s)
+
+    def scaled(self, pace: float) -> Costs:
+        """The costs of work that takes `pace` times what was measured."""
+        heads = {family: pace * seconds for family, seconds in self.heads.items()}
+        return replace(self, step=pace * self.step, heads=heads, evaluate=pace * self.evaluate, checkpoint=pace * self.checkpoint,
+                       profile=pace * self.profile, last=pace * self.last)
+
+    def training(self, steps: int, step_s: float, rungs: int) -> float:
+        """Device-seconds of a job on a worker that is up."""
+        return steps * step_s + rungs * self.rung() + self.last
+
+    def between_phases(self) -> float:
+        """Device-seconds from the end of one phase to the first steps of the next."""
+        return self.startup + PHASE_OVERHEAD_S
+
+
+def group_cost(costs: Costs, size: int, steps: int) -> float:
+    """Device-seconds of the screening of one group."""
+    return costs.training(steps, costs.together((size + REFERENCES) * costs.mean_head), rungs=2) + costs.profiles(size)
+
+
+def screening_cost(costs: Costs, groups: int, size: int, steps: int) -> float:
+    """Of groups, those after the first of which screen a few heads of the one before again."""
+    return group_cost(costs, size, steps) + (groups - 1) * group_cost(costs, size + repeats(groups), steps)
