@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial
 from hssl_search.reporting.formats import known
 from hssl_search.reporting.frames import OTHER_DISCREPANCIES, row_of, where_measured, whole_numbers
 from hssl_search.reporting.record import RunRecord, is_control
+from hssl_search.search.candidates import SAME_TIME
 from hssl_search.search.inference import Difference, TwoWay
 from hssl_search.search.measures import ACCURACY, Measure
 from hssl_search.search.pareto import front
@@ -84,7 +85,7 @@ def _row(record: RunRecord, trial: FrozenTrial) -> dict[str, Any]:
 def _on_front(rows: list[dict[str, Any]], record: RunRecord) -> list[dict[str, Any]]:
     """The rows with `pareto`; the control that trains longer is none of those compared, for its steps are not all of its cost."""
     column = judged_column(record.judged_by)
-    compared = [row for row in rows if row["seeds"] and known(row.get("step_s")) and row.get("control") != "none_same_time"]
+    compared = [row for row in rows if row["seeds"] and known(row.get("step_s")) and row.get("control") != SAME_TIME]
     best = front({row["trial"]: (row[column], row["step_s"]) for row in compared})
     return [{**row, "pareto": row["trial"] in best} for row in rows]
 

@@ -43,6 +43,8 @@ class Runner:
         """Device-seconds that a worker needs before it can begin its job; known after measuring."""
         self._timed: dict[str, tuple[float, float]] = {}
         """Phase -> device-seconds expected of its jobs that ended, and taken by them."""
+        self._told: set[str] = set()
+        """Keys of those jobs: a later round, or an extension, has them again, and others of their phase side by side."""
         self.short: set[str] = set()
         """Phases that the budget did not last for: jobs of theirs wait, or were cut."""
         self.folder, self.executor, self.meter, self.study, self.watcher, self.machine = run, executor, meter, study, watcher, machine
@@ -93,7 +95,8 @@ class Runner:
 
     def time(self, job: Job, outcome: Outcome, expected_s: float | None, cold: bool) -> None:
         """Learn from a job that came to its end; `cold`: its worker had to start first."""
-        if outcome.state is State.DONE and expected_s is not None:
+        if outcome.state is State.DONE and expected_s is not None and job.key not in self._told:
+            self._told.add(job.key)
             start_s = self.startup_s / self.machine.charged(1) if cold else 0.0
             expected, taken = self._timed.get(job.phase, (0.0, 0.0))
             self._timed[job.phase] = (expected + expected_s, taken + max(0.0, outcome.seconds - start_s) * self.machine.share(job))

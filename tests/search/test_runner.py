@@ -285,6 +285,14 @@ def test_the_pace_is_learned_again_from_what_ended_before_a_resume(bench: Bench,
     assert again.runner.pace == bench.runner.pace == pytest.approx(2.0)
 
 
+def test_a_job_teaches_the_pace_once_whatever_share_of_the_machine_a_later_round_would_give_it(bench: Bench) -> None:
+    expected = {"proxy/0": 100.0, "proxy/1": 100.0}
+    bench.run(job("proxy/0", cpus=2.0, acts=(400.0,)), expected=expected)
+    assert bench.runner.pace == pytest.approx(2.0)
+    bench.run(job("proxy/0", cpus=1.0), job("proxy/1", cpus=1.0, acts=(800.0,)), ended=bench.study.job_outcomes(), expected=expected)
+    assert bench.runner.pace == pytest.approx(2.0)
+
+
 FULL = DeviceFull("no memory")
 
 
