@@ -33,7 +33,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # the fast one, where PyYAML has it
     """Quotes what `_Loader` would take for a number, and repeats values instead of referring to them."""
 
     def ignore_aliases(self, data: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from hssl_search.search.candidates import Contender
 from hssl_search.search.correlation import LEAST, RankCorrelation
@@ -31,14 +31,15 @@ class Promoter:
         """How many heads may be promoted, those included that are."""
         return len(healthy(self._screened()))
 
-    def promote(self, scores: Mapping[int, float]) -> Contender | None:
+    def promote(self, scores: Callable[[], Mapping[int, float]]) -> Contender | None:
         """The next head, from now on promoted; None when no healthy one is left. One that was pruned before is given another trial.
 
         Args:
-            scores: trial -> score of the proxies that have ended.
+            scores: trial -> score of the proxies that have ended; asked for where they count.
         """
+        known = scores() if self.rule == "learned" else {}
         self._round, trials = self._round or self._screened(), self._trials()
-        if (chosen := choose(self.rule, self._round, trials, scores, self.seed, self.earlier)) is None:
+        if (chosen := choose(self.rule, self._round, trials, known, self.seed, self.earlier)) is None:
             return None
         if (one := self.roster.undecided(chosen)) is not chosen:
             self._round = tuple(one if each is chosen else each for each in self._round)

@@ -26,7 +26,7 @@ class Proxies:
         """The promoted heads of the round of that number and of those before, each chosen when there is a place for it; their scores."""
         self.promoter.reject()
         no_head, identity = self.roster.control("none"), self.roster.control("identity", {"family": "identity"})
-        promoted = self.promoter.promoted() or list(filter(None, [self.promoter.promote({})]))
+        promoted = self.promoter.promoted() or list(filter(None, [self.promoter.promote(dict)]))
         first = [no_head, *promoted[:1], identity, *promoted[1:]]  # should the budget end early, there is something to compare
         total = PROXY_CONTROLS + max(len(promoted), min(_wanted(plan, number), self.promoter.healthy()))
         at_once, contenders, expected = self.workshop.machine.concurrency(total), dict[int, Contender](), dict[str, float]()
@@ -38,7 +38,7 @@ class Proxies:
             return job
 
         def choose() -> Job | None:
-            one = None if self.workshop.runner.short else self.promoter.promote(phase.scores())
+            one = None if self.workshop.runner.short else self.promoter.promote(phase.scores)
             return None if one is None else job_of(one)
 
         jobs = [job_of(one) for one in first]
