@@ -77,8 +77,8 @@ class EarlierSearch:
 
     def words(self) -> str:
         """What is used of it: `runs/a: 14 of 20 heads with results fit this space (the same space)`."""
-        out = sum(self.left_out.values())
-        told = f"{self.name}: {len(self.heads)} of {_heads(len(self.heads) + out)} with results fit this space"
+        fitting, out = len(self.heads), sum(self.left_out.values())
+        told = f"{self.name}: {fitting} of {_heads(fitting + out)} with results {'fits' if fitting == 1 else 'fit'} this space"
         told += " (the same space)" if self.same_space else ""
         if out:
             told += f"; {out} left out, which it lacks: {', '.join(f'{count} with {why}' for why, count in self.left_out.items())}"

@@ -50,9 +50,9 @@ def test_what_a_study_keeps_is_read_back_as_it_was() -> None:
 
 @pytest.mark.parametrize(("earlier", "words"), [
     (search(1.0, None), "runs/a: 2 of 2 heads with results fit this space (the same space)"),
-    (search(1.0, left_out={"depth=6": 4, "family=mlp": 2}), "runs/a: 1 of 7 heads with results fit this space; 6 left out, which it lacks: "
-     "4 with depth=6, 2 with family=mlp"),
-    (search(1.0, base="resnet18", method="dino"), "runs/a: 1 of 1 head with results fit this space (the same space); it had another base "
+    (search(1.0, left_out={"depth=6": 4, "family=mlp": 2}), "runs/a: 1 of 7 heads with results fits this space; 6 left out, which it "
+     "lacks: 4 with depth=6, 2 with family=mlp"),
+    (search(1.0, base="resnet18", method="dino"), "runs/a: 1 of 1 head with results fits this space (the same space); it had another base "
      "(resnet18), another method (dino)"),
 ])
 def test_what_is_used_is_said(earlier: EarlierSearch, words: str) -> None:
