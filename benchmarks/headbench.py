@@ -19,7 +19,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.recording import Deadline, Recorded, at_rungs, ended, run_timed
+from benchmarks.recording import Deadline, Recorded, at_rungs, ended, run_timed, step_s
 from hssl_search.backbones import Base
 from hssl_search.data.splits import load_data
 from hssl_search.heads.config import HeadConfig
@@ -112,7 +112,7 @@ def rows_of(record: Plain, roles: dict[HeadConfig | None, str], costs: dict[Head
     joint = record["key"].startswith("screen/")
     heads: list[HeadConfig | None] = [HeadConfig.model_validate(head) for head in record["heads"]]
     for step, metrics in at_rungs(record):
-        cost = {"step_s": metrics["train_s"] / metrics["train_steps"], "core_s": metrics["core_s"]}
+        cost = {"step_s": step_s(record), "core_s": metrics["core_s"]}
         for place, head in enumerate(heads or [None]):
             of_head = metrics["heads"][place] if head else {}
             yield {"training": "joint" if joint else "alone", "group": _group(record["key"]) if joint else None, "role": roles[head],

@@ -96,6 +96,12 @@ def at_rungs(record: Plain) -> Iterator[tuple[int, Plain]]:
             spent = dict.fromkeys(TIMES, 0.0)
 
 
+def step_s(record: Plain) -> float:
+    """Wall-clock seconds of a step of a training, over all that was timed of it."""
+    metrics = [report["metrics"] for report in record["reports"]]
+    return sum(one["train_s"] for one in metrics if "train_s" in one) / sum(one["train_steps"] for one in metrics if "train_s" in one)
+
+
 def _add(known: dict[str, Plain], line: Plain) -> None:
     record = known.setdefault(line["key"], {"key": line["key"], "reports": []})
     if "step" in line:

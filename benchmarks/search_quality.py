@@ -59,6 +59,10 @@ class Heads(Space):
 
     heads: tuple[HeadConfig, ...]
 
+    @property
+    def families(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(head.family for head in self.heads))
+
     def size(self) -> int:
         return len(self.heads)
 

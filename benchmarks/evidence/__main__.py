@@ -17,12 +17,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.evidence import estimate
+from benchmarks.evidence import estimate, page
 from benchmarks.evidence import table as tables
-from benchmarks.evidence.protocol import NONE, SCALES, BaseModel, Cell, Maker, Scale, Training, cells, in_order, same_time
+from benchmarks.evidence.protocol import SCALES, BaseModel, Cell, Maker, Scale, Training, cells, in_order, same_time
 from benchmarks.evidence.worker import run
 from benchmarks.recording import Deadline, Recorded, ended, read
 from hssl_search.data.splits import load_data
+from hssl_search.heads.config import HeadConfig
+from hssl_search.reporting.files import write_whole
 from hssl_search.search.execution.inline_executor import InlineExecutor
 from hssl_search.search.execution.jobs import Job, Meter, Plain
 from hssl_search.search.execution.tasks import Setting
@@ -66,8 +68,9 @@ class Work:
 
 def lengths_of(measured: Plain, cell: Cell) -> dict[str, float]:
     metrics = tables.found(measured)
-    branches = [branch for branch, head in cell.heads().items() if head is not None]
-    return {**same_time(metrics["step_s"], dict(zip(branches, metrics["head_step_s"], strict=True))), NONE: 1.0}
+    heads = map(HeadConfig.model_validate, measured["heads"])
+    seconds: dict[HeadConfig | None, float] = {None: 0.0, **dict(zip(heads, metrics["head_step_s"], strict=True))}
+    return same_time(metrics["step_s"], {branch: seconds[head] for branch, head in cell.heads().items()})
 
 
 def execute(jobs: Sequence[Job], path: Path, deadline: Deadline, meter: Meter, at_once: int) -> Recorded:
@@ -133,16 +136,21 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def published(work: Work, folder: Path, command: str) -> None:
-    """Write what has been measured: the table, and HeadBench tables of the cells that are whole."""
+    """Write what has been measured: the table, the page, and HeadBench tables of the cells in which every head has a seed."""
     records = read(work.path)
     done = tables.frame(ended(records), work.cells, work.scale)
     lengths = {cell.name: lengths_of(tables.measured_of(records, cell), cell) for cell in work.cells}
     sidecar = {**tables.about(work.scale, records, work.cells, command), "lengths": lengths}
     tables.write(folder, done, sidecar)
+    write_whole(folder / "index.html", lambda path: _write(path, page.build(done, sidecar, work.cells)))
     for cell in work.cells:
         bench = tables.headbench(done, cell, tables.measured_of(records, cell), sidecar)
         if bench.seeds():
             bench.write(folder / "headbench" / f"{cell.base.name}-{cell.method}")
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def show_plan(work: Work, images: int) -> None:

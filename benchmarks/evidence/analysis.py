@@ -40,8 +40,15 @@ def at_the_end(table: pd.DataFrame) -> pd.DataFrame:
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
     """`mean`, `low` and `high` of its t interval (None for fewer than two), `n`."""
-    low, high = t_interval(values) or (None, None)
-    return {"mean": sum(values) / len(values) if len(values) else None, "low": low, "high": high, "n": len(values)}
+    known = [float(value) for value in values if not pd.isna(value)]
+    low, high = t_interval(known) or (None, None)
+    return {"mean": sum(known) / len(known) if known else None, "low": low, "high": high, "n": len(known)}
+
+
+def balanced(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of trainings of one cell those of the seeds under which all branches were trained: a seed makes all of them better or worse."""
+    seeds = at_the_end(rows).groupby("branch").seed.agg(set)
+    return rows[rows.seed.isin(set.intersection(*seeds))] if len(seeds) else rows
 
 
 def paired(rows: pd.DataFrame, one: str, other: str, score: str) -> pd.Series:
@@ -87,7 +94,7 @@ def foretold(table: pd.DataFrame, score: str) -> pd.DataFrame:
     """
     found = []
     for (base, method), rows in table.groupby(CELL, sort=False):
-        final = at_the_end(rows)
+        final = at_the_end(balanced(full_length(rows)))
         target = final[final.branch.isin(healthy(final))].groupby("branch")[score].mean()
         for where, measure, values in _predictors(rows):
             both = pd.concat([target, values], axis=1, keys=["target", "value"]).dropna()
@@ -111,7 +118,7 @@ def _predictors(rows: pd.DataFrame) -> Iterator[tuple[dict[str, Any], str, pd.Se
     for step, its in joint.groupby("step"):
         for measure in OF_JOINT:
             yield {"source": "joint", "fraction": None, "step": step}, measure, its.groupby("branch")[measure].mean()
-    full = full_length(rows)
+    full = balanced(full_length(rows))
     for fraction, its in full.groupby("fraction"):
         for measure in OF_ALONE:
             yield {"source": "alone", "fraction": fraction, "step": None}, measure, its.groupby("branch")[measure].mean()
@@ -131,10 +138,10 @@ def settling(table: pd.DataFrame, score: str) -> pd.DataFrame:
     """
     found = []
     for (base, method), rows in full_length(table).groupby(CELL, sort=False):
-        ranked = rows[rows.branch != NOISE]
-        final = at_the_end(ranked).pivot_table(index="branch", columns="seed", values=score).dropna()
+        ranked = balanced(rows[rows.branch != NOISE])
+        final = at_the_end(ranked).pivot_table(index="branch", columns="seed", values=score)
         for fraction, its in ranked.groupby("fraction"):
-            early = its.pivot_table(index="branch", columns="seed", values=score).reindex(index=final.index, columns=final.columns)
+            early = its.pivot_table(index="branch", columns="seed", values=score).loc[final.index]
             same = [_tau(early[seed], final[seed]) for seed in final]
             other = [_tau(early[seed], final.drop(columns=seed).mean(axis=1)) for seed in final] if final.shape[1] > 1 else []
             found.append({"base": base, "method": method, "fraction": fraction, **_named("same", same), **_named("other", other),

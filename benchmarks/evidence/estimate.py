@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.evidence.protocol import NONE, Cell, Scale, in_order, same_time
+from benchmarks.evidence.protocol import Cell, Scale, in_order, same_time
 from hssl_search.backbones import Base
 from hssl_search.heads.head import head_cost
 from hssl_search.methods.base import method_class
@@ -55,4 +55,4 @@ def seconds(groups: Sequence[Sequence[Cell]], scale: Scale, steps: int, rate: fl
 
 
 def _lengths(costs: Mapping[str, int], of_base: int) -> dict[str, float]:
-    return {**same_time(float(of_base), {branch: float(macs) for branch, macs in costs.items()}), NONE: 1.0}
+    return same_time(float(of_base), {branch: float(macs) for branch, macs in costs.items()})

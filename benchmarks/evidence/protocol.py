@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,15 +96,25 @@ class Cell:
     def name(self) -> str:
         return f"{self.base.name}, {self.method}"
 
+    @property
+    def same_branch(self) -> str:
+        """The branch whose head is of the base's own architecture: one of the candidates where that is the same head."""
+        return next((branch for branch, head in HEADS.items() if head == self.same), SAME)
+
     def heads(self) -> dict[str, HeadConfig | None]:
         """Every branch of full length by name, the decisive ones first."""
         decisive: dict[str, HeadConfig | None] = {NONE: None, "identity": IDENTITY, self.base.decisive: HEADS[self.base.decisive],
-                                                  SAME: self.same}
+                                                  self.same_branch: self.same}
         return {**decisive, **HEADS, "noise": NOISE}
+
+    def role(self, branch: str) -> str:
+        """What a branch is in the HeadBench format."""
+        controls = {NONE: "none", "identity": "identity", "noise": "noise", self.same_branch: "same_architecture"}
+        return controls.get(branch, "candidate")
 
     def decides(self, branch: str, lengths: Mapping[str, float]) -> bool:
         """Whether a branch is of the comparisons that get more seeds; `lengths` as of `same_time`."""
-        return branch in (NONE, "identity", SAME, self.base.decisive) or branch == longer(lengths[self.base.decisive])
+        return branch in (NONE, "identity", self.same_branch, self.base.decisive) or branch == longer(lengths[self.base.decisive])
 
 
 @dataclass(frozen=True)
@@ -149,14 +160,16 @@ def same_time(step_s: float, head_step_s: Mapping[str, float]) -> dict[str, floa
 def in_order(groups: Sequence[Sequence[Cell]], scale: Scale, steps: int, lengths: Mapping[str, Mapping[str, float]]) -> Iterator[Training]:
     """All trainings: of each group of methods first the decisive branches, seed after seed, then the others, seed after seed.
 
-    So a stop at any time leaves every branch of a tier with equally many seeds, or some with one more.
+    So a stop at any time leaves every branch of a tier with equally many seeds, or some with one more. Where the decisive branches get
+    no more seeds than the others, all are of one tier.
     """
-    for group in groups:
-        for decisive, seeds in ((True, scale.decisive_seeds), (False, scale.seeds)):
-            for seed in range(seeds):
-                for cell in group:
-                    its = lengths[cell.name]
-                    yield from (one for one in _of_seed(cell, seed, steps, its) if cell.decides(one.branch, its) is decisive)
+    tiers: list[tuple[tuple[bool, ...], int]] = [((True,), scale.decisive_seeds), ((False,), scale.seeds)]
+    if scale.decisive_seeds == scale.seeds:
+        tiers = [((True, False), scale.seeds)]
+    for group, (decisive, seeds) in product(groups, tiers):
+        for seed, cell in product(range(seeds), group):
+            its = lengths[cell.name]
+            yield from (one for one in _of_seed(cell, seed, steps, its) if cell.decides(one.branch, its) in decisive)
 
 
 def _of_seed(cell: Cell, seed: int, steps: int, lengths: Mapping[str, float]) -> Iterator[Training]:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.evidence.protocol import NONE, SAME, Cell, Scale
-from benchmarks.recording import at_rungs
+from benchmarks.evidence.protocol import Cell, Scale
+from benchmarks.recording import at_rungs, step_s
 from hssl_search.data.splits import load_data
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.head import head_cost
@@ -25,7 +25,6 @@ OF_BASE = ("accuracy", "accuracy_mean", "linear", "linear_mean", "rankme", "rank
 OF_HEAD = ("head_accuracy", "cka", "overlap", "output", "head_loss", "excess_loss", "architecture", "gate", "gate_reason")
 COLUMNS = ("scale", "base", "method", "training", "branch", "head", "seed", "steps", "step", "fraction", *OF_BASE, "loss", *OF_HEAD,
            "step_s", "device_s", "parameters", "macs")
-ROLES = {NONE: "none", "identity": "identity", SAME: "same_architecture", "noise": "noise"}
 TOOLS = ("hssl-search", "torch", "timm", "numpy", "scikit-learn")
 
 
@@ -47,7 +46,7 @@ def _rows(record: Plain, cell: Cell, scale: Scale, map_shape: tuple[int, int, in
     for step, metrics in at_rungs(record):
         where = {"scale": scale.name, "base": cell.base.name, "method": cell.method, "training": "joint" if joint else "alone",
                  "seed": record["seed"], "steps": record["steps"], "step": step, "fraction": step / record["steps"]}
-        took = {"loss": metrics["loss"], "step_s": metrics["train_s"] / metrics["train_steps"], "device_s": device_s(metrics) / len(heads)}
+        took = {"loss": metrics["loss"], "step_s": step_s(record), "device_s": device_s(metrics) / len(heads)}
         of_heads = metrics.get("heads") or [{}]
         for head, of_head in zip(heads, of_heads, strict=True):
             parameters, macs = head_cost(head, map_shape) if head else (0, 0)
@@ -110,7 +109,7 @@ def headbench(table: pd.DataFrame, cell: Cell, measured: Plain, sidecar: Plain) 
     """The trainings of a cell as a HeadBench table; longer trainings without a head are not of that format."""
     its = table[(table.base == cell.base.name) & (table.method == cell.method)]
     its = its[(its.training == "joint") | its.branch.isin(cell.heads())]
-    rows = its.assign(role=its.branch.map(ROLES).fillna("candidate"), labelfree_rankme=its.rankme, core_s=its.device_s,
+    rows = its.assign(role=its.branch.map(cell.role), labelfree_rankme=its.rankme, core_s=its.device_s,
                       group=its.seed.where(its.training == "joint"))
     return HeadBench(rows.reindex(columns=list(OF_HEADBENCH)).to_dict("records"), _about_headbench(cell, measured, sidecar))
 

@@ -37,7 +37,7 @@ def panels(record: RunRecord, entries: list[Mapping[str, Any]]) -> list[Panel]:
 
 def ways_panel(found: list[WayFound]) -> Panel:
     """What enlarges discrepancy, beside what it does to accuracy."""
-    return _panel(
+    return panel(
         "ways",
         "What went with discrepancy, and what with accuracy",
         draw_ways(found),
@@ -49,7 +49,7 @@ def ways_panel(found: list[WayFound]) -> Panel:
 
 def _accuracy(record: RunRecord, nothing: str) -> Panel:
     name = record.judged_by.score_name
-    return _panel(
+    return panel(
         "accuracy",
         f"{capital(name)}, and how sure it is",
         figures.draw_leaderboard(figure_data.leaderboard_rows(record), figure_data.references(record), record.judged_by),
@@ -61,7 +61,7 @@ def _accuracy(record: RunRecord, nothing: str) -> Panel:
 
 def _discrepancy(record: RunRecord) -> Panel:
     relation = figure_data.discrepancy_accuracy(record)
-    return _panel(
+    return panel(
         "discrepancy",
         f"Does discrepancy foretell {record.judged_by.score_name}?",
         figures.draw_discrepancy(relation, figure_data.references(record)),
@@ -72,7 +72,7 @@ def _discrepancy(record: RunRecord) -> Panel:
 
 def _curves(record: RunRecord, nothing: str) -> Panel:
     fixed = [line for line in figure_data.references(record) if line.name in record.judged_references]
-    return _panel(
+    return panel(
         "curves",
         "Learning curves",
         figures_over_time.draw_curves(figure_data.curve_lines(record), fixed, record.judged_by),
@@ -84,7 +84,7 @@ def _curves(record: RunRecord, nothing: str) -> Panel:
 
 def _full(record: RunRecord) -> Panel:
     line = figure_data.full_line(record)
-    return _panel(
+    return panel(
         "full",
         "Full training",
         figures_over_time.draw_full(line, figure_data.references(record), record.judged_by),
@@ -94,7 +94,7 @@ def _full(record: RunRecord) -> Panel:
 
 
 def _timeline(entries: list[Mapping[str, Any]]) -> Panel:
-    return _panel(
+    return panel(
         "timeline",
         "Where the time went",
         figures_over_time.draw_timeline(figure_data.timeline(entries)),
@@ -103,7 +103,8 @@ def _timeline(entries: list[Mapping[str, Any]]) -> Panel:
     )
 
 
-def _panel(key: str, title: str, figure: go.Figure | None, caption: str, absent: str) -> Panel:
+def panel(key: str, title: str, figure: go.Figure | None, caption: str, absent: str) -> Panel:
+    """The figure with what is said of it, ready for a page; `absent` is said where there is no figure."""
     return Panel(key, title, caption, absent, None if figure is None else _embed(key, figure))
 
 

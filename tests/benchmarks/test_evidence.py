@@ -17,9 +17,11 @@ from PIL import Image
 from benchmarks.evidence import __main__ as evidence
 from benchmarks.evidence import table as tables
 from benchmarks.evidence.protocol import HEADS, NONE, SAME, SCALES, Training, rungs, same_time
-from benchmarks.recording import Deadline, Recorded, at_rungs, ended, read
+from benchmarks.recording import Deadline, Recorded, at_rungs, ended, read, step_s
 from hssl_search.heads.config import HeadConfig
 from hssl_search.search.execution.jobs import Job, Outcome, Report, State
+from hssl_search.search.execution.measured_heads import MeasuredHeads
+from hssl_search.search.headbench import HeadBench
 
 torch.set_num_threads(1)
 TIMES = ["step_s", "device_s"]
@@ -90,6 +92,28 @@ def test_pieces_give_what_one_go_gives(tiny: None, photos: Path, tmp_path: Path)
     assert with_head[["cka", "overlap", "output", "head_loss", "gate"]].notna().all().all()
     assert with_head[with_head.training == "alone"].head_accuracy.notna().all()
     assert not (tmp_path / "whole" / "checkpoints" / "test_resnet" / "simclr" / NONE / "seed0").exists()
+    published_is_read(whole, tmp_path / "published", one)
+
+
+def published_is_read(work: evidence.Work, folder: Path, expected: pd.DataFrame) -> None:
+    evidence.published(work, folder, "python -m benchmarks.evidence --scale toy")
+    table = pd.read_csv(folder / tables.TABLE, keep_default_na=False, na_values=[""]).fillna({"head": ""})
+    assert len(table) == len(expected)
+    assert table.accuracy.dropna().tolist() == pytest.approx(expected.accuracy.dropna().tolist(), rel=1e-5)
+    assert set(table.scale) == {"toy"}
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    assert "<title>TOY" in page and str(work.path.parent) not in page
+    bench = HeadBench.read(folder / "headbench" / "test_resnet-simclr")
+    assert bench.seeds() == [0] and bench.rungs("joint") == [1, 2] and bench.rungs() == [1, 2]
+    assert set(bench.candidates) == set(HEADS.values())
+    answers = MeasuredHeads(bench)
+    assert answers.step_s(bench.candidates) > 0
+    assert bench.at("alone", None, 0, 2).values["accuracy"] == pytest.approx(of_none(expected), rel=1e-5)
+
+
+def of_none(table: pd.DataFrame) -> float:
+    rows = table[(table.branch == NONE) & (table.step == 2)]
+    return float(rows.accuracy.iloc[0])
 
 
 def trainings(scale: str, lengths: dict[str, float]) -> list[Training]:
@@ -102,7 +126,7 @@ def trainings(scale: str, lengths: dict[str, float]) -> list[Training]:
 
 @pytest.fixture(scope="module")
 def real() -> list[Training]:
-    heads = dict.fromkeys([NONE, "identity", SAME, "noise"], 1.0) | dict.fromkeys(HEADS, 1.5) | {"mixer 3": 2.0}
+    heads = dict.fromkeys([NONE, "identity", "noise"], 1.0) | dict.fromkeys(HEADS, 1.5) | {"mixer 3": 2.0}
     return trainings("real", heads)
 
 
@@ -122,7 +146,7 @@ def test_a_stop_at_any_time_leaves_balanced_seeds(real: list[Training]) -> None:
 
 def test_decisive_comparisons_come_first(real: list[Training]) -> None:
     first = [one for one in real if one.cell.method == "simclr"][:25]
-    assert {one.branch for one in first} == {NONE, "identity", SAME, "convnext 3", "none x 1.5"}
+    assert {one.branch for one in first} == {NONE, "identity", "transformer 3", "convnext 3", "none x 1.5"}
     assert [one.cell.method for one in real] == sorted((one.cell.method for one in real), reverse=True)  # dino after simclr
     assert {one.branch for one in real} >= {*HEADS, "none x 2", "noise"}
     assert len({one.key for one in real}) == len(real)
@@ -133,6 +157,14 @@ def test_heads_are_distinct_and_decisive_ones_are_of_another_architecture() -> N
         for base in scale.bases:
             assert base.decisive in HEADS
     assert len(set(HEADS.values())) == len(HEADS)
+
+
+def test_no_head_is_trained_twice_and_one_is_of_the_bases_own_architecture(real: list[Training]) -> None:
+    cell = real[0].cell
+    heads = list(cell.heads().values())
+    assert len(set(heads)) == len(heads)
+    assert cell.heads()[cell.same_branch] == cell.same
+    assert [branch for branch in cell.heads() if cell.role(branch) == "same_architecture"] == ["transformer 3"]
 
 
 @pytest.mark.parametrize(("head_s", "length"), [(0.0, 1.0), (0.01, 1.5), (0.5, 1.5), (0.51, 2.0), (1.7, 3.0)])
@@ -179,6 +211,7 @@ def test_a_training_that_a_piece_did_not_end_goes_on(cut: Path, tmp_path: Path) 
     source.on_end(again, Outcome(State.DONE, reports=[report(4, 4.0)]))
     record = ended(read(cut))["one"]
     assert [(step, metrics["wall_s"], metrics["train_steps"]) for step, metrics in at_rungs(record)] == [(2, 1.0, 1), (4, 6.0, 2)]
+    assert step_s(record) == pytest.approx(7 / 3)
     assert Recorded([job(tmp_path)], cut, Deadline(1)).next_job() is None
 
 
