@@ -59,16 +59,25 @@ def settling(found: pd.DataFrame, cells: list[Cell]) -> Iterator[str]:
     for cell, rows in _by_cell(found, cells):
         lengths.append(length := proxy_length(rows))
         whole = rows.sort_values("fraction").iloc[-1]
-        between = signed_interval(whole.other_low, whole.other_high, 2)
-        repeats = f"final rankings of different seeds agree by tau {signed(whole.other, 2)} {between}".strip()
-        proposed = (f"a proxy of {100 * length:g} % of the schedule ranks nine tenths as well" if length is not None
-                    else "not reliably, so no proxy length can be proposed")
-        yield f"{cell.name}: {repeats}, {plural(int(whole.seeds), 'seed')}; {proposed}."
+        yield f"{cell.name}: {_agreement(whole)}; {_proposal(length)}."
     known = [length for length in lengths if length is not None]
     if len(known) == len(lengths) and known:
         yield f"The longest of these, {100 * max(known):g} % of the schedule, suits all."
     elif lengths:
         yield "No length suits all: the tool's default stays what the plan can afford."
+
+
+def _agreement(whole: pd.Series) -> str:
+    if whole.seeds < 2:
+        return "one seed does not tell how far trainings agree"
+    between = signed_interval(whole.other_low, whole.other_high, 2)
+    return f"final rankings of different seeds agree by tau {signed(whole.other, 2)} {between}, {whole.seeds} seeds"
+
+
+def _proposal(length: float | None) -> str:
+    if length is None:
+        return "no agreement is sure, so no proxy length can be proposed"
+    return f"a proxy of {100 * length:g} % of the schedule ranks nine tenths as well"
 
 
 def effects(found: pd.DataFrame, cells: list[Cell]) -> Iterator[str]:

@@ -20,8 +20,8 @@ from benchmarks.evidence.protocol import HEADS, NONE, SAME, SCALES, Training, ru
 from benchmarks.recording import Deadline, Recorded, at_rungs, ended, read, step_s
 from hssl_search.heads.config import HeadConfig
 from hssl_search.search.execution.jobs import Job, Outcome, Report, State
-from hssl_search.search.execution.measured_heads import MeasuredHeads
-from hssl_search.search.headbench import HeadBench
+from hssl_search.search.simulation.headbench import HeadBench
+from hssl_search.search.simulation.measured_heads import MeasuredHeads
 
 torch.set_num_threads(1)
 TIMES = ["step_s", "device_s"]
