@@ -18,6 +18,7 @@ from hssl_search.search.config import SearchConfig
 from hssl_search.search.execution.tasks import Setting
 from hssl_search.search.jobmaker import Machine
 from hssl_search.search.prepare import prepare
+from hssl_search.search.records.run import Run
 from hssl_search.spaces.space import Space
 from hssl_search.training.recipe import Recipe
 
@@ -121,6 +122,14 @@ def test_cost_as_an_objective_of_a_sampler_that_does_not_learn_is_warned_of(here
     warnings = prepare(config(objective="accuracy,cost", sampler=sampler), CPU)[1]
     assert any(f"the sampler {sampler} draws heads without learning" in warning for warning in warnings) is told
     assert not any("without learning" in warning for warning in prepare(config(sampler=sampler), CPU)[1])
+
+
+def test_an_earlier_run_that_cannot_be_learned_from_is_refused_and_left_as_it_is(here: Path) -> None:
+    Run.create(Path("runs/old"), prepare(config(name="old"), CPU)[0])
+    for named in ("old", "runs/old", str(here / "runs" / "old")):
+        with pytest.raises(UserError, match="holds no study 'old'; name a run whose study is there"):
+            prepare(config(warm_start=[named]), CPU)
+    assert [path.name for path in (here / "runs").rglob("*")] == ["old", "search.yaml"]
 
 
 def test_data_are_found_from_any_folder_later(here: Path) -> None:
