@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,11 @@ def endless_space() -> Space:
 
 def heads(roster: Roster, count: int) -> list[HeadConfig]:
     return [HeadConfig(**one.heads[0]) for one in roster.candidates(count)]
+
+
+def held(contenders: Iterable[Contender]) -> list[dict[str, Any]]:
+    """All that is known of each."""
+    return [asdict(one) for one in contenders]
 
 
 def test_candidates_of_a_finite_space_are_distinct_and_in_the_end_all_of_it(make: Callable[..., Roster], small_space: Space) -> None:
@@ -86,12 +92,12 @@ def test_a_resume_draws_what_is_missing_and_nothing_again(make: Callable[..., Ro
     all_of_it = make().candidates(6)
     assert [one.trial for one in all_of_it[:before]] == [one.trial for one in first]
     assert len(set(heads(make(), 6))) == 6
-    assert make().candidates(6) == all_of_it
+    assert held(make().candidates(6)) == held(all_of_it)
     assert len(study.trials()) == 6
 
 
 def test_fewer_candidates_than_the_study_holds_are_its_first(make: Callable[..., Roster]) -> None:
-    assert make().candidates(6)[:2] == make().candidates(2)
+    assert held(make().candidates(6)[:2]) == held(make().candidates(2))
 
 
 @pytest.mark.parametrize("space", [None, endless_space()], ids=["finite", "endless"])
@@ -130,7 +136,8 @@ def test_wherever_a_controller_is_killed_the_next_completes_what_it_left(
 
 def test_a_control_is_opened_once(make: Callable[..., Roster], study: StudyRecord, run: Run) -> None:
     identity = make().control("identity", {"family": "identity"})
-    assert make().control("identity", {"family": "identity"}) == make().control("identity") == identity
+    again = [make().control("identity", {"family": "identity"}), make().control("identity")]
+    assert held(again) == held([identity, identity])
     assert (identity.name, identity.family, identity.control, identity.heads) == (
         "identity head",
         "identity",
@@ -151,12 +158,13 @@ def test_the_control_without_head_costs_nothing_and_has_no_head_file(make: Calla
 def test_the_same_device_time_is_one_controls_for_about_as_many_steps_and_anothers_for_others(make: Callable[..., Roster]) -> None:
     assert make().same_time(200) is None
     first = make().open_same_time(200)
-    assert [make().open_same_time(steps) for steps in (192, 200, 210)] == [first] * 3
+    assert held(make().open_same_time(steps) for steps in (192, 200, 210)) == held([first] * 3)
     assert make().same_time(215) is None
     second = make().open_same_time(215)
     assert [one.attributes["same_time_steps"] for one in (first, second)] == [200, 215]
     assert [one.name for one in (first, second)] == ["no head, same device-time", "no head, same device-time (215 steps)"]
-    assert [make().same_time(steps) for steps in (205, 209, 220, 500)] == [first, second, second, None], "the nearest"
+    assert held(filter(None, (make().same_time(steps) for steps in (205, 209, 220)))) == held([first, second, second]), "the nearest"
+    assert make().same_time(500) is None
 
 
 def test_controls_have_names_of_their_own_and_are_no_candidates(make: Callable[..., Roster]) -> None:
