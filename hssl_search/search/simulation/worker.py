@@ -93,6 +93,8 @@ class SimulatedWorker:
         slow /= self.machine.share(job) if self.machine.device == "cpu" else 1.0
         step_s = slow * self.answers.step_s(heads) * _batches(task)
         limit_s = float("inf") if job.seconds is None else job.seconds - task.reserve_s
+        if limit_s <= 0:
+            return
         at, spent_s = self.checkpoints.get(job.folder, 0), 0.0
         for rung in [rung for rung in task.rungs if rung >= at]:
             reached = int(min(rung, at + max(0.0, (limit_s - spent_s) / step_s)))

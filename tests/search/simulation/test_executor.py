@@ -157,6 +157,12 @@ def test_a_job_ends_at_a_checkpoint_before_its_seconds_are_over(tmp_path: Path, 
     assert outcome.seconds <= 7.0
 
 
+def test_a_job_without_seconds_for_a_step_reports_nothing(tmp_path: Path, setting: Setting) -> None:
+    source = Source([training(setting, seconds=0.0, reserve_s=2.0)])
+    Site(tmp_path).executor.run(source, 1)
+    assert (source.outcomes["proxy/0"].reports, source.outcomes["proxy/0"].seconds) == ([], 0.0)
+
+
 def test_what_answers_raise_ends_the_run(tmp_path: Path, setting: Setting) -> None:
     class Broken(SyntheticHeads):
         def step_s(self, heads: Any) -> float:
