@@ -53,7 +53,8 @@ class Ended(NamedTuple):
     @property
     def too_small(self) -> bool:
         """Whether it says that its budget is too small."""
-        return self.code == 2 and "budget" in self.err and ("too small" in self.err or "larger --budget" in self.err)
+        asks = ("too small", "larger --budget", "the budget ended before")
+        return self.code == 2 and any(words in self.err for words in asks)
 
 
 class Program:
@@ -72,14 +73,14 @@ class Program:
     def wait_for_phase(self, run: Run, phase: str) -> bool:
         """Wait until time of that phase is charged to the run; False when the program has ended before."""
         written = f'"phase": "{phase}"'.encode()
-        return self.wait_until(lambda: written in read(run.ledger))
+        return self.wait_until(lambda: written in _read(run.ledger))
 
     def wait_until(self, happened: Callable[[], bool]) -> bool:
         """Wait until that is true; False when the program has ended before."""
         while not happened():
             if self._process.poll() is not None:
                 return False
-            time.sleep(0.02)
+            time.sleep(0.05)
         return True
 
     def interrupt(self) -> None:
@@ -142,7 +143,7 @@ class Place:
 
     def processes(self) -> list[int]:
         """Those that were started from here, however indirectly, and live."""
-        return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/environ") if self._mark.encode() in read(path)]
+        return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/environ") if self._mark.encode() in _read(path)]
 
     def wait_for_processes(self) -> bool:
         """Wait until none is left, for a minute at most."""
@@ -152,7 +153,7 @@ class Place:
         return not left
 
 
-def read(path: Path) -> bytes:
+def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError:  # it is not there yet, or not any more, or is not ours
