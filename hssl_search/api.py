@@ -7,8 +7,8 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -19,30 +19,21 @@ from hssl_search.errors import UserError
 from hssl_search.search.budget import parse_budget
 from hssl_search.search.config import SearchConfig, gather
 from hssl_search.search.execution.jobs import Plain
-from hssl_search.search.execution.ray_executor import RayExecutor
 from hssl_search.search.execution.ray_session import RaySession
-from hssl_search.search.jobmaker import Machine
-from hssl_search.search.measures import RANKINGS
 from hssl_search.search.planner import BudgetTooSmall
 from hssl_search.search.records.disk import AGAIN, disk_errors
 from hssl_search.search.records.ledger import Ledger
-from hssl_search.search.records.meter import CONTROLLER, OVERHEAD, DeviceMeter
 from hssl_search.search.records.run import RUNS, Run
 from hssl_search.search.records.study import StudyRecord
 from hssl_search.search.unchanged import require_unchanged
+from hssl_search.session import controller_of, prepared, ray_session, storage_of, study_of, summary
 
 if TYPE_CHECKING:
     from optuna import Study
     from pandas import DataFrame
 
-    from hssl_search.search.controller import Controller
     from hssl_search.search.replay import Replay
-    from hssl_search.search.roster import Roster
 
-GPU_RESERVE_S = 2.0
-"""Of a GPU budget, for each GPU: what passes between the end of the budget and the end of the jobs."""
-CPU_RESERVE_S = 15.0
-"""Of a CPU budget, kept for what comes after the last job: export, report, ending Ray."""
 MEASURING_S = 3600.0
 """Device-seconds that measuring may take for a plan; the budget that is planned for may be too small even for that."""
 ENDED = "ended"
@@ -62,27 +53,10 @@ def run_search(config: SearchConfig) -> Run:
     """Check everything, make the run folder, and search."""
     started = time.monotonic()
     console = Console()
-    with _prepared(config, console) as (resolved, session):
+    with prepared(config, console) as (resolved, session):
         run = _create(resolved, console)
         with disk_errors(run.folder), run.lock():
             return _work(run, resolved, session, console, started)
-
-
-@contextmanager
-def _prepared(config: SearchConfig, console: Console) -> Iterator[tuple[Plain, RaySession]]:
-    """(what search.yaml will hold, a session that is started), after everything was checked."""
-    from hssl_search.search.prepare import check, prepare
-
-    budget = check(config)
-    with _ray(config.ray_address) as session:
-        machine = _machine(config, budget.device, session)
-        with _packing(console) as progress:
-            resolved, warnings = prepare(config, machine, progress)
-        for warning in warnings:
-            console.print(f"Note: {warning}", style="yellow", highlight=False, soft_wrap=True)
-        session.start()
-        resolved["machine"]["cpus"] = max(1, int(session.total("CPU")))  # in a container Ray knows its share of the cores
-        yield resolved, session
 
 
 def plan(**options: Any) -> Plain:
@@ -111,13 +85,13 @@ def print_plan(config: SearchConfig, as_json: bool = False) -> None:
 def plan_search(config: SearchConfig, console: Console) -> Plain:
     """Check everything, measure in a folder that is removed, and plan. Notes go to the console."""
     started = time.monotonic()
-    with _prepared(config, console) as (resolved, session), TemporaryDirectory() as folder, disk_errors(Path(folder), AGAIN):
+    with prepared(config, console) as (resolved, session), TemporaryDirectory() as folder, disk_errors(Path(folder), AGAIN):
         budget = parse_budget(resolved["budget"])
         measuring = f"{max(budget.seconds, MEASURING_S):.0f}{budget.device}-s"
         resolved |= {"storage": None, "budget": measuring}
         run = Run.create(Path(folder) / resolved["name"], resolved)
         with (StudyRecord.open(run.storage_url, resolved["name"], new=True) as study,
-              _controller(run, resolved, session, study, console, started) as controller):
+              controller_of(run, resolved, session, study, console, started) as controller):
             return controller.preview(budget)
 
 
@@ -129,7 +103,7 @@ def resume(run: Run | str | Path, budget: str | None = None) -> Run:
     """
     started = time.monotonic()
     opened = open_run(run)
-    with disk_errors(opened.folder), opened.lock(), _ray(opened.config()["ray_address"]) as session:
+    with disk_errors(opened.folder), opened.lock(), ray_session(opened.config()["ray_address"]) as session:
         resolved = _extended(opened, budget) if budget is not None else opened.config()
         return _work(opened, resolved, session, Console(), started)
 
@@ -138,11 +112,11 @@ def _extended(run: Run, more: str) -> Plain:
     """What search.yaml holds, with the budget extended there and in the study."""
     resolved = run.config()
     resolved["budget"] = parse_budget(resolved["budget"]).plus(parse_budget(more)).text
-    with _study(run) as study:
+    with study_of(run) as study:
         require_unchanged(run, resolved, study)
         study.set_study(ENDED, False)
         run.write_config(resolved)
-        study.set_study("config", _summary(resolved))
+        study.set_study("config", summary(resolved))
     return resolved
 
 
@@ -158,7 +132,7 @@ def replay(run: Run | str | Path, trial: int, seed: int | None = None) -> Replay
     from hssl_search.search.replay import replay as again
 
     opened = open_run(run)
-    with _study(opened) as study:
+    with study_of(opened) as study:
         return again(opened, study, trial, seed)
 
 
@@ -207,7 +181,7 @@ def device_time(run: Run | str | Path) -> DataFrame:
 
 def _frame(run: Run | str | Path, table: Callable[[Study], DataFrame]) -> DataFrame:
     opened = open_run(run)
-    with _study(opened) as study:
+    with study_of(opened) as study:
         return table(study.study)
 
 
@@ -219,14 +193,14 @@ def open_run(run: Run | str | Path) -> Run:
 def write_report(run: str | Path) -> list[Path]:
     """Write report.html, leaderboard.csv and trials.parquet of a run, finished or not."""
     opened = open_run(run)
-    with disk_errors(opened.folder, AGAIN), _study(opened) as study:
+    with disk_errors(opened.folder, AGAIN), study_of(opened) as study:
         return _report(opened, study)
 
 
 def print_status(run: str | Path) -> None:
     """Print where a search stands."""
     opened = open_run(run)
-    with _study(opened) as study:
+    with study_of(opened) as study:
         _print_verdict(opened, study, Console())
 
 
@@ -236,16 +210,7 @@ def open_dashboard(run: str | Path) -> None:
     program = shutil.which("optuna-dashboard", path=str(Path(sys.executable).parent)) or shutil.which("optuna-dashboard")
     if program is None:
         raise UserError("the program optuna-dashboard is not installed beside this Python; install it: pip install optuna-dashboard.")
-    os.execv(program, [program, _storage(opened, opened.config()), "--artifact-dir", str(opened.artifacts)])
-
-
-def _machine(config: SearchConfig, device: str, session: RaySession) -> Machine:
-    if config.ray_address is not None:
-        session.start()
-        return Machine(device, int(session.total("CPU")), int(session.total("GPU")), config.gpus_per_trial or 1.0)
-    import torch
-
-    return Machine(device, os.cpu_count() or 1, torch.cuda.device_count(), config.gpus_per_trial or 1.0)
+    os.execv(program, [program, storage_of(opened, opened.config()), "--artifact-dir", str(opened.artifacts)])
 
 
 def _create(resolved: Plain, console: Console) -> Run:
@@ -253,7 +218,7 @@ def _create(resolved: Plain, console: Console) -> Run:
     with disk_errors(folder, AGAIN):
         run = Run.create(folder, resolved)
     try:
-        with StudyRecord.open(_storage(run, resolved), resolved["name"], new=True):
+        with StudyRecord.open(storage_of(run, resolved), resolved["name"], new=True):
             pass
     except BaseException:
         shutil.rmtree(run.folder)
@@ -267,7 +232,7 @@ def _create(resolved: Plain, console: Console) -> Run:
 def _work(run: Run, resolved: Plain, session: RaySession, console: Console, started: float) -> Run:
     """Search as far as the budget goes, then export and report; for a search that has ended, only report."""
     try:
-        with _study(run) as study:
+        with study_of(run) as study:
             require_unchanged(run, resolved, study)
             try:
                 if not study.study_attributes().get(ENDED):
@@ -297,99 +262,8 @@ def _search(run: Run, resolved: Plain, session: RaySession, study: StudyRecord, 
     from hssl_search.search.prepare import require_folders
 
     require_folders(resolved["setting"]["data"], resolved["setting"]["probe_data"])
-    with _controller(run, resolved, session, study, console, started) as controller:
+    with controller_of(run, resolved, session, study, console, started) as controller:
         controller.search()
         from hssl_search.export.native import export_winner
 
         export_winner(run, study)
-
-
-@contextmanager
-def _controller(run: Run, resolved: Plain, session: RaySession, study: StudyRecord, console: Console,
-                started: float) -> Iterator[Controller]:
-    """A controller with all that it works with, charged for the time since `started` on a CPU budget."""
-    meter = _meter(run, resolved, started)
-    with closing(meter), meter.beating():
-        from hssl_search.reporting.progress import Progress
-        from hssl_search.search.controller import Controller
-        from hssl_search.search.records.artifacts import Artifacts
-        from hssl_search.search.runner import Runner
-        from hssl_search.search.warmstart import sentences, warm_start
-
-        earlier = warm_start(study, resolved)
-        roster = _roster(run, resolved, study, meter.ledger)
-        with Progress(console) as watcher, RayExecutor(meter, session=session) as executor:
-            if damaged := meter.ledger.damaged:
-                watcher.note(f"Damaged lines in {run.ledger.name}: {damaged}; the device-time that they charged is not counted.")
-            for sentence in sentences(earlier, resolved["sampler"], resolved["promote"]):
-                watcher.note(sentence)
-            runner = Runner(run, executor, meter, study, watcher, Machine(**resolved["machine"]))
-            runner.show = Artifacts(run, study, RANKINGS[resolved["rank_by"]], watcher.note).keep
-            yield Controller(run, resolved, roster, runner)
-
-
-def _roster(run: Run, resolved: Plain, study: StudyRecord, ledger: Ledger) -> Roster:
-    from hssl_search.search.records.sampler import CandidateSampler
-    from hssl_search.search.roster import Roster
-    from hssl_search.spaces.space import Space
-
-    space = Space.from_plain({"parameters": resolved["space"]["parameters"]}, resolved["space"]["name"])
-    sampler = CandidateSampler(resolved["sampler"], resolved["seed"], "cost" in resolved["objective"])
-    return Roster(study, run, space, [tuple(shape) for shape in resolved["map_shapes"]], resolved["seed"], ledger.of_trial, sampler=sampler)
-
-
-def _meter(run: Run, resolved: Plain, started: float) -> DeviceMeter:
-    """The meter of this run; on a CPU budget the time since the command started is charged first."""
-    budget = parse_budget(resolved["budget"])
-    machine = Machine(**resolved["machine"])
-    ledger = Ledger(run.ledger)
-    on_cpu = budget.device == "cpu"
-    if on_cpu:
-        ledger.charge(f"{CONTROLLER}#{ledger.attempts(CONTROLLER) + 1}", OVERHEAD, time.monotonic() - started)
-    return DeviceMeter(ledger, budget, machine.cpus, machine.gpus, reserve_s=CPU_RESERVE_S if on_cpu else GPU_RESERVE_S * machine.gpus)
-
-
-@contextmanager
-def _study(run: Run) -> Iterator[StudyRecord]:
-    resolved = run.config()
-    if resolved["storage"] is None and run.ledger.exists() and not run.study_db.exists():
-        raise UserError(f"{run.study_db} is missing, and with it all that was found; put it back, or search under another --name.")
-    with StudyRecord.open(_storage(run, resolved), resolved["name"]) as study:
-        if "config" not in study.study_attributes():
-            study.set_study("config", _summary(resolved))
-        yield study
-
-
-def _storage(run: Run, resolved: Plain) -> str:
-    return resolved["storage"] or run.storage_url
-
-
-def _summary(resolved: Plain) -> Plain:
-    """The search as reports show it."""
-    setting, asked = resolved["setting"], resolved["asked"]
-    shown = {"name": resolved["name"], "base": setting["base"], "base_args": resolved["timm_args"], "image_size": setting["image_size"],
-             "data": setting["data"], "probe_data": setting["probe_data"], "trainer": asked.get("trainer", "simclr"),
-             "space": resolved["space"]["name"]}
-    return shown | {key: resolved[key] for key in ("budget", "rank_by", "objective",
-                                            "seed", "full_epochs", "machine", "images", "versions")}
-
-
-@contextmanager
-def _ray(address: str | None) -> Iterator[RaySession]:
-    """A session that is started by who needs it first: what can be refused is refused before that."""
-    session = RaySession(address=address)
-    try:
-        yield session
-    finally:
-        session.shutdown()
-
-
-@contextmanager
-def _packing(console: Console) -> Iterator[Any]:
-    """A progress bar for decoding images, shown when there are images to decode."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("Packing images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("pack", visible=False)
-        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)

@@ -113,7 +113,7 @@ def test_a_plan_measures_whatever_the_budget_and_leaves_nothing(here: Path, monk
         assert run.search_yaml.is_file() and resolved["budget"] == "3600cpu-s" and resolved["storage"] is None
         yield SimpleNamespace(preview=lambda asked: {"budget": asked.text})
 
-    monkeypatch.setattr(api, "_controller", controller)
+    monkeypatch.setattr(api, "controller_of", controller)
     assert hssl_search.plan(**{**ASKED, "budget": budget}, storage="sqlite:///here.db") == {"budget": budget}
     assert list(here.iterdir()) == [] and not measured[0].folder.parent.exists()
 

@@ -23,7 +23,7 @@ LAYERS = [
     {"training"},
     {"search"},
     {"reporting", "export"},
-    {"", "api", "cli", "__main__"},
+    {"", "api", "cli", "session", "__main__"},
 ]
 """The files and folders of the package, lowest first; "" is `hssl_search/__init__.py`, the public API."""
 

@@ -1,0 +1,152 @@
+"""What a command works with: a configuration that was checked, Ray, the run's study, and a controller over all of it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from hssl_search.errors import UserError
+from hssl_search.search.budget import parse_budget
+from hssl_search.search.config import SearchConfig
+from hssl_search.search.execution.jobs import Plain
+from hssl_search.search.execution.ray_executor import RayExecutor
+from hssl_search.search.execution.ray_session import RaySession
+from hssl_search.search.jobmaker import Machine
+from hssl_search.search.measures import RANKINGS
+from hssl_search.search.records.ledger import Ledger
+from hssl_search.search.records.meter import CONTROLLER, OVERHEAD, DeviceMeter
+from hssl_search.search.records.run import Run
+from hssl_search.search.records.study import StudyRecord
+
+if TYPE_CHECKING:
+    from hssl_search.search.controller import Controller
+    from hssl_search.search.roster import Roster
+
+GPU_RESERVE_S = 2.0
+"""Of a GPU budget, for each GPU: what passes between the end of the budget and the end of the jobs."""
+CPU_RESERVE_S = 15.0
+"""Of a CPU budget, kept for what comes after the last job: export, report, ending Ray."""
+
+
+@contextmanager
+def prepared(config: SearchConfig, console: Console) -> Iterator[tuple[Plain, RaySession]]:
+    """(what search.yaml will hold, a session that is started), after everything was checked."""
+    from hssl_search.search.prepare import check, prepare
+
+    budget = check(config)
+    with ray_session(config.ray_address) as session:
+        machine = _machine(config, budget.device, session)
+        with _packing(console) as progress:
+            resolved, warnings = prepare(config, machine, progress)
+        for warning in warnings:
+            console.print(f"Note: {warning}", style="yellow", highlight=False, soft_wrap=True)
+        session.start()
+        resolved["machine"]["cpus"] = max(1, int(session.total("CPU")))  # in a container Ray knows its share of the cores
+        yield resolved, session
+
+
+def _machine(config: SearchConfig, device: str, session: RaySession) -> Machine:
+    if config.ray_address is not None:
+        session.start()
+        return Machine(device, int(session.total("CPU")), int(session.total("GPU")), config.gpus_per_trial or 1.0)
+    import torch
+
+    return Machine(device, os.cpu_count() or 1, torch.cuda.device_count(), config.gpus_per_trial or 1.0)
+
+
+@contextmanager
+def _packing(console: Console) -> Iterator[Any]:
+    """A progress bar for decoding images, shown when there are images to decode."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("Packing images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("pack", visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+
+
+@contextmanager
+def ray_session(address: str | None) -> Iterator[RaySession]:
+    """A session that is started by who needs it first: what can be refused is refused before that."""
+    session = RaySession(address=address)
+    try:
+        yield session
+    finally:
+        session.shutdown()
+
+
+@contextmanager
+def study_of(run: Run) -> Iterator[StudyRecord]:
+    """The study of the run. UserError where its file is gone."""
+    resolved = run.config()
+    if resolved["storage"] is None and run.ledger.exists() and not run.study_db.exists():
+        raise UserError(f"{run.study_db} is missing, and with it all that was found; put it back, or search under another --name.")
+    with StudyRecord.open(storage_of(run, resolved), resolved["name"]) as study:
+        if "config" not in study.study_attributes():
+            study.set_study("config", summary(resolved))
+        yield study
+
+
+def storage_of(run: Run, resolved: Plain) -> str:
+    """Where Optuna keeps the study."""
+    return resolved["storage"] or run.storage_url
+
+
+def summary(resolved: Plain) -> Plain:
+    """The search as reports show it."""
+    setting, asked = resolved["setting"], resolved["asked"]
+    shown = {"name": resolved["name"], "base": setting["base"], "base_args": resolved["timm_args"], "image_size": setting["image_size"],
+             "data": setting["data"], "probe_data": setting["probe_data"], "trainer": asked.get("trainer", "simclr"),
+             "space": resolved["space"]["name"]}
+    as_resolved = ("budget", "rank_by", "objective", "seed", "full_epochs", "machine", "images", "versions")
+    return shown | {key: resolved[key] for key in as_resolved}
+
+
+@contextmanager
+def controller_of(run: Run, resolved: Plain, session: RaySession, study: StudyRecord, console: Console,
+                  started: float) -> Iterator[Controller]:
+    """A controller with all that it works with, charged for the time since `started` on a CPU budget."""
+    meter = _meter(run, resolved, started)
+    with closing(meter), meter.beating():
+        from hssl_search.reporting.progress import Progress
+        from hssl_search.search.controller import Controller
+        from hssl_search.search.records.artifacts import Artifacts
+        from hssl_search.search.runner import Runner
+        from hssl_search.search.warmstart import sentences, warm_start
+
+        earlier = warm_start(study, resolved)
+        roster = _roster(run, resolved, study, meter.ledger)
+        with Progress(console) as watcher, RayExecutor(meter, session=session) as executor:
+            if damaged := meter.ledger.damaged:
+                watcher.note(f"Damaged lines in {run.ledger.name}: {damaged}; the device-time that they charged is not counted.")
+            for sentence in sentences(earlier, resolved["sampler"], resolved["promote"]):
+                watcher.note(sentence)
+            runner = Runner(run, executor, meter, study, watcher, Machine(**resolved["machine"]))
+            runner.show = Artifacts(run, study, RANKINGS[resolved["rank_by"]], watcher.note).keep
+            yield Controller(run, resolved, roster, runner)
+
+
+def _roster(run: Run, resolved: Plain, study: StudyRecord, ledger: Ledger) -> Roster:
+    from hssl_search.search.records.sampler import CandidateSampler
+    from hssl_search.search.roster import Roster
+    from hssl_search.spaces.space import Space
+
+    space = Space.from_plain({"parameters": resolved["space"]["parameters"]}, resolved["space"]["name"])
+    sampler = CandidateSampler(resolved["sampler"], resolved["seed"], "cost" in resolved["objective"])
+    return Roster(study, run, space, [tuple(shape) for shape in resolved["map_shapes"]], resolved["seed"], ledger.of_trial, sampler=sampler)
+
+
+def _meter(run: Run, resolved: Plain, started: float) -> DeviceMeter:
+    """The meter of this run; on a CPU budget the time since the command started is charged first."""
+    budget = parse_budget(resolved["budget"])
+    machine = Machine(**resolved["machine"])
+    ledger = Ledger(run.ledger)
+    on_cpu = budget.device == "cpu"
+    if on_cpu:
+        ledger.charge(f"{CONTROLLER}#{ledger.attempts(CONTROLLER) + 1}", OVERHEAD, time.monotonic() - started)
+    return DeviceMeter(ledger, budget, machine.cpus, machine.gpus, reserve_s=CPU_RESERVE_S if on_cpu else GPU_RESERVE_S * machine.gpus)
