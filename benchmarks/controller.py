@@ -3,7 +3,9 @@
     python benchmarks/controller.py --trials 10000 --workers 256
 
 The real controller, roster, study, ledger and desk run; only training is looked up (SyntheticHeads). A tenth of the workers' stretches
-ends in a death, and attempts straggle. Prints seconds, peak memory, how the budget was met, and what a job costs early and late in a phase.
+ends in a death, and attempts straggle. The study is in memory (Optuna's InMemoryStorage) unless `--storage sqlite` asks for a run's own
+database; run folder and ledger are on the disk in both cases. The time is that of the search alone, without the imports before it.
+Prints seconds, peak memory, how the budget was met, and what a job costs early and late in a phase; a first fifth has imports in it.
 """
 
 from __future__ import annotations
@@ -34,19 +36,22 @@ WIDE = {"family": {"choice": ["convnext", "resnet", "transformer", "mlp"]}, "dep
         "first_shortcut": {"choice": [False, True]}}
 """More than 16,000 heads, drawn from without putting back."""
 FAULTS = Faults(dies=0.1, straggling=0.2, startup_s=20.0)
-SHARES = {"proxies": 0.2, "budget": 1.3}
-"""Trials that are promoted, and the share of what all of it would take that the budget allows."""
+PROXIES = 0.2
+"""Share of the trials that are promoted."""
+BUDGET = 1.3
+"""The budget as a share of what all trials would take if none were stopped early."""
 
 
-def simulation(folder: Path, trials: int, workers: int) -> Simulation:
+def simulation(folder: Path, trials: int, workers: int, share: float = BUDGET, promote: str = "discrepancy") -> Simulation:
     setting = Setting(base="test_resnet", base_args={}, image_size=32, data="digits", probe_data=None, data_seed=0,
                       recipe={stage: {"batch_size": 128, "precision": "fp32"} for stage in ("proxy", "full")}, device="cuda")
-    proxies = max(2, int(SHARES["proxies"] * trials))
+    proxies = max(2, int(PROXIES * trials))
     plan = Plan(trials, 8, 40, proxies, 80, [20, 40, 80], 38, {"screen": 1.0, "proxy": 1.0, "confirm": 1.0, "full": 0.0})
     needed_s = trials / 8 * (40 * 0.3 + 4.0) + proxies * (80 * 0.12 + 4.0) + 4 * FAULTS.startup_s * workers
-    budget = Budget(SHARES["budget"] * needed_s, "gpu", "some")
+    budget = Budget(share * needed_s, "gpu", "some")
     return Simulation(folder / "run", Space.from_plain({"parameters": WIDE}, "wide"), setting, SyntheticHeads(),
-                      Machine("gpu", cpus=workers, gpus=workers), budget, faults=FAULTS, plan=plan, cost=lambda head, shape: (10, 10))
+                      Machine("gpu", cpus=workers, gpus=workers), budget, faults=FAULTS, plan=plan, promote=promote,
+                      cost=lambda head, shape: (10, 10))
 
 
 @contextmanager
@@ -63,18 +68,20 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=256)
     parser.add_argument("--storage", choices=["memory", "sqlite"], default="memory")
+    parser.add_argument("--promote", choices=["discrepancy", "learned", "random"], default="discrepancy")
+    parser.add_argument("--budget", type=float, default=BUDGET, help="share of what all trials would take (default: %(default)s)")
     parser.add_argument("--folder", help="where the run folder is made and removed (default: the system's for temporary files)")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.folder) as folder, storage(given.storage, Path(folder)) as opened:
         began, busy = time.monotonic(), time.process_time()
-        started = simulation(Path(folder), given.trials, given.workers).start(opened)
+        started = simulation(Path(folder), given.trials, given.workers, given.budget, given.promote).start(opened)
         ends = Timed(started.study)
         verdict = started.search()
         seconds, busy = time.monotonic() - began, time.process_time() - busy
         states = Counter(trial.state.name for trial in started.study.trials())
-    print(f"{given.trials} trials, {given.workers} workers, {given.storage}: {seconds:.1f} s ({busy:.1f} s of processor), "
+    print(f"{given.trials} trials, {given.workers} workers, {given.storage}, {given.promote}: {seconds:.1f} s ({busy:.1f} s of processor), "
           f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB at most")
-    print(f"{started.clock() / 3600:.2f} virtual hours; budget {started.meter.budget.seconds:.1f}, spent {started.meter.spent():.3f} "
+    print(f"{started.clock() / 3600:.2f} virtual hours; budget {started.meter.budget.seconds:.3f}, spent {started.meter.spent():.3f} "
           "device-seconds")
     print(f"states {dict(states)}; {verdict['sentence']}")
     print("\n".join(ends.lines()))
