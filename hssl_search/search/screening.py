@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate, pairwise
 
 from hssl_search.search.candidates import final_metrics
@@ -48,6 +49,7 @@ class Screening:
         metrics = final_metrics(outcome, job.task["steps"])
         if metrics is None:
             for one in group.own:
+                self.workshop.runner.show(replace(job, trial=one.trial), outcome)
                 self.roster.decide(one.trial, "FAIL", cause=f"its screening failed: {outcome.cause or 'it took too long'}")
             return
         shutil.rmtree(job.folder, ignore_errors=True)  # what was screened is known, and nothing goes on from its weights

@@ -16,6 +16,7 @@ from hssl_search.errors import UserError
 from hssl_search.reporting.agreement import agreements
 from hssl_search.reporting.leaderboard import leaderboard
 from hssl_search.search.candidates import LABELFREE
+from hssl_search.search.execution.jobs import State
 from hssl_search.search.jobmaker import Machine
 from hssl_search.search.measures import ACCURACY, RANKINGS
 from hssl_search.search.records.storage import sqlite_url
@@ -414,10 +415,14 @@ def test_a_failing_screening_fails_its_candidates_and_the_others_go_on(make_lab:
     twelve = Space.from_plain({"parameters": {**small_space.as_plain()["parameters"], "depth": {"choice": [1, 2, 3, 4]}}}, "twelve")
     lab = make_lab(twelve, budget="30cpu-min")
     lab.raises = {"screen/group1"}
-    verdict = lab.search()
+    controller, shown = lab.controller(), set[tuple[int | None, State]]()
+    controller.runner.show = lambda job, outcome: shown.add((job.trial, outcome.state))
+    verdict = controller.search()
+    lab.meter.close()
     check(lab)
     failed = [trial for trial in lab.study.trials() if trial.state is FAIL]
     assert {trial.user_attrs["cause"] for trial in failed} == {"its screening failed: RuntimeError: screen/group1 came to nothing"}
+    assert {trial for trial, state in shown if state is State.FAILED} == {None, *(trial.number for trial in failed)}
     assert len(failed) == 6
     assert verdict["state"] == "better"
     assert verdict["winner"] not in {trial.number for trial in failed}
