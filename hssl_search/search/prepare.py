@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hssl_search import __version__
 from hssl_search.bundled import find
@@ -26,6 +26,10 @@ from hssl_search.search.records.sampler import ENUMERATED, LEARNING
 from hssl_search.search.records.storage import check_url
 from hssl_search.search.warmstart import gather
 from hssl_search.spaces.space import Space
+
+if TYPE_CHECKING:
+    from hssl_search.backbones import Base
+    from hssl_search.data.splits import SearchData
 
 FEWEST_JUDGED = 12
 """Held-out images: more than the 10 neighbours that the overlap compares."""
@@ -58,7 +62,6 @@ def prepare(config: SearchConfig, machine: Machine, progress: Progress | None = 
     but the image cache."""
     from hssl_search.backbones import Base, default_image_size
     from hssl_search.data.splits import load_data
-    from hssl_search.heads.same_architecture import same_architecture_head
     from hssl_search.training.fit import require_fit
     from hssl_search.training.recipe import Recipe
 
@@ -82,30 +85,38 @@ def prepare(config: SearchConfig, machine: Machine, progress: Progress | None = 
         "name": _name(config),
         "budget": budget.text,
         "rank_by": RANK_BY[rank_by].key,
-        "sampler": config.sampler,
-        "objective": config.objective,
-        "promote": config.promote,
-        "pruner": config.pruner,
-        "warm_start": _earlier_runs(config),
-        "seed": config.seed,
+        **_options(config),
         "full_epochs": config.full_epochs or recipe.full.epochs,
-        "storage": config.storage,
-        "ray_address": config.ray_address,
-        "gpus_per_trial": config.gpus_per_trial,
         "machine": asdict(machine),
         "asked": config.model_dump(mode="json", exclude_none=True),
         "setting": setting.model_dump(mode="json"),
-        "timm_args": base.timm_args,
-        "map_shapes": [list(shape) for shape in base.tap_shapes],
-        "same_architecture": same_architecture_head(base.model).model_dump(exclude_none=True),
+        **_of_base(base),
         "space": {"name": space.name, "hash": space.hash(), "size": space.size(), **space.as_plain()},
-        "images": {"training": len(data.train), "bank": len(data.bank) if data.bank else 0, "queries": len(data.queries),
-                   "classes": list(data.queries.classes), "fingerprint": data.train.fingerprint, "skipped": len(_skipped(data))},
-        "skipped": [f"{path}: {reason}" for path, reason in _skipped(data).items()],
+        **_of_data(data),
         "versions": {"hssl-search": __version__} | {tool: version(tool) for tool in TOOLS} | {"python": platform.python_version()},
     }
     gather(resolved)  # what cannot be learned from is refused
     return resolved, _warnings(base, data, config, rank_by)
+
+
+def _options(config: SearchConfig) -> Plain:
+    """What is resolved as it was asked for."""
+    as_asked = ("sampler", "objective", "promote", "pruner", "seed", "storage", "ray_address", "gpus_per_trial")
+    return {**{name: getattr(config, name) for name in as_asked}, "warm_start": _earlier_runs(config)}
+
+
+def _of_base(base: Base) -> Plain:
+    from hssl_search.heads.same_architecture import same_architecture_head
+
+    return {"timm_args": base.timm_args, "map_shapes": [list(shape) for shape in base.tap_shapes],
+            "same_architecture": same_architecture_head(base.model).model_dump(exclude_none=True)}
+
+
+def _of_data(data: SearchData) -> Plain:
+    skipped = _skipped(data)
+    return {"images": {"training": len(data.train), "bank": len(data.bank) if data.bank else 0, "queries": len(data.queries),
+                       "classes": list(data.queries.classes), "fingerprint": data.train.fingerprint, "skipped": len(skipped)},
+            "skipped": [f"{path}: {reason}" for path, reason in skipped.items()]}
 
 
 def _require_enumerable(config: SearchConfig, space: Space) -> None:
@@ -148,12 +159,12 @@ def _name(config: SearchConfig) -> str:
     return next(name for name in names if not (RUNS / name).exists())
 
 
-def _skipped(data: Any) -> dict[str, str]:
+def _skipped(data: SearchData) -> dict[str, str]:
     """path -> reason of every image that could not be read."""
     return dict(pair for images in (data.train, data.bank, data.queries) if images for pair in images.skipped)
 
 
-def _warnings(base: Any, data: Any, config: SearchConfig, rank_by: str) -> list[str]:
+def _warnings(base: Base, data: SearchData, config: SearchConfig, rank_by: str) -> list[str]:
     found = []
     if config.data == "digits":
         found.append("no --data was given: searching on the built-in handwritten digits (scikit-learn, 1,797 real images)."
