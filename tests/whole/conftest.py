@@ -145,12 +145,15 @@ class Place:
         """Those that were started from here, however indirectly, and live."""
         return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/environ") if self._mark.encode() in _read(path)]
 
-    def wait_for_processes(self) -> bool:
-        """Wait until none is left, for a minute at most."""
+    def wait_for_workers(self) -> bool:
+        """Wait until no process is left that could train, for a minute at most; Ray's agents look for its server about as long."""
         until = time.monotonic() + 60.0
-        while (left := self.processes()) and time.monotonic() < until:
+        while (left := self._workers()) and time.monotonic() < until:
             time.sleep(0.1)
         return not left
+
+    def _workers(self) -> list[int]:
+        return [pid for pid in self.processes() if b"Agent" not in _read(Path(f"/proc/{pid}/cmdline"))]
 
 
 def _read(path: Path) -> bytes:

@@ -74,7 +74,7 @@ class Killed:
 
     at: datetime
     left_nothing: bool
-    """Whether no process of the search lived on."""
+    """Whether no process of the search lived on that could train."""
     begun: int
     """Charges when the controller that was killed had been started."""
     found: Any
@@ -108,7 +108,7 @@ def story(new_place: Callable[[], Any]) -> Story:
         if wait_for(program, run, moment):
             at = datetime.now(UTC)
             program.kill()
-            kills.append(Killed(at, place.wait_for_processes(), begun, place.snapshot(run)))
+            kills.append(Killed(at, place.wait_for_workers(), begun, place.snapshot(run)))
             program = place.start("resume", run.name)
         else:
             check_budget_is_spent(program.wait())
@@ -137,7 +137,7 @@ def test_kills_strike_in_most_phases(story: Story) -> None:
     assert len(struck.keys() & {"measure", "screen", "proxy", "confirm", "full"}) >= 3, struck
 
 
-def test_nothing_of_a_killed_search_lives_on(story: Story) -> None:
+def test_nothing_of_a_killed_search_trains_on(story: Story) -> None:
     assert all(kill.left_nothing for kill in story.kills)
 
 
