@@ -136,7 +136,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def published(work: Work, folder: Path, command: str) -> None:
-    """Write what has been measured: the table, the page, and HeadBench tables of the cells in which every head has a seed."""
+    """Write what has been measured: the table, the page, and HeadBench tables of cells in which a seed has all heads."""
     records = read(work.path)
     done = tables.frame(ended(records), work.cells, work.scale)
     lengths = {cell.name: lengths_of(tables.measured_of(records, cell), cell) for cell in work.cells}
@@ -144,8 +144,8 @@ def published(work: Work, folder: Path, command: str) -> None:
     tables.write(folder, done, sidecar)
     write_whole(folder / "index.html", lambda path: _write(path, page.build(done, sidecar, work.cells)))
     for cell in work.cells:
-        bench = tables.headbench(done, cell, tables.measured_of(records, cell), sidecar)
-        if bench.seeds():
+        if tables.whole(done, cell):
+            bench = tables.headbench(done, cell, tables.measured_of(records, cell), sidecar)
             bench.write(folder / "headbench" / f"{cell.base.name}-{cell.method}")
 
 

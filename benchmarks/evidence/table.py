@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.evidence.protocol import Cell, Scale
+from benchmarks.evidence.protocol import NONE, Cell, Scale
 from benchmarks.recording import at_rungs, step_s
 from hssl_search.data.splits import load_data
 from hssl_search.heads.config import HeadConfig
@@ -103,6 +103,15 @@ def write(folder: Path, table: pd.DataFrame, sidecar: Plain) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder / TABLE, index=False, float_format="%.6g")
     (folder / ABOUT).write_text(json.dumps(sidecar, indent=1) + "\n", encoding="utf-8")
+
+
+def whole(table: pd.DataFrame, cell: Cell) -> bool:
+    """Whether there is a seed under which every branch of full length was trained alone, and every head jointly."""
+    its = table[(table.base == cell.base.name) & (table.method == cell.method)]
+    of_seeds = its.groupby(["training", "seed"]).branch.agg(set).to_dict()
+    heads = set(cell.heads())
+    return any(heads <= of_seeds.get(("alone", seed), set()) and heads - {NONE} <= of_seeds.get(("joint", seed), set())
+               for seed in its.seed.unique())
 
 
 def headbench(table: pd.DataFrame, cell: Cell, measured: Plain, sidecar: Plain) -> HeadBench:
