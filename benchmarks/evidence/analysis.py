@@ -144,7 +144,8 @@ def settling(table: pd.DataFrame, score: str) -> pd.DataFrame:
             early = its.pivot_table(index="branch", columns="seed", values=score).loc[final.index]
             same = [_tau(early[seed], final[seed]) for seed in final]
             other = [_tau(early[seed], final.drop(columns=seed).mean(axis=1)) for seed in final] if final.shape[1] > 1 else []
-            found.append({"base": base, "method": method, "fraction": fraction, **_named("same", same), **_named("other", other),
+            unsure = {"other_low": None, "other_high": None} if final.shape[1] < 3 else {}  # of two seeds each is the other's other
+            found.append({"base": base, "method": method, "fraction": fraction, **_named("same", same), **_named("other", other), **unsure,
                           "seeds": final.shape[1], "branches": len(final)})
     return pd.DataFrame(found)
 

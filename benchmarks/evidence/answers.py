@@ -71,7 +71,7 @@ def _agreement(whole: pd.Series) -> str:
     if whole.seeds < 2:
         return "one seed does not tell how far trainings agree"
     between = signed_interval(whole.other_low, whole.other_high, 2)
-    return f"final rankings of different seeds agree by tau {signed(whole.other, 2)} {between}, {whole.seeds} seeds"
+    return f"final rankings of different seeds agree by tau {signed(whole.other, 2)} {between or '(no interval)'}, {whole.seeds} seeds"
 
 
 def _proposal(length: float | None) -> str:

@@ -142,6 +142,12 @@ def test_proxies_may_be_as_short_as_rankings_settle(drift: float, expected: set[
     assert analysis.proxy_length(analysis.settling(table(seeds=6, noise=0.01, drift=drift), "accuracy")) in expected
 
 
+def test_two_seeds_do_not_tell_how_sure_their_agreement_is() -> None:
+    settled = analysis.settling(table(seeds=2, noise=0.3), "accuracy")
+    assert settled.other.notna().all() and settled.other_low.isna().all()
+    assert analysis.proxy_length(settled) is None
+
+
 def test_no_length_is_proposed_where_whole_trainings_do_not_agree() -> None:
     random, rows = np.random.default_rng(0), table()
     chance = rows.assign(accuracy=random.random(len(rows)))
