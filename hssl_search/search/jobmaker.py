@@ -75,6 +75,10 @@ class Machine:
         """Devices that one job is charged."""
         return job.cpus / self.cpus if self.device == "cpu" else job.gpus
 
+    def paid(self, job: Job) -> float:
+        """Devices that the budget pays for while that job runs, whatever runs beside it: all of the machine on CPU."""
+        return 1.0 if self.device == "cpu" else job.gpus
+
 
 class JobMaker:
     """Makes jobs whose keys are the same after a resume. `reserve_s` is always in device-seconds.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import mean
 from typing import Protocol
 
@@ -76,16 +76,28 @@ class Runner:
             self.short.add(name)
         self.watcher.phase_ended()
 
-    def affordable(self, job: Job, expected_s: float | None, concurrency: int, keep_s: float = 0.0) -> Job | None:
-        """The job with the seconds that it may take; None when it cannot end within the budget, less what is to be kept."""
-        charged = max(self.machine.charged(concurrency), self.machine.share(job))
-        left = (self.meter.remaining() - max(1.0, self.pace) * (self.startup_s + keep_s)) / charged
+    def affordable(self, job: Job, expected_s: float | None, concurrency: int, keep_s: float = 0.0, live_s: float = 0.0) -> Job | None:
+        """The job with the seconds that it may take; None when it cannot end within the budget, less what is to be kept.
+
+        They are those that it needs, and its part of what no job needs, so that jobs that run longer end before the budget does.
+
+        Args:
+            live_s: device-seconds that the jobs that run should still take.
+        """
+        paid = self.machine.paid(job)
+        part = paid / max(paid, self.machine.charged(concurrency))
+        left = (self.meter.remaining() - live_s - max(1.0, self.pace) * (self.startup_s + keep_s)) / paid
         if expected_s is None:
-            return replace(job, seconds=left) if left > 0 else None
-        needed = max(1.0, self.pace) * expected_s * share_to_do(job) / self.machine.share(job)
+            return replace(job, seconds=part * left) if left > 0 else None
+        needed = self.needed(job, expected_s)
         if needed + job.task["reserve_s"] > left:
             return None
-        return replace(job, seconds=min(left, PATIENCE[0] * needed + PATIENCE[1]))
+        free = left - needed - job.task["reserve_s"]
+        return replace(job, seconds=min(left - (1 - part) * free, patience(needed)))
+
+    def needed(self, job: Job, expected_s: float) -> float:
+        """Seconds that a job should take from its newest checkpoint on, at the pace of the search."""
+        return max(1.0, self.pace) * expected_s * share_to_do(job) / self.machine.share(job)
 
     @property
     def pace(self) -> float:
@@ -108,6 +120,26 @@ class Runner:
         self.watcher.report(job.task["name"], report.step, job.task["steps"], report.metrics.get("accuracy"))
 
 
+@dataclass(frozen=True)
+class _Live:
+    """A job that was handed out and has not ended."""
+
+    job: Job
+    needed: float
+    """Seconds that it should take."""
+    since: float
+    """On the meter's clock."""
+
+    def left(self, now: float) -> float:
+        """GPU-seconds that it should still take."""
+        return self.job.gpus * max(0.0, self.needed - (now - self.since))
+
+    @property
+    def rationed(self) -> bool:
+        """Whether it was given less than would be borne of it: then it is the budget that ends it."""
+        return self.job.seconds is not None and self.job.seconds < patience(self.needed)
+
+
 class _Watched:
     """A phase as the executor sees it."""
 
@@ -121,17 +153,20 @@ class _Watched:
         """Device-seconds that each job which was handed out should still take."""
         self.cold: set[str] = set()
         """Jobs that were handed out first, whose workers had to start."""
+        self.live: dict[str, _Live] = {}
+        """Jobs that are paid for one by one; on a CPU budget, the whole machine is."""
 
     def next_job(self) -> Job | None:
         while (job := self.phase.next_job()) is not None:
-            expected_s = self.expected.get(job.key)
             keep_s = self.keep_s if self.begun >= ALWAYS_TRIED else 0.0
             self.begun += 1
-            fitting = self.runner.affordable(job, expected_s, self.concurrency, keep_s)
+            fitting = self._fitting(job, keep_s)
             if fitting is not None:
                 if len(self.to_do_s) < self.concurrency:
                     self.cold.add(job.key)
+                expected_s = self.expected.get(job.key)
                 self.to_do_s[job.key] = expected_s and expected_s * share_to_do(job)
+                self._begin(fitting)
                 self.runner.watcher.job_started(job.task["name"])
                 return fitting
             self.runner.watcher.note(f"{job.task['name']} is not started: the budget left would not last to its end.")
@@ -144,8 +179,19 @@ class _Watched:
         return self.phase.on_report(job, report)
 
     def again(self, job: Job) -> Job:
-        fitting = self.runner.affordable(job, self.expected.get(job.key), self.concurrency)
-        return fitting or replace(job, seconds=0.0)
+        self.live.pop(job.key, None)
+        fitting = self._fitting(job) or replace(job, seconds=0.0)
+        self._begin(fitting)
+        return fitting
+
+    def _fitting(self, job: Job, keep_s: float = 0.0) -> Job | None:
+        now = self.runner.meter.clock()
+        live_s = sum(live.left(now) for live in self.live.values())
+        return self.runner.affordable(job, self.expected.get(job.key), self.concurrency, keep_s, live_s)
+
+    def _begin(self, job: Job) -> None:
+        if self.runner.machine.device == "gpu" and job.key in self.expected:
+            self.live[job.key] = _Live(job, self.runner.needed(job, self.expected[job.key]), self.runner.meter.clock())
 
     def on_end(self, job: Job, outcome: Outcome) -> None:
         seconds, outcome = outcome.seconds, self._whole(job, outcome)
@@ -161,15 +207,22 @@ class _Watched:
 
     def _whole(self, job: Job, outcome: Outcome) -> Outcome:
         """The outcome with what the job reported before it was cut earlier; CUT where it was the budget that ended it now."""
-        if outcome.state is State.DONE and not _came_to_its_end(job, outcome):
-            expected_s = self.expected.get(job.key)
-            if expected_s is None or self.runner.affordable(job, expected_s, self.concurrency) is None:
-                outcome = replace(outcome, state=State.CUT)
+        live = self.live.pop(job.key, None)
+        if outcome.state is State.DONE and not _came_to_its_end(job, outcome) and self._out_of_budget(job, live):
+            outcome = replace(outcome, state=State.CUT)
         if (before := self.phase.cut.get(job.key)) is None:
             return outcome
         begins = outcome.reports[0].step if outcome.reports else math.inf
         earlier = [report for report in before.reports if report.step < begins]
         return replace(outcome, reports=[*earlier, *outcome.reports], seconds=before.seconds + outcome.seconds)
+
+    def _out_of_budget(self, job: Job, live: _Live | None) -> bool:
+        return job.key not in self.expected or (live is not None and live.rationed) or self._fitting(job) is None
+
+
+def patience(needed: float) -> float:
+    """Seconds that are borne of a job that needs so many."""
+    return PATIENCE[0] * needed + PATIENCE[1]
 
 
 def _came_to_its_end(job: Job, outcome: Outcome) -> bool:

@@ -15,7 +15,7 @@ from hssl_search.search.budget import parse_budget
 from hssl_search.search.execution import inline_executor
 from hssl_search.search.execution.desk import Desk
 from hssl_search.search.execution.inline_executor import InlineExecutor
-from hssl_search.search.execution.jobs import DeviceFull, Job, Outcome, Report, Send, State
+from hssl_search.search.execution.jobs import DeviceFull, Job, JobSource, Outcome, Report, Send, State
 from hssl_search.search.jobmaker import Machine
 from hssl_search.search.phases.phase import Phase
 from hssl_search.search.records.ledger import Ledger
@@ -130,8 +130,75 @@ def test_jobs_at_once_on_gpus_share_what_is_left(tmp_path: Path, study: StudyRec
     factor, more = PATIENCE
     assert seconds(runner, job("a", gpus=0.5), None, concurrency=8) == 250
     assert seconds(runner, job("a", gpus=0.5), 10.0, concurrency=8) == factor * 20 + more
-    assert seconds(runner, job("a", gpus=0.5), 125.0, concurrency=8) == 250
-    assert seconds(runner, job("a", gpus=0.5), 125.1, concurrency=8) is None
+    assert seconds(runner, job("a", gpus=0.5), 200.0, concurrency=8) == 400 + (2_000 - 400) / 8
+    assert seconds(runner, job("a", gpus=0.5), 1_000.0, concurrency=8) == 2_000
+    assert seconds(runner, job("a", gpus=0.5), 1_000.1, concurrency=8) is None
+
+
+@pytest.mark.parametrize(("expected_s", "reserve_s", "given_s"), [
+    (200.0, 0.0, 200 + (400 - 200) / 8),
+    (200.0, 40.0, 240 + (400 - 240) / 8),
+    (400.0, 0.0, 400.0),
+    (400.1, 0.0, None),
+    (390.0, 10.0, 400.0),
+    (390.1, 10.0, None),
+])
+def test_a_job_on_gpus_fits_beside_what_those_that_run_should_still_take(
+    tmp_path: Path, study: StudyRecord, watcher: Any, expected_s: float, reserve_s: float, given_s: float | None
+) -> None:
+    runner = Bench(tmp_path, study, watcher, Machine("gpu", cpus=16, gpus=8)).runner
+    fitting = runner.affordable(job("a", gpus=1.0, reserve_s=reserve_s), expected_s, concurrency=8, live_s=4 * 150.0)
+    assert (fitting and fitting.seconds) == given_s
+
+
+class SideBySide:
+    """An executor that starts four jobs, lets seconds pass, and only then asks for another; all are cut then."""
+
+    def __init__(self, bench: Bench, passes_s: float) -> None:
+        self.bench, self.passes_s = bench, passes_s
+        self.started: list[Job] = []
+
+    def run(self, source: JobSource, concurrency: int) -> None:
+        self.started = [asked for _ in range(4) if (asked := source.next_job())]
+        self.bench.meter.tick(self.started)
+        self.bench.now += self.passes_s
+        self.bench.meter.tick(self.started)
+        self.started += [asked for asked in [source.next_job()] if asked]
+        for asked in self.started:
+            source.on_end(asked, Outcome(State.CUT))
+
+
+@pytest.mark.parametrize(("passes_s", "last_s", "fits"), [
+    (0.0, 400.0, True), (0.0, 401.0, False), (100.0, 400.0, True), (100.0, 401.0, False), (200.0, 200.0, True), (200.0, 201.0, False),
+], ids=str)
+def test_what_jobs_on_gpus_have_done_is_no_longer_kept_for_them(
+    tmp_path: Path, study: StudyRecord, watcher: Any, passes_s: float, last_s: float, fits: bool
+) -> None:
+    bench = Bench(tmp_path, study, watcher, Machine("gpu", cpus=16, gpus=8))
+    bench.runner.executor = side_by_side = SideBySide(bench, passes_s)
+    jobs = [job(f"proxy/{number}", gpus=1.0) for number in range(8)]
+    bench.run(*jobs, expected={asked.key: 150.0 if number < 4 else last_s if number == 4 else 5_000.0 for number, asked in enumerate(jobs)})
+    assert [asked.key for asked in side_by_side.started] == [f"proxy/{number}" for number in range(5 if fits else 4)]
+    assert bench.meter.remaining() == 1_000 - 4 * passes_s
+
+
+def test_jobs_side_by_side_on_a_cpu_take_nothing_from_each_other(bench: Bench) -> None:
+    bench.runner.executor = side_by_side = SideBySide(bench, 100.0)
+    jobs = [job(f"proxy/{number}", cpus=1.0) for number in range(5)]
+    bench.run(*jobs, expected=dict.fromkeys((asked.key for asked in jobs), 225.0))
+    assert [asked.seconds for asked in side_by_side.started] == [1_000.0] * 4 + [900.0]
+
+
+def test_a_job_that_ends_early_so_that_others_can_end_was_cut_by_the_budget(
+    tmp_path: Path, study: StudyRecord, watcher: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus = Bench(tmp_path, study, watcher, GPUS)
+    monkeypatch.setattr(inline_executor, "Desk", partial(Desk, clock=gpus.clock))
+    jobs = [job(f"proxy/{number}", gpus=0.5, acts=(442.5,) if number == 0 else (1.0, 1.0)) for number in range(8)]
+    gpus.run(*jobs, expected=dict.fromkeys((asked.key for asked in jobs), 110.0))
+    assert gpus.started[0].seconds == 220 + (2_000 - 220) / 8 == 442.5
+    assert [state for _, state, _ in gpus.ended[:2]] == [State.CUT, State.DONE]
+    assert gpus.runner.short == {"proxy"}
 
 
 def test_a_job_that_does_not_fit_is_not_started_and_said_so_and_a_smaller_one_is(bench: Bench) -> None:

@@ -59,7 +59,7 @@ class DeviceMeter:
         """Told of the device-seconds spent, and of those of the budget, at every tick."""
         self._total_cpus = total_cpus
         self._total_gpus = total_gpus
-        self._clock = clock
+        self.clock = clock
         self._heartbeat_s = heartbeat_s
         self._last_tick = self._last_write = clock()
         self._open: dict[str, _Open] = {}
@@ -93,7 +93,7 @@ class DeviceMeter:
                 self._charge()
 
     def _charge(self) -> None:
-        now, live = self._clock(), self._live
+        now, live = self.clock(), self._live
         elapsed, self._last_tick = now - self._last_tick, now
         shares = self._shares(live)
         for job in live:
@@ -126,7 +126,7 @@ class DeviceMeter:
         """Charge what is open and close the ledger. A meter that is not closed has charged all but its last heartbeat."""
         self.tick([])
         with self._lock:
-            self._write([self._controller], self._clock())
+            self._write([self._controller], self.clock())
             self.ledger.close()
 
     def _shares(self, live: list[Job]) -> dict[str, float]:

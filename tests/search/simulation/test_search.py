@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from optuna.storages import BaseStorage, InMemoryStorage
 
+from hssl_search.heads.config import HeadConfig
 from hssl_search.search.budget import Budget
 from hssl_search.search.execution.tasks import Setting
 from hssl_search.search.jobmaker import Machine
@@ -58,6 +60,29 @@ def test_64_workers_that_straggle_and_die_meet_the_budget_within_a_step(tmp_path
     if cut_in:
         assert started.controller.runner.short == {cut_in}
         assert started.meter.spent() > budget_s - step_s
+
+
+class SlowTrainings(SyntheticHeads):
+    """Trainings of one head take three times what was measured; joint screenings do not."""
+
+    def step_s(self, heads: Sequence[HeadConfig]) -> float:
+        return super().step_s(heads) * (3 if len(heads) < 2 else 1)
+
+
+@pytest.mark.parametrize("faults", [Faults(), Faults(dies=0.1, straggling=0.3, startup_s=20.0)], ids=["healthy", "straggling"])
+def test_on_several_gpus_slow_trainings_are_confirmed_as_long_as_the_budget_buys_another(
+    tmp_path: Path, setting: Setting, faults: Faults
+) -> None:
+    machine, budget = Machine("gpu", cpus=16, gpus=8, gpus_per_trial=0.25), Budget(4_000.0, "gpu", "4000gpu-s")
+    space = Space.from_plain({"parameters": WIDE}, "wide")
+    started = Simulation(tmp_path / "run", space, setting, SlowTrainings(), machine, budget, faults=faults,
+                         cost=lambda head, shape: (10, 10)).start()
+    started.search()
+    confirmed = [record for key, record in started.study.job_records().items() if key.startswith("confirm/") and record["state"] == "done"]
+    assert started.controller.runner.pace > 2
+    assert len(confirmed) > 4, "more than the controls"
+    assert started.meter.remaining() < machine.gpus_per_trial * max(record["seconds"] for record in confirmed)
+    assert 0.95 * budget.seconds < started.meter.spent() <= budget.seconds + 1e-3
 
 
 def found(started: Started) -> list[Any]:
