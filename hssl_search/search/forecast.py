@@ -25,8 +25,6 @@ LOSSES = ("chance_loss", "head_loss")
 NEEDED = (*MEASURED, *COUNTED, *LOSSES)
 """Attributes that features are made from."""
 FAMILY = "family:"
-ONE_BY_ONE, FOLDS = 50, 10
-"""Most contenders that are each left out alone, and the parts into which more are divided."""
 
 
 def features(one: Contender) -> dict[str, float]:
@@ -94,25 +92,6 @@ def _with_own(columns: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
 
     of = np.repeat(np.arange(len(sizes)), sizes)[:, None] == np.arange(len(sizes))
     return np.hstack([columns, of, *(columns * mine[:, None] for mine in of.T)])
-
-
-def leave_one_out(contenders: Sequence[Contender], scores: Sequence[float], earlier: Sequence[EarlierSearch] = ()) -> list[float]:
-    """What would have been expected of each contender without its own score, above the mean of the scores that were left.
-
-    Of more than `ONE_BY_ONE` contenders a tenth is left out at a time, so that the fits do not grow in number.
-
-    Above the mean, because the mean of the others falls as a score rises: a forecast that says nothing but the mean would put the
-    contenders into exactly the reverse of their order.
-    """
-    found = [0.0] * len(scores)
-    folds = len(scores) if len(scores) <= ONE_BY_ONE else FOLDS
-    for fold in range(folds):
-        others: list[float | None] = [None if place % folds == fold else score for place, score in enumerate(scores)]
-        left = [score for score in others if score is not None]
-        means = expect(contenders, others, earlier)[0]
-        for place in range(fold, len(scores), folds):
-            found[place] = float(means[place]) - sum(left) / len(left)
-    return found
 
 
 @lru_cache(maxsize=8)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
@@ -150,13 +151,27 @@ def test_what_foretold_the_scores_is_told_of_forecast_and_discrepancy() -> None:
     assert (told.n, value.n) == (40, 40)
 
 
-def test_scores_that_nothing_foretells_have_a_forecast_without_correlation() -> None:
+@pytest.mark.parametrize("searches", [0, 2])
+def test_scores_that_nothing_foretells_have_a_forecast_without_correlation(searches: int) -> None:
+    """The mean of the others' scores alone would have -1, and a forecast that earlier searches hold still, above that mean, +1."""
+    values = []
+    for seed in range(60):
+        heads, _ = world(seed, 0.0, count=ENOUGH + 1)
+        noise = np.random.default_rng([seed, 0]).normal(size=len(heads))
+        earlier = [lesson(seed + 100 * number, 0.0, np.random.default_rng([seed, 1, number]).normal(size=5)) for number in range(searches)]
+        scores = {**dict(enumerate(noise.tolist())), NO_HEAD.trial: 0.0}
+        values.append(foretold([*heads, NO_HEAD], scores, earlier)["forecast"].value or 0.0)
+    assert abs(mean(values)) < 3 * stdev(values) / math.sqrt(len(values))
+
+
+def test_scores_that_an_earlier_search_foretells_have_a_forecast_with_correlation() -> None:
     values = []
     for seed in range(20):
-        heads, _ = world(seed, 0.0, count=16)
-        noise = np.random.default_rng(seed).normal(size=16)
-        values.append(foretold(heads, dict(enumerate(noise.tolist())))["forecast"].value or 0.0)
-    assert abs(mean(values)) < 0.2, "the mean of the others alone would have -1"
+        favour = np.random.default_rng(seed).normal(size=5)
+        heads, truth = world(seed, -0.8, count=8, favour=favour)
+        scores = {**dict(enumerate(truth.tolist())), NO_HEAD.trial: 0.0}
+        values.append(foretold([*heads, NO_HEAD], scores, [lesson(seed, -0.8, favour)])["forecast"].value or 0.0)
+    assert mean(values) > 0.4
 
 
 def test_too_few_proxies_foretell_nothing() -> None:
