@@ -35,14 +35,14 @@ class Deadline:
 
 
 class Recorded(Phase):
-    """Jobs whose reports are appended to a file as they come; those that the file says have ended are not handed out.
+    """Jobs whose reports are appended to a file as they come; those that the file says are done are not handed out.
 
-    A job that was cut goes on from the checkpoint in its folder, which goes away when it ends.
+    A job that was cut goes on from the checkpoint in its folder, which goes away when it ends. One that failed is tried again.
     """
 
     def __init__(self, jobs: Iterable[Job], path: Path, deadline: Deadline) -> None:
         self.path, self.deadline, self.known = path, deadline, read(path)
-        super().__init__([job for job in jobs if not self.known.get(job.key, {}).get("state")], {})
+        super().__init__([job for job in jobs if self.known.get(job.key, {}).get("state") != State.DONE.value], {})
 
     def next_job(self) -> Job | None:
         if self.deadline.left() <= self.deadline.kept_s:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 MEASURING_S = 3600.0
 """Device-seconds that measuring may take for a plan; the budget that is planned for may be too small even for that."""
 ENDED = "ended"
-"""Study attribute: nothing is left to do within the budget."""
+"""Study attribute: the budget within which nothing is left to do."""
 
 
 def search(**options: Any) -> Run:
@@ -114,7 +114,6 @@ def _extended(run: Run, more: str) -> Plain:
     resolved["budget"] = parse_budget(resolved["budget"]).plus(parse_budget(more)).text
     with study_of(run) as study:
         require_unchanged(run, resolved, study)
-        study.set_study(ENDED, False)
         run.write_config(resolved)
         study.set_study("config", summary(resolved))
     return resolved
@@ -235,9 +234,9 @@ def _work(run: Run, resolved: Plain, session: RaySession, console: Console, star
         with study_of(run) as study:
             require_unchanged(run, resolved, study)
             try:
-                if not study.study_attributes().get(ENDED):
+                if study.study_attributes().get(ENDED) != resolved["budget"]:
                     _search(run, resolved, session, study, console, started)
-                    study.set_study(ENDED, True)
+                    study.set_study(ENDED, resolved["budget"])
             finally:
                 _report(run, study)
             _print_verdict(run, study, console)

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.evidence import estimate, page
+from benchmarks.evidence import analysis, estimate, page
 from benchmarks.evidence import table as tables
 from benchmarks.evidence.protocol import SCALES, BaseModel, Cell, Maker, Scale, Training, cells, in_order, same_time
 from benchmarks.evidence.worker import run
@@ -89,7 +89,10 @@ def execute(jobs: Sequence[Job], path: Path, deadline: Deadline, meter: Meter, a
 def piece(work: Work, deadline: Deadline, at_once: int, images: int, meter: Meter | None = None) -> bool:
     """Work until the deadline; whether all is done."""
     measured = execute(work.measurements(), work.path, deadline, meter or deadline, 1)
-    if measured.waiting():
+    ran = {job.key: measured.known.get(job.key, {}) for job in measured.jobs}
+    if failed := [f"{key}: {record['cause']}" for key, record in ran.items() if record.get("state") == "failed"]:
+        raise SystemExit(f"Not everything could be measured ({'; '.join(failed)}). Mend the cause and start again: it is tried again.")
+    if not all(tables.is_measured(measured.known, cell) for cell in work.cells):
         return False
     source = execute(work.jobs(measured.known, images), work.path, deadline, meter or deadline, at_once)
     left = [job.key for job in source.jobs if not source.known.get(job.key, {}).get("state")]
@@ -138,12 +141,15 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def published(work: Work, folder: Path, command: str) -> None:
     """Write what has been measured: the table, the page, and HeadBench tables of cells in which a seed has all heads."""
     records = read(work.path)
-    done = tables.frame(ended(records), work.cells, work.scale)
-    lengths = {cell.name: lengths_of(tables.measured_of(records, cell), cell) for cell in work.cells}
-    sidecar = {**tables.about(work.scale, records, work.cells, command), "lengths": lengths}
+    cells = [cell for cell in work.cells if tables.is_measured(records, cell)]
+    done = tables.frame(ended(records), cells, work.scale)
+    if analysis.at_the_end(done).empty:
+        raise SystemExit("No training has come to its end yet: there is nothing to publish.")
+    lengths = {cell.name: lengths_of(tables.measured_of(records, cell), cell) for cell in cells}
+    sidecar = {**tables.about(work.scale, records, cells, command), "lengths": lengths}
     tables.write(folder, done, sidecar)
-    write_whole(folder / "index.html", lambda path: _write(path, page.build(done, sidecar, work.cells)))
-    for cell in work.cells:
+    write_whole(folder / "index.html", lambda path: _write(path, page.build(done, sidecar, cells)))
+    for cell in cells:
         if tables.whole(done, cell):
             bench = tables.headbench(done, cell, tables.measured_of(records, cell), sidecar)
             bench.write(folder / "headbench" / f"{cell.base.name}-{cell.method}")

@@ -16,7 +16,7 @@ def gains(found: pd.DataFrame, cells: list[Cell], score: str) -> Iterator[str]:
     for cell, rows in _by_cell(found, cells):
         candidates = rows[rows.branch.map(cell.role) == "candidate"]
         counted = [_counted(candidates[candidates.against == against], against) for against in AGAINST]
-        yield f"{cell.name}, by {score}: of the heads of other architectures {'; '.join(filter(None, counted))}."
+        yield f"{cell.name}, by {score}: of the candidates {'; '.join(filter(None, counted))}."
         decisive = rows[rows.branch == cell.base.decisive]
         told = [f"{_amount(row)} points over {row.against}, {plural(row.n, 'seed')}" for row in decisive.itertuples()]
         if told:

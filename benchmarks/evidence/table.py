@@ -94,6 +94,10 @@ def measured_of(records: Mapping[str, Plain], cell: Cell) -> Plain:
     return records[f"{cell.base.name}/{cell.method}/measure"]
 
 
+def is_measured(records: Mapping[str, Plain], cell: Cell) -> bool:
+    return records.get(f"{cell.base.name}/{cell.method}/measure", {}).get("state") == "done"
+
+
 def found(measured: Plain) -> Plain:
     """What was measured."""
     return measured["reports"][-1]["metrics"]

@@ -93,6 +93,12 @@ class RunRecord:
         return cls(trials=study.get_trials(deepcopy=False), jobs=jobs, earlier=kept(attributes),
                    _jobs_by_trial=dict(by_trial), **run)
 
+    @cached_property
+    def heads(self) -> list[FrozenTrial]:
+        """The trials, of a head with several the last, which has what was measured for the earlier ones too."""
+        earlier = {trial.user_attrs.get("retry_of") for trial in self.trials}
+        return [trial for trial in self.trials if trial.number not in earlier]
+
     def training_jobs(self, trial: FrozenTrial) -> list[JobRecord]:
         return self._jobs_by_trial.get(trial.number, [])
 

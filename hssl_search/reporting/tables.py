@@ -30,7 +30,7 @@ SCREENING = [
 def screening(study: Study | RunRecord) -> pd.DataFrame:
     """What screening measured, a row for each trial that the gate judged, most discrepant first. `OTHER_DISCREPANCIES` that were
     not measured have no column."""
-    judged = [trial for trial in RunRecord.of(study).trials if trial.user_attrs.get("gate")]
+    judged = [trial for trial in RunRecord.of(study).heads if trial.user_attrs.get("gate")]
     frame = pd.DataFrame([row_of(trial) for trial in judged], columns=SCREENING)
     return whole_numbers(where_measured(frame.sort_values(["discrepancy", "trial"], ascending=[False, True], ignore_index=True)))
 

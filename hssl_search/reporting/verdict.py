@@ -35,7 +35,7 @@ def verdict_text(study: Study | RunRecord) -> str:
 
 
 def _progress(record: RunRecord) -> str:
-    candidates = [trial for trial in record.trials if not is_control(trial)]
+    candidates = [trial for trial in record.heads if not is_control(trial)]
     screened = sum(bool(trial.user_attrs.get("gate")) for trial in candidates)
     finished = sum(trial.state is TrialState.COMPLETE for trial in candidates)
     failed = sum(trial.state is TrialState.FAIL for trial in candidates)

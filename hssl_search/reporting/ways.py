@@ -116,7 +116,7 @@ def not_varied(found: Sequence[WayFound]) -> list[str]:
 
 def _judged(record: RunRecord) -> pd.DataFrame:
     """A row for each candidate that the gate judged: family, gate, discrepancy, accuracy, and the parameter of each way."""
-    rows = [_judged_row(record, trial) for trial in record.trials if trial.user_attrs.get("gate") and not is_control(trial)]
+    rows = [_judged_row(record, trial) for trial in record.heads if trial.user_attrs.get("gate") and not is_control(trial)]
     columns = ["family", "gate", "discrepancy", "accuracy", *(way.parameter for way in WAYS)]
     return pd.DataFrame(rows, columns=columns).astype({"discrepancy": float, "accuracy": float})
 

@@ -80,8 +80,11 @@ class SearchConfig(BaseModel):
     @classmethod
     def _one_or_more(cls, value: Any) -> Any:
         """One run or several, each a path, a name or a `Run`."""
-        runs = value if isinstance(value, list | tuple) else [value]
-        return [str(getattr(run, "folder", run)) for run in runs]
+        runs = value if isinstance(value, list | tuple) else [] if value is None else [value]
+        paths = [getattr(run, "folder", run) for run in runs]
+        if strange := [path for path in paths if not isinstance(path, str | Path)]:
+            raise ValueError(f"{strange[0]!r} is no run; give its folder or its name")
+        return [str(path) for path in paths]
 
     @field_validator("budget", mode="before")
     @classmethod

@@ -60,6 +60,11 @@ class Plan:
         return self.batches or [self.candidates]
 
     @property
+    def first_rounds(self) -> int:
+        """Rounds of what was planned first."""
+        return len(self.ends) - len(self.dealt) + 1
+
+    @property
     def ends(self) -> list[int]:
         """How many candidates there are at the end of each round: of whole groups those of what was planned first, then one for each
         extension. What is drawn in a round is dealt together."""

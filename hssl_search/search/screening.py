@@ -36,12 +36,16 @@ class Screening:
                           lambda job, outcome: self._screened(job, outcome, jobs[job.key][1]))
 
     def _groups(self, plan: Plan, ends: Sequence[int]) -> list[screen.Group]:
-        """The groups of one round; of all groups, those after the first screen a few heads of the one before again."""
+        """The groups of one round; of all groups, those after the first screen a few heads of the one before again.
+
+        Not the first of an extension: heads of before are decided by then, and what is found of them could not be kept.
+        """
         candidates = self.roster.candidates(ends[-1])
         dealt = [[own for _, own in screen.groups(candidates[start:end], plan.group_size)] for start, end in pairwise([0, *ends])]
         *before, last = accumulate(dealt)
         earlier, again = len(before[-1]) if before else 0, screen.repeats(plan.first_groups)
-        return [screen.Group(place, last[place], last[place - 1][:again] if place else []) for place in range(earlier, len(last))]
+        alone = earlier if len(ends) > plan.first_rounds else 0
+        return [screen.Group(place, last[place], [] if place == alone else last[place - 1][:again]) for place in range(earlier, len(last))]
 
     def _screened(self, job: Job, outcome: Outcome, group: screen.Group) -> None:
         if outcome.state is State.CUT:

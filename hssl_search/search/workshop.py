@@ -51,9 +51,13 @@ class Workshop:
 
     def recall(self, job: Job) -> None:
         """Know what the job of a search that was killed had reported: the study holds how jobs ended, and that one did not."""
-        if job.key in self.ended or job.trial is None:
+        before = self.ended.get(job.key, Outcome(State.CUT))
+        if before.state is not State.CUT or job.trial is None:
             return
-        told = {line["step"]: {key: value for key, value in line.items() if key not in ("job", "step")}
-                for line in self._run.metrics(job.trial) if line["job"] == job.key}
-        if told:
-            self.ended[job.key] = Outcome(State.CUT, reports=[Report(step, told[step]) for step in sorted(told)])
+        reports = {report.step: report for report in before.reports}
+        for line in self._run.metrics(job.trial):
+            if line["job"] == job.key:
+                metrics = {key: value for key, value in line.items() if key not in ("job", "step")}
+                reports.setdefault(line["step"], Report(line["step"], metrics))
+        if reports:
+            self.ended[job.key] = replace(before, reports=[reports[step] for step in sorted(reports)])

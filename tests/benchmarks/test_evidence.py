@@ -217,3 +217,22 @@ def test_a_training_that_a_piece_did_not_end_goes_on(cut: Path, tmp_path: Path) 
 
 def test_no_training_begins_at_the_end_of_a_piece(tmp_path: Path) -> None:
     assert Recorded([job(tmp_path)], tmp_path / "jobs.jsonl", Deadline(1, kept_s=61)).next_job() is None
+
+
+def test_a_training_that_failed_is_tried_again(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.jsonl"
+    source = Recorded([job(tmp_path)], path, Deadline(1))
+    started = source.next_job()
+    assert started is not None
+    source.on_end(started, Outcome(State.FAILED, "the disk was full"))
+    assert ended(read(path))["one"]["cause"] == "the disk was full"
+    assert Recorded([job(tmp_path)], path, Deadline(1)).next_job() is not None
+
+
+def test_nothing_is_published_before_a_training_has_ended(tiny: None, photos: Path, tmp_path: Path) -> None:
+    work = evidence.work_of(given(photos, tmp_path / "out"))
+    for reports in (0, 1):  # not even measured, and measured
+        evidence.piece(work, After(reports), 1, images=40)
+        with pytest.raises(SystemExit, match="No training has come to its end yet"):
+            evidence.published(work, tmp_path / "published", "command")
+    assert not (tmp_path / "published").exists()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from hssl_search.reporting import tables
 from hssl_search.reporting.page import build_page
 from hssl_search.reporting.repeated import repeated
 
@@ -33,3 +34,11 @@ def test_heads_screened_twice_are_compared_by_order_and_gate(builder: Callable[.
 def test_too_few_say_nothing_of_order_and_none_say_nothing(builder: Callable[..., Any]) -> None:
     assert "2 healthy both times are too few" in repeated(screened(builder, [(0.1, 0.2), (0.2, 0.1)]).study).sentence()
     assert repeated(screened(builder, []).study).sentence() == ""
+
+
+def test_a_head_that_was_given_a_further_trial_counts_once(builder: Callable[..., Any]) -> None:
+    run = screened(builder, [(0.1, 0.2), (0.2, 0.1)])
+    again = {"group": 1, "overlap_excess": 0.2, "cka_excess": 0.0, "gate": "healthy"}
+    run.add("head 0", "mlp", TrialState.COMPLETE, discrepancy=0.1, overlap_excess=0.1, again=again, retry_of=0)
+    assert repeated(run.study).heads == 2
+    assert list(tables.screening(run.study)["trial"]) == [2, 1, 3]

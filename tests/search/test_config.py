@@ -171,3 +171,14 @@ def test_a_warm_start_is_one_run_or_several(given: Any) -> None:
     assert gather({**ASKED, "warm_start": given}).warm_start == ["runs/a"]
     assert gather({**ASKED, "warm_start": [given, "b"] if not isinstance(given, list) else [*given, "b"]}).warm_start == ["runs/a", "b"]
     assert gather(ASKED).warm_start == []
+
+
+def test_a_warm_start_may_be_none_and_is_no_number(tmp_path: Path) -> None:
+    assert gather({**ASKED, "warm_start": None}).warm_start == []
+    file = tmp_path / "search.yaml"
+    for written, found in (("warm_start:", []), ("warm_start: []", []), ("warm_start: runs/a", ["runs/a"])):
+        file.write_text(written)
+        assert gather(ASKED, str(file)).warm_start == found
+    file.write_text("warm_start: [3]")
+    with pytest.raises(UserError, match="3 is no run; give its folder or its name"):
+        gather(ASKED, str(file))

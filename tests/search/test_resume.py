@@ -153,6 +153,32 @@ def lives(lab: Lab, killed: type[BaseException], dies_at: int | None) -> dict[st
         lab.storage.dies_at = None
 
 
+def test_what_a_job_reported_between_a_stop_and_a_kill_is_known(make_lab: Callable[..., Lab], killed: type[BaseException]) -> None:
+    whole = make_lab(budget=BUDGET)
+    whole.search()
+    key = next(key for key in whole.starts if key.startswith("proxy/"))
+    expected = recorded(whole)[key]["reports"]
+    rungs, lab = [report["step"] for report in expected], make_lab(budget=BUDGET)
+
+    def stop(at: str, step: int) -> None:
+        if (at, step) == (key, rungs[1]):
+            raise KeyboardInterrupt
+
+    def kill(at: str, step: int) -> None:
+        if (at, step) == (key, rungs[2]):
+            lab.storage.dies_at = lab.storage.writes
+
+    lab.at_rung = stop
+    with pytest.raises(KeyboardInterrupt):
+        lab.search()
+    lab.at_rung = kill
+    assert lives(lab, killed, None) is None
+    lab.at_rung = lambda at, step: None
+    lab.search()
+    assert [report["step"] for report in recorded(lab)[key]["reports"]] == rungs
+    assert recorded(lab)[key]["reports"][:2] == expected[:2], "the time of a rung is what it was first"
+
+
 @pytest.mark.parametrize("promote", ["learned", "random"])
 def test_promotion_goes_on_as_it_would_have_after_a_stop_or_a_kill(
     make_lab: Callable[..., Lab], killed: type[BaseException], promote: str

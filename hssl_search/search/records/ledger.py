@@ -109,7 +109,7 @@ class Ledger:
         try:
             self._write(b"".join(_written(entry) for entry in entries), durable)
         except OSError:
-            self.close()  # what was written of a line is told apart when the file is opened again
+            self.close()
             raise
         for entry in entries:
             self._count(entry)
@@ -145,10 +145,15 @@ class Ledger:
 
     def _write(self, lines: bytes, durable: bool) -> None:
         file, left = self._opened(), memoryview(lines)
-        while left:
-            left = left[file.write(left):]
-        if durable:
-            os.fsync(file.fileno())
+        before = os.fstat(file.fileno()).st_size
+        try:
+            while left:
+                left = left[file.write(left):]
+            if durable:
+                os.fsync(file.fileno())
+        except OSError:
+            os.ftruncate(file.fileno(), before)  # what was not counted would be charged again
+            raise
 
     def _opened(self) -> FileIO:
         if self._file is None:

@@ -8,6 +8,7 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -83,6 +84,18 @@ def test_every_changed_figure_is_detected(tmp_path: Path) -> None:
     ledger.close()
     path.write_bytes(path.read_bytes().replace(b"1.5", b"9.5"))
     assert (Ledger(path).total(), Ledger(path).damaged) == (0.0, 1)
+
+
+def test_what_a_failing_disk_took_half_is_charged_once_when_it_is_charged_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path)
+    ledger.charge("a#1", "p", 1.0)
+    with monkeypatch.context() as failing:
+        failing.setattr("os.fsync", Mock(side_effect=OSError(28, "no space")))
+        with pytest.raises(OSError, match="no space"):
+            ledger.charge("b#1", "p", 2.0)
+    ledger.charge("b#1", "p", 2.0)
+    assert (ledger.total(), Ledger(path).total(), Ledger(path).damaged) == (3.0, 3.0, 0)
 
 
 @pytest.mark.parametrize("device_s", [-1.0, float("nan"), float("inf")])
