@@ -264,7 +264,7 @@ def test_large_enough_map_gives_no_warning() -> None:
 @pytest.mark.parametrize(("name", "size", "args", "said"), [
     ("resnt50", 32, {}, ["'resnt50'", "did you mean", "'resnet50'"]),
     ("zzzzqqq", 32, {}, ["'zzzzqqq'", "timm.list_models()"]),
-    ("test_resnet.nonsense", 32, {}, ["'test_resnet.nonsense'", "nonsense"]),
+    ("test_resnet.nonsense", 32, {}, ["'test_resnet'", "no weights 'nonsense'", "'test_resnet.r160_in1k'"]),
     ("test_resnet", 32, {"depht": 3}, ["depht=3", "--base-arg"]),
     ("test_vit", 32, {"depht": 3}, ["depht=3", "--base-arg"]),
     ("test_resnet", 32, {"output_stride": 7}, ["output_stride=7", "--base-arg"]),
