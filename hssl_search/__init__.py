@@ -1,4 +1,4 @@
-"""hssl-search: finds the auxiliary head that makes a self-supervised base better.
+"""hssl-search: searches for the auxiliary head that teaches a self-supervised base the most.
 
 Everything public is here; heavy imports happen when a name is first used.
 """

@@ -73,8 +73,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def search_parser() -> Parser:
-    parser = Parser(prog="hssl-search", description="Finds the auxiliary head that makes a self-supervised base better.", epilog=EPILOG,
-                    formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = Parser(prog="hssl-search", description="Searches for the auxiliary head that teaches a self-supervised base the most.",
+                    epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"hssl-search {__version__}")
     return _with_options(parser)
 

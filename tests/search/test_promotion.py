@@ -164,6 +164,15 @@ def test_scores_that_nothing_foretells_have_a_forecast_without_correlation(searc
     assert abs(mean(values)) < 3 * stdev(values) / math.sqrt(len(values))
 
 
+def test_a_forecast_from_noise_does_not_put_the_scores_left_out_into_their_reverse_order() -> None:
+    values = []
+    for seed in range(20):
+        heads, _ = world(seed, 0.0, count=16)
+        noise = np.random.default_rng(seed).normal(size=16)
+        values.append(foretold(heads, dict(enumerate(noise.tolist())))["forecast"].value or 0.0)
+    assert abs(mean(values)) < 0.2, "the mean of the others alone would have -1"
+
+
 def test_scores_that_an_earlier_search_foretells_have_a_forecast_with_correlation() -> None:
     values = []
     for seed in range(20):
