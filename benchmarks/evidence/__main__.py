@@ -96,7 +96,9 @@ def piece(work: Work, deadline: Deadline, at_once: int, images: int, meter: Mete
         return False
     source = execute(work.jobs(measured.known, images), work.path, deadline, meter or deadline, at_once)
     left = [job.key for job in source.jobs if not source.known.get(job.key, {}).get("state")]
-    print(f"{len(left)} trainings are left.", flush=True)
+    failed = sum(source.known.get(job.key, {}).get("state") == "failed" for job in source.jobs)
+    again = f" {failed} failed, and are tried again when you start again." if failed else ""
+    print(f"{len(left)} trainings are left.{again}", flush=True)
     return not left
 
 
