@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,9 +46,9 @@ def open_storage(url: str) -> Iterator[BaseStorage]:
     """The database at `url`, its tables made when missing; closed on leaving.
 
     SQLite is switched to its write-ahead log, so that dashboards read while the search writes; on leaving the log is merged back
-    and `study.db` is whole by itself. A commit is in the file when it returns and on the disk soon after: a killed process loses none;
-    a power cut may take the last ones, and the search then does their jobs again. UserError when the database cannot be reached or was
-    written by another Optuna.
+    and `study.db` is whole by itself. A commit is in the file when it returns, and on the disk soon after or with `flush`: a killed
+    process loses none; a power cut may take the last ones, and the search then does again what they told of. UserError when the
+    database cannot be reached or was written by another Optuna.
     """
     with storage_errors(url):
         rdb = _opened(url)
@@ -55,6 +56,16 @@ def open_storage(url: str) -> Iterator[BaseStorage]:
         yield optuna.storages.get_storage(rdb)
     finally:
         _close(rdb)
+
+
+def flush(url: str) -> None:
+    """Have all that was committed to SQLite on the disk when this returns; other databases see to that themselves."""
+    if not url.startswith("sqlite"):
+        return
+    log = Path(f"{sqlalchemy.engine.make_url(url).database}-wal")
+    if log.exists():
+        with log.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 @contextmanager

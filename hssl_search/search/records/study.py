@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hssl_search.errors import UserError
 from hssl_search.search.execution.jobs import Job, Outcome, Plain, Report, State
-from hssl_search.search.records.storage import may_exist, open_storage, shown, storage_errors
+from hssl_search.search.records.storage import flush, may_exist, open_storage, shown, storage_errors
 
 JOB_PREFIX = "job/"
 Finished = Literal["COMPLETE", "PRUNED", "FAIL"]
@@ -159,7 +159,7 @@ class StudyRecord:
 
     def record_job(self, job: Job, outcome: Outcome) -> None:
         """Keep how a job ended, as the study's attribute `job/KEY`; a resumed search reads it instead of running the job again,
-        and a replay runs it again: of the job's task only what all jobs have in common is not in it."""
+        and a replay runs it again: of the job's task only what all jobs have in common is not in it. On the disk when this returns."""
         record = {
             "key": job.key,
             "phase": job.phase,
@@ -177,6 +177,7 @@ class StudyRecord:
         }
         with self._errors():
             self._storage.set_study_user_attr(self._id, JOB_PREFIX + job.key, record)
+            flush(self._url)
 
     def job_records(self) -> dict[str, Plain]:
         """All job records by job key."""
