@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from statistics import mean
@@ -16,7 +17,8 @@ from hssl_search.search.records.run import Run
 from hssl_search.search.records.study import StudyRecord
 
 PATIENCE = (3.0, 60.0)
-"""A job is ended at a checkpoint when it takes this many times what was expected of it, and this many seconds more."""
+"""A job stops at a checkpoint when it takes this many times what was expected of it, and this many seconds more; it goes on after
+the others of its phase, if the budget lasts for what it now turns out to need."""
 ALWAYS_TRIED = 2
 """Jobs of a phase that may spend what later phases should have: without them there is nothing to go on with."""
 
@@ -71,8 +73,9 @@ class Runner:
         waiting = [seconds for key, seconds in expected.items() if key not in phase.outcomes]
         to_spend = sum(waiting) + max(0, phase.waiting() - len(waiting)) * mean(expected.values() or [0.0])
         self.watcher.phase_started(name, phase.waiting(), to_spend / self.meter.budget.seconds if expected else None)
-        self.executor.run(_Watched(phase, self, expected, concurrency, on_end, keep_s), concurrency)
-        if phase.waiting():
+        watched = _Watched(phase, self, expected, concurrency, on_end, keep_s)
+        self.executor.run(watched, concurrency)
+        if phase.waiting() or watched.slow:
             self.short.add(name)
         self.watcher.phase_ended()
 
@@ -102,12 +105,16 @@ class Runner:
     @property
     def pace(self) -> float:
         """Device-seconds that jobs have taken for each one expected, in the last phase that tells; 1 before any has ended."""
-        expected_s, taken_s = next(reversed(self._timed.values()), (1.0, 1.0))
-        return taken_s / expected_s if expected_s else 1.0
+        return next((pace for pace in map(self.pace_of, reversed(self._timed)) if pace is not None), 1.0)
+
+    def pace_of(self, phase: str) -> float | None:
+        """The same of one phase; None before any of its jobs has ended."""
+        expected_s, taken_s = self._timed.get(phase, (0.0, 0.0))
+        return taken_s / expected_s if expected_s else None
 
     def time(self, job: Job, outcome: Outcome, expected_s: float | None, cold: bool) -> None:
         """Learn from a job that came to its end; `cold`: its worker had to start first."""
-        if outcome.state is State.DONE and expected_s is not None and job.key not in self._told:
+        if outcome.state is State.DONE and came_to_its_end(job, outcome) and expected_s is not None and job.key not in self._told:
             self._told.add(job.key)
             start_s = self.startup_s / self.machine.charged(1) if cold else 0.0
             expected, taken = self._timed.get(job.phase, (0.0, 0.0))
@@ -149,30 +156,51 @@ class _Watched:
         self.keep_s = keep_s
         self.begun = len(phase.outcomes)
         """Jobs that were handed out, in earlier runs too."""
-        self.to_do_s: dict[str, float | None] = {}
-        """Device-seconds that each job which was handed out should still take."""
+        self.to_do: dict[str, float] = {}
+        """Share of its steps that each job which was handed out had still to do."""
         self.cold: set[str] = set()
         """Jobs that were handed out first, whose workers had to start."""
         self.live: dict[str, _Live] = {}
         """Jobs that are paid for one by one; on a CPU budget, the whole machine is."""
+        self.slow: deque[tuple[Job, Outcome]] = deque()
+        """Jobs that ran out of patience and wait for the others, with how they end if they cannot go on."""
+        self.known_s: dict[str, float] = {}
+        """Device-seconds that such a job needs in all, by what it has done."""
 
     def next_job(self) -> Job | None:
         while (job := self.phase.next_job()) is not None:
-            keep_s = self.keep_s if self.begun >= ALWAYS_TRIED else 0.0
             self.begun += 1
-            fitting = self._fitting(job, keep_s)
-            if fitting is not None:
-                if len(self.to_do_s) < self.concurrency:
+            if (fitting := self._fitting(job, self._keep_s())) is not None:
+                if len(self.to_do) < self.concurrency:
                     self.cold.add(job.key)
-                expected_s = self.expected.get(job.key)
-                self.to_do_s[job.key] = expected_s and expected_s * share_to_do(job)
-                self._begin(fitting)
-                self.runner.watcher.job_started(job.task["name"])
-                return fitting
+                return self._start(fitting)
             self.runner.watcher.note(f"{job.task['name']} is not started: the budget left would not last to its end.")
             self.runner.short.add(job.phase)
             self.end(job, Outcome(State.CUT, "the budget left would not last to its end"))
+        return self._next_slow()
+
+    def _next_slow(self) -> Job | None:
+        """One that ran out of patience; without budget for the rest it ends with what it has reported, or is cut where all are slow."""
+        while self.slow:
+            job, outcome = self.slow.popleft()
+            if (fitting := self._fitting(job, self._keep_s())) is not None:
+                return self._start(fitting)
+            self._conclude(job, outcome if self._straggles(job) else replace(outcome, state=State.CUT))
         return None
+
+    def _straggles(self, job: Job) -> bool:
+        """Whether a job needs far longer than those of its phase that came to their end."""
+        pace = self.runner.pace_of(job.phase)
+        return pace is not None and self.known_s[job.key] > PATIENCE[0] * pace * self.expected[job.key]
+
+    def _keep_s(self) -> float:
+        return self.keep_s if self.begun > ALWAYS_TRIED else 0.0
+
+    def _start(self, job: Job) -> Job:
+        self.to_do[job.key] = share_to_do(job)
+        self._begin(job)
+        self.runner.watcher.job_started(job.task["name"])
+        return job
 
     def on_report(self, job: Job, report: Report) -> Decision:
         self.runner.keep(job, report)
@@ -187,28 +215,61 @@ class _Watched:
     def _fitting(self, job: Job, keep_s: float = 0.0) -> Job | None:
         now = self.runner.meter.clock()
         live_s = sum(live.left(now) for live in self.live.values())
-        return self.runner.affordable(job, self.expected.get(job.key), self.concurrency, keep_s, live_s)
+        return self.runner.affordable(job, self._expected(job), self.concurrency, keep_s, live_s)
+
+    def _expected(self, job: Job) -> float | None:
+        """Device-seconds expected of the whole job, at the pace of the search."""
+        if job.key in self.known_s:
+            return self.known_s[job.key] / max(1.0, self.runner.pace)
+        return self.expected.get(job.key)
+
+    def _planned(self, job: Job) -> float | None:
+        """Device-seconds that were planned for what the job had still to do when it was handed out."""
+        expected_s = self.expected.get(job.key)
+        return expected_s and expected_s * self.to_do[job.key]
 
     def _begin(self, job: Job) -> None:
-        if self.runner.machine.device == "gpu" and job.key in self.expected:
-            self.live[job.key] = _Live(job, self.runner.needed(job, self.expected[job.key]), self.runner.meter.clock())
+        if self.runner.machine.device == "gpu" and (expected_s := self._expected(job)) is not None:
+            self.live[job.key] = _Live(job, self.runner.needed(job, expected_s), self.runner.meter.clock())
 
     def on_end(self, job: Job, outcome: Outcome) -> None:
         seconds, outcome = outcome.seconds, self._whole(job, outcome)
+        self.runner.time(job, replace(outcome, seconds=seconds), self._planned(job), job.key in self.cold)
+        if outcome.state is State.DONE and not came_to_its_end(job, outcome) and self._learns(job, outcome, seconds):
+            self._wait(job, outcome)
+        else:
+            self._conclude(job, outcome)
+
+    def _conclude(self, job: Job, outcome: Outcome) -> None:
         if outcome.state is State.CUT:
             self.runner.short.add(job.phase)
         if outcome.state is not State.CUT or outcome.reports:
             self.runner.study.record_job(job, outcome)
-        self.runner.time(job, replace(outcome, seconds=seconds), self.to_do_s[job.key], job.key in self.cold)
         self.phase.on_end(job, outcome)
         self.runner.show(job, outcome)
         self.end(job, outcome)
         self.runner.watcher.job_ended(job.task["name"], outcome.state.value)
 
+    def _wait(self, job: Job, outcome: Outcome) -> None:
+        """Let a job that ran out of patience wait for the others; a search that is stopped meanwhile finds it cut."""
+        cut = replace(outcome, state=State.CUT)
+        self.runner.study.record_job(job, cut)
+        self.phase.goes_on(job, cut)
+        self.slow.append((job, outcome))
+        self.runner.watcher.note(f"{job.task['name']} takes longer than expected; it goes on after the others, if the budget lasts.")
+
+    def _learns(self, job: Job, outcome: Outcome, seconds: float) -> bool:
+        """Learn what a job needs from what it has done since it was handed out; False when that was nothing."""
+        reached = outcome.reports[-1].step if outcome.reports else job.step_reached()
+        done = self.to_do[job.key] - (1 - reached / job.task["steps"])
+        if done > 0:
+            self.known_s[job.key] = seconds * self.runner.machine.share(job) / done
+        return done > 0
+
     def _whole(self, job: Job, outcome: Outcome) -> Outcome:
         """The outcome with what the job reported before it was cut earlier; CUT where it was the budget that ended it now."""
         live = self.live.pop(job.key, None)
-        if outcome.state is State.DONE and not _came_to_its_end(job, outcome) and self._out_of_budget(job, live):
+        if outcome.state is State.DONE and not came_to_its_end(job, outcome) and self._out_of_budget(job, live):
             outcome = replace(outcome, state=State.CUT)
         if (before := self.phase.cut.get(job.key)) is None:
             return outcome
@@ -225,7 +286,7 @@ def patience(needed: float) -> float:
     return PATIENCE[0] * needed + PATIENCE[1]
 
 
-def _came_to_its_end(job: Job, outcome: Outcome) -> bool:
+def came_to_its_end(job: Job, outcome: Outcome) -> bool:
     return job.task["kind"] == "measure" or (bool(outcome.reports) and outcome.reports[-1].step >= job.task["steps"])
 
 

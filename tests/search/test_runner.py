@@ -24,6 +24,7 @@ from hssl_search.search.records.run import Run
 from hssl_search.search.records.study import StudyRecord
 from hssl_search.search.runner import PATIENCE, Runner
 
+LEAVES = object()
 CPU = Machine("cpu", cpus=4, gpus=0)
 GPUS = Machine("gpu", cpus=16, gpus=4, gpus_per_trial=0.5)
 
@@ -36,7 +37,10 @@ def job(
 
 
 class Bench:
-    """A runner with a budget of 1,000 device-seconds, a worker whose acts are seconds or errors, and a clock that only it moves."""
+    """A runner with a budget of 1,000 device-seconds, and a clock that only its worker moves.
+
+    Each act of a job is seconds of an equal part of its steps, an error, or LEAVES: its seconds are over.
+    """
 
     def __init__(self, folder: Path, study: StudyRecord, watcher: Any, machine: Machine = CPU) -> None:
         self.now, self.watcher, self.study = 0.0, watcher, study
@@ -61,10 +65,12 @@ class Bench:
     def work(self, job: Job, send: Send) -> None:
         self.started.append(job)
         for number, act in enumerate(job.task["acts"], start=1):
+            if act is LEAVES:
+                return
             if isinstance(act, BaseException):
                 raise act
             self.now += act
-            send(50 * number, {"accuracy": 40.0 + number})
+            send(100 * number // len(job.task["acts"]), {"accuracy": 40.0 + number})
 
     def run(self, *jobs: Job, ended: dict[str, Outcome] | None = None, expected: dict[str, float] | None = None) -> Phase:
         phase = Phase(jobs, ended or {})
@@ -194,7 +200,7 @@ def test_a_job_that_ends_early_so_that_others_can_end_was_cut_by_the_budget(
 ) -> None:
     gpus = Bench(tmp_path, study, watcher, GPUS)
     monkeypatch.setattr(inline_executor, "Desk", partial(Desk, clock=gpus.clock))
-    jobs = [job(f"proxy/{number}", gpus=0.5, acts=(442.5,) if number == 0 else (1.0, 1.0)) for number in range(8)]
+    jobs = [job(f"proxy/{number}", gpus=0.5, acts=(442.5, LEAVES) if number == 0 else (1.0, 1.0)) for number in range(8)]
     gpus.run(*jobs, expected=dict.fromkeys((asked.key for asked in jobs), 110.0))
     assert gpus.started[0].seconds == 220 + (2_000 - 220) / 8 == 442.5
     assert [state for _, state, _ in gpus.ended[:2]] == [State.CUT, State.DONE]
@@ -274,7 +280,7 @@ def test_what_happens_is_watched_in_its_order(bench: Bench) -> None:
     assert [(name, values) for name, values in bench.watcher.told if name != "device_time"] == [
         ("phase_started", ("proxy", 1, 0.01)),
         ("job_started", ("the proxy/a",)),
-        ("report", ("the proxy/a", 50, 100, 41.0)),
+        ("report", ("the proxy/a", 100, 100, 41.0)),
         ("job_ended", ("the proxy/a", "done")),
         ("phase_ended", ()),
     ]
@@ -407,11 +413,87 @@ def test_a_job_that_goes_on_is_recorded_with_what_it_reported_before_it_was_cut(
     assert (outcome.state, outcome.seconds) == (State.DONE, 7.0)
 
 
-@pytest.mark.parametrize(("act", "state"), [(200.0, State.DONE), (950.0, State.CUT)], ids=["out of patience", "out of budget"])
-def test_a_job_that_ends_early_was_cut_where_the_budget_left_does_not_buy_the_rest(bench: Bench, act: float, state: State) -> None:
-    bench.run(job("proxy/a", acts=(act,)), expected={"proxy/a": 100.0})
-    assert bench.ended == [("proxy/a", state, "")]
-    assert bench.runner.short == (set() if state is State.DONE else {"proxy"})
+def test_a_job_that_ends_early_was_cut_where_the_budget_left_does_not_buy_the_rest(bench: Bench) -> None:
+    bench.run(job("proxy/a", acts=(950.0, LEAVES)), expected={"proxy/a": 100.0})
+    assert bench.ended == [("proxy/a", State.CUT, "")]
+    assert bench.runner.short == {"proxy"}
+
+
+class Steady:
+    """Jobs whose steps take the seconds that they are told, which leave at a checkpoint when theirs are over, and go on from there."""
+
+    def __init__(self, bench: Bench, folder: Path) -> None:
+        self.bench, self.folder = bench, folder
+        bench.runner.executor = InlineExecutor(self.work, bench.meter)
+
+    def job(self, name: str, step_s: float) -> Job:
+        return replace(job(f"proxy/{name}", acts=(step_s,)), folder=str(self.folder / name))
+
+    def work(self, asked: Job, send: Send) -> None:
+        self.bench.started.append(asked)
+        (step_s,), begun = asked.task["acts"], asked.step_reached()
+        assert asked.seconds is not None
+        reached = min(100, begun + int(asked.seconds / step_s))
+        self.bench.now += (reached - begun) * step_s
+        (Path(asked.folder) / f"step-{reached}").mkdir(parents=True, exist_ok=True)
+        for step in (50, 100):
+            if begun < step <= reached:
+                send(step, {"accuracy": 0.1 * step})
+
+    def run(self, *jobs: Job, **more: Any) -> Phase:
+        return self.bench.run(*jobs, expected=dict.fromkeys((asked.key for asked in jobs), 20.0), **more)
+
+    def started(self) -> list[str]:
+        return [asked.key.removeprefix("proxy/") for asked in self.bench.started]
+
+
+@pytest.fixture
+def steady(bench: Bench, tmp_path: Path) -> Steady:
+    return Steady(bench, tmp_path)
+
+
+def test_a_job_that_runs_out_of_patience_goes_on_after_the_others(steady: Steady) -> None:
+    phase = steady.run(steady.job("slow", 2.0), steady.job("quick", 0.2))
+    assert steady.started() == ["slow", "quick", "slow"]
+    assert steady.bench.started[0].seconds == PATIENCE[0] * 20 + PATIENCE[1] == 120.0
+    assert [(key, state) for key, state, _ in steady.bench.ended] == [("proxy/quick", State.DONE), ("proxy/slow", State.DONE)]
+    assert [report.step for report in phase.outcomes["proxy/slow"].reports] == [50, 100]
+    assert steady.bench.runner.short == set()
+
+
+def test_a_phase_that_is_slow_throughout_ends_no_job_before_its_time(steady: Steady) -> None:
+    phase = steady.run(*(steady.job(name, 2.0) for name in "abcd"))
+    assert [phase.outcomes[f"proxy/{name}"].reports[-1].step for name in "abcd"] == [100] * 4
+    assert steady.bench.meter.spent() == pytest.approx(800.0)
+    assert steady.bench.runner.pace == pytest.approx(10.0)
+
+
+def test_a_slow_job_that_the_budget_does_not_last_for_ends_with_what_it_has(steady: Steady) -> None:
+    phase = steady.run(steady.job("slower", 60.0), steady.job("slow", 2.4), steady.job("quick", 0.2), steady.job("other", 7.0))
+    assert steady.started() == ["slower", "slow", "quick", "other", "slow"]
+    assert {key: [report.step for report in outcome.reports] for key, outcome in phase.outcomes.items()} == {
+        "proxy/slower": [], "proxy/slow": [50, 100], "proxy/quick": [50, 100], "proxy/other": []}
+    assert steady.bench.runner.short == set()
+    assert [values[1] for values in steady.bench.watcher.of("job_ended")].count("done") == 4
+
+
+def test_where_all_jobs_are_slow_those_that_the_budget_does_not_last_for_are_cut(steady: Steady) -> None:
+    phase = steady.run(*(steady.job(name, 6.0) for name in "ab"))
+    assert [phase.outcomes[f"proxy/{name}"].state for name in "ab"] == [State.DONE, State.CUT]
+    assert steady.bench.runner.short == {"proxy"}
+    assert [record["state"] for record in steady.bench.study.job_records().values()] == ["done", "cut"]
+
+
+def test_a_slow_job_that_waits_when_the_search_is_stopped_is_cut_and_goes_on_later(steady: Steady) -> None:
+    asked, stopped = steady.job("slow", 2.0), job("proxy/stopped", acts=(KeyboardInterrupt(),))
+    steady.bench.runner.executor = InlineExecutor(
+        lambda one, send: (steady.work if one.key == asked.key else steady.bench.work)(one, send), steady.bench.meter)
+    with pytest.raises(KeyboardInterrupt):
+        steady.run(asked, stopped)
+    assert steady.bench.study.job_outcomes()["proxy/slow"].state is State.CUT
+    phase = steady.run(asked, ended=steady.bench.study.job_outcomes())
+    assert [report.step for report in phase.outcomes["proxy/slow"].reports] == [50, 100]
+    assert steady.started() == ["slow", "stopped", "slow"]
 
 
 def test_a_phase_is_short_whose_jobs_the_budget_does_not_last_for(bench: Bench) -> None:

@@ -33,7 +33,11 @@ class Phase:
             return
         self._waiting.append(job)
         if before is not None:
-            self.cut[job.key] = _at_rungs(job, before)
+            self.goes_on(job, before)
+
+    def goes_on(self, job: Job, cut: Outcome) -> None:
+        """Know what a job had reported when it was cut."""
+        self.cut[job.key] = replace(cut, reports=[report for report in cut.reports if report.step in job.task["rungs"]])
 
     def waiting(self) -> int:
         """Jobs not handed out yet."""
@@ -50,7 +54,3 @@ class Phase:
 
     def on_end(self, job: Job, outcome: Outcome) -> None:
         self.outcomes[job.key] = outcome
-
-
-def _at_rungs(job: Job, outcome: Outcome) -> Outcome:
-    return replace(outcome, reports=[report for report in outcome.reports if report.step in job.task["rungs"]])
