@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +13,7 @@ from typing import Any
 import optuna
 import pytest
 from optuna.storages import InMemoryStorage
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.head import head_cost
@@ -24,6 +25,7 @@ from hssl_search.search.execution.desk import Desk
 from hssl_search.search.execution.jobs import Job, Plain, Send
 from hssl_search.search.execution.tasks import Setting, Task
 from hssl_search.search.jobmaker import Machine
+from hssl_search.search.measures import RANKINGS
 from hssl_search.search.records.ledger import Charge, Ledger
 from hssl_search.search.records.meter import DeviceMeter
 from hssl_search.search.records.run import FORMAT, Run
@@ -46,6 +48,7 @@ UNTRAINED = 5.0
 STEP_S, HEAD_S, EVALUATE_S, CHECKPOINT_S, STARTUP_S = 0.1, 0.02, 0.5, 0.1, 3.0
 """Seconds on the CPUs of the whole machine, or on the GPUs of one job."""
 COSTS = lru_cache(head_cost)
+COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
 
 
 class Killed(BaseException):
@@ -224,6 +227,44 @@ class Lab:
     def charged(self) -> float:
         return Ledger(self.run.ledger).total()
 
+    def check(self, within: bool = True) -> None:
+        """What holds at the end of every search, however it went."""
+        trials = self.study.trials()
+        names = [trial.user_attrs["name"] for trial in trials]
+        assert len(set(names)) == len(names)
+        heads = [json.dumps(trial.user_attrs["head"], sort_keys=True) for trial in trials if trial.user_attrs["role"] == "candidate"]
+        assert len(set(heads)) == len(heads)
+        for trial in trials:
+            self._check_trial(trial)
+        assert self.charged() <= self.budget.seconds + 1e-3 or not within
+
+    def _check_trial(self, trial: FrozenTrial) -> None:
+        attributes = trial.user_attrs
+        if trial.state is TrialState.RUNNING:
+            assert "The budget did not last for all of" in self.watcher.notes(), "only what the budget did not last for is undecided"
+            return
+        assert trial.state in (COMPLETE, PRUNED, FAIL)
+        assert trial.state is COMPLETE or attributes["cause"].strip(), "what did not come to its end has a cause"
+        assert attributes["device_s"] >= 0
+        if trial.state is COMPLETE:
+            assert trial.value == trial.intermediate_values[max(trial.intermediate_values)]
+            assert "cause" not in attributes
+        if attributes.get("control") == "noise":
+            assert trial.state is PRUNED
+            assert trial.intermediate_values == {}
+        if attributes.get("promoted"):
+            assert attributes["gate"] == "healthy"
+        if attributes["role"] == "candidate" and trial.intermediate_values:
+            assert attributes["promoted"]
+        metrics = self.run.trial_folder(trial.number) / "metrics.jsonl"
+        lines = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
+        measure = RANKINGS[self.run.config()["rank_by"]]
+        rungs = self.study.study_attributes()["plan"]["numbers"]["rungs"]
+        own = {line["step"]: measure.score(line) for line in lines
+               if line["job"].startswith("proxy/") and line["step"] in rungs and measure.score(line) is not None}
+        if own:
+            assert own == trial.intermediate_values
+
     def work(self, job: Job, send: Send) -> None:
         """What a worker does, without training."""
         task = Task.model_validate(job.task)
@@ -336,6 +377,13 @@ def small_space() -> Space:
     """Six heads of three families."""
     parameters = {"family": {"choice": ["convnext", "resnet", "mlp"]}, "depth": {"choice": [1, 2]}}
     return Space.from_plain({"parameters": parameters}, "small")
+
+
+@pytest.fixture(scope="session")
+def wide_space() -> Space:
+    """Twenty-four heads of four families."""
+    parameters = {"family": {"choice": ["convnext", "resnet", "mlp", "poolformer"]}, "depth": {"int": [1, 6]}}
+    return Space.from_plain({"parameters": parameters}, "wide")
 
 
 @pytest.fixture

@@ -1,0 +1,67 @@
+"""Who is promoted, in whole searches without training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from hssl_search.spaces.space import Space
+
+Lab = Any
+"""See conftest.py."""
+COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
+
+
+def test_the_noise_head_is_never_promoted_though_it_is_the_most_discrepant(lab: Lab) -> None:
+    lab.search()
+    noise = lab.trial("noise head")
+    assert noise.user_attrs["discrepancy"] > max(lab.trial(name).user_attrs["discrepancy"] for name in lab.overlap)
+    assert (noise.state, noise.user_attrs["cause"]) == (PRUNED, "not learning: found not learning.")
+    assert not any(f"/{noise.number:04d}/" in key for key in lab.starts)
+
+
+def test_unhealthy_heads_are_left_out(lab: Lab) -> None:
+    order = sorted(lab.overlap, key=lab.overlap.__getitem__)
+    lab.gate = {name: "collapsed" for name in order[2:]}
+    verdict = lab.search()
+    lab.check()
+    assert verdict["name"] in order[:2]
+    assert all(lab.trial(name).user_attrs["cause"] == "collapsed: found collapsed." for name in order[2:])
+    assert [lab.trial(name).user_attrs["promoted"] for name in order] == [True, True, False, False, False, False]
+
+
+def test_no_healthy_head_is_no_winner_and_costs_two_controls(lab: Lab) -> None:
+    lab.gate = {name: "not learning" for name in lab.overlap}
+    verdict = lab.search()
+    lab.check()
+    assert (verdict["winner"], verdict["state"]) == (None, "unranked")
+    assert "so there is no winner" in verdict["sentence"]
+    assert lab.starts[:2] == ["measure", "screen/group0"]
+    proxied = [lab.study.frozen(int(key.split("/")[1])).user_attrs["control"] for key in lab.starts[2:]]
+    assert proxied == ["none", "identity"]
+    assert {trial.state for trial in lab.study.trials() if "control" not in trial.user_attrs} == {PRUNED}
+    assert "nothing to promote" in lab.watcher.notes()
+
+
+@pytest.mark.parametrize("promote", ["discrepancy", "learned", "random"])
+def test_the_study_keeps_who_was_promoted_in_order_and_how_well_it_was_foretold(
+    make_lab: Callable[..., Lab], wide_space: Space, promote: str
+) -> None:
+    lab = make_lab(budget="60cpu-min", promote=promote, pruner="none", space=wide_space, sampler="random")
+    lab.accuracy = {name: 90.0 - 20.0 * overlap for name, overlap in lab.overlap.items()}
+    lab.search()
+    lab.check()
+    attributes = lab.study.study_attributes()
+    started = [int(key.split("/")[1]) for key in lab.starts if key.startswith("proxy/")]
+    assert [trial for trial in started if trial in attributes["promoted"]] == attributes["promoted"]
+    assert len(attributes["promoted"]) == attributes["plan"]["numbers"]["proxies"] >= 8
+    assert attributes["promotion"]["rule"] == promote
+    assert attributes["promotion"]["discrepancy"]["value"] == pytest.approx(-1.0)
+    assert attributes["promotion"]["forecast"]["value"] > 0.5
+    assert "-1.00 for discrepancy" in lab.watcher.notes()
+    found = {lab.study.frozen(trial).user_attrs["name"] for trial in attributes["promoted"]}
+    least = sorted(lab.overlap, key=lab.overlap.__getitem__)[:3]
+    assert bool(found & set(least)) == (promote != "discrepancy"), "only learning and luck find what the rule holds for bad"
