@@ -128,7 +128,7 @@ class CandidateSampler:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             if self.name == "gp":
-                return optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP)  # imports torch
+                return optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP, warn_independent_sampling=False)  # imports torch
             if self.name == "nsga2":
                 return optuna.samplers.NSGAIISampler(population_size=max(2, results // 2), seed=seed)
             liar = not self.cost  # Optuna has it for one objective

@@ -109,6 +109,22 @@ def test_what_learns_proposes_better_heads_than_were_known(name: Name) -> None:
     assert learned > drawn + 1.0
 
 
+CONDITIONAL = Space.from_plain({"parameters": {"family": {"choice": ["convnext", "mlp"]}, "depth": {"int": [1, 12]}, "kernel_size": {
+    "choice": [3, 5, 7], "families": ["convnext"]}}}, "conditional")
+
+
+@pytest.mark.parametrize("name", ["tpe", "gp", "nsga2"])
+def test_what_a_sampler_makes_of_parameters_of_some_families_is_not_told_of_every_head(
+    name: Name, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
+) -> None:
+    optuna.logging.enable_propagation()
+    request.addfinalizer(optuna.logging.disable_propagation)
+    known = taught(CONDITIONAL)
+    caplog.clear()
+    assert len(proposed(name, known, 6)) == 6
+    assert [record.message for record in caplog.records if record.levelname != "INFO"] == []
+
+
 @pytest.mark.parametrize("name", ["tpe", "gp", "nsga2"])
 def test_before_there_are_results_heads_are_drawn_at_random(name: Name) -> None:
     assert proposed(name, taught(FINITE, count=STARTUP - 1), 9) == proposed("random", taught(FINITE, count=STARTUP - 1), 9)
