@@ -83,7 +83,7 @@ def _with_options(parser: Parser) -> Parser:
     """The parser with the options of a search."""
     for name, field in SearchConfig.model_fields.items():
         choices = _choices(field.annotation)
-        how = SEVERAL.get(name) or {"choices": choices, "metavar": None if choices else name.upper()}
+        how = SEVERAL.get(name) or {"choices": choices, "metavar": "|".join(choices) if choices else name.upper()}
         parser.add_argument(flag(name), help=field.description, **how)
     parser.add_argument("--config", metavar="FILE", help="YAML file with these options as keys; flags go before it")
     return parser
