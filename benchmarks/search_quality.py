@@ -2,9 +2,11 @@
 
     python benchmarks/search_quality.py --table reports/headbench --repetitions 50
 
-In virtual time, on a HeadBench table and on synthetic heads whose quality is known. In each repetition the controller searches first; the
-others then get the core-seconds that it spent, screening, controls and confirming included. Prints a table in Markdown: regret (true score
-of the best head less that of the chosen one) and the chosen head's rank, mean and 95 % interval (normal) over repetitions.
+In virtual time, on a HeadBench table and on synthetic heads whose quality is known. In each repetition the controller searches first, with
+what training all heads once would cost, shared between screening and the rest as the planner does; the others then get the core-seconds
+that it spent, screening, controls and confirming included. Prints a table in Markdown: regret (true score of the best head less that of
+the chosen one) and the chosen head's rank, mean and 95 % interval (normal) over repetitions; and the regret less that of "ours, learned",
+paired by repetition.
 
 Of a HeadBench table, "true" is the mean over its seeds at the last rung: noisy itself, and made of the very trainings that searches see.
 """
@@ -12,6 +14,7 @@ Of a HeadBench table, "true" is the mean over its seeds at the last rung: noisy 
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -29,10 +32,13 @@ from optuna.trial import TrialState
 from hssl_search.heads.config import HeadConfig
 from hssl_search.search.budget import Budget
 from hssl_search.search.candidates import Contender
+from hssl_search.search.costs import group_cost, screening_cost
 from hssl_search.search.execution.jobs import Decision, Job, Outcome, Report, State
 from hssl_search.search.execution.tasks import Setting
 from hssl_search.search.jobmaker import JobMaker, Machine
-from hssl_search.search.plan import Plan
+from hssl_search.search.measured import Measured
+from hssl_search.search.plan import PROXY_CONTROLS, Plan
+from hssl_search.search.planner import GROUP_SIZE, SHARES
 from hssl_search.search.records.ledger import Ledger
 from hssl_search.search.records.meter import DeviceMeter
 from hssl_search.search.simulation.executor import SimulatedExecutor, VirtualClock
@@ -44,13 +50,13 @@ from hssl_search.search.simulation.worker import Answers, Faults, SimulatedWorke
 from hssl_search.spaces.space import Space
 
 CORE = Machine("cpu", cpus=1, gpus=0)
-PROXIES, CONFIRM_JOBS, SCREEN_STEPS, GROUP_SIZE = 12, 6, 40, 8
+CONFIRM_JOBS, SCREEN_STEPS = 6, 40
 """Of the controller's plan; six confirming runs need no more than three seeds."""
 ETA = 2
 """ASHA stops what is not in the best 1 / ETA of those that have reached a rung."""
 SYNTHETIC = [(0.25, 0.7), (1.0, 0.7), (1.0, -0.7)]
 """Errors of a seed in points, where heads' gains have standard deviation 1, and correlations of discrepancy with gain."""
-ALL = "all heads once"
+LEARNED, ALL = "ours, learned", "all heads once"
 
 
 @dataclass(frozen=True)
@@ -146,10 +152,25 @@ class Tpe(Baseline):
         return min(self.left, key=lambda head: (head.family != asked["family"], abs(self.world.macs[head] - asked["macs"])))
 
 
+def plan_of(world: World, answers: Answers) -> Plan:
+    """What the cost of all heads once buys: screening for the planner's share, and trainings of the table's length for the rest."""
+    measured = answers.measured([HeadConfig(family=family) for family in world.space.families])
+    outcome = Outcome(State.DONE, reports=[Report(1, measured)], seconds=measured["worker_s"])
+    costs, heads, steps = Measured.of(outcome, world.space.families, CORE).costs, world.space.size(), world.rungs[-1]
+    step_s = costs.step + costs.mean_head
+    left_s = heads * costs.training(steps, step_s, 1) - measured["worker_s"]
+    share_s = left_s * SHARES["screen"] / (1 - SHARES["full"])
+    groups = min(math.ceil(heads / GROUP_SIZE), math.floor(share_s / group_cost(costs, GROUP_SIZE, SCREEN_STEPS)))
+    candidates, screen_s = min(heads, groups * GROUP_SIZE), screening_cost(costs, groups, GROUP_SIZE, SCREEN_STEPS)
+    trainings = math.floor((left_s - screen_s) / costs.training(steps, step_s, len(world.rungs)))
+    proxies = min(candidates, trainings - PROXY_CONTROLS - CONFIRM_JOBS)
+    expected = dict.fromkeys(("screen", "proxy", "confirm"), 1.0) | {"full": 0.0}
+    return Plan(candidates, GROUP_SIZE, SCREEN_STEPS, proxies, steps, world.rungs, CONFIRM_JOBS, expected)
+
+
 def ours(world: World, answers: Answers, folder: Path, seed: int, promote: str) -> tuple[HeadConfig, float]:
     """(chosen head, core-seconds spent) of one search by the controller."""
-    phases = dict.fromkeys(("screen", "proxy", "confirm"), 1.0) | {"full": 0.0}
-    plan = Plan(world.space.size(), GROUP_SIZE, SCREEN_STEPS, PROXIES, world.rungs[-1], world.rungs, CONFIRM_JOBS, phases)
+    plan = plan_of(world, answers)
     started = Simulation(folder, replace(world.space, heads=shuffled(world, seed)), world.setting, answers, CORE,
                          Budget(1e7, "cpu", "unlimited"), plan=plan, promote=promote, same_architecture=world.same_architecture,
                          cost=lambda head, shape: (0, world.macs.get(head, 0))).start()
@@ -213,7 +234,7 @@ def searches(world: World, repetition: int, folder: Path) -> Iterator[tuple[str,
     answers, true = world.answers(repetition)
     learned = ours(world, answers, folder / "learned", repetition, "learned")
     others = {
-        "ours, learned": learned,
+        LEARNED: learned,
         "ours, discrepancy": ours(world, answers, folder / "discrepancy", repetition, "discrepancy"),
         "random": baseline(Baseline, world, answers, folder / "random", repetition, learned[1]),
         "TPE": baseline(Tpe, world, answers, folder / "tpe", repetition, learned[1]),
@@ -234,7 +255,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=50)
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
-    print("| heads | method | regret, points | rank of the chosen head | cost |\n|---|---|---|---|---|")
+    print("| heads | method | regret, points | less that of ours, learned | rank of the chosen head | cost |\n|---|---|---|---|---|---|")
     with ProcessPoolExecutor(given.workers) as pool:
         for truth in (None, *SYNTHETIC):
             found: dict[str, list[tuple[float, float, float]]] = {}
@@ -243,8 +264,10 @@ def main() -> None:
                     found.setdefault(method, []).append(tuple(numbers))
             for method, its in found.items():
                 regrets, ranks, costs = map(list, zip(*its, strict=True))
+                less = [regret - learned for regret, (learned, *_) in zip(regrets, found[LEARNED], strict=True)]
+                paired = "" if method == LEARNED else interval(less)
                 name = world_of(given.table, truth).name
-                print(f"| {name} | {method} | {interval(regrets)} | {interval(ranks)} | {mean(costs):.2f} |", flush=True)
+                print(f"| {name} | {method} | {interval(regrets)} | {paired} | {interval(ranks)} | {mean(costs):.2f} |", flush=True)
 
 
 if __name__ == "__main__":
