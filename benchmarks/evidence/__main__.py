@@ -95,10 +95,10 @@ def piece(work: Work, deadline: Deadline, at_once: int, images: int, meter: Mete
     if not all(tables.is_measured(measured.known, cell) for cell in work.cells):
         return False
     source = execute(work.jobs(measured.known, images), work.path, deadline, meter or deadline, at_once)
-    left = [job.key for job in source.jobs if not source.known.get(job.key, {}).get("state")]
-    failed = sum(source.known.get(job.key, {}).get("state") == "failed" for job in source.jobs)
-    again = f" {failed} failed, and are tried again when you start again." if failed else ""
-    print(f"{len(left)} trainings are left.{again}", flush=True)
+    states = [source.known.get(job.key, {}).get("state") for job in source.jobs]
+    failed, left = states.count("failed"), sum(state in (None, "failed") for state in states)
+    again = f"; {failed} of them failed, and are tried again when you start again" if failed else ""
+    print(f"{left} trainings are left{again}.", flush=True)
     return not left
 
 

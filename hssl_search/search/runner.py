@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from statistics import mean
@@ -11,14 +10,15 @@ from typing import Protocol
 
 from hssl_search.search.execution.jobs import Decision, Executor, Job, Outcome, Report, State
 from hssl_search.search.jobmaker import Machine
+from hssl_search.search.pace import Pace, came_to_its_end, share_to_do
 from hssl_search.search.phases.phase import Phase
 from hssl_search.search.records.meter import DeviceMeter
 from hssl_search.search.records.run import Run
 from hssl_search.search.records.study import StudyRecord
 
 PATIENCE = (3.0, 60.0)
-"""A job stops at a checkpoint when it takes this many times what was expected of it, and this many seconds more; it goes on after
-the others of its phase, if the budget lasts for what it now turns out to need."""
+"""A job stops at a checkpoint when it takes this many times what was expected of it, and this many seconds more. It goes on when others
+turn out to be as slow, else after them, if the budget lasts for what it now turns out to need."""
 ALWAYS_TRIED = 2
 """Jobs of a phase that may spend what later phases should have: without them there is nothing to go on with."""
 
@@ -31,6 +31,7 @@ class Watcher(Protocol):
     def job_started(self, name: str) -> None: ...
     def report(self, name: str, step: int, total_steps: int, accuracy: float | None = None) -> None: ...
     def job_ended(self, name: str, state: str) -> None: ...
+    def job_waits(self, name: str) -> None: ...
     def device_time(self, used_s: float, budget_s: float) -> None: ...
     def best(self, name: str, accuracy: float | None) -> None: ...
     def control(self, accuracy: float) -> None: ...
@@ -43,10 +44,7 @@ class Runner:
     def __init__(self, run: Run, executor: Executor, meter: DeviceMeter, study: StudyRecord, watcher: Watcher, machine: Machine) -> None:
         self.startup_s = 0.0
         """Device-seconds that a worker needs before it can begin its job; known after measuring."""
-        self._timed: dict[str, tuple[float, float]] = {}
-        """Phase -> device-seconds expected of its jobs that ended, and taken by them."""
-        self._told: set[str] = set()
-        """Keys of those jobs: a later round, or an extension, has them again, and others of their phase side by side."""
+        self._pace = Pace()
         self.short: set[str] = set()
         """Phases that the budget did not last for: jobs of theirs wait, or were cut."""
         self.folder, self.executor, self.meter, self.study, self.watcher, self.machine = run, executor, meter, study, watcher, machine
@@ -96,7 +94,7 @@ class Runner:
         if needed + job.task["reserve_s"] > left:
             return None
         free = left - needed - job.task["reserve_s"]
-        return replace(job, seconds=min(left - (1 - part) * free, patience(needed)))
+        return replace(job, seconds=min(left - (1 - part) * free, patience(job, needed)))
 
     def needed(self, job: Job, expected_s: float) -> float:
         """Seconds that a job should take from its newest checkpoint on, at the pace of the search."""
@@ -104,21 +102,20 @@ class Runner:
 
     @property
     def pace(self) -> float:
-        """Device-seconds that jobs have taken for each one expected, in the last phase that tells; 1 before any has ended."""
-        return next((pace for pace in map(self.pace_of, reversed(self._timed)) if pace is not None), 1.0)
+        return self._pace.now
 
     def pace_of(self, phase: str) -> float | None:
-        """The same of one phase; None before any of its jobs has ended."""
-        expected_s, taken_s = self._timed.get(phase, (0.0, 0.0))
-        return taken_s / expected_s if expected_s else None
+        return self._pace.of(phase)
 
     def time(self, job: Job, outcome: Outcome, expected_s: float | None, cold: bool) -> None:
-        """Learn from a job that came to its end; `cold`: its worker had to start first."""
-        if outcome.state is State.DONE and came_to_its_end(job, outcome) and expected_s is not None and job.key not in self._told:
-            self._told.add(job.key)
-            start_s = self.startup_s / self.machine.charged(1) if cold else 0.0
-            expected, taken = self._timed.get(job.phase, (0.0, 0.0))
-            self._timed[job.phase] = (expected + expected_s, taken + max(0.0, outcome.seconds - start_s) * self.machine.share(job))
+        """Learn the pace from a job that came to its end; `cold`: its worker had to start first."""
+        if outcome.state is State.DONE and came_to_its_end(job, outcome) and expected_s is not None:
+            self._pace.learn(job, expected_s, self.worked_s(job, outcome.seconds, cold))
+
+    def worked_s(self, job: Job, seconds: float, cold: bool) -> float:
+        """Device-seconds of so many seconds of a job, without the start of its worker."""
+        start_s = self.startup_s / self.machine.charged(1) if cold else 0.0
+        return max(0.0, seconds - start_s) * self.machine.share(job)
 
     def keep(self, job: Job, report: Report) -> None:
         """Write a report to the metrics of the job's trial."""
@@ -144,7 +141,23 @@ class _Live:
     @property
     def rationed(self) -> bool:
         """Whether it was given less than would be borne of it: then it is the budget that ends it."""
-        return self.job.seconds is not None and self.job.seconds < patience(self.needed)
+        return self.job.seconds is not None and self.job.seconds < patience(self.job, self.needed)
+
+
+@dataclass
+class _Known:
+    """What is known of a job that was handed out."""
+
+    cold: bool
+    """Whether its worker had to start."""
+    to_do: float
+    """Share of its steps that it had to do when it was first handed out."""
+    left: float
+    """The same as far as it is known to have come since."""
+    seconds: float = 0.0
+    """That it has taken."""
+    needs_s: float | None = None
+    """Device-seconds that it turns out to need in all, once it ran out of patience."""
 
 
 class _Watched:
@@ -156,51 +169,70 @@ class _Watched:
         self.keep_s = keep_s
         self.begun = len(phase.outcomes)
         """Jobs that were handed out, in earlier runs too."""
-        self.to_do: dict[str, float] = {}
-        """Share of its steps that each job which was handed out had still to do."""
-        self.cold: set[str] = set()
-        """Jobs that were handed out first, whose workers had to start."""
+        self.tried: set[str] = set()
+        """Jobs that need keep nothing for later phases."""
+        self.known: dict[str, _Known] = {}
+        """Of each job that was handed out."""
         self.live: dict[str, _Live] = {}
-        """Jobs that are paid for one by one; on a CPU budget, the whole machine is."""
-        self.slow: deque[tuple[Job, Outcome]] = deque()
-        """Jobs that ran out of patience and wait for the others, with how they end if they cannot go on."""
-        self.known_s: dict[str, float] = {}
-        """Device-seconds that such a job needs in all, by what it has done."""
+        """Those that have not ended."""
+        self.slow: dict[str, tuple[Job, Outcome]] = {}
+        """Jobs that ran out of patience and wait to go on, with how they end if they cannot."""
 
     def next_job(self) -> Job | None:
-        while (job := self.phase.next_job()) is not None:
-            self.begun += 1
-            if (fitting := self._fitting(job, self._keep_s())) is not None:
-                if len(self.to_do) < self.concurrency:
-                    self.cold.add(job.key)
+        while (job := self._next()) is not None:
+            if (fitting := self._affordable(job)) is not None:
                 return self._start(fitting)
-            self.runner.watcher.note(f"{job.task['name']} is not started: the budget left would not last to its end.")
-            self.runner.short.add(job.phase)
-            self.end(job, Outcome(State.CUT, "the budget left would not last to its end"))
-        return self._next_slow()
-
-    def _next_slow(self) -> Job | None:
-        """One that ran out of patience; without budget for the rest it ends with what it has reported, or is cut where all are slow."""
-        while self.slow:
-            job, outcome = self.slow.popleft()
-            if (fitting := self._fitting(job, self._keep_s())) is not None:
-                return self._start(fitting)
-            self._conclude(job, outcome if self._straggles(job) else replace(outcome, state=State.CUT))
+            if job.key not in self.slow:
+                self._refuse(job)
+            elif self._paid_singly() and self.live:
+                return None  # what those that run leave may do for it
+            else:
+                self._give_up(job)
         return None
 
-    def _straggles(self, job: Job) -> bool:
-        """Whether a job needs far longer than those of its phase that came to their end."""
-        pace = self.runner.pace_of(job.phase)
-        return pace is not None and self.known_s[job.key] > PATIENCE[0] * pace * self.expected[job.key]
+    def _next(self) -> Job | None:
+        """One that is as slow as its phase and can go on, or a new one, or else the least slow."""
+        slow = sorted((job for job, _ in self.slow.values()), key=self._slowness)
+        as_others = next((job for job in slow if not self._straggles(job) and self._affordable(job)), None)
+        if as_others is not None:
+            return as_others
+        if (job := self.phase.next_job()) is not None:
+            self.tried |= {job.key} if self.begun < ALWAYS_TRIED else set()
+            self.begun += 1
+            return job
+        return slow[0] if slow else None
 
-    def _keep_s(self) -> float:
-        return self.keep_s if self.begun > ALWAYS_TRIED else 0.0
+    def _affordable(self, job: Job) -> Job | None:
+        return self._fitting(job, 0.0 if job.key in self.tried else self.keep_s)
+
+    def _slowness(self, job: Job) -> float:
+        """Device-seconds that a slow job turns out to need for each that was expected of it."""
+        return (self.known[job.key].needs_s or 0.0) / self.expected[job.key]
+
+    def _straggles(self, job: Job) -> bool:
+        """Whether a slow job is far slower than those of its phase that came to their end; before one has, whether it alone is slow."""
+        pace = self.runner.pace_of(job.phase)
+        return len(self.slow) < 2 if pace is None else self._slowness(job) > PATIENCE[0] * pace
 
     def _start(self, job: Job) -> Job:
-        self.to_do[job.key] = share_to_do(job)
+        to_do = share_to_do(job)
+        self.known.setdefault(job.key, _Known(len(self.known) < self.concurrency, to_do, to_do))
+        self.slow.pop(job.key, None)
         self._begin(job)
         self.runner.watcher.job_started(job.task["name"])
         return job
+
+    def _refuse(self, job: Job) -> None:
+        """End a job that was not begun, without a record: it is begun when the budget is extended."""
+        self.runner.watcher.note(f"{job.task['name']} is not started: the budget left would not last to its end.")
+        self.runner.short.add(job.phase)
+        self.end(job, Outcome(State.CUT, "the budget left would not last to its end"))
+
+    def _give_up(self, job: Job) -> None:
+        """End a slow job that the budget does not last for: one that straggles with what it has reported, else it is cut."""
+        straggles = self.runner.pace_of(job.phase) is not None and self._straggles(job)
+        _, outcome = self.slow.pop(job.key)
+        self._conclude(job, outcome if straggles else replace(outcome, state=State.CUT))
 
     def on_report(self, job: Job, report: Report) -> Decision:
         self.runner.keep(job, report)
@@ -214,31 +246,63 @@ class _Watched:
 
     def _fitting(self, job: Job, keep_s: float = 0.0) -> Job | None:
         now = self.runner.meter.clock()
-        live_s = sum(live.left(now) for live in self.live.values())
+        live_s = sum(live.left(now) for live in self.live.values()) if self._paid_singly() else 0.0
         return self.runner.affordable(job, self._expected(job), self.concurrency, keep_s, live_s)
 
+    def _paid_singly(self) -> bool:
+        """Whether jobs are paid for one by one; on a CPU budget, the whole machine is."""
+        return self.runner.machine.device == "gpu"
+
     def _expected(self, job: Job) -> float | None:
-        """Device-seconds expected of the whole job, at the pace of the search."""
-        if job.key in self.known_s:
-            return self.known_s[job.key] / max(1.0, self.runner.pace)
+        """Device-seconds expected of the whole job, which at the pace of the search make what it needs."""
+        known = self.known.get(job.key)
+        if known is not None and known.needs_s is not None:
+            return known.needs_s / max(1.0, self.runner.pace)
         return self.expected.get(job.key)
 
-    def _planned(self, job: Job) -> float | None:
-        """Device-seconds that were planned for what the job had still to do when it was handed out."""
-        expected_s = self.expected.get(job.key)
-        return expected_s and expected_s * self.to_do[job.key]
-
     def _begin(self, job: Job) -> None:
-        if self.runner.machine.device == "gpu" and (expected_s := self._expected(job)) is not None:
+        if (expected_s := self._expected(job)) is not None:
             self.live[job.key] = _Live(job, self.runner.needed(job, expected_s), self.runner.meter.clock())
 
     def on_end(self, job: Job, outcome: Outcome) -> None:
-        seconds, outcome = outcome.seconds, self._whole(job, outcome)
-        self.runner.time(job, replace(outcome, seconds=seconds), self._planned(job), job.key in self.cold)
-        if outcome.state is State.DONE and not came_to_its_end(job, outcome) and self._learns(job, outcome, seconds):
-            self._wait(job, outcome)
-        else:
-            self._conclude(job, outcome)
+        live, known = self.live.pop(job.key, None), self.known[job.key]
+        known.seconds += outcome.seconds
+        outcome = self._with_earlier(job, outcome)
+        if outcome.state is State.DONE and not came_to_its_end(job, outcome):
+            if live is not None and not live.rationed and self._learns(job, outcome):
+                return self._wait(job, outcome)
+            if live is None or live.rationed or self._fitting(job) is None:
+                outcome = replace(outcome, state=State.CUT)
+        planned_s = self.expected.get(job.key)
+        self.runner.time(job, replace(outcome, seconds=known.seconds), planned_s and planned_s * known.to_do, known.cold)
+        self._conclude(job, outcome)
+
+    def _with_earlier(self, job: Job, outcome: Outcome) -> Outcome:
+        """The outcome with what the job reported before it was cut."""
+        if (before := self.phase.cut.get(job.key)) is None:
+            return outcome
+        begins = outcome.reports[0].step if outcome.reports else math.inf
+        earlier = [report for report in before.reports if report.step < begins]
+        return replace(outcome, reports=[*earlier, *outcome.reports], seconds=before.seconds + outcome.seconds)
+
+    def _learns(self, job: Job, outcome: Outcome) -> bool:
+        """Learn what a job needs from what it has done; False when that was nothing since it was last handed out."""
+        known, reached = self.known[job.key], max([job.step_reached(), *(report.step for report in outcome.reports)])
+        left = 1 - reached / job.task["steps"]
+        if left >= known.left:
+            return False
+        known.left = left
+        known.needs_s = self.runner.worked_s(job, known.seconds, known.cold) / (known.to_do - left)
+        return True
+
+    def _wait(self, job: Job, outcome: Outcome) -> None:
+        """Let a job that ran out of patience wait to go on; a search that is stopped meanwhile finds it cut."""
+        cut = replace(outcome, state=State.CUT)
+        self.runner.study.record_job(job, cut)
+        self.phase.goes_on(job, cut)
+        self.slow[job.key] = job, outcome
+        self.runner.watcher.job_waits(job.task["name"])
+        self.runner.watcher.note(f"{job.task['name']} takes much longer than planned; it goes on as far as the budget lasts.")
 
     def _conclude(self, job: Job, outcome: Outcome) -> None:
         if outcome.state is State.CUT:
@@ -250,46 +314,7 @@ class _Watched:
         self.end(job, outcome)
         self.runner.watcher.job_ended(job.task["name"], outcome.state.value)
 
-    def _wait(self, job: Job, outcome: Outcome) -> None:
-        """Let a job that ran out of patience wait for the others; a search that is stopped meanwhile finds it cut."""
-        cut = replace(outcome, state=State.CUT)
-        self.runner.study.record_job(job, cut)
-        self.phase.goes_on(job, cut)
-        self.slow.append((job, outcome))
-        self.runner.watcher.note(f"{job.task['name']} takes longer than expected; it goes on after the others, if the budget lasts.")
 
-    def _learns(self, job: Job, outcome: Outcome, seconds: float) -> bool:
-        """Learn what a job needs from what it has done since it was handed out; False when that was nothing."""
-        reached = outcome.reports[-1].step if outcome.reports else job.step_reached()
-        done = self.to_do[job.key] - (1 - reached / job.task["steps"])
-        if done > 0:
-            self.known_s[job.key] = seconds * self.runner.machine.share(job) / done
-        return done > 0
-
-    def _whole(self, job: Job, outcome: Outcome) -> Outcome:
-        """The outcome with what the job reported before it was cut earlier; CUT where it was the budget that ended it now."""
-        live = self.live.pop(job.key, None)
-        if outcome.state is State.DONE and not came_to_its_end(job, outcome) and self._out_of_budget(job, live):
-            outcome = replace(outcome, state=State.CUT)
-        if (before := self.phase.cut.get(job.key)) is None:
-            return outcome
-        begins = outcome.reports[0].step if outcome.reports else math.inf
-        earlier = [report for report in before.reports if report.step < begins]
-        return replace(outcome, reports=[*earlier, *outcome.reports], seconds=before.seconds + outcome.seconds)
-
-    def _out_of_budget(self, job: Job, live: _Live | None) -> bool:
-        return job.key not in self.expected or (live is not None and live.rationed) or self._fitting(job) is None
-
-
-def patience(needed: float) -> float:
-    """Seconds that are borne of a job that needs so many."""
-    return PATIENCE[0] * needed + PATIENCE[1]
-
-
-def came_to_its_end(job: Job, outcome: Outcome) -> bool:
-    return job.task["kind"] == "measure" or (bool(outcome.reports) and outcome.reports[-1].step >= job.task["steps"])
-
-
-def share_to_do(job: Job) -> float:
-    """Share of a job's steps that lie after its newest checkpoint."""
-    return max(0.0, 1 - job.step_reached() / max(1, job.task["steps"]))
+def patience(job: Job, needed: float) -> float:
+    """Seconds that are borne of a job that needs so many; it leaves before the last of them, which are its reserve."""
+    return PATIENCE[0] * needed + PATIENCE[1] + float(job.task["reserve_s"])

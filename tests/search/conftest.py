@@ -293,6 +293,7 @@ class Lab:
             self.at_rung(job.key, reached)
             send(reached, {**timed, **self._metrics(task, reached)})
             if reached < rung:
+                Path(job.folder, f"step-{reached}").mkdir(parents=True, exist_ok=True)
                 break
         self.ends[job.key] += 1
 

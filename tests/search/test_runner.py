@@ -72,9 +72,11 @@ class Bench:
             self.now += act
             send(100 * number // len(job.task["acts"]), {"accuracy": 40.0 + number})
 
-    def run(self, *jobs: Job, ended: dict[str, Outcome] | None = None, expected: dict[str, float] | None = None) -> Phase:
-        phase = Phase(jobs, ended or {})
-        self.runner.run("proxy", phase, expected or {}, lambda job, outcome: self.ended.append((job.key, outcome.state, outcome.cause)))
+    def run(self, *jobs: Job, ended: dict[str, Outcome] | None = None, expected: dict[str, float] | None = None, keep_s: float = 0.0,
+            kind: type[Phase] = Phase) -> Phase:
+        phase = kind(jobs, ended or {})
+        self.runner.run("proxy", phase, expected or {},
+                        lambda job, outcome: self.ended.append((job.key, outcome.state, outcome.cause)), keep_s)
         return phase
 
 
@@ -426,22 +428,24 @@ class Steady:
         self.bench, self.folder = bench, folder
         bench.runner.executor = InlineExecutor(self.work, bench.meter)
 
-    def job(self, name: str, step_s: float) -> Job:
-        return replace(job(f"proxy/{name}", acts=(step_s,)), folder=str(self.folder / name))
+    def job(self, name: str, step_s: float, **more: Any) -> Job:
+        return replace(job(f"proxy/{name}", acts=(step_s,), **more), folder=str(self.folder / name))
 
     def work(self, asked: Job, send: Send) -> None:
+        if asked.folder == "/nowhere":
+            return self.bench.work(asked, send)
         self.bench.started.append(asked)
         (step_s,), begun = asked.task["acts"], asked.step_reached()
         assert asked.seconds is not None
-        reached = min(100, begun + int(asked.seconds / step_s))
-        self.bench.now += (reached - begun) * step_s
+        reached = min(100, begun + max(0, int((asked.seconds - asked.task["reserve_s"]) / step_s)))
+        self.bench.now += self.bench.runner.startup_s * (len(self.bench.started) == 1) + (reached - begun) * step_s
         (Path(asked.folder) / f"step-{reached}").mkdir(parents=True, exist_ok=True)
-        for step in (50, 100):
+        for step in sorted({50, 100, reached}):
             if begun < step <= reached:
                 send(step, {"accuracy": 0.1 * step})
 
-    def run(self, *jobs: Job, **more: Any) -> Phase:
-        return self.bench.run(*jobs, expected=dict.fromkeys((asked.key for asked in jobs), 20.0), **more)
+    def run(self, *jobs: Job, expected_s: float = 20.0, **more: Any) -> Phase:
+        return self.bench.run(*jobs, expected=dict.fromkeys((asked.key for asked in jobs), expected_s), **more)
 
     def started(self) -> list[str]:
         return [asked.key.removeprefix("proxy/") for asked in self.bench.started]
@@ -470,11 +474,116 @@ def test_a_phase_that_is_slow_throughout_ends_no_job_before_its_time(steady: Ste
 
 def test_a_slow_job_that_the_budget_does_not_last_for_ends_with_what_it_has(steady: Steady) -> None:
     phase = steady.run(steady.job("slower", 60.0), steady.job("slow", 2.4), steady.job("quick", 0.2), steady.job("other", 7.0))
-    assert steady.started() == ["slower", "slow", "quick", "other", "slow"]
+    assert steady.started() == ["slower", "slow", "slow", "quick", "other"]
     assert {key: [report.step for report in outcome.reports] for key, outcome in phase.outcomes.items()} == {
-        "proxy/slower": [], "proxy/slow": [50, 100], "proxy/quick": [50, 100], "proxy/other": []}
+        "proxy/slower": [2], "proxy/slow": [50, 100], "proxy/quick": [50, 100], "proxy/other": [50, 64]}
     assert steady.bench.runner.short == set()
     assert [values[1] for values in steady.bench.watcher.of("job_ended")].count("done") == 4
+    assert steady.bench.watcher.of("job_waits") == [("the proxy/slower",), ("the proxy/slow",), ("the proxy/other",)]
+
+
+def test_where_all_jobs_are_slow_the_budget_brings_some_to_their_end(steady: Steady) -> None:
+    phase = steady.run(*(steady.job(name, 4.0) for name in "abcdefgh"), expected_s=100.0)
+    assert [(name, phase.outcomes[f"proxy/{name}"].state) for name in "ab"] == [("a", State.DONE), ("b", State.DONE)]
+    assert steady.started() == ["a", "b", "a", "b"], "of the others it is known then what they would need"
+    assert steady.bench.meter.spent() == 800
+
+
+@pytest.mark.parametrize("startup_s", [0.0, 30.0])
+@pytest.mark.parametrize("cpus", [2.0, 4.0])
+def test_a_job_in_two_parts_teaches_the_pace_of_both_without_the_start_of_its_worker(steady: Steady, startup_s: float, cpus: float) -> None:
+    steady.bench.runner.startup_s = startup_s
+    steady.run(steady.job("slow", 4.0, cpus=cpus))
+    assert steady.started() == ["slow", "slow"]
+    assert steady.bench.runner.pace == pytest.approx(4.0 * 100 * cpus / 4 / 20)
+
+
+def test_a_slow_job_near_its_end_is_given_time_beside_its_reserve(steady: Steady) -> None:
+    phase = steady.run(steady.job("slow", 1.3, reserve_s=200.0), expected_s=20.0)
+    assert steady.bench.started[0].seconds == 120.0 + 200.0
+    assert phase.outcomes["proxy/slow"].reports[-1].step == 100
+
+
+@pytest.mark.parametrize(("first", "steps"), [(0, 100), (2, 72)], ids=["one of the first two", "a later one"])
+def test_a_slow_job_takes_from_later_phases_only_what_it_might_at_first(steady: Steady, first: int, steps: int) -> None:
+    before = {f"proxy/{number}": Outcome(State.DONE) for number in range(first)}
+    jobs = [steady.job(str(number), 0.0) for number in range(first)] + [steady.job("slow", 5.0)]
+    phase = steady.run(*jobs, ended=before, expected_s=100.0, keep_s=550.0)
+    assert phase.outcomes["proxy/slow"].reports[-1].step == steps
+
+
+def test_of_two_slow_jobs_the_less_slow_goes_on_first(steady: Steady) -> None:
+    steady.run(steady.job("slower", 4.0), steady.job("slow", 2.0))
+    assert steady.started() == ["slower", "slow", "slow", "slower"]
+
+
+class EndsWhileOneWaits:
+    """An executor in which the budget ends when the first job has run out of patience."""
+
+    def run(self, source: JobSource, concurrency: int) -> None:
+        asked = source.next_job()
+        assert asked is not None
+        source.on_end(asked, Outcome(State.DONE, reports=[Report(60, {})], seconds=asked.seconds or 0.0))
+
+
+def test_a_phase_is_short_where_the_budget_ends_while_a_slow_job_waits(bench: Bench) -> None:
+    bench.runner.executor = EndsWhileOneWaits()
+    phase = bench.run(job("proxy/slow"), expected={"proxy/slow": 20.0})
+    assert phase.outcomes == {} and bench.runner.short == {"proxy"}
+    assert bench.study.job_outcomes()["proxy/slow"].state is State.CUT
+
+
+class OneByOne(Phase):
+    """Hands a job out when the one before has ended, as confirming does."""
+
+    def next_job(self) -> Job | None:
+        handed_out = len(self.jobs) - len(self._waiting)
+        return super().next_job() if len(self.outcomes) == handed_out else None
+
+
+@pytest.mark.parametrize("step_s", [2.0, 60.0], ids=["goes on", "cannot go on"])
+def test_what_waits_for_a_slow_job_is_handed_out_when_that_has_ended(steady: Steady, step_s: float) -> None:
+    phase = steady.run(steady.job("quick", 0.2), steady.job("slow", step_s), *(steady.job(name, 0.2) for name in "abc"), kind=OneByOne)
+    assert [report.step for report in phase.outcomes["proxy/slow"].reports] == ([50, 100] if step_s == 2.0 else [2])
+    assert [phase.outcomes[f"proxy/{name}"].state for name in "abc"] == [State.DONE] * 3
+    assert steady.bench.runner.short == set()
+
+
+class TwoAtOnce:
+    """An executor of two jobs that run side by side on GPUs; what the second does is told it."""
+
+    def __init__(self, bench: Bench, second_s: float) -> None:
+        self.bench, self.second_s = bench, second_s
+        self.started: list[str] = []
+
+    def run(self, source: JobSource, concurrency: int) -> None:
+        slow, other = source.next_job(), source.next_job()
+        assert slow is not None and other is not None and slow.seconds is not None
+        self._pass(slow.seconds, slow, other)
+        source.on_end(slow, Outcome(State.DONE, reports=[Report(60, {})], seconds=slow.seconds))
+        asked = source.next_job()
+        assert asked is None, "it would not end beside the other"
+        self._pass(self.second_s, other)
+        source.on_end(other, Outcome(State.STOPPED, reports=[Report(50, {})], seconds=slow.seconds + self.second_s))
+        while (asked := source.next_job()) is not None:
+            self.started.append(asked.key)
+            source.on_end(asked, Outcome(State.DONE, reports=[Report(100, {})], seconds=asked.seconds or 0.0))
+
+    def _pass(self, seconds: float, *live: Job) -> None:
+        self.bench.meter.tick(list(live))
+        self.bench.now += seconds
+        self.bench.meter.tick(list(live))
+
+
+@pytest.mark.parametrize(("second_s", "goes_on"), [(10.0, True), (300.0, False)], ids=["leaves enough", "leaves too little"])
+def test_a_slow_job_on_gpus_is_given_up_only_when_nothing_runs_that_may_leave_it_time(
+    tmp_path: Path, study: StudyRecord, watcher: Any, second_s: float, goes_on: bool
+) -> None:
+    bench = Bench(tmp_path, study, watcher, Machine("gpu", cpus=16, gpus=2))
+    bench.runner.executor = two = TwoAtOnce(bench, second_s)
+    bench.run(job("proxy/slow", gpus=1.0), job("proxy/other", gpus=1.0), expected={"proxy/slow": 50.0, "proxy/other": 600.0})
+    assert two.started == (["proxy/slow"] if goes_on else [])
+    assert bench.ended[-1] == ("proxy/slow", State.DONE if goes_on else State.CUT, "")
 
 
 def test_where_all_jobs_are_slow_those_that_the_budget_does_not_last_for_are_cut(steady: Steady) -> None:
@@ -486,8 +595,6 @@ def test_where_all_jobs_are_slow_those_that_the_budget_does_not_last_for_are_cut
 
 def test_a_slow_job_that_waits_when_the_search_is_stopped_is_cut_and_goes_on_later(steady: Steady) -> None:
     asked, stopped = steady.job("slow", 2.0), job("proxy/stopped", acts=(KeyboardInterrupt(),))
-    steady.bench.runner.executor = InlineExecutor(
-        lambda one, send: (steady.work if one.key == asked.key else steady.bench.work)(one, send), steady.bench.meter)
     with pytest.raises(KeyboardInterrupt):
         steady.run(asked, stopped)
     assert steady.bench.study.job_outcomes()["proxy/slow"].state is State.CUT

@@ -82,7 +82,7 @@ def test_a_slow_screening_goes_on_to_its_end_where_the_budget_lasts(make_lab: Ca
     lab.slow = {"screen": 6.0}
     verdict = lab.search()
     lab.check()
-    assert "group 1: 8 heads takes longer than expected" in lab.watcher.notes()
+    assert "group 1: 8 heads takes much longer than planned" in lab.watcher.notes()
     assert lab.starts.count("screen/group0") == 2
     assert all(lab.trial(name).user_attrs["gate"] == "healthy" for name in lab.overlap)
     assert verdict["state"] == "better"

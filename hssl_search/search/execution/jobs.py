@@ -5,7 +5,8 @@ A phase of the search is a `JobSource`. Its life, seen from an executor:
 1. `next_job()` is asked whenever a place is free, until it returns None and nothing runs any more.
 2. The job runs somewhere. After each rung the worker reports, and `on_report(job, report)` answers CONTINUE or STOP.
 3. When its worker died, hung or filled its device, `again(job)` says what the job may take now that it begins again.
-4. `on_end(job, outcome)` is called exactly once for every job that was handed out, whatever happened to it.
+4. `on_end(job, outcome)` is called exactly once for every job that was handed out, whatever happened to it. A source may then hand it out
+   again, to go on from its checkpoint.
 
 All four are called from one thread. Jobs are plain data: they can be written as JSON, and a job with the same key and
 content can be run again, anywhere, and continues from the checkpoint in its folder.

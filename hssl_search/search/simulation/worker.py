@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Protocol
 
 from hssl_search.heads.config import HeadConfig
@@ -105,6 +106,7 @@ class SimulatedWorker:
             yield seconds, Report(reached, {**found, **held, "train_s": train_s, "train_steps": reached - at})
             at, spent_s = reached, spent_s + seconds
             if reached < rung:
+                Path(job.folder, f"step-{reached}").mkdir(parents=True, exist_ok=True)  # as `Job.step_reached` looks for it
                 return
 
     def _looking_s(self, task: Task, step: int) -> float:
