@@ -31,6 +31,9 @@ class Costs:
     """How many times longer a step with several heads at once takes than the base's step and what each head adds alone."""
     last: float = 0.0
     """What the last evaluation of a training takes more than those before it."""
+    side_by_side: float = 1.0
+    """How many times the device-seconds of a step that has the machine to itself one takes in a job beside others: on a CPU fewer,
+    since a few threads wait less for each other than many."""
 
     @property
     def mean_head(self) -> float:
@@ -53,6 +56,11 @@ class Costs:
         return replace(self, step=pace * self.step, heads=heads, evaluate=pace * self.evaluate, checkpoint=pace * self.checkpoint,
                        profile=pace * self.profile, last=pace * self.last)
 
+    @property
+    def beside_others(self) -> Costs:
+        """The costs of jobs that run side by side."""
+        return replace(self.scaled(self.side_by_side), side_by_side=1.0)
+
     def training(self, steps: int, step_s: float, rungs: int) -> float:
         """Device-seconds of a job on a worker that is up."""
         return steps * step_s + rungs * self.rung() + self.last
@@ -60,6 +68,12 @@ class Costs:
     def between_phases(self) -> float:
         """Device-seconds from the end of one phase to the first steps of the next."""
         return self.startup + PHASE_OVERHEAD_S
+
+
+def proxy_cost(costs: Costs, steps: int, rungs: int) -> float:
+    """Device-seconds of a proxy of a typical head, or of a further seed of it, beside others."""
+    costs = costs.beside_others
+    return costs.training(steps, costs.step + costs.mean_head, rungs)
 
 
 def group_cost(costs: Costs, size: int, steps: int) -> float:

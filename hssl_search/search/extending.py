@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from hssl_search.search.costs import Costs, group_cost
+from hssl_search.search.costs import Costs, group_cost, proxy_cost
 from hssl_search.search.phases.screen import repeats
 from hssl_search.search.plan import Plan
 from hssl_search.search.planner import MOST_CANDIDATES, MOST_CONFIRM_JOBS, MOST_PROXIES, SHARES
@@ -26,7 +26,7 @@ def extend_plan(plan: Plan, remaining_s: float, costs: Costs, space_size: int | 
         A plan whose numbers count all that the search is to do, and whose `expected_s` is of what is added alone.
     """
     remaining_s = max(0.0, remaining_s - len(SHARES) * costs.between_phases())
-    one = costs.training(plan.proxy_steps, costs.step + costs.mean_head, len(plan.rungs))
+    one = proxy_cost(costs, plan.proxy_steps, len(plan.rungs))
     heads, screen_s = _more_candidates(plan, remaining_s * SHARES["screen"], costs, space_size)
     proxies, confirming = _more_runs(remaining_s / one, heads, waiting)
     if not proxies:

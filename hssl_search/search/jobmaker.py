@@ -91,7 +91,9 @@ class JobMaker:
         self.setting, self.folder, self.machine, self.labelfree_ranks = setting, folder, machine, labelfree_ranks
 
     def measure(self, heads: list[Plain], seed: int) -> Job:
-        task = Task(kind="measure", name="measuring", setting=self.setting, heads=heads, seed=seed, labelfree_always=self.labelfree_ranks)
+        beside = int(self.machine.resources(min(self.machine.cpus, MOST_AT_ONCE_ON_CPU))[0]) if self.machine.device == "cpu" else None
+        task = Task(kind="measure", name="measuring", setting=self.setting, heads=heads, seed=seed, labelfree_always=self.labelfree_ranks,
+                    cpus_beside=beside if beside != self.machine.cpus else None)
         return self._job("measure", "measure", task, "measure", 1)
 
     def group(self, number: int, heads: list[Plain], steps: int, seed: int, reserve_s: float, at_once: int) -> Job:

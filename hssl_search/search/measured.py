@@ -39,7 +39,7 @@ class Measured:
         heads = {family: held * seconds for family, seconds in zip(families, found["head_step_s"], strict=True)}
         startup = max(0.0, (outcome.seconds if outcome.last_s is None else outcome.last_s) - found["worker_s"])
         costs = Costs(held * found["step_s"], heads, held * found["evaluate_s"], held * found["checkpoint_s"], held * startup,
-                      held * found["profile_s"], found["joint"], held * found["last_evaluate_s"])
+                      held * found["profile_s"], found["joint"], held * found["last_evaluate_s"], found.get("side_by_side", 1.0))
         macs = {family: cost[1] for family, cost in zip(families, found["costs"], strict=True)}
         gpu_bytes = found.get("gpu_bytes")
         share = packed(found["memory_bytes"], gpu_bytes) if gpu_bytes else 1.0

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from hssl_search.errors import UserError
-from hssl_search.search.costs import Costs, group_cost, screening_cost
+from hssl_search.search.costs import Costs, group_cost, proxy_cost, screening_cost
 from hssl_search.search.phases.screen import repeats, shares
 from hssl_search.search.plan import PROXY_CONTROLS, Plan
 
@@ -70,7 +70,7 @@ def plan_again(plan: Plan, remaining_s: float, costs: Costs) -> Plan:
     """
     remaining_s = max(0.0, remaining_s - (len(SHARES) - 1) * costs.between_phases() - _later_rounds_s(plan, costs))
     together_s = remaining_s * (SHARES["proxy"] + SHARES["confirm"]) / (1 - SHARES["screen"])
-    one = costs.training(plan.proxy_steps, costs.step + costs.mean_head, len(plan.rungs))
+    one = proxy_cost(costs, plan.proxy_steps, len(plan.rungs))
     if FITS[0] * together_s <= one * (plan.proxies + PROXY_CONTROLS + plan.confirm_jobs) <= FITS[1] * together_s:
         return plan
     proxies, rungs = _plan_proxies(together_s, costs, plan.candidates)
@@ -90,7 +90,7 @@ def _later_rounds_s(plan: Plan, costs: Costs) -> float:
 
 def _confirming(together_s: float, costs: Costs, proxies: int, rungs: list[int]) -> tuple[int, dict[str, float]]:
     """(confirm jobs, device-seconds of proxies and of confirming)."""
-    one = costs.training(rungs[-1], costs.step + costs.mean_head, len(rungs))
+    one = proxy_cost(costs, rungs[-1], len(rungs))
     jobs = max(CONFIRM_JOBS, min(MOST_CONFIRM_JOBS, math.floor(together_s / one) - proxies - PROXY_CONTROLS))
     return jobs, {"proxy": one * (proxies + PROXY_CONTROLS), "confirm": one * jobs}
 
@@ -129,6 +129,7 @@ def _plan_proxies(share_s: float, costs: Costs, candidates: int) -> tuple[int, l
     An evaluation may cost as much as many steps do, so that it is done less often in short proxies.
     """
     fewest, wanted, most = PROXY_STEPS
+    costs = costs.beside_others
     step_s = costs.step + costs.mean_head
     others = PROXY_CONTROLS + CONFIRM_JOBS
     affordable = math.floor(share_s / costs.training(wanted, step_s, rungs=MOST_RUNGS)) - others
@@ -153,7 +154,7 @@ def ranking_s(heads: int, steps: int, costs: Costs) -> float:
 
 def _needed(costs: Costs, screen_s: float, proxies: int, steps: int, rungs: int) -> float:
     """Device-seconds of a search whose screening, and whose proxies with what confirms them, fit into their shares."""
-    together_s = (proxies + PROXY_CONTROLS + CONFIRM_JOBS) * costs.training(steps, costs.step + costs.mean_head, rungs)
+    together_s = (proxies + PROXY_CONTROLS + CONFIRM_JOBS) * proxy_cost(costs, steps, rungs)
     shares_s = max(screen_s / SHARES["screen"], together_s / (SHARES["proxy"] + SHARES["confirm"]))
     return shares_s + len(SHARES) * costs.between_phases()
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from statistics import mean
 
 from hssl_search.search.candidates import Contender
-from hssl_search.search.costs import REFERENCES, Costs
+from hssl_search.search.costs import REFERENCES, Costs, proxy_cost
 from hssl_search.search.execution.jobs import Job
 from hssl_search.search.execution.tasks import Setting
 from hssl_search.search.measured import Measured
@@ -19,10 +19,12 @@ class Prices:
     Args:
         typical: (family, multiply-adds) of heads as the space has them.
         pace: device-seconds taken for each one expected.
+        cpus: of the whole machine.
     """
 
-    def __init__(self, measured: Measured, setting: Setting, typical: Iterable[tuple[str, int]], pace: Callable[[], float]) -> None:
-        self.costs, self._measured, self._setting, self._pace = measured.costs, measured, setting, pace
+    def __init__(self, measured: Measured, setting: Setting, typical: Iterable[tuple[str, int]], pace: Callable[[], float],
+                 cpus: float) -> None:
+        self.costs, self._measured, self._setting, self._pace, self._cpus = measured.costs, measured, setting, pace, cpus
         self.planned = replace(self.costs, heads={"typical": mean(measured.head_s(family, macs) for family, macs in typical)})
         """The costs with the mean of typical heads as the only head."""
 
@@ -41,19 +43,25 @@ class Prices:
 
     def training(self, job: Job, one: Contender) -> float:
         """A training of one contender, on a worker that is up."""
-        return self.costs.training(job.task["steps"], self.step([one]), len(job.task["rungs"]))
+        return self._shared(job) * self.costs.training(job.task["steps"], self.step([one]), len(job.task["rungs"]))
 
     def screening(self, job: Job, group: Sequence[Contender]) -> float:
         """A joint screening, on a worker that is up."""
         step_s = self.costs.together(self.step(group) - self.costs.step + REFERENCES * self.planned.mean_head)
-        return self.costs.training(job.task["steps"], step_s, len(job.task["rungs"])) + self.costs.profiles(len(group))
+        alone_s = self.costs.training(job.task["steps"], step_s, len(job.task["rungs"])) + self.costs.profiles(len(group))
+        return self._shared(job) * alone_s
+
+    def _shared(self, job: Job) -> float:
+        """How many times longer a job takes than one that has all cores."""
+        return self.costs.side_by_side if job.cpus < self._cpus else 1.0
 
     def typical_proxy(self, plan: Plan) -> float:
-        return self.costs.training(plan.proxy_steps, self.costs.step + self.planned.mean_head, len(plan.rungs))
+        return proxy_cost(self.planned, plan.proxy_steps, len(plan.rungs))
 
     def further_seeds(self, plan: Plan, contenders: Sequence[Contender]) -> dict[int, float]:
         """trial -> one more seed, at the pace of the search."""
-        return {one.trial: self._pace() * self.costs.training(plan.proxy_steps, self.step([one]), 1) for one in contenders}
+        pace = self._pace() * self.costs.side_by_side
+        return {one.trial: pace * self.costs.training(plan.proxy_steps, self.step([one]), 1) for one in contenders}
 
     def full_step(self, step_s: float) -> float:
         """A step of the full training where one of a proxy takes so long."""

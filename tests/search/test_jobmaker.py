@@ -126,6 +126,14 @@ def test_what_each_kind_of_job_trains(maker: JobMaker) -> None:
     assert (full.stage, full.heads, full.steps) == ("full", MLP.heads, 900)
 
 
+@pytest.mark.parametrize(("machine", "cpus"), [
+    (Machine("cpu", 1, 0), None), (Machine("cpu", 2, 0), 1), (Machine("cpu", 8, 0), 1), (Machine("cpu", 64, 0), 8),
+    (Machine("gpu", 16, 4), None),
+])
+def test_measuring_times_a_step_on_the_cores_of_a_job_beside_others(setting: Setting, tmp_path: Path, machine: Machine, cpus: int) -> None:
+    assert JobMaker(setting, tmp_path, machine).measure([], 0).task["cpus_beside"] == cpus
+
+
 def test_label_free_quality_is_measured_at_each_rung_where_it_ranks_and_else_at_the_last(maker: JobMaker, setting: Setting) -> None:
     ranked = JobMaker(setting, maker.folder, CPU, labelfree_ranks=True)
     always = [[job.task["labelfree_always"] for job in all_jobs(each)] for each in (maker, ranked)]

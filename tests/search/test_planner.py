@@ -14,7 +14,7 @@ import pytest
 
 from hssl_search.errors import UserError
 from hssl_search.search import planner
-from hssl_search.search.costs import Costs
+from hssl_search.search.costs import Costs, proxy_cost
 from hssl_search.search.phases.screen import repeats
 from hssl_search.search.plan import Plan
 from hssl_search.search.planner import make_plan, plan_again, proxy_rungs
@@ -30,7 +30,7 @@ def drawn(seed: int, count: int = 150) -> Iterator[tuple[Costs, int | None, list
         step = 10 ** dice.uniform(-3, 1)
         heads = {family: step * 10 ** dice.uniform(-2, 0.5) for family in "abcd"[: dice.randint(1, 4)]}
         costs = Costs(step, heads, step * 10 ** dice.uniform(-1, 2), step * 10 ** dice.uniform(-2, 1), dice.choice([0.0, 1.0, 5.0, 20.0]))
-        costs = replace(costs, last=dice.choice([0.0, 1.0]) * costs.evaluate)
+        costs = replace(costs, last=dice.choice([0.0, 1.0]) * costs.evaluate, side_by_side=dice.choice([0.6, 1.0]))
         yield costs, dice.choice(SIZES), sorted(10 ** dice.uniform(0, 6) for _ in range(8))
 
 
@@ -44,7 +44,7 @@ def plans(seed: int) -> Iterator[tuple[float, Costs, int | None, Plan]]:
 
 
 def proxy_s(plan: Plan, costs: Costs) -> float:
-    return costs.training(plan.proxy_steps, costs.step + costs.mean_head, len(plan.rungs))
+    return proxy_cost(costs, plan.proxy_steps, len(plan.rungs))
 
 
 def test_what_is_planned_costs_no_more_than_is_left() -> None:
@@ -79,7 +79,8 @@ def test_rungs_rise_to_the_last_step_and_take_a_small_part_of_a_proxy() -> None:
         assert plan.rungs == sorted(set(plan.rungs))
         assert plan.rungs[0] >= 1
         assert plan.rungs[-1] == plan.proxy_steps
-        assert len(plan.rungs) == 1 or plan.proxy_steps == 2000 or len(plan.rungs) * costs.rung() <= 0.21 * proxy_s(plan, costs)
+        rungs_s = len(plan.rungs) * costs.beside_others.rung()
+        assert len(plan.rungs) == 1 or plan.proxy_steps == 2000 or rungs_s <= 0.21 * proxy_s(plan, costs)
 
 
 def test_a_larger_budget_never_means_fewer_candidates_or_proxies() -> None:

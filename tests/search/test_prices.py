@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def paced() -> Paced:
 
 @pytest.fixture
 def prices(setting: Setting, paced: Paced) -> Prices:
-    return Prices(MEASURED, setting, [("mlp", 100), ("resnet", 100)], lambda: paced.pace)
+    return Prices(MEASURED, setting, [("mlp", 100), ("resnet", 100)], lambda: paced.pace, cpus=4)
 
 
 def test_steps_are_the_bases_and_what_each_head_adds_by_its_multiply_adds(prices: Prices) -> None:
@@ -47,6 +48,19 @@ def test_jobs_are_their_steps_rungs_and_last_evaluation(prices: Prices, setting:
     group = maker.group(0, [{"family": "mlp"}, {"family": "resnet"}], 60, 0, 0.0, 1)
     together_s = 1.5 * (0.1 + 0.04 + 0.03 + 2 * 0.04)
     assert prices.screening(group, [MLP, RESNET]) == pytest.approx(60 * together_s + 2 * 0.5 + 0.3 + 5 * 0.2)
+
+
+def test_what_runs_beside_others_costs_what_was_measured_of_that(setting: Setting, tmp_path: Path) -> None:
+    measured = replace(MEASURED, costs=replace(COSTS, side_by_side=0.6))
+    prices, maker = Prices(measured, setting, [("mlp", 100)], lambda: 1.0, cpus=4), JobMaker(setting, tmp_path, Machine("cpu", 4, 0))
+    for at_once, factor in ((1, 1.0), (2, 0.6), (4, 0.6)):
+        proxy = maker.training("proxy", MLP, 0, 100, [50, 100], 0.0, at_once)
+        assert prices.training(proxy, MLP) == pytest.approx(factor * (100 * 0.14 + 2 * 0.5 + 0.3))
+        group = maker.group(0, [{"family": "mlp"}], 60, 0, 0.0, at_once)
+        assert prices.screening(group, [MLP]) == pytest.approx(factor * (60 * 1.5 * (0.14 + 2 * 0.02) + 2 * 0.5 + 0.3 + 4 * 0.2))
+    plan = make_plan(600, prices.planned, None)
+    assert prices.typical_proxy(plan) == pytest.approx(0.6 * (plan.proxy_steps * 0.12 + len(plan.rungs) * 0.5 + 0.3))
+    assert prices.further_seeds(plan, [MLP]) == {1: pytest.approx(0.6 * (plan.proxy_steps * 0.14 + 0.5 + 0.3))}
 
 
 def test_slow_work_costs_more_and_fast_work_is_not_relied_upon(prices: Prices, paced: Paced) -> None:

@@ -24,6 +24,8 @@ from hssl_search.training.trainer import Trainer
 WARM_UP = 1
 JOINT_RATIO = (0.5, 2.0)
 """What lies outside is taken for the noise of a few steps on a busy machine."""
+SIDE_BY_SIDE_RATIO = (0.25, 1.5)
+"""The same of a step on some of the cores: it should not be far worse at using them, and cannot be much better than cores are."""
 PROFILED = 3
 """Heads, at most, whose structures are measured for the time it takes."""
 JOINT = 8
@@ -37,7 +39,8 @@ def measure(task: Task) -> Plain:
     the reference rows.
 
     `step_s` is the base alone; `head_step_s` the *additional* seconds of each head of the task; `joint` how many times longer than the sum
-    of those a step with several heads at once takes; `precision` what `auto` became.
+    of those a step with several heads at once takes; `side_by_side` how many times the core-seconds of the base's step it takes in a job
+    that has only some of the cores; `precision` what `auto` became.
     """
     began = time.monotonic()
     bench = Bench(task.setting)
@@ -49,6 +52,7 @@ def measure(task: Task) -> Plain:
     reference = {"raw pixels": bench.pixels(), "untrained base": {**bench.accuracy(base, views), **bench.labelfree(base, views)}}
     return {
         "precision": stage.precision, "step_s": base_s, "head_step_s": heads, "joint": joint,
+        "side_by_side": 1.0 if task.cpus_beside is None else _side_by_side(bench, stage, base_s, task.cpus_beside),
         "profile_s": _profile_seconds(bench, stage, task.heads[:PROFILED]),
         **_evaluation_seconds(bench, task, stage),
         **_checkpoint(bench, stage, task.heads[:1]), "memory_bytes": _peak_memory(bench), "gpu_bytes": _gpu_memory(bench),
@@ -91,6 +95,15 @@ def _head_seconds(bench: Bench, stage: Stage, head: dict[str, Any], base_s: floa
 def _joint(bench: Bench, stage: Stage, heads: list[dict[str, Any]], apart_s: float) -> float:
     low, high = JOINT_RATIO
     return min(high, max(low, _step_seconds(bench, stage, heads[:JOINT]) / apart_s)) if len(heads) > 1 else 1.0
+
+
+def _side_by_side(bench: Bench, stage: Stage, base_s: float, cpus: int) -> float:
+    threads, (low, high) = torch.get_num_threads(), SIDE_BY_SIDE_RATIO
+    torch.set_num_threads(cpus)
+    try:
+        return min(high, max(low, _step_seconds(bench, stage, []) * cpus / (base_s * threads)))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _evaluation_seconds(bench: Bench, task: Task, stage: Stage) -> Plain:

@@ -15,11 +15,12 @@ from safetensors import SafetensorError
 from timm.layers import DropPath
 
 from hssl_search.methods.base import methods
+from hssl_search.search.execution import measuring
 from hssl_search.search.execution.bench import Bench
 from hssl_search.search.execution.jobs import DeviceFull, Halt, Job, Plain
 from hssl_search.search.execution.tasks import Setting, Task
 from hssl_search.search.execution.worker import run_job
-from hssl_search.training.recipe import Recipe
+from hssl_search.training.recipe import Recipe, Stage
 from hssl_search.training.trainer import Trainer
 
 RECIPE = {"method": {"name": "simclr", "projector_hidden": 64, "projector_out": 32}, "proxy": {"batch_size": 48, "precision": "fp32"}}
@@ -254,8 +255,9 @@ def test_measuring_gives_all_that_a_plan_needs(tmp_path: Path) -> None:
     ((_, found),) = run(job(tmp_path / "checkpoint", task))
     assert found.keys() == {"precision", "step_s", "head_step_s", "evaluate_s", "last_evaluate_s", "checkpoint_s", "checkpoint_bytes",
                             "memory_bytes", "gpu_bytes", "images", "batch_size", "joint", "profile_s", "reference", "map_shape",
-                            "embedding_width", "skipped", "worker_s", "costs"}
+                            "side_by_side", "embedding_width", "skipped", "worker_s", "costs"}
     assert found["precision"] in ("fp32", "bf16")
+    assert found["side_by_side"] == 1, "it was not said on how many cores"
     assert min(found["step_s"], found["evaluate_s"], found["checkpoint_s"], found["checkpoint_bytes"], found["memory_bytes"]) > 0
     assert [len(found["head_step_s"]), len(found["costs"])] == [2, 2]
     assert found["reference"].keys() == {"raw pixels", "untrained base"}
@@ -264,6 +266,17 @@ def test_measuring_gives_all_that_a_plan_needs(tmp_path: Path) -> None:
     assert 1 < found["reference"]["untrained base"]["labelfree_rankme"] < 96
     assert (found["map_shape"], found["embedding_width"], found["batch_size"]) == ([96, 2, 2], 96, 8)
     assert found["images"] == len(Bench(task.setting).data.train)
+
+
+@pytest.mark.parametrize(("seconds", "ratio"), [(0.3, 0.75), (9.0, 1.5), (0.01, 0.25)], ids=["fits", "too slow", "too fast"])
+def test_a_step_beside_others_is_timed_on_fewer_cores(seconds: float, ratio: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(measuring, "_step_seconds", lambda bench, stage, heads: seconds)
+    found = measuring._side_by_side(Bench(setting()), Stage(batch_size=8), base_s=0.2, cpus=2)
+    assert found == pytest.approx(ratio), "half of the cores for one and a half of the time"
+    assert threads == [2, 4]
 
 
 def test_equal_seeds_start_from_the_same_base_whatever_the_heads() -> None:
