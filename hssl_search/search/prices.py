@@ -43,17 +43,13 @@ class Prices:
 
     def training(self, job: Job, one: Contender) -> float:
         """A training of one contender, on a worker that is up."""
-        return self._shared(job) * self.costs.training(job.task["steps"], self.step([one]), len(job.task["rungs"]))
+        factor = self.costs.side_by_side if job.cpus < self._cpus else 1.0
+        return factor * self.costs.training(job.task["steps"], self.step([one]), len(job.task["rungs"]))
 
     def screening(self, job: Job, group: Sequence[Contender]) -> float:
-        """A joint screening, on a worker that is up."""
+        """A joint screening, on a worker that is up; many heads use cores no worse together than each some of them beside others."""
         step_s = self.costs.together(self.step(group) - self.costs.step + REFERENCES * self.planned.mean_head)
-        alone_s = self.costs.training(job.task["steps"], step_s, len(job.task["rungs"])) + self.costs.profiles(len(group))
-        return self._shared(job) * alone_s
-
-    def _shared(self, job: Job) -> float:
-        """How many times longer a job takes than one that has all cores."""
-        return self.costs.side_by_side if job.cpus < self._cpus else 1.0
+        return self.costs.training(job.task["steps"], step_s, len(job.task["rungs"])) + self.costs.profiles(len(group))
 
     def typical_proxy(self, plan: Plan) -> float:
         return proxy_cost(self.planned, plan.proxy_steps, len(plan.rungs))

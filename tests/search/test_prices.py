@@ -57,7 +57,7 @@ def test_what_runs_beside_others_costs_what_was_measured_of_that(setting: Settin
         proxy = maker.training("proxy", MLP, 0, 100, [50, 100], 0.0, at_once)
         assert prices.training(proxy, MLP) == pytest.approx(factor * (100 * 0.14 + 2 * 0.5 + 0.3))
         group = maker.group(0, [{"family": "mlp"}], 60, 0, 0.0, at_once)
-        assert prices.screening(group, [MLP]) == pytest.approx(factor * (60 * 1.5 * (0.14 + 2 * 0.02) + 2 * 0.5 + 0.3 + 4 * 0.2))
+        assert prices.screening(group, [MLP]) == pytest.approx(60 * 1.5 * (0.14 + 2 * 0.02) + 2 * 0.5 + 0.3 + 4 * 0.2)
     plan = make_plan(600, prices.planned, None)
     assert prices.typical_proxy(plan) == pytest.approx(0.6 * (plan.proxy_steps * 0.12 + len(plan.rungs) * 0.5 + 0.3))
     assert prices.further_seeds(plan, [MLP]) == {1: pytest.approx(0.6 * (plan.proxy_steps * 0.14 + 0.5 + 0.3))}
