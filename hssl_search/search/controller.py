@@ -14,6 +14,7 @@ from hssl_search.search.measured import Measured
 from hssl_search.search.measures import ACCURACY, OF_BASES, RANKINGS
 from hssl_search.search.phases import full
 from hssl_search.search.phases.phase import Phase
+from hssl_search.search.planner import GROUP_SIZE
 from hssl_search.search.planning import Planning
 from hssl_search.search.prices import Prices
 from hssl_search.search.promoter import Promoter
@@ -78,7 +79,7 @@ class Controller:
     def _measure(self) -> Plain:
         """Measure, and from then on know what work takes; what is settled by that."""
         families = list(self.roster.space.families)
-        job = self.workshop.maker.measure([{"family": family} for family in families], self.seed)
+        job = self.workshop.maker.measure([{"family": family} for family in families], self.seed, self.roster.group(GROUP_SIZE))
         phase = Phase([job], self.workshop.ended)
         self.workshop.run("measure", phase, {}, lambda job, outcome: None)
         outcome = phase.outcomes.get(job.key, Outcome(State.CUT))

@@ -9,6 +9,8 @@ from hssl_search.search.phases.screen import repeats
 
 REFERENCES = 2
 """The identity and the noise head in every group."""
+LEAST_SHARE = 0.25
+"""Of the default head's time that a smaller head of its family costs at least."""
 PHASE_OVERHEAD_S = 3.0
 """Seconds in which one phase is wound up and the next begun, workers not counted."""
 
@@ -68,6 +70,11 @@ class Costs:
     def between_phases(self) -> float:
         """Device-seconds from the end of one phase to the first steps of the next."""
         return self.startup + PHASE_OVERHEAD_S
+
+
+def head_cost_s(default_s: float, default_macs: int, macs: int) -> float:
+    """Seconds that a head adds to a step: what its family's default head adds, in proportion to the multiply-adds."""
+    return default_s * max(LEAST_SHARE, macs / max(1, default_macs))
 
 
 def proxy_cost(costs: Costs, steps: int, rungs: int) -> float:

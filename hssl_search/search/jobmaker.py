@@ -90,10 +90,11 @@ class JobMaker:
     def __init__(self, setting: Setting, folder: Path, machine: Machine, labelfree_ranks: bool = False) -> None:
         self.setting, self.folder, self.machine, self.labelfree_ranks = setting, folder, machine, labelfree_ranks
 
-    def measure(self, heads: list[Plain], seed: int) -> Job:
+    def measure(self, heads: list[Plain], seed: int, together: Sequence[Plain] = ()) -> Job:
+        """`heads`, `together`: see `Task`."""
         beside = int(self.machine.resources(min(self.machine.cpus, MOST_AT_ONCE_ON_CPU))[0]) if self.machine.device == "cpu" else None
         task = Task(kind="measure", name="measuring", setting=self.setting, heads=heads, seed=seed, labelfree_always=self.labelfree_ranks,
-                    cpus_beside=beside if beside != self.machine.cpus else None)
+                    together=list(together), cpus_beside=beside if beside != self.machine.cpus else None)
         return self._job("measure", "measure", task, "measure", 1)
 
     def group(self, number: int, heads: list[Plain], steps: int, seed: int, reserve_s: float, at_once: int) -> Job:

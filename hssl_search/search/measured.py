@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hssl_search.search.costs import Costs
+from hssl_search.search.costs import Costs, head_cost_s
 from hssl_search.search.execution.jobs import Outcome, Plain
 from hssl_search.search.execution.tasks import Setting
 from hssl_search.search.jobmaker import Machine, packed
 from hssl_search.search.measures import Measure
-
-LEAST_SHARE = 0.25
-"""Of the default head's time that a smaller head of its family costs at least."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +49,10 @@ class Measured:
         return {name: found for name, found in scores.items() if found is not None}
 
     def head_s(self, family: str, macs: int) -> float:
-        """Device-seconds that a head adds to a step: its family's default head's, in proportion to the multiply-adds."""
+        """Device-seconds that a head adds to a step."""
         if not self.macs.get(family):
             return 0.0 if family in ("identity", "noise", "none") else self.costs.mean_head
-        return self.costs.heads[family] * max(LEAST_SHARE, macs / self.macs[family])
+        return head_cost_s(self.costs.heads[family], self.macs[family], macs)
 
     def settle(self, setting: Setting) -> Setting:
         """The setting with `precision: auto` replaced by what was faster."""

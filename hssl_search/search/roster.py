@@ -154,10 +154,17 @@ class Roster:
 
     def typical(self, count: int = 16) -> list[tuple[str, int]]:
         """(family, multiply-adds) of that many heads drawn from the space, without opening trials."""
+        return [(head.family, self._cost(head)[1]) for head in self._drawn(count)]
+
+    def group(self, size: int) -> list[Plain]:
+        """As many of them as `Task.together` has them."""
+        return [{"head": head.model_dump(exclude_none=True), "macs": self._cost(head)[1]} for head in self._drawn(size)]
+
+    def _drawn(self, count: int) -> list[HeadConfig]:
         if (heads := self._shuffled()) is None:
             study = optuna.create_study(sampler=optuna.samplers.RandomSampler(self.seed))
             heads = [self.space.sample(study.ask()) for _ in range(count)]
-        return [(head.family, self._cost(head)[1]) for head in heads[:count]]
+        return heads[:count]
 
     def _cost(self, head: HeadConfig) -> tuple[int, int]:
         return self.cost(head, self.map_shapes[head.tap or 0])

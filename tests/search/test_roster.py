@@ -61,6 +61,16 @@ def test_the_seed_decides_which_heads_are_drawn(
     assert any(order != orders[0] for order in orders[2:])
 
 
+@pytest.mark.parametrize("space", [None, endless_space()], ids=["finite", "endless"])
+def test_typical_heads_are_of_the_space_and_open_no_trials(make: Callable[..., Roster], study: StudyRecord, space: Space | None) -> None:
+    roster = make(space) if space else make()
+    group = roster.group(6)
+    assert [(one["head"]["family"], one["macs"]) for one in group] == roster.typical(6)
+    assert [HeadConfig(**one["head"]).family in roster.space.families for one in group] == [True] * 6
+    assert group == make(space).group(6) if space else group == make().group(6)
+    assert study.trials() == []
+
+
 def test_a_trial_tells_what_the_head_is_and_costs(make: Callable[..., Roster], study: StudyRecord, run: Run) -> None:
     for one in make(seed=4).candidates(3):
         config = HeadConfig(**one.heads[0])

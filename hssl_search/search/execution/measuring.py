@@ -6,17 +6,20 @@ import resource
 import tempfile
 import time
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
 
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.head import head_cost
+from hssl_search.search.costs import head_cost_s
 from hssl_search.search.execution.bench import Bench
 from hssl_search.search.execution.evaluating import architectures, evaluate
 from hssl_search.search.execution.jobs import Plain
 from hssl_search.search.execution.memory import in_memory
 from hssl_search.search.execution.tasks import Task
+from hssl_search.search.phases.screen import REFERENCE_HEADS
 from hssl_search.training.checkpoint import CheckpointFolder
 from hssl_search.training.recipe import Stage
 from hssl_search.training.trainer import Trainer
@@ -46,12 +49,13 @@ def measure(task: Task) -> Plain:
     bench = Bench(task.setting)
     stage, base_s = _fastest(bench, bench.recipe.proxy)
     heads = [_head_seconds(bench, stage, head, base_s) for head in task.heads]
-    joint = _joint(bench, stage, task.heads, base_s + sum(heads[:JOINT]))
     base = bench.base(task.seed).to(bench.device)
     views = bench.views(base)
+    costs = [head_cost(HeadConfig.model_validate(head), base.map_shape) for head in task.heads]
     reference = {"raw pixels": bench.pixels(), "untrained base": {**bench.accuracy(base, views), **bench.labelfree(base, views)}}
     return {
-        "precision": stage.precision, "step_s": base_s, "head_step_s": heads, "joint": joint,
+        "precision": stage.precision, "step_s": base_s, "head_step_s": heads,
+        "joint": _joint(bench, stage, task, base_s, [(seconds, macs) for seconds, (_, macs) in zip(heads, costs, strict=True)]),
         "side_by_side": 1.0 if task.cpus_beside is None else _side_by_side(bench, stage, base_s, task.cpus_beside),
         "profile_s": _profile_seconds(bench, stage, task.heads[:PROFILED]),
         **_evaluation_seconds(bench, task, stage),
@@ -60,7 +64,7 @@ def measure(task: Task) -> Plain:
         "reference": reference, "map_shape": list(base.map_shape), "embedding_width": base.embedding_width,
         "skipped": [[str(path), reason] for path, reason in bench.data.train.skipped],
         "worker_s": time.monotonic() - began,
-        "costs": [head_cost(HeadConfig.model_validate(head), base.map_shape) for head in task.heads],
+        "costs": costs,
     }
 
 
@@ -92,16 +96,32 @@ def _head_seconds(bench: Bench, stage: Stage, head: dict[str, Any], base_s: floa
     return max(0.0, _step_seconds(bench, stage, [head]) - base_s)
 
 
-def _joint(bench: Bench, stage: Stage, heads: list[dict[str, Any]], apart_s: float) -> float:
-    low, high = JOINT_RATIO
-    return min(high, max(low, _step_seconds(bench, stage, heads[:JOINT]) / apart_s)) if len(heads) > 1 else 1.0
+def _joint(bench: Bench, stage: Stage, task: Task, base_s: float, apart: list[tuple[float, int]]) -> float:
+    """Of the heads that are to be timed together and the reference heads, as a group is screened; else of the heads timed one by one.
+
+    Args:
+        apart: seconds that each head of the task adds, and its multiply-adds.
+    """
+    group, heads_s = task.heads[:JOINT], [seconds for seconds, _ in apart[:JOINT]]
+    if task.together:
+        default = {head["family"]: known for head, known in zip(task.heads, apart, strict=True)}
+        priced = [(*default[one["head"]["family"]], one["macs"]) for one in task.together]
+        heads_s = [head_cost_s(seconds, default_macs, macs) for seconds, default_macs, macs in priced]
+        heads_s += [fmean(heads_s)] * len(REFERENCE_HEADS)
+        group = [*(one["head"] for one in task.together), *REFERENCE_HEADS]
+    return _within(JOINT_RATIO, _step_seconds(bench, stage, group) / (base_s + sum(heads_s))) if len(group) > 1 else 1.0
+
+
+def _within(ratios: tuple[float, float], found: float) -> float:
+    low, high = ratios
+    return min(high, max(low, found))
 
 
 def _side_by_side(bench: Bench, stage: Stage, base_s: float, cpus: int) -> float:
-    threads, (low, high) = torch.get_num_threads(), SIDE_BY_SIDE_RATIO
+    threads = torch.get_num_threads()
     torch.set_num_threads(cpus)
     try:
-        return min(high, max(low, _step_seconds(bench, stage, []) * cpus / (base_s * threads)))
+        return _within(SIDE_BY_SIDE_RATIO, _step_seconds(bench, stage, []) * cpus / (base_s * threads))
     finally:
         torch.set_num_threads(threads)
 

@@ -45,6 +45,8 @@ class Task(BaseModel):
     """Whether to measure label-free quality, which costs as much as all else of an evaluation, at each rung: where it ranks."""
     architecture: bool = False
     """Whether to measure, at the last rung, how different the structures of base and heads are."""
+    together: list[dict[str, Any]] = []
+    """For `measure`: heads as the space has them, each as `head` with its multiply-adds as `macs`, whose joint step is timed."""
     cpus_beside: int | None = None
     """For `measure`: cores of a job that runs beside as many others as may, where those are fewer than all."""
     reserve_s: float = 0.0

@@ -7,9 +7,9 @@ from statistics import median
 
 from hssl_search.errors import UserError, advice
 from hssl_search.heads.config import HeadConfig
+from hssl_search.search.costs import LEAST_SHARE
 from hssl_search.search.execution.jobs import Plain
 from hssl_search.search.execution.tasks import Task
-from hssl_search.search.measured import LEAST_SHARE
 from hssl_search.search.simulation.headbench import OF_BASE, OF_HEAD, Head, HeadBench
 
 

@@ -303,3 +303,19 @@ def test_unknown_fields_of_a_task_are_refused(tmp_path: Path, screening: Task) -
     made = Job("a", "screen", {**screening.model_dump(mode="json"), "stepps": 3}, str(tmp_path))
     with pytest.raises(ValueError, match="stepps"):
         run(made)
+
+
+@pytest.mark.parametrize(("together", "timed", "ratio"), [
+    ([], HEADS[:2], 0.6 / (0.1 + 0.2 + 0.1)),
+    ([{"head": {"family": "mlp", "depth": 2}, "macs": 200}, {"head": {"family": "mlp"}, "macs": 10}],
+     [{"family": "mlp", "depth": 2}, {"family": "mlp"}, {"family": "identity"}, {"family": "noise"}], 0.6 / (0.1 + 0.4 + 0.05 + 2 * 0.225)),
+], ids=["of the families' default heads", "of a group of the space's heads"])
+def test_a_joint_step_is_timed_beside_what_its_heads_are_priced_at(
+    together: list[Plain], timed: list[Plain], ratio: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[Plain]] = []
+    monkeypatch.setattr(measuring, "_step_seconds", lambda bench, stage, heads: (asked.append(heads), 0.6)[1])
+    heads = HEADS[:2] if not together else [{"family": "mlp"}, {"family": "convnext"}]
+    task = Task(kind="measure", setting=setting(), heads=heads, together=together)
+    found = measuring._joint(Bench(task.setting), Stage(batch_size=8), task, 0.1, [(0.2, 100), (0.1, 50)])
+    assert (found, asked) == (pytest.approx(ratio), [timed])
