@@ -98,7 +98,7 @@ class Controller:
 
     def _equip(self) -> None:
         roster, workshop, board, seed = self.roster, self.workshop, self.board, self.seed
-        self.prices = prices = Prices(self.measured, workshop.setting, roster.typical(), lambda: self.runner.pace, workshop.whole.cpus)
+        self.prices = prices = Prices(self.measured, workshop.setting, roster.typical(), lambda: self.runner.pace, workshop.whole)
         self.planning = Planning(self.run, self.resolved, workshop, prices, roster.space.size())
         self.screening = Screening(roster, workshop, prices, seed)
         self.proxies = Proxies(roster, workshop, prices, board, self.promoter, self.pruner, seed)

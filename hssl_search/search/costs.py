@@ -34,8 +34,8 @@ class Costs:
     last: float = 0.0
     """What the last evaluation of a training takes more than those before it."""
     side_by_side: float = 1.0
-    """How many times the device-seconds of a step that has the machine to itself one takes in a job beside others: on a CPU fewer,
-    since a few threads wait less for each other than many."""
+    """How many times the device-seconds of a step that has the machine to itself one takes in a proxy beside others, at the most: on a CPU
+    fewer, since a few threads wait less for each other than many."""
 
     @property
     def mean_head(self) -> float:

@@ -62,6 +62,20 @@ class Machine:
             return float(max(1, self.cpus // at_once)), 0.0
         return float(max(1, int(self.cpus * self.gpus_per_trial / max(1, self.gpus)))), self.gpus_per_trial
 
+    @property
+    def fewest_cpus(self) -> float:
+        """Cores of a job that runs beside as many others as may."""
+        return self.resources(min(self.cpus, MOST_AT_ONCE_ON_CPU))[0]
+
+    def cores_used(self, cpus: float, ratio: float) -> float:
+        """How many times the core-seconds of a step on all cores it takes on so many, where on the fewest it takes `ratio` times as many.
+
+        By t(c) = a + b / c, what does not gain from more cores and what does: linear in core-seconds.
+        """
+        if self.device != "cpu" or self.fewest_cpus == self.cpus:
+            return 1.0
+        return ratio + (1 - ratio) * (cpus - self.fewest_cpus) / (self.cpus - self.fewest_cpus)
+
     def charged(self, at_once: int) -> float:
         """Devices charged while `at_once` jobs run: all of the machine on CPU."""
         return 1.0 if self.device == "cpu" else at_once * self.gpus_per_trial
@@ -92,7 +106,7 @@ class JobMaker:
 
     def measure(self, heads: list[Plain], seed: int, together: Sequence[Plain] = ()) -> Job:
         """`heads`, `together`: see `Task`."""
-        beside = int(self.machine.resources(min(self.machine.cpus, MOST_AT_ONCE_ON_CPU))[0]) if self.machine.device == "cpu" else None
+        beside = int(self.machine.fewest_cpus) if self.machine.device == "cpu" else None
         task = Task(kind="measure", name="measuring", setting=self.setting, heads=heads, seed=seed, labelfree_always=self.labelfree_ranks,
                     together=list(together), cpus_beside=beside if beside != self.machine.cpus else None)
         return self._job("measure", "measure", task, "measure", 1)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hssl_search.search.costs import Costs, head_cost_s
 from hssl_search.search.execution.jobs import Outcome, Plain
 from hssl_search.search.execution.tasks import Setting
 from hssl_search.search.jobmaker import Machine, packed
 from hssl_search.search.measures import Measure
+from hssl_search.search.plan import PROXY_CONTROLS
+from hssl_search.search.planner import CONFIRM_JOBS, MOST_PROXIES
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Measured:
     """At the most, in training."""
     checkpoint_bytes: int | None = None
     """Of one checkpoint of the base with a head."""
+    side_by_side: float = 1.0
+    """How many times the core-seconds of a step on all cores it takes on the fewest that a job may have."""
 
     @classmethod
     def of(cls, outcome: Outcome, families: Sequence[str], machine: Machine) -> Measured:
@@ -36,12 +40,15 @@ class Measured:
         heads = {family: held * seconds for family, seconds in zip(families, found["head_step_s"], strict=True)}
         startup = max(0.0, (outcome.seconds if outcome.last_s is None else outcome.last_s) - found["worker_s"])
         costs = Costs(held * found["step_s"], heads, held * found["evaluate_s"], held * found["checkpoint_s"], held * startup,
-                      held * found["profile_s"], found["joint"], held * found["last_evaluate_s"], found.get("side_by_side", 1.0))
+                      held * found["profile_s"], found["joint"], held * found["last_evaluate_s"])
+        ratio = found.get("side_by_side", 1.0)
+        cores = {machine.resources(machine.concurrency(jobs))[0] for jobs in range(CONFIRM_JOBS, PROXY_CONTROLS + MOST_PROXIES + 1)}
+        costs = replace(costs, side_by_side=max(machine.cores_used(cpus, ratio) for cpus in cores))
         macs = {family: cost[1] for family, cost in zip(families, found["costs"], strict=True)}
         gpu_bytes = found.get("gpu_bytes")
         share = packed(found["memory_bytes"], gpu_bytes) if gpu_bytes else 1.0
         return cls(costs, macs, _references(found["reference"]), found["precision"], found["images"], share,
-                   found.get("memory_bytes"), found.get("checkpoint_bytes"))
+                   found.get("memory_bytes"), found.get("checkpoint_bytes"), ratio)
 
     def reference(self, measure: Measure) -> dict[str, float]:
         """The score of each reference that has one: accuracies need labels, and pixels have nothing but an accuracy."""

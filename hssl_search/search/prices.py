@@ -10,6 +10,7 @@ from hssl_search.search.candidates import Contender
 from hssl_search.search.costs import REFERENCES, Costs, proxy_cost
 from hssl_search.search.execution.jobs import Job
 from hssl_search.search.execution.tasks import Setting
+from hssl_search.search.jobmaker import Machine
 from hssl_search.search.measured import Measured
 from hssl_search.search.plan import Plan
 
@@ -19,12 +20,12 @@ class Prices:
     Args:
         typical: (family, multiply-adds) of heads as the space has them.
         pace: device-seconds taken for each one expected.
-        cpus: of the whole machine.
+        machine: the whole.
     """
 
     def __init__(self, measured: Measured, setting: Setting, typical: Iterable[tuple[str, int]], pace: Callable[[], float],
-                 cpus: float) -> None:
-        self.costs, self._measured, self._setting, self._pace, self._cpus = measured.costs, measured, setting, pace, cpus
+                 machine: Machine) -> None:
+        self.costs, self._measured, self._setting, self._pace, self._machine = measured.costs, measured, setting, pace, machine
         self.planned = replace(self.costs, heads={"typical": mean(measured.head_s(family, macs) for family, macs in typical)})
         """The costs with the mean of typical heads as the only head."""
 
@@ -43,7 +44,7 @@ class Prices:
 
     def training(self, job: Job, one: Contender) -> float:
         """A training of one contender, on a worker that is up."""
-        factor = self.costs.side_by_side if job.cpus < self._cpus else 1.0
+        factor = self._machine.cores_used(job.cpus, self._measured.side_by_side)
         return factor * self.costs.training(job.task["steps"], self.step([one]), len(job.task["rungs"]))
 
     def screening(self, job: Job, group: Sequence[Contender]) -> float:

@@ -184,8 +184,8 @@ class _Watched:
                 return self._start(fitting)
             if job.key not in self.slow:
                 self._refuse(job)
-            elif self._paid_singly() and self.live:
-                return None  # what those that run leave may do for it
+            elif self.live and (self._paid_singly() or self.runner.pace_of(job.phase) is None):
+                return None  # what those that run leave, or tell, may do for it
             else:
                 self._give_up(job)
         return None

@@ -134,6 +134,18 @@ def test_measuring_times_a_step_on_the_cores_of_a_job_beside_others(setting: Set
     assert JobMaker(setting, tmp_path, machine).measure([], 0).task["cpus_beside"] == cpus
 
 
+@pytest.mark.parametrize(("machine", "cpus", "used"), [
+    (Machine("cpu", 8, 0), 8, 1.0), (Machine("cpu", 8, 0), 1, 0.65), (Machine("cpu", 8, 0), 4, 0.65 + 0.35 * 3 / 7),
+    (Machine("cpu", 1, 0), 1, 1.0), (Machine("gpu", 16, 2), 4, 1.0),
+])
+def test_core_seconds_lie_between_those_on_all_cores_and_those_on_the_fewest(machine: Machine, cpus: float, used: float) -> None:
+    assert machine.cores_used(cpus, 0.65) == pytest.approx(used)
+    amdahl = {cores: 2.0 + 14.0 / cores for cores in (1, 4, 8)}  # seconds of a step
+    ratio = amdahl[1] / (8 * amdahl[8])
+    if machine.cpus == 8:
+        assert machine.cores_used(cpus, ratio) == pytest.approx(amdahl[int(cpus)] * cpus / (8 * amdahl[8]))
+
+
 def test_label_free_quality_is_measured_at_each_rung_where_it_ranks_and_else_at_the_last(maker: JobMaker, setting: Setting) -> None:
     ranked = JobMaker(setting, maker.folder, CPU, labelfree_ranks=True)
     always = [[job.task["labelfree_always"] for job in all_jobs(each)] for each in (maker, ranked)]

@@ -111,3 +111,12 @@ def test_steps_and_seconds_of_the_full_training_follow_its_batches(setting: Sett
 def test_the_share_of_a_gpu_is_that_of_the_memory_measured_and_a_whole_one_where_there_is_none() -> None:
     assert measured(Machine("gpu", 8, 1), memory_bytes=20 * 2**30, gpu_bytes=80 * 2**30).gpu_share == 0.5
     assert measured(memory_bytes=20 * 2**30, gpu_bytes=None).gpu_share == measured().gpu_share == 1.0
+
+
+@pytest.mark.parametrize(("machine", "planned"), [
+    (Machine("cpu", 1, 0), 1.0), (Machine("cpu", 2, 0), 0.6), (Machine("cpu", 3, 0), 1.0), (Machine("gpu", 8, 2), 1.0),
+], ids=["one core", "always two at once", "four jobs one by one", "gpu"])
+def test_trainings_are_planned_as_the_dearest_way_in_which_they_may_share_the_cores(machine: Machine, planned: float) -> None:
+    found = measured(machine, side_by_side=0.6)
+    assert (found.side_by_side, found.costs.side_by_side) == (0.6, pytest.approx(planned))
+    assert measured(machine).costs.side_by_side == pytest.approx(1.0), "a run from before it was measured"

@@ -33,7 +33,7 @@ def paced() -> Paced:
 
 @pytest.fixture
 def prices(setting: Setting, paced: Paced) -> Prices:
-    return Prices(MEASURED, setting, [("mlp", 100), ("resnet", 100)], lambda: paced.pace, cpus=4)
+    return Prices(MEASURED, setting, [("mlp", 100), ("resnet", 100)], lambda: paced.pace, Machine("cpu", 4, 0))
 
 
 def test_steps_are_the_bases_and_what_each_head_adds_by_its_multiply_adds(prices: Prices) -> None:
@@ -51,9 +51,9 @@ def test_jobs_are_their_steps_rungs_and_last_evaluation(prices: Prices, setting:
 
 
 def test_what_runs_beside_others_costs_what_was_measured_of_that(setting: Setting, tmp_path: Path) -> None:
-    measured = replace(MEASURED, costs=replace(COSTS, side_by_side=0.6))
-    prices, maker = Prices(measured, setting, [("mlp", 100)], lambda: 1.0, cpus=4), JobMaker(setting, tmp_path, Machine("cpu", 4, 0))
-    for at_once, factor in ((1, 1.0), (2, 0.6), (4, 0.6)):
+    measured, machine = replace(MEASURED, costs=replace(COSTS, side_by_side=0.6), side_by_side=0.4), Machine("cpu", 4, 0)
+    prices, maker = Prices(measured, setting, [("mlp", 100)], lambda: 1.0, machine), JobMaker(setting, tmp_path, machine)
+    for at_once, factor in ((1, 1.0), (2, 0.6), (4, 0.4)):
         proxy = maker.training("proxy", MLP, 0, 100, [50, 100], 0.0, at_once)
         assert prices.training(proxy, MLP) == pytest.approx(factor * (100 * 0.14 + 2 * 0.5 + 0.3))
         group = maker.group(0, [{"family": "mlp"}], 60, 0, 0.0, at_once)

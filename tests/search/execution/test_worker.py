@@ -268,7 +268,7 @@ def test_measuring_gives_all_that_a_plan_needs(tmp_path: Path) -> None:
     assert found["images"] == len(Bench(task.setting).data.train)
 
 
-@pytest.mark.parametrize(("seconds", "ratio"), [(0.3, 0.75), (9.0, 1.5), (0.01, 0.25)], ids=["fits", "too slow", "too fast"])
+@pytest.mark.parametrize(("seconds", "ratio"), [(0.3, 0.75), (9.0, 1.5), (0.01, 0.5)], ids=["fits", "too slow", "too fast"])
 def test_a_step_beside_others_is_timed_on_fewer_cores(seconds: float, ratio: float, monkeypatch: pytest.MonkeyPatch) -> None:
     threads = []
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
