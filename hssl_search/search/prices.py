@@ -48,7 +48,7 @@ class Prices:
         return factor * self.costs.training(job.task["steps"], self.step([one]), len(job.task["rungs"]))
 
     def screening(self, job: Job, group: Sequence[Contender]) -> float:
-        """A joint screening, on a worker that is up; many heads use cores no worse together than each some of them beside others."""
+        """A joint screening, on a worker that is up, as if it had all cores: beside others many heads gain little of having fewer."""
         step_s = self.costs.together(self.step(group) - self.costs.step + REFERENCES * self.planned.mean_head)
         return self.costs.training(job.task["steps"], step_s, len(job.task["rungs"])) + self.costs.profiles(len(group))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -26,6 +27,8 @@ NAMES = {"none": "no head", "identity": "identity head", "noise": "noise head", 
          SAME_TIME: "no head, same device-time"}
 ALIKE = 0.05
 """Share of a training's steps by which another may be shorter or longer and still counts as one of the same device-time."""
+TYPICAL = 16
+"""Heads that stand for those of a space."""
 Shape = tuple[int, int, int]
 
 
@@ -152,19 +155,20 @@ class Roster:
         parameters, macs = self._cost(head) if head else (0, 0)
         return {"head": head and head.model_dump(exclude_none=True), "parameters": parameters, "macs": macs, "seed": self.seed}
 
-    def typical(self, count: int = 16) -> list[tuple[str, int]]:
-        """(family, multiply-adds) of that many heads drawn from the space, without opening trials."""
-        return [(head.family, self._cost(head)[1]) for head in self._drawn(count)]
+    def typical(self) -> list[tuple[str, int]]:
+        """(family, multiply-adds) of a few heads drawn from the space, without opening trials."""
+        return [(head.family, macs) for head, macs in self._typical]
 
     def group(self, size: int) -> list[Plain]:
-        """As many of them as `Task.together` has them."""
-        return [{"head": head.model_dump(exclude_none=True), "macs": self._cost(head)[1]} for head in self._drawn(size)]
+        """Some of them, at most so many, as `Task.together` has them."""
+        return [{"head": head.model_dump(exclude_none=True), "macs": macs} for head, macs in self._typical[:size]]
 
-    def _drawn(self, count: int) -> list[HeadConfig]:
+    @cached_property
+    def _typical(self) -> list[tuple[HeadConfig, int]]:
         if (heads := self._shuffled()) is None:
             study = optuna.create_study(sampler=optuna.samplers.RandomSampler(self.seed))
-            heads = [self.space.sample(study.ask()) for _ in range(count)]
-        return heads[:count]
+            heads = [self.space.sample(study.ask()) for _ in range(TYPICAL)]
+        return [(head, self._cost(head)[1]) for head in heads[:TYPICAL]]
 
     def _cost(self, head: HeadConfig) -> tuple[int, int]:
         return self.cost(head, self.map_shapes[head.tap or 0])
