@@ -586,6 +586,25 @@ def test_a_slow_job_on_gpus_is_given_up_only_when_nothing_runs_that_may_leave_it
     assert bench.ended[-1] == ("proxy/slow", State.DONE if goes_on else State.CUT, "")
 
 
+class SlowOneFirst:
+    """An executor of two jobs side by side on a CPU, of which the first runs out of patience before the second comes to its end."""
+
+    def run(self, source: JobSource, concurrency: int) -> None:
+        slow, other = source.next_job(), source.next_job()
+        assert slow is not None and other is not None and slow.seconds is not None
+        source.on_end(slow, Outcome(State.DONE, reports=[Report(5, {})], seconds=slow.seconds))
+        assert source.next_job() is None, "whether it straggles is not known before the other has ended"
+        source.on_end(other, Outcome(State.DONE, reports=[Report(100, {})], seconds=700.0))
+        assert source.next_job() is None
+
+
+def test_a_slow_job_is_not_given_up_before_it_is_known_how_slow_the_others_are(bench: Bench) -> None:
+    bench.runner.executor = SlowOneFirst()
+    bench.run(job("proxy/slow", cpus=2.0), job("proxy/other", cpus=2.0), expected={"proxy/slow": 20.0, "proxy/other": 400.0})
+    assert bench.ended == [("proxy/other", State.DONE, ""), ("proxy/slow", State.DONE, "")]
+    assert bench.runner.short == set()
+
+
 def test_where_all_jobs_are_slow_those_that_the_budget_does_not_last_for_are_cut(steady: Steady) -> None:
     phase = steady.run(*(steady.job(name, 6.0) for name in "ab"))
     assert [phase.outcomes[f"proxy/{name}"].state for name in "ab"] == [State.DONE, State.CUT]
