@@ -33,7 +33,7 @@ SAMPLERS = ("random", "tpe", "gp", "nsga2")
 EXPLAINED = (0.0, 0.5, 0.9)
 """Parts of the variance of gains that follow from a head's parameters."""
 ERROR, AGREEMENT = 0.5, 0.3
-"""Of an accuracy under one seed, in standard deviations of gains; correlation of discrepancy and gain."""
+"""Of an accuracy under one seed, in standard deviations of gains; correlation of discrepancy with a head's own part of its gain."""
 MACHINE = Machine("cpu", cpus=2, gpus=0)
 SETTING = Setting(base="test_resnet", base_args={}, image_size=32, data="digits", probe_data=None, data_seed=0,
                   recipe=Recipe.read("simclr").as_plain(), device="cpu")
