@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import time
@@ -203,13 +202,25 @@ def print_status(run: str | Path) -> None:
         _print_verdict(opened, study, Console())
 
 
-def open_dashboard(run: str | Path) -> None:
-    """Become the Optuna dashboard of a run; it shows the artifacts of its trials too."""
+def open_dashboard(run: str | Path, host: str = "127.0.0.1", port: int = 8080) -> None:
+    """Serve the Optuna dashboard of a run, with the artifacts of its trials, until Ctrl-C.
+
+    Raises:
+        UserError: where nothing can listen on this host and port.
+    """
+    from hssl_search.reporting.dashboard import dashboard_server
+
     opened = open_run(run)
-    program = shutil.which("optuna-dashboard", path=str(Path(sys.executable).parent)) or shutil.which("optuna-dashboard")
-    if program is None:
-        raise UserError("the program optuna-dashboard is not installed beside this Python; install it: pip install optuna-dashboard.")
-    os.execv(program, [program, storage_of(opened, opened.config()), "--artifact-dir", str(opened.artifacts)])
+    with study_of(opened) as study:
+        try:
+            server = dashboard_server(study.storage, opened.artifacts, host, port)
+        except OSError as error:
+            raise UserError(f"the dashboard cannot listen on {host}:{port} ({error.strerror or error}); end the program that does, "
+                            "or choose another port.") from error
+        with server:
+            address = f"[{host}]" if ":" in host else host
+            print(f"Listening on http://{address}:{server.server_port}/", "Hit Ctrl-C to quit.", sep="\n", file=sys.stderr, flush=True)
+            server.serve_forever()
 
 
 def _create(resolved: Plain, console: Console) -> Run:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
+import re
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from PIL import Image
 import hssl_search
 from hssl_search import UserError, api
 from hssl_search.configfile import read_yaml
+from hssl_search.reporting.dashboard import DashboardServer
 from hssl_search.search.execution.ray_session import RaySession
 from hssl_search.search.records.run import Run
 from hssl_search.search.records.study import StudyRecord
@@ -263,18 +265,18 @@ def test_status_and_report_read_a_run_that_another_controller_holds(
     assert read_yaml(run.search_yaml) == before
 
 
-def test_the_dashboard_is_opened_on_the_runs_study(searching: Callable[[Work], list[Run]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_dashboard_says_where_it_listens_and_that_it_cannot(searching: Callable[[Work], list[Run]],
+                                                               capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     searching(finish)
-    run = hssl_search.search(**ASKED)
-    called: list[tuple[str, list[str]]] = []
-    monkeypatch.setattr(os, "execv", lambda program, argv: called.append((program, argv)))
-    api.open_dashboard("demo")
-    [(program, argv)] = called
-    assert Path(program).name == "optuna-dashboard" and os.access(program, os.X_OK)
-    assert argv == [program, run.storage_url, "--artifact-dir", str(run.folder / "artifacts")]
-    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
-    with pytest.raises(UserError, match="optuna-dashboard is not installed"):
-        api.open_dashboard("demo")
+    hssl_search.search(**ASKED)
+    monkeypatch.setattr(DashboardServer, "serve_forever", lambda server: None)
+    capsys.readouterr()
+    api.open_dashboard("demo", port=0)
+    assert re.fullmatch(r"Listening on http://127\.0\.0\.1:\d+/\nHit Ctrl-C to quit\.\n", capsys.readouterr().err)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(UserError, match=rf"^the dashboard cannot listen on 127\.0\.0\.1:{port} \(Address already in use\); end "):
+            api.open_dashboard("demo", port=port)
 
 
 def test_a_run_is_extended_in_its_file_and_its_study_and_searched_again(searching: Callable[[Work], list[Run]]) -> None:
