@@ -23,9 +23,10 @@ from hssl_search.search.planner import BudgetTooSmall
 from hssl_search.search.records.disk import AGAIN, disk_errors
 from hssl_search.search.records.ledger import Ledger
 from hssl_search.search.records.run import RUNS, Run
+from hssl_search.search.records.storage import StorageError
 from hssl_search.search.records.study import StudyRecord
 from hssl_search.search.unchanged import require_unchanged
-from hssl_search.session import controller_of, prepared, ray_session, storage_of, study_of, summary
+from hssl_search.session import controller_of, prepared, ray_session, study_of, summary
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -111,7 +112,7 @@ def _extended(run: Run, more: str) -> Plain:
     """What search.yaml holds, with the budget extended there and in the study."""
     resolved = run.config()
     resolved["budget"] = parse_budget(resolved["budget"]).plus(parse_budget(more)).text
-    with study_of(run) as study:
+    with study_of(run, begins=True) as study:
         require_unchanged(run, resolved, study)
         run.write_config(resolved)
         study.set_study("config", summary(resolved))
@@ -228,7 +229,7 @@ def _create(resolved: Plain, console: Console) -> Run:
     with disk_errors(folder, AGAIN):
         run = Run.create(folder, resolved)
     try:
-        with StudyRecord.open(storage_of(run, resolved), resolved["name"], new=True):
+        with StudyRecord.open(run.study_url(resolved), resolved["name"], new=True):
             pass
     except BaseException:
         shutil.rmtree(run.folder)
@@ -242,7 +243,7 @@ def _create(resolved: Plain, console: Console) -> Run:
 def _work(run: Run, resolved: Plain, session: RaySession, console: Console, started: float) -> Run:
     """Search as far as the budget goes, then export and report; for a search that has ended, only report."""
     try:
-        with study_of(run) as study:
+        with study_of(run, begins=True) as study:
             require_unchanged(run, resolved, study)
             try:
                 if study.study_attributes().get(ENDED) != resolved["budget"]:
@@ -253,6 +254,8 @@ def _work(run: Run, resolved: Plain, session: RaySession, console: Console, star
             _print_verdict(run, study, console)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped; go on with: hssl-search resume {run.shown}") from None
+    except StorageError as error:
+        raise error.before(f"continue with: hssl-search resume {run.shown}") from error
     return run
 
 

@@ -17,6 +17,8 @@ from hssl_search.search.candidates import LABELFREE
 FILE = "hssl-search.yaml"
 """Read from the current folder when it exists; flags and `--config` go before it."""
 NAME = re.compile(r"\w[\w.-]{0,99}")
+NAME_BYTES = 200
+"""Of a run's name, at most: file systems take 255 bytes, of which a file that is being written needs some, and a letter may be four."""
 
 
 ADDED: Mapping[str, Any] = {"sampler": "random", "objective": "accuracy", "promote": "discrepancy", "pruner": "median",
@@ -97,6 +99,8 @@ class SearchConfig(BaseModel):
     def _folder_name(cls, value: str | None) -> str | None:
         if value is not None and not NAME.fullmatch(value):
             raise ValueError("must be at most 100 letters, digits, '.', '_' and '-', and begin with none of '.' and '-'")
+        if value is not None and len(value.encode()) > NAME_BYTES:
+            raise ValueError(f"must be at most {NAME_BYTES} bytes long, and its {len(value)} letters are {len(value.encode())}")
         return value
 
     @field_validator("full_epochs", mode="before")
