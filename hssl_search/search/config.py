@@ -63,7 +63,8 @@ class SearchConfig(BaseModel):
         [], description="earlier runs, whose results teach sampler and forecast from the start: folders such as runs/resnet50-photos, or "
         "their names")
     name: str | None = Field(None, description="the run's folder under runs/ (default: from base and data)")
-    storage: str | None = Field(None, description="Optuna storage URL (default: SQLite in the run folder)")
+    storage: str | None = Field(
+        None, description="URL of the database for the study, or env:NAME, a variable that holds it (default: SQLite in the run folder)")
     ray_address: str | None = Field(None, description="address of a running Ray cluster (default: this machine)")
     gpus_per_trial: float | None = Field(
         None, gt=0, le=1, description="GPUs that one training holds; below 1 several share one (default: by measured peak memory, up to 4)")

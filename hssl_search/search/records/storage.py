@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -17,7 +19,7 @@ from optuna.trial import FrozenTrial
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from hssl_search.errors import UserError
-from hssl_search.search.records.storage_url import is_sqlite, parse_url, require_driver, secrets, shown, sqlite_file
+from hssl_search.search.records.storage_url import immutable_url, is_sqlite, parse_url, require_driver, secrets, shown, sqlite_file
 
 BUSY_S = 120
 """How long a write to SQLite waits for another writer. Jobs train on meanwhile, and their time is charged afterwards."""
@@ -159,10 +161,17 @@ class _Patience:
             except (SQLAlchemyError, StorageInternalError) as error:
                 self._require_hope(error)
                 again = True
-                time.sleep(next(pauses, PAUSES_S[-1]))
+                self._pause(next(pauses, PAUSES_S[-1]))
                 continue
             self._silent_since = None
             return answer
+
+    def _pause(self, seconds: float) -> None:
+        try:
+            time.sleep(seconds)
+        except KeyboardInterrupt:
+            self._silent_since = -math.inf  # nobody wants to wait for the report either
+            raise
 
     def _require_hope(self, error: Exception) -> None:
         """Raise `error` where asking again is of no use: the database refused, or has been silent for too long."""
@@ -191,12 +200,19 @@ def _opened(url: str) -> RDBStorage:
             return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
         except (TypeError, ValueError, OSError) as error:  # of the driver, for an option that it does not know
             raise UserError(f"the storage {shown(url)!r} cannot be opened ({_reason(error, url)}); correct its URL.") from error
+    if (file := sqlite_file(url)) is not None and _is_for_reading(file):
+        return RDBStorage(immutable_url(file))
     rdb = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": BUSY_S}})
     sqlalchemy.event.listen(rdb.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=NORMAL"))
     rdb.engine.dispose()  # connections from before
     with rdb.engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA journal_mode=WAL")
     return rdb
+
+
+def _is_for_reading(file: Path) -> bool:
+    """Return whether the file is whole by itself and in a folder that may not be written, such as a run of someone else."""
+    return file.is_file() and not os.access(file.parent, os.W_OK) and not file.with_name(f"{file.name}-wal").exists()
 
 
 def _close(rdb: RDBStorage) -> None:

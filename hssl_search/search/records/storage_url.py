@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import sqlalchemy
 from sqlalchemy.engine import URL
@@ -88,8 +88,8 @@ def absolute(storage: str) -> str:
     if storage.startswith("env:"):
         return storage
     parsed = parse_url(storage)
-    made = {key: os.path.abspath(value) for key, value in parsed.query.items() if key in FILES and isinstance(value, str)}
-    changed = parsed.update_query_dict(made)
+    files = {key: value for key, value in parsed.query.items() if key in FILES and isinstance(value, str)}
+    changed = parsed.update_query_dict({key: os.path.abspath(os.path.expanduser(value)) for key, value in files.items()})
     if is_sqlite(storage) and parsed.database:
         changed = changed.set(database=os.path.abspath(parsed.database))
     return storage if changed == parsed else changed.render_as_string(hide_password=False)
@@ -98,6 +98,11 @@ def absolute(storage: str) -> str:
 def sqlite_url(path: Path) -> str:
     """Return the URL of the SQLite file at `path`, whatever characters are in its name."""
     return URL.create("sqlite", database=str(path.resolve())).render_as_string(hide_password=False)
+
+
+def immutable_url(path: Path) -> str:
+    """Return the URL of an SQLite file that nobody writes to: it is read without the files that SQLite otherwise puts beside it."""
+    return URL.create("sqlite", database=f"file:{quote(str(path))}", query={"uri": "true", "immutable": "1"}).render_as_string()
 
 
 def sqlite_file(url: str) -> Path | None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
 import sqlalchemy
@@ -25,6 +25,7 @@ from hssl_search.reporting.record import RunRecord
 from hssl_search.search.execution.jobs import Job, Outcome, Report, State
 from hssl_search.search.records import storage
 from hssl_search.search.records.storage import StorageError
+from hssl_search.search.records.storage_url import absolute, check_storage
 from hssl_search.search.records.study import MissingStudy, StudyRecord
 
 pytestmark = pytest.mark.slow(reason="starts database servers")
@@ -122,6 +123,16 @@ class Server:
     def granted(self, database: str) -> list[str]:
         return []
 
+    def url_without_password(self, database: str) -> str:
+        """Return a URL that leaves the password to a file."""
+        raise NotImplementedError
+
+    def secret_file(self, text: str) -> Path:
+        path = self.folder / "secret"
+        path.touch(mode=0o600)
+        path.write_text(text)
+        return path
+
     def end_connections(self) -> int:
         """End all connections but the administrator's; how many there were."""
         raise NotImplementedError
@@ -153,6 +164,10 @@ class PostgreSQL(Server):
     def granted(self, database: str) -> list[str]:
         return [f"ALTER DATABASE {database} OWNER TO optuna"]
 
+    def url_without_password(self, database: str) -> str:
+        escaped = PASSWORD.replace(":", "\\:")
+        return f"postgresql+psycopg://optuna@127.0.0.1:{self.port}/{database}?passfile={self.secret_file(f'*:*:*:optuna:{escaped}')}"
+
     def end_connections(self) -> int:
         return len(self.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'optuna'"))
 
@@ -182,6 +197,10 @@ class MariaDB(Server):
 
     def granted(self, database: str) -> list[str]:
         return [f"GRANT ALL ON {database}.* TO optuna@'{host}'" for host in ("127.0.0.1", "localhost")]
+
+    def url_without_password(self, database: str) -> str:
+        options = self.secret_file(f"[client]\nuser = optuna\npassword = {PASSWORD}\n")
+        return f"mysql+pymysql://127.0.0.1:{self.port}/{database}?read_default_file={options}"
 
     def end_connections(self) -> int:
         found = self.execute("SELECT id FROM information_schema.processlist WHERE user = 'optuna'")
@@ -239,6 +258,18 @@ def test_a_study_that_is_not_there_makes_nothing(server: Server) -> None:
         pass
     with pytest.raises(MissingStudy, match="holds no study 'demo'"), StudyRecord.existing(url, "demo"):
         pass
+
+
+def test_the_password_may_stand_in_a_file_of_the_drivers(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = server.url_without_password(server.new_database().rpartition("/")[2])
+    monkeypatch.chdir(server.folder)
+    relative = absolute(url.replace(f"{server.folder}/", ""))
+    assert unquote(relative) == url
+    monkeypatch.chdir("/")
+    for storage_url in (url, relative):
+        check_storage(storage_url)
+        with StudyRecord.open(storage_url, "demo") as record:
+            record.set_study("key", "value")
 
 
 def test_connections_that_the_server_ends_are_made_again(server: Server) -> None:

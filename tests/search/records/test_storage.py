@@ -45,6 +45,23 @@ def test_nothing_is_done_for_what_has_no_log_here(tmp_path: Path, monkeypatch: p
         flush(url)
 
 
+@pytest.mark.parametrize("name", ["run", "what is it? #2 50%"])
+def test_a_study_that_may_only_be_read_is_read_and_nothing_is_written(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / name).mkdir()
+    path = tmp_path / name / "study.db"
+    with StudyRecord.open(sqlite_url(path), "demo", new=True) as record:
+        record.set_study("key", "value")
+    before = path.read_bytes(), path.stat().st_mtime_ns
+    access = os.access
+    monkeypatch.setattr("os.access", lambda place, mode: place != path.parent and access(place, mode))
+    with StudyRecord.existing(sqlite_url(path), "demo") as record:
+        assert record.study_attributes() == {"key": "value"}
+        assert [one.name for one in path.parent.iterdir()] == ["study.db"], "no log and no index beside it"
+        with pytest.raises(StorageError, match=r"attempt to write a readonly database"):
+            record.set_study("key", "another")
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+
+
 class Flaky(InMemoryStorage):
     """Fails in some of the calls that write, counted from 0, before or after they are carried out."""
 
@@ -128,6 +145,21 @@ def test_a_server_that_stays_silent_is_given_up_once(pauses: list[float], monkey
     flaky.before.clear()
     record.set_study("key", "value")
     assert record.study_attributes() == {"key": "value"}
+
+
+def test_whoever_interrupts_the_waiting_does_not_wait_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(storage.time, "sleep", interrupt)
+    flaky = Flaky()
+    record = patient(flaky)
+    flaky.before.update(range(10))
+    with pytest.raises(KeyboardInterrupt):
+        record.set_study("key", "value")
+    with pytest.raises(StorageError):
+        record.set_study("key", "value")
+    assert flaky.calls == 2
 
 
 @pytest.mark.parametrize("error", [DataError("INSERT", {}, Exception("Data too long for column")), ValueError("a bug")])

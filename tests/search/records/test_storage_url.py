@@ -82,11 +82,12 @@ def test_a_variable_may_hold_a_password(monkeypatch: pytest.MonkeyPatch, tmp_pat
     ("postgresql://o@h/d?passfile=pgpass&sslmode=verify-full&sslrootcert=/ca.pem",
      "postgresql://o@h/d?passfile={here}/pgpass&sslmode=verify-full&sslrootcert=/ca.pem"),
     ("mysql+pymysql://o@h/d?read_default_file=my.cnf", "mysql+pymysql://o@h/d?read_default_file={here}/my.cnf"),
+    ("mysql+pymysql://o@h/d?read_default_file=~/my.cnf", "mysql+pymysql://o@h/d?read_default_file={home}/my.cnf"),
     ("postgresql://o@h/d", "postgresql://o@h/d"),
 ])
 def test_every_path_in_a_url_is_made_absolute(url: str, made: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    expected = made.format(here=tmp_path, above=tmp_path.parent)
+    expected = made.format(here=tmp_path, above=tmp_path.parent, home=Path.home())
     assert absolute(url).replace("%2F", "/").replace("%40", "@") == expected.replace("%40", "@")
     monkeypatch.chdir("/")
     assert absolute(absolute_in(tmp_path, url, monkeypatch)) == absolute_in(tmp_path, url, monkeypatch), "it is absolute then"
