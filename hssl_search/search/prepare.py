@@ -55,8 +55,20 @@ def check(config: SearchConfig) -> Budget:
 def require_folders(*sources: str | None) -> None:
     """UserError for data whose folder is not there; what is in it is not looked at, which may take long."""
     for source in filter(None, sources):
+        _require_utf8("the folder of images", _absolute(source))
         if source != DIGITS and not Path(source).expanduser().is_dir():
             open_source(source)  # says what is wrong
+
+
+def _require_utf8(what: str, name: str) -> None:
+    """UserError for a name that search.yaml and the study cannot hold."""
+    if _printable(name) != name:
+        raise UserError(f"{what} {_printable(name)!r} has a name that is not UTF-8; rename it.")
+
+
+def _printable(name: str) -> str:
+    """Return the name with an escape for each byte that is not UTF-8."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def prepare(config: SearchConfig, machine: Machine, progress: Progress | None = None) -> tuple[Plain, list[str]]:
@@ -118,6 +130,8 @@ def _of_base(base: Base) -> Plain:
 
 def _of_data(data: SearchData) -> Plain:
     skipped = _skipped(data)
+    for name in data.queries.classes:
+        _require_utf8("the class folder", name)
     return {"images": {"training": len(data.train), "bank": len(data.bank) if data.bank else 0, "queries": len(data.queries),
                        "classes": list(data.queries.classes), "fingerprint": data.train.fingerprint, "skipped": len(skipped)},
             "skipped": [f"{path}: {reason}" for path, reason in skipped.items()]}
@@ -179,7 +193,8 @@ def _name(config: SearchConfig) -> str:
 
 def _skipped(data: SearchData) -> dict[str, str]:
     """path -> reason of every image that could not be read."""
-    return dict(pair for images in (data.train, data.bank, data.queries) if images for pair in images.skipped)
+    pairs = [pair for images in (data.train, data.bank, data.queries) if images for pair in images.skipped]
+    return {_printable(str(path)): reason for path, reason in pairs}
 
 
 def _warnings(base: Base, data: SearchData, config: SearchConfig, rank_by: str) -> list[str]:

@@ -214,6 +214,29 @@ def test_the_full_trainings_length_is_what_was_asked_for_or_the_recipes(here: Pa
     assert prepare(config(**changes), CPU)[0]["full_epochs"] == (expected or Recipe.read("dino").full.epochs)
 
 
+LATIN = os.fsdecode(b"caf\xe9")
+
+
+@pytest.mark.parametrize(("data", "told"), [
+    ({LATIN: {"": 60}}, r"^the folder of images '.*/caf\\\\xe9' has a name that is not UTF-8; rename it\.$"),
+    ({"photos": {"tea": 30, LATIN: 30}}, r"^the class folder 'caf\\\\xe9' has a name that is not UTF-8; rename it\.$"),
+])
+def test_a_name_that_is_not_utf8_is_refused(here: Path, data: dict[str, dict[str, int]], told: str) -> None:
+    [(folder, classes)] = data.items()
+    photos(here / folder, classes)
+    with pytest.raises(UserError, match=told):
+        prepare(config(data=folder), CPU)
+
+
+def test_an_unreadable_image_may_have_any_name(here: Path) -> None:
+    photos(here / "photos", {"": 100})
+    (here / "photos" / f"{LATIN}.png").write_bytes(b"no image")
+    resolved, warnings = prepare(config(data="photos"), CPU)
+    [skipped] = resolved["skipped"]
+    assert "caf\\xe9.png" in skipped and any("caf\\xe9.png" in warning for warning in warnings)
+    skipped.encode()
+
+
 @pytest.mark.parametrize("folder", ["図" * 80, "ü𠀀" * 30, "a" * 250])
 def test_the_name_of_a_long_folder_is_cut(here: Path, folder: str) -> None:
     photos(here / folder, {"": 60})
