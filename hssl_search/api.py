@@ -52,7 +52,7 @@ def search(**options: Any) -> Run:
 def run_search(config: SearchConfig) -> Run:
     """Check everything, make the run folder, and search."""
     started = time.monotonic()
-    console = Console()
+    console = Console(markup=False)
     with prepared(config, console) as (resolved, session):
         run = _create(resolved, console)
         with disk_errors(run.folder), run.lock():
@@ -65,7 +65,7 @@ def plan(**options: Any) -> Plain:
     Nothing is left behind but the image cache. Returns plain data (`hssl_search.search.preview`); a budget that is too small for any search
     has `enough` false and says what would be needed. Raises UserError as `search` does.
     """
-    return plan_search(gather(options), Console())
+    return plan_search(gather(options), Console(markup=False))
 
 
 def print_plan(config: SearchConfig, as_json: bool = False) -> None:
@@ -73,11 +73,11 @@ def print_plan(config: SearchConfig, as_json: bool = False) -> None:
     from hssl_search.reporting.planned import print_plan as write
     from hssl_search.reporting.planned import too_small
 
-    page = plan_search(config, Console(stderr=True))
+    page = plan_search(config, Console(stderr=True, markup=False))
     if as_json:
         print(json.dumps(page, indent=2))
     else:
-        write(Console(), page)
+        write(Console(markup=False), page)
     if not page["enough"]:
         raise BudgetTooSmall(too_small(page))
 
@@ -105,7 +105,7 @@ def resume(run: Run | str | Path, budget: str | None = None) -> Run:
     opened = open_run(run)
     with disk_errors(opened.folder), opened.lock(), ray_session(opened.config()["ray_address"]) as session:
         resolved = _extended(opened, budget) if budget is not None else opened.config()
-        return _work(opened, resolved, session, Console(), started)
+        return _work(opened, resolved, session, Console(markup=False), started)
 
 
 def _extended(run: Run, more: str) -> Plain:
@@ -139,7 +139,7 @@ def print_replay(run: Run | str | Path, trial: int, seed: int | None = None) -> 
     """Replay a trial and print how it compares; raise `Differs` where a number is another one."""
     from hssl_search.search.replay import Differs
 
-    console = Console()
+    console = Console(markup=False)
     with console.status(f"Replaying trial {trial}"):
         found = replay(run, trial, seed)
     console.print(found.table())
@@ -200,7 +200,7 @@ def print_status(run: str | Path) -> None:
     """Print where a search stands."""
     opened = open_run(run)
     with study_of(opened) as study:
-        _print_verdict(opened, study, Console())
+        _print_verdict(opened, study, Console(markup=False))
 
 
 def open_dashboard(run: str | Path, host: str = "127.0.0.1", port: int = 8080) -> None:

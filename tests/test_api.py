@@ -371,6 +371,16 @@ def test_the_study_is_in_the_run_whatever_the_projects_folder_is_called(here: Pa
     api.print_status("demo")
 
 
+def test_brackets_in_names_are_shown_as_they_are(here: Path, searching: Callable[[Work], list[Run]],
+                                                 capsys: pytest.CaptureFixture[str]) -> None:
+    searching(finish)
+    folder = write_classes(here / "[raw] photos")
+    (folder / "[").mkdir()
+    (folder / "[" / "b].png").write_bytes(b"no image")
+    hssl_search.search(**ASKED, data="[raw] photos")
+    assert "[raw] photos/[/b].png" in capsys.readouterr().out
+
+
 def test_a_search_whose_database_fails_says_how_to_continue(searching: Callable[[Work], list[Run]]) -> None:
     def fail(run: Run, study: StudyRecord) -> None:
         raise sqlalchemy.exc.OperationalError("INSERT", {}, Exception("terminating connection due to administrator command"))

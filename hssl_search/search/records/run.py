@@ -112,7 +112,9 @@ class Run:
         Args:
             config: what search.yaml holds.
         """
-        return database_url(config["storage"]) if config["storage"] else self.storage_url
+        if not isinstance(storage := config["storage"], str | None):
+            raise UserError(f"{self.search_yaml}: storage is {storage!r}, but should be a text; correct it.")
+        return database_url(storage) if storage else self.storage_url
 
     def config(self) -> dict[str, Any]:
         """What search.yaml holds; one of an earlier version also what it did by options added since."""
