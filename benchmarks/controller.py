@@ -25,7 +25,8 @@ from hssl_search.search.budget import Budget
 from hssl_search.search.execution.tasks import Setting
 from hssl_search.search.jobmaker import Machine
 from hssl_search.search.plan import Plan
-from hssl_search.search.records.storage import open_storage, sqlite_url
+from hssl_search.search.records.storage import open_storage
+from hssl_search.search.records.storage_url import sqlite_url
 from hssl_search.search.simulation.search import Simulation
 from hssl_search.search.simulation.synthetic_heads import SyntheticHeads
 from hssl_search.search.simulation.worker import Faults

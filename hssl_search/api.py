@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import time
@@ -24,9 +23,10 @@ from hssl_search.search.planner import BudgetTooSmall
 from hssl_search.search.records.disk import AGAIN, disk_errors
 from hssl_search.search.records.ledger import Ledger
 from hssl_search.search.records.run import RUNS, Run
+from hssl_search.search.records.storage import StorageError
 from hssl_search.search.records.study import StudyRecord
 from hssl_search.search.unchanged import require_unchanged
-from hssl_search.session import controller_of, prepared, ray_session, storage_of, study_of, summary
+from hssl_search.session import controller_of, prepared, ray_session, study_of, summary
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -52,7 +52,7 @@ def search(**options: Any) -> Run:
 def run_search(config: SearchConfig) -> Run:
     """Check everything, make the run folder, and search."""
     started = time.monotonic()
-    console = Console()
+    console = Console(markup=False)
     with prepared(config, console) as (resolved, session):
         run = _create(resolved, console)
         with disk_errors(run.folder), run.lock():
@@ -65,7 +65,7 @@ def plan(**options: Any) -> Plain:
     Nothing is left behind but the image cache. Returns plain data (`hssl_search.search.preview`); a budget that is too small for any search
     has `enough` false and says what would be needed. Raises UserError as `search` does.
     """
-    return plan_search(gather(options), Console())
+    return plan_search(gather(options), Console(markup=False))
 
 
 def print_plan(config: SearchConfig, as_json: bool = False) -> None:
@@ -73,11 +73,11 @@ def print_plan(config: SearchConfig, as_json: bool = False) -> None:
     from hssl_search.reporting.planned import print_plan as write
     from hssl_search.reporting.planned import too_small
 
-    page = plan_search(config, Console(stderr=True))
+    page = plan_search(config, Console(stderr=True, markup=False))
     if as_json:
         print(json.dumps(page, indent=2))
     else:
-        write(Console(), page)
+        write(Console(markup=False), page)
     if not page["enough"]:
         raise BudgetTooSmall(too_small(page))
 
@@ -105,14 +105,14 @@ def resume(run: Run | str | Path, budget: str | None = None) -> Run:
     opened = open_run(run)
     with disk_errors(opened.folder), opened.lock(), ray_session(opened.config()["ray_address"]) as session:
         resolved = _extended(opened, budget) if budget is not None else opened.config()
-        return _work(opened, resolved, session, Console(), started)
+        return _work(opened, resolved, session, Console(markup=False), started)
 
 
 def _extended(run: Run, more: str) -> Plain:
     """What search.yaml holds, with the budget extended there and in the study."""
     resolved = run.config()
     resolved["budget"] = parse_budget(resolved["budget"]).plus(parse_budget(more)).text
-    with study_of(run) as study:
+    with study_of(run, begins=True) as study:
         require_unchanged(run, resolved, study)
         run.write_config(resolved)
         study.set_study("config", summary(resolved))
@@ -139,7 +139,7 @@ def print_replay(run: Run | str | Path, trial: int, seed: int | None = None) -> 
     """Replay a trial and print how it compares; raise `Differs` where a number is another one."""
     from hssl_search.search.replay import Differs
 
-    console = Console()
+    console = Console(markup=False)
     with console.status(f"Replaying trial {trial}"):
         found = replay(run, trial, seed)
     console.print(found.table())
@@ -200,16 +200,28 @@ def print_status(run: str | Path) -> None:
     """Print where a search stands."""
     opened = open_run(run)
     with study_of(opened) as study:
-        _print_verdict(opened, study, Console())
+        _print_verdict(opened, study, Console(markup=False))
 
 
-def open_dashboard(run: str | Path) -> None:
-    """Become the Optuna dashboard of a run; it shows the artifacts of its trials too."""
+def open_dashboard(run: str | Path, host: str = "127.0.0.1", port: int = 8080) -> None:
+    """Serve the Optuna dashboard of a run, with the artifacts of its trials, until Ctrl-C.
+
+    Raises:
+        UserError: where nothing can listen on this host and port.
+    """
+    from hssl_search.reporting.dashboard import dashboard_server
+
     opened = open_run(run)
-    program = shutil.which("optuna-dashboard", path=str(Path(sys.executable).parent)) or shutil.which("optuna-dashboard")
-    if program is None:
-        raise UserError("the program optuna-dashboard is not installed beside this Python; install it: pip install optuna-dashboard.")
-    os.execv(program, [program, storage_of(opened, opened.config()), "--artifact-dir", str(opened.artifacts)])
+    with study_of(opened) as study:
+        try:
+            server = dashboard_server(study.storage, opened.artifacts, host, port)
+        except OSError as error:
+            raise UserError(f"the dashboard cannot listen on {host}:{port} ({error.strerror or error}); end the program that does, "
+                            "or choose another port.") from error
+        with server:
+            address = f"[{host}]" if ":" in host else host
+            print(f"Listening on http://{address}:{server.server_port}/", "Hit Ctrl-C to quit.", sep="\n", file=sys.stderr, flush=True)
+            server.serve_forever()
 
 
 def _create(resolved: Plain, console: Console) -> Run:
@@ -217,7 +229,7 @@ def _create(resolved: Plain, console: Console) -> Run:
     with disk_errors(folder, AGAIN):
         run = Run.create(folder, resolved)
     try:
-        with StudyRecord.open(storage_of(run, resolved), resolved["name"], new=True):
+        with StudyRecord.open(run.study_url(resolved), resolved["name"], new=True):
             pass
     except BaseException:
         shutil.rmtree(run.folder)
@@ -231,7 +243,7 @@ def _create(resolved: Plain, console: Console) -> Run:
 def _work(run: Run, resolved: Plain, session: RaySession, console: Console, started: float) -> Run:
     """Search as far as the budget goes, then export and report; for a search that has ended, only report."""
     try:
-        with study_of(run) as study:
+        with study_of(run, begins=True) as study:
             require_unchanged(run, resolved, study)
             try:
                 if study.study_attributes().get(ENDED) != resolved["budget"]:
@@ -242,6 +254,8 @@ def _work(run: Run, resolved: Plain, session: RaySession, console: Console, star
             _print_verdict(run, study, console)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped; go on with: hssl-search resume {run.shown}") from None
+    except StorageError as error:
+        raise error.before(f"continue with: hssl-search resume {run.shown}") from error
     return run
 
 

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 MUCH_FARTHER = 0.15
 """Of difflib's likeness, 0 to 1."""
+PASSWORD = re.compile(r"(\w://[^\s:/@]*:)[^\s]*@|(passw\w*=)[^\s&'\"]+", re.IGNORECASE)
+"""In text: the password of a URL, up to the last "@", or that of an option."""
 
 
 class UserError(Exception):
     """A mistake the user can mend, in one sentence: what is wrong, where, and what to do.
 
-    The command line prints the sentence without a traceback and exits with code 2.
+    The command line prints the sentence without a traceback and exits with code 2. A sentence that repeats what was typed never
+    repeats a password in it.
     """
 
     exit_code = 2
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(without_passwords(sentence))
+
+
+def without_passwords(text: str) -> str:
+    """Return the text with `***` for each password of a URL in it."""
+    return PASSWORD.sub(lambda found: f"{found[1]}***@" if found[1] else f"{found[2]}***", text)
 
 
 def nearest(word: str, valid: Iterable[str], most: int = 3) -> list[str]:

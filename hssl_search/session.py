@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -21,7 +21,8 @@ from hssl_search.search.measures import RANKINGS
 from hssl_search.search.records.ledger import Ledger
 from hssl_search.search.records.meter import CONTROLLER, OVERHEAD, DeviceMeter
 from hssl_search.search.records.run import Run
-from hssl_search.search.records.study import StudyRecord
+from hssl_search.search.records.storage_url import shown
+from hssl_search.search.records.study import MissingStudy, StudyRecord
 
 if TYPE_CHECKING:
     from hssl_search.search.controller import Controller
@@ -81,20 +82,35 @@ def ray_session(address: str | None) -> Iterator[RaySession]:
 
 
 @contextmanager
-def study_of(run: Run) -> Iterator[StudyRecord]:
-    """The study of the run. UserError where its file is gone."""
+def study_of(run: Run, begins: bool = False) -> Iterator[StudyRecord]:
+    """Open the study of the run.
+
+    Args:
+        begins: make the study where it is missing and nothing has been charged yet, as after a crash just when the run was made.
+
+    Raises:
+        UserError: where there is no study; nothing is made then.
+    """
     resolved = run.config()
-    if resolved["storage"] is None and run.ledger.exists() and not run.study_db.exists():
-        raise UserError(f"{run.study_db} is missing, and with it all that was found; put it back, or search under another --name.")
-    with StudyRecord.open(storage_of(run, resolved), resolved["name"]) as study:
+    url, name = run.study_url(resolved), resolved["name"]
+    began = run.ledger.exists()
+    with ExitStack() as stack:
+        try:
+            study = stack.enter_context(StudyRecord.open(url, name) if begins and not began else StudyRecord.existing(url, name))
+        except MissingStudy as error:
+            raise UserError(_missing(run, resolved, began)) from error
         if "config" not in study.study_attributes():
             study.set_study("config", summary(resolved))
         yield study
 
 
-def storage_of(run: Run, resolved: Plain) -> str:
-    """Where Optuna keeps the study."""
-    return resolved["storage"] or run.storage_url
+def _missing(run: Run, resolved: Plain, began: bool) -> str:
+    if not began:
+        return f"the run {run.name!r} has no study yet; begin it with: hssl-search resume {run.shown}"
+    if resolved["storage"] is None:
+        return f"{run.study_db} is missing, and with it all that was found; put it back, or search under another --name."
+    return (f"the storage {shown(run.study_url(resolved))!r} holds no study {resolved['name']!r}, in which the run keeps all that was "
+            f"found; put it back, or correct `storage` in {run.search_yaml}.")
 
 
 def summary(resolved: Plain) -> Plain:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
+import re
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy
 from PIL import Image
 
 import hssl_search
 from hssl_search import UserError, api
 from hssl_search.configfile import read_yaml
+from hssl_search.reporting.dashboard import DashboardServer
 from hssl_search.search.execution.ray_session import RaySession
+from hssl_search.search.records.ledger import Ledger
 from hssl_search.search.records.run import Run
 from hssl_search.search.records.study import StudyRecord
 
@@ -263,18 +267,128 @@ def test_status_and_report_read_a_run_that_another_controller_holds(
     assert read_yaml(run.search_yaml) == before
 
 
-def test_the_dashboard_is_opened_on_the_runs_study(searching: Callable[[Work], list[Run]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_dashboard_says_where_it_listens_and_that_it_cannot(searching: Callable[[Work], list[Run]],
+                                                               capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    searching(finish)
+    hssl_search.search(**ASKED)
+    monkeypatch.setattr(DashboardServer, "serve_forever", lambda server: None)
+    capsys.readouterr()
+    api.open_dashboard("demo", port=0)
+    assert re.fullmatch(r"Listening on http://127\.0\.0\.1:\d+/\nHit Ctrl-C to quit\.\n", capsys.readouterr().err)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(UserError, match=rf"^the dashboard cannot listen on 127\.0\.0\.1:{port} \(Address already in use\); end "):
+            api.open_dashboard("demo", port=port)
+
+
+def held(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def commands(run: Path) -> list[Callable[[], Any]]:
+    """Everything that opens the study of a run."""
+    return [lambda: api.print_status(run), lambda: api.write_report(run), lambda: api.open_dashboard(run, port=0),
+            lambda: hssl_search.leaderboard(run), lambda: hssl_search.replay(run, 0), lambda: hssl_search.resume(run),
+            lambda: hssl_search.resume(run, budget="+1cpu-h")]
+
+
+def test_a_relative_storage_is_the_same_from_every_folder(here: Path, searching: Callable[[Work], list[Run]],
+                                                          monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    searching(finish)
+    run = hssl_search.search(**ASKED, storage="sqlite:///mine.db")
+    assert run.config()["storage"] == f"sqlite:///{here}/mine.db" and (here / "mine.db").exists()
+    (here / "there").mkdir()
+    monkeypatch.chdir(here / "there")
+    called = searching(finish)
+    for command in (lambda: api.print_status(run.folder), lambda: api.write_report(run.folder), lambda: hssl_search.resume(run.folder)):
+        capsys.readouterr()
+        command()
+    assert SENTENCE in capsys.readouterr().out and called == []
+    assert list((here / "there").iterdir()) == []
+
+
+@pytest.mark.parametrize("gone", ["file", "study", "relative"])
+def test_a_study_that_is_not_there_is_said_and_nothing_is_written(here: Path, searching: Callable[[Work], list[Run]], gone: str,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    searching(finish)
+    run = hssl_search.search(**ASKED, storage="sqlite:///mine.db")
+    Ledger(run.ledger).charge("proxy/0#1", "proxy", 1.0)
+    if gone == "relative":  # as earlier versions kept it
+        run.write_config({**run.config(), "storage": "sqlite:///mine.db"})
+    else:
+        (here / "mine.db").unlink()
+    if gone == "study":
+        with StudyRecord.open(f"sqlite:///{here}/mine.db", "another"):
+            pass
+    (here / "there").mkdir()
+    monkeypatch.chdir(here / "there")
+    before = held(here)
+    for command in commands(run.folder):
+        with pytest.raises(UserError, match=r"holds no study 'demo', in which the run keeps .*; put it back, or correct `storage` in "):
+            command()
+        assert held(here) == before
+
+
+def test_a_run_that_was_made_just_before_a_crash_is_begun_by_resume_alone(searching: Callable[[Work], list[Run]]) -> None:
     searching(finish)
     run = hssl_search.search(**ASKED)
-    called: list[tuple[str, list[str]]] = []
-    monkeypatch.setattr(os, "execv", lambda program, argv: called.append((program, argv)))
-    api.open_dashboard("demo")
-    [(program, argv)] = called
-    assert Path(program).name == "optuna-dashboard" and os.access(program, os.X_OK)
-    assert argv == [program, run.storage_url, "--artifact-dir", str(run.folder / "artifacts")]
-    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
-    with pytest.raises(UserError, match="optuna-dashboard is not installed"):
-        api.open_dashboard("demo")
+    run.study_db.unlink()
+    with pytest.raises(UserError, match=r"^the run 'demo' has no study yet; begin it with: hssl-search resume runs/demo$"):
+        api.print_status("demo")
+    assert not run.study_db.exists()
+    called = searching(finish)
+    hssl_search.resume("demo")
+    assert len(called) == 1 and run.study_db.exists()
+
+
+def test_the_storages_password_is_nowhere_but_in_the_variable(here: Path, searching: Callable[[Work], list[Run]],
+                                                              monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    searching(finish)
+    monkeypatch.setenv("STUDIES", f"sqlite:///{here}/s3cret.db")  # a URL as secret as one with a password
+    run = hssl_search.search(**ASKED, storage="env:STUDIES")
+    api.print_status(run)
+    api.write_report(run)
+    assert run.config()["storage"] == run.config()["asked"]["storage"] == "env:STUDIES"
+    with pytest.raises(UserError, match="has its password in the URL"):
+        hssl_search.search(**{**ASKED, "name": "other"}, storage="postgresql://o:s3cret@h/d")
+    texts = b"".join(content for path, content in held(here).items() if path.name != "s3cret.db")
+    assert b"s3cret" not in texts and "s3cret" not in "".join(capsys.readouterr())
+    monkeypatch.delenv("STUDIES")
+    for command in commands(run.folder):
+        with pytest.raises(UserError, match="is the environment variable STUDIES, which is not set; "):
+            command()
+
+
+@pytest.mark.parametrize("folder", ["what is it?", "50% done #2 [x]"])
+def test_the_study_is_in_the_run_whatever_the_projects_folder_is_called(here: Path, folder: str, monkeypatch: pytest.MonkeyPatch,
+                                                                        searching: Callable[[Work], list[Run]]) -> None:
+    (here / folder).mkdir()
+    monkeypatch.chdir(here / folder)
+    searching(finish)
+    run = hssl_search.search(**ASKED)
+    assert run.study_db.is_file() and [path.name for path in here.iterdir()] == [folder]
+    hssl_search.resume("demo")
+    api.print_status("demo")
+
+
+def test_brackets_in_names_are_shown_as_they_are(here: Path, searching: Callable[[Work], list[Run]],
+                                                 capsys: pytest.CaptureFixture[str]) -> None:
+    searching(finish)
+    folder = write_classes(here / "[raw] photos")
+    (folder / "[").mkdir()
+    (folder / "[" / "b].png").write_bytes(b"no image")
+    hssl_search.search(**ASKED, data="[raw] photos")
+    assert "[raw] photos/[/b].png" in capsys.readouterr().out
+
+
+def test_a_search_whose_database_fails_says_how_to_continue(searching: Callable[[Work], list[Run]]) -> None:
+    def fail(run: Run, study: StudyRecord) -> None:
+        raise sqlalchemy.exc.OperationalError("INSERT", {}, Exception("terminating connection due to administrator command"))
+
+    searching(fail)
+    with pytest.raises(UserError, match=r"failed \(terminating connection due to administrator command\); check that .*, "
+                                        r"then continue with: hssl-search resume runs/demo\.$"):
+        hssl_search.search(**ASKED)
 
 
 def test_a_run_is_extended_in_its_file_and_its_study_and_searched_again(searching: Callable[[Work], list[Run]]) -> None:

@@ -228,6 +228,12 @@ def test_a_plan_whose_budget_buys_no_search_is_printed_and_refused(
     ([*ASKED, "--storage", "nonsense"], r"the storage 'nonsense' is no database URL that SQLAlchemy knows; .*\."),
     ([*ASKED, "--storage", "sqlite://"], r"the storage 'sqlite://' is in memory and would be lost; .*\."),
     ([*ASKED, "--storage", "sqlite:///no/x.db"], r"the storage 'sqlite:///no/x\.db' is in the folder 'no', which does not exist; .*\."),
+    ([*ASKED, "--storage", "postgresql://o:s3cret@db:$PGPORT/d"], r"the storage 'postgresql://\.\.\.' has a port that is no number; .*\."),
+    ([*ASKED, "--storage", "postgresql://o:s3@cret@h/d"], r"the storage 'postgresql://\.\.\.' has more than one '@'; .*\."),
+    ([*ASKED, "--storage", "postgresql://o:s3cret@h/d"], r"the storage 'postgresql://o:\*\*\*@h/d' has its password in the URL, .*\."),
+    ([*ASKED, "--storge=postgresql://o:s3@cret@h/d"], r"unknown argument '--storge=postgresql://o:\*\*\*@h/d'; did you mean .*\?"),
+    (["postgresql://o:s3cret@h/d"], r"unknown command 'postgresql://o:\*\*\*@h/d'; .*\."),
+    ([*ASKED, "--name", "図" * 67], r"command line: --name is '図.*': must be at most 200 bytes long, .*\."),
     (["resume", "nothing"], r"runs/nothing is no run: it has no search\.yaml; there are no runs in .*/runs\."),
     (["plan", *BASE], r"no budget is given; add it, for example --budget 40gpu-h\."),
     (["plan", *ASKED, "--jsn"], r"unknown argument '--jsn'; did you mean '--json'.*\?"),
@@ -370,14 +376,14 @@ def test_a_ray_address_where_nothing_listens_is_refused(refused: Refused, free_p
     assert re.fullmatch(rf"nothing answers at '127\.0\.0\.1:{free_port}' \(.*\); check the address of the Ray cluster\.", told)
 
 
-def test_a_study_that_the_storage_holds_already_is_left_alone(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_that_the_storage_holds_already_is_left_alone(here: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RaySession, "start", lambda self: self)
     monkeypatch.setattr(RaySession, "total", lambda self, resource: 2.0)
-    url = "sqlite:///studies.db"
+    url = f"sqlite:///{here}/studies.db"
     with StudyRecord.open(url, "demo") as study:
         study.set_study("config", {"base": "of another run"})
-    told = refused(*ASKED, "--storage", url, "--name", "demo")
-    assert told == "the storage 'sqlite:///studies.db' holds a study 'demo' already; give this run another --name."
+    told = refused(*ASKED, "--storage", "sqlite:///studies.db", "--name", "demo")
+    assert told == f"the storage '{url}' holds a study 'demo' already; give this run another --name."
     with StudyRecord.open(url, "demo") as study:
         assert study.study_attributes() == {"config": {"base": "of another run"}}
 

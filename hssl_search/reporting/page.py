@@ -16,6 +16,7 @@ from optuna import Study
 from plotly.offline import get_plotlyjs
 
 from hssl_search import bundled
+from hssl_search.errors import UserError
 from hssl_search.reporting import relations, sections, tables
 from hssl_search.reporting.agreement import agreements
 from hssl_search.reporting.cost import cost as cost_of
@@ -35,8 +36,14 @@ def write_report(folder: Path, study: Study | RunRecord, ledger: Entries) -> lis
 
     Args:
         ledger: the entries of the run's `records.ledger.Ledger`.
+
+    Raises:
+        UserError: where the last report has more trials than the study, which then is another one; nothing is written.
     """
     record = RunRecord.of(study)
+    if (before := tables.reported_trials(folder)) > (now := len(record.trials)):
+        raise UserError(f"the report in {folder} is of {before} trials and the study holds {now}: it is not the study of this run, or a "
+                        f"part of it is lost; put it back, or remove {folder / tables.TRIALS} to have a report of what is there.")
     page = build_page(record, ledger, folder)
     return [write_whole(folder / "report.html", lambda path: _write(path, page)), *tables.write_tables(folder, record)]
 

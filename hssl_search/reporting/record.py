@@ -15,6 +15,7 @@ from hssl_search.reporting.formats import known
 from hssl_search.search.candidates import ailment
 from hssl_search.search.earlier import EarlierSearch, kept
 from hssl_search.search.measures import ACCURACY, RANKINGS, Measure
+from hssl_search.search.records.attributes import joined
 
 JOB = "job/"
 TRAINING_PHASES = ("proxy", "confirm")
@@ -83,7 +84,7 @@ class RunRecord:
         """Read `study`; a record that was read already is given back, so that one report sees one state of the run."""
         if isinstance(study, RunRecord):
             return study
-        attributes = study.user_attrs
+        attributes = joined(study.user_attrs)
         jobs = [JobRecord.from_plain(plain) for key, plain in attributes.items() if key.startswith(JOB)]
         by_trial: dict[int, list[JobRecord]] = defaultdict(list)
         for job in jobs:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow
+import pyarrow.parquet
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -20,6 +22,7 @@ from hssl_search.reporting.frames import OTHER_DISCREPANCIES, row_of, where_meas
 from hssl_search.reporting.leaderboard import leaderboard
 from hssl_search.reporting.record import RunRecord, name_of
 
+TRIALS = "trials.parquet"
 CURVES = ["trial", "name", "role", "family", "control", "phase", "seed", "step", "value"]
 SCREENING = [
     *("trial", "name", "role", "family", "group", "parameters", "macs", "cka", "overlap", "cka_excess", "overlap_excess", "discrepancy"),
@@ -62,6 +65,14 @@ def failures(study: Study | RunRecord) -> pd.DataFrame:
     jobs = [job for job in record.jobs if job.state == "failed" and job.trial not in told]
     rows += [{"name": job.name, "trial": job.trial, "what": job.key, "cause": job.cause} for job in jobs]
     return whole_numbers(pd.DataFrame(rows, columns=["name", "trial", "what", "cause"]))
+
+
+def reported_trials(run_folder: Path) -> int:
+    """Return how many trials the `trials.parquet` in the run folder has; 0 where there is none that can be read."""
+    try:
+        return int(pyarrow.parquet.read_metadata(run_folder / TRIALS).num_rows)
+    except (OSError, pyarrow.ArrowException):
+        return 0
 
 
 def trials(study: Study | RunRecord) -> pd.DataFrame:
@@ -132,5 +143,5 @@ def write_tables(run_folder: Path, study: Study | RunRecord) -> list[Path]:
     board, every = leaderboard(record), trials(record)
     return [
         write_whole(run_folder / "leaderboard.csv", lambda path: board.to_csv(path, index=False)),
-        write_whole(run_folder / "trials.parquet", lambda path: every.to_parquet(path, engine="pyarrow", index=False)),
+        write_whole(run_folder / TRIALS, lambda path: every.to_parquet(path, engine="pyarrow", index=False)),
     ]

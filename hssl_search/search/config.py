@@ -17,6 +17,8 @@ from hssl_search.search.candidates import LABELFREE
 FILE = "hssl-search.yaml"
 """Read from the current folder when it exists; flags and `--config` go before it."""
 NAME = re.compile(r"\w[\w.-]{0,99}")
+NAME_BYTES = 200
+"""Of a run's name, at most: file systems take 255 bytes, of which a file that is being written needs some, and a letter may be four."""
 
 
 ADDED: Mapping[str, Any] = {"sampler": "random", "objective": "accuracy", "promote": "discrepancy", "pruner": "median",
@@ -61,7 +63,8 @@ class SearchConfig(BaseModel):
         [], description="earlier runs, whose results teach sampler and forecast from the start: folders such as runs/resnet50-photos, or "
         "their names")
     name: str | None = Field(None, description="the run's folder under runs/ (default: from base and data)")
-    storage: str | None = Field(None, description="Optuna storage URL (default: SQLite in the run folder)")
+    storage: str | None = Field(
+        None, description="URL of the database for the study, or env:NAME, a variable that holds it (default: SQLite in the run folder)")
     ray_address: str | None = Field(None, description="address of a running Ray cluster (default: this machine)")
     gpus_per_trial: float | None = Field(
         None, gt=0, le=1, description="GPUs that one training holds; below 1 several share one (default: by measured peak memory, up to 4)")
@@ -97,6 +100,8 @@ class SearchConfig(BaseModel):
     def _folder_name(cls, value: str | None) -> str | None:
         if value is not None and not NAME.fullmatch(value):
             raise ValueError("must be at most 100 letters, digits, '.', '_' and '-', and begin with none of '.' and '-'")
+        if value is not None and len(value.encode()) > NAME_BYTES:
+            raise ValueError(f"must be at most {NAME_BYTES} bytes long, and its {len(value)} letters are {len(value.encode())}")
         return value
 
     @field_validator("full_epochs", mode="before")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hssl_search import __version__
 from hssl_search.bundled import find
@@ -23,7 +23,7 @@ from hssl_search.search.execution.tasks import Setting
 from hssl_search.search.jobmaker import Machine
 from hssl_search.search.records.run import FORMAT, RUNS, Run, require_free
 from hssl_search.search.records.sampler import ENUMERATED, LEARNING
-from hssl_search.search.records.storage import check_url
+from hssl_search.search.records.storage_url import absolute, check_storage
 from hssl_search.search.warmstart import gather
 from hssl_search.spaces.space import Space
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 FEWEST_JUDGED = 12
 """Held-out images: more than the 10 neighbours that the overlap compares."""
+DERIVED_BYTES = 100
+"""Of a name that is made of base and data, at most, before its number."""
 TOOLS = ("torch", "timm", "optuna", "ray")
 Progress = Callable[[int, int], None]
 
@@ -42,7 +44,7 @@ def check(config: SearchConfig) -> Budget:
     budget = parse_budget(config.budget)
     require_free(RUNS / _name(config))
     if config.storage is not None:
-        check_url(config.storage)
+        check_storage(config.storage)
     read_yaml(find("search_spaces", config.space))
     read_yaml(find("trainers", config.trainer))
     _earlier_runs(config)
@@ -53,8 +55,20 @@ def check(config: SearchConfig) -> Budget:
 def require_folders(*sources: str | None) -> None:
     """UserError for data whose folder is not there; what is in it is not looked at, which may take long."""
     for source in filter(None, sources):
+        _require_utf8("the folder of images", _absolute(source))
         if source != DIGITS and not Path(source).expanduser().is_dir():
             open_source(source)  # says what is wrong
+
+
+def _require_utf8(what: str, name: str) -> None:
+    """UserError for a name that search.yaml and the study cannot hold."""
+    if _printable(name) != name:
+        raise UserError(f"{what} {_printable(name)!r} has a name that is not UTF-8; rename it.")
+
+
+def _printable(name: str) -> str:
+    """Return the name with an escape for each byte that is not UTF-8."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def prepare(config: SearchConfig, machine: Machine, progress: Progress | None = None) -> tuple[Plain, list[str]]:
@@ -70,14 +84,15 @@ def prepare(config: SearchConfig, machine: Machine, progress: Progress | None = 
     space, recipe = Space.read(config.space), Recipe.read(config.trainer)
     _require_enumerable(config, space)
     image_size = config.image_size or default_image_size(config.base)
-    base = Base(config.base, image_size, config.base_arg, space.taps, any_size=recipe.views.local_crops > 0)
+    base_args = absolute_args(config.base_arg)
+    base = Base(config.base, image_size, base_args, space.taps, any_size=recipe.views.local_crops > 0)
     require_fit(base, recipe)
     data = load_data(config.data, config.probe_data, image_size, config.seed, progress)
     if len(data.queries) < FEWEST_JUDGED:
         raise UserError(f"{config.probe_data or config.data!r} has too few images: {len(data.queries)} to judge by, and discrepancy needs "
                         f"{FEWEST_JUDGED}; add images (a fifth is held out), or give --probe-data.")
     rank_by = _rank_by(config, data.labelled)
-    setting = Setting(base=config.base, base_args=config.base_arg, image_size=image_size, data=_absolute(config.data),
+    setting = Setting(base=config.base, base_args=base_args, image_size=image_size, data=_absolute(config.data),
                       probe_data=config.probe_data and _absolute(config.probe_data), data_seed=config.seed, recipe=recipe.as_plain(),
                       device="cuda" if budget.device == "gpu" else "cpu")
     resolved = {
@@ -101,8 +116,9 @@ def prepare(config: SearchConfig, machine: Machine, progress: Progress | None = 
 
 def _options(config: SearchConfig) -> Plain:
     """What is resolved as it was asked for."""
-    as_asked = ("sampler", "objective", "promote", "pruner", "seed", "storage", "ray_address", "gpus_per_trial")
-    return {**{name: getattr(config, name) for name in as_asked}, "warm_start": _earlier_runs(config)}
+    as_asked = ("sampler", "objective", "promote", "pruner", "seed", "ray_address", "gpus_per_trial")
+    return {**{name: getattr(config, name) for name in as_asked}, "warm_start": _earlier_runs(config),
+            "storage": config.storage and absolute(config.storage)}
 
 
 def _of_base(base: Base) -> Plain:
@@ -114,6 +130,8 @@ def _of_base(base: Base) -> Plain:
 
 def _of_data(data: SearchData) -> Plain:
     skipped = _skipped(data)
+    for name in data.queries.classes:
+        _require_utf8("the class folder", name)
     return {"images": {"training": len(data.train), "bank": len(data.bank) if data.bank else 0, "queries": len(data.queries),
                        "classes": list(data.queries.classes), "fingerprint": data.train.fingerprint, "skipped": len(skipped)},
             "skipped": [f"{path}: {reason}" for path, reason in skipped.items()]}
@@ -150,18 +168,33 @@ def _absolute(source: str) -> str:
     return source if source == DIGITS else str(Path(source).expanduser().resolve())
 
 
+def absolute_args(args: Mapping[str, Any]) -> Plain:
+    """Return the arguments of timm with the paths of files in them absolute: workers and later commands run in other folders."""
+    made: Plain = {}
+    for key, value in args.items():
+        if isinstance(value, Mapping):
+            made[key] = absolute_args(value)
+        elif isinstance(value, str) and value and key in ("checkpoint_path", "file"):
+            made[key] = str(Path(value).expanduser().absolute())
+        else:
+            made[key] = value
+    return made
+
+
 def _name(config: SearchConfig) -> str:
-    """As asked for, else `resnet50-photos`, or with the first number that is free behind it."""
+    """As asked for, else `resnet50-photos`, cut where that is long, or with the first number that is free behind it."""
     if config.name is not None:
         return config.name
-    stem = re.sub(r"[^\w.-]+", "-", f"{config.base}-{Path(config.data).name or 'data'}")
+    data = Path(config.data).expanduser().resolve().name or "data"
+    stem = re.sub(r"[^\w.-]+", "-", f"{config.base}-{data}").encode()[:DERIVED_BYTES].decode(errors="ignore")
     names = (stem if number == 1 else f"{stem}-{number}" for number in range(1, 100_000))
     return next(name for name in names if not (RUNS / name).exists())
 
 
 def _skipped(data: SearchData) -> dict[str, str]:
     """path -> reason of every image that could not be read."""
-    return dict(pair for images in (data.train, data.bank, data.queries) if images for pair in images.skipped)
+    pairs = [pair for images in (data.train, data.bank, data.queries) if images for pair in images.skipped]
+    return {_printable(str(path)): reason for path, reason in pairs}
 
 
 def _warnings(base: Base, data: SearchData, config: SearchConfig, rank_by: str) -> list[str]:

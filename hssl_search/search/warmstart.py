@@ -59,7 +59,7 @@ def _read(run: Run, resolved: Plain, space: Space) -> EarlierSearch:
         raise UserError(f"the run {run.name!r} ranked heads by {theirs.name} and this search ranks by {measure.name}; give "
                         "--warm-start a run of the same --rank-by.")
     control = "identity" if measure.of_head else "none"
-    with StudyRecord.existing(config["storage"] or run.storage_url, config["name"]) as study:
+    with StudyRecord.existing(run.study_url(config), config["name"]) as study:
         found = _results(study, control)
     if not found:
         raise UserError(f"the run {run.name!r} has no head with a result to start from; give --warm-start a run that came to its proxies.")

@@ -11,6 +11,7 @@ import pytest
 from optuna.trial import TrialState
 from plotly.offline import get_plotlyjs
 
+from hssl_search.errors import UserError
 from hssl_search.reporting.leaderboard import leaderboard
 from hssl_search.reporting.page import build_page, write_report
 from hssl_search.search.correlation import rank_correlation
@@ -213,6 +214,16 @@ def test_the_users_own_template_comes_first(run: Any, tmp_path: Path, monkeypatc
     (tmp_path / "reports" / "template.html").write_text("<p>{{ verdict }}</p>")
     monkeypatch.chdir(tmp_path)
     assert build_page(run.study, run.ledger, tmp_path).startswith("<p>Undecided: convnext depth 3")
+
+
+def test_a_report_is_never_replaced_by_an_emptier_one(run: Any, tmp_path: Path) -> None:
+    written = {path: path.read_bytes() for path in write_report(tmp_path, run.study, run.ledger)}
+    with pytest.raises(UserError, match=rf"^the report in {tmp_path} is of {len(run.study.trials)} trials and the study holds 0: "):
+        write_report(tmp_path, optuna.create_study(), [])
+    assert {path: path.read_bytes() for path in written} == written
+    write_report(tmp_path, run.study, run.ledger)
+    (tmp_path / "trials.parquet").write_bytes(b"no table")
+    write_report(tmp_path, run.study, run.ledger)
 
 
 def test_report_writes_its_three_files(run: Any, tmp_path: Path) -> None:

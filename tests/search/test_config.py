@@ -89,6 +89,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"full_epochs": 0}, r"full_epochs is 0: must be a whole number of at least 1, or off\."),
     ({"gpus_per_trial": 0}, r"gpus_per_trial is 0, but should be greater than 0\."),
     ({"name": "../elsewhere"}, r"name is '\.\./elsewhere': must be at most 100 letters"),
+    ({"name": "図" * 67}, r"name is '図+.*図+': must be at most 200 bytes long, and its 67 letters are 201\."),
     ({"data": " "}, r"data is ' ': must not be empty\."),
 ]
 

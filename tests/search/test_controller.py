@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from hssl_search.errors import UserError
 from hssl_search.reporting.leaderboard import leaderboard
-from hssl_search.search.records.storage import sqlite_url
+from hssl_search.search.records.storage_url import sqlite_url
 from hssl_search.search.records.study import StudyRecord
 from hssl_search.spaces.space import Space
 

@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 
 from hssl_search.errors import UserError
 from hssl_search.search.candidates import LABELFREE
 from hssl_search.search.config import SearchConfig
 from hssl_search.search.execution.tasks import Setting
 from hssl_search.search.jobmaker import Machine
-from hssl_search.search.prepare import prepare
+from hssl_search.search.prepare import absolute_args, prepare
 from hssl_search.search.records.run import Run
 from hssl_search.spaces.space import Space
 from hssl_search.training.recipe import Recipe
@@ -132,6 +134,24 @@ def test_an_earlier_run_that_cannot_be_learned_from_is_refused_and_left_as_it_is
     assert [path.name for path in (here / "runs").rglob("*")] == ["old", "search.yaml"]
 
 
+def test_every_path_is_found_from_any_folder_later(here: Path) -> None:
+    save_file(timm.create_model("test_resnet", num_classes=0, output_stride=8).state_dict(), here / "own.safetensors")
+    args = {"output_stride": 8, "checkpoint_path": "own.safetensors"}
+    resolved, _ = prepare(config(base_arg=args, storage="sqlite:///mine.db"), CPU)
+    assert resolved["storage"] == f"sqlite:///{here}/mine.db"
+    for kept in (resolved["setting"]["base_args"], resolved["timm_args"]):
+        assert kept == {"output_stride": 8, "checkpoint_path": str(here / "own.safetensors")}
+    assert not (here / "mine.db").exists(), "nothing is written"
+
+
+def test_paths_in_what_timm_gets_are_made_absolute_and_nothing_else(here: Path) -> None:
+    home = str(Path("~").expanduser())
+    assert absolute_args({"checkpoint_path": "~/own.pt", "act_layer": "relu", "img_size": [32, 32],
+                          "pretrained_cfg_overlay": {"file": "own.pt", "num_classes": 0, "hf_hub_id": None}}) == {
+        "checkpoint_path": f"{home}/own.pt", "act_layer": "relu", "img_size": [32, 32],
+        "pretrained_cfg_overlay": {"file": str(here / "own.pt"), "num_classes": 0, "hf_hub_id": None}}
+
+
 def test_data_are_found_from_any_folder_later(here: Path) -> None:
     photos(here / "photos", {"cat": 30, "dog": 30})
     resolved, warnings = prepare(config(data="photos"), CPU)
@@ -192,6 +212,43 @@ def test_unreadable_probe_images_are_told_too(here: Path) -> None:
 @pytest.mark.parametrize(("changes", "expected"), [({"full_epochs": 7}, 7), ({"full_epochs": "off"}, "off"), ({"trainer": "dino"}, None)])
 def test_the_full_trainings_length_is_what_was_asked_for_or_the_recipes(here: Path, changes: dict[str, Any], expected: Any) -> None:
     assert prepare(config(**changes), CPU)[0]["full_epochs"] == (expected or Recipe.read("dino").full.epochs)
+
+
+LATIN = os.fsdecode(b"caf\xe9")
+
+
+@pytest.mark.parametrize(("data", "told"), [
+    ({LATIN: {"": 60}}, r"^the folder of images '.*/caf\\\\xe9' has a name that is not UTF-8; rename it\.$"),
+    ({"photos": {"tea": 30, LATIN: 30}}, r"^the class folder 'caf\\\\xe9' has a name that is not UTF-8; rename it\.$"),
+])
+def test_a_name_that_is_not_utf8_is_refused(here: Path, data: dict[str, dict[str, int]], told: str) -> None:
+    [(folder, classes)] = data.items()
+    photos(here / folder, classes)
+    with pytest.raises(UserError, match=told):
+        prepare(config(data=folder), CPU)
+
+
+def test_an_unreadable_image_may_have_any_name(here: Path) -> None:
+    photos(here / "photos", {"": 100})
+    (here / "photos" / f"{LATIN}.png").write_bytes(b"no image")
+    resolved, warnings = prepare(config(data="photos"), CPU)
+    [skipped] = resolved["skipped"]
+    assert "caf\\xe9.png" in skipped and any("caf\\xe9.png" in warning for warning in warnings)
+    skipped.encode()
+
+
+@pytest.mark.parametrize("folder", ["図" * 80, "ü𠀀" * 30, "a" * 250])
+def test_the_name_of_a_long_folder_is_cut(here: Path, folder: str) -> None:
+    photos(here / folder, {"": 60})
+    name = prepare(config(data=folder), CPU)[0]["name"]
+    assert name.startswith(f"test_resnet-{folder[:20]}") and f"test_resnet-{folder}".startswith(name)
+    assert len(name.encode()) in (97, 98, 99, 100), "no letter is cut in two, and no more is cut than need be"
+
+
+def test_data_named_by_a_dot_give_the_folders_name(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos(here / "photos", {"": 60})
+    monkeypatch.chdir(here / "photos")
+    assert prepare(config(data="."), CPU)[0]["name"] == "test_resnet-photos"
 
 
 def test_a_name_that_is_free_is_found(here: Path) -> None:

@@ -18,11 +18,13 @@ from hssl_search.configfile import read_yaml, write_yaml
 from hssl_search.errors import UserError, nearest
 from hssl_search.search.config import with_defaults
 from hssl_search.search.records.disk import disk_is_full
-from hssl_search.search.records.storage import sqlite_url
+from hssl_search.search.records.storage_url import database_url, sqlite_url
 
 FORMAT = "hssl-search/1"
 RUNS = Path("runs")
 SEARCH_YAML = "search.yaml"
+LONGEST = 100
+"""Characters that paths within a run folder have at most."""
 
 
 class Written(dict[str, Any]):
@@ -104,6 +106,16 @@ class Run:
         """Where the study is unless the user named another database."""
         return sqlite_url(self.study_db)
 
+    def study_url(self, config: Mapping[str, Any]) -> str:
+        """Return the URL of the study's database, which may hold a password.
+
+        Args:
+            config: what search.yaml holds.
+        """
+        if not isinstance(storage := config["storage"], str | None):
+            raise UserError(f"{self.search_yaml}: storage is {storage!r}, but should be a text; correct it.")
+        return database_url(storage) if storage else self.storage_url
+
     def config(self) -> dict[str, Any]:
         """What search.yaml holds; one of an earlier version also what it did by options added since."""
         return Written(self.search_yaml, with_defaults(read_yaml(self.search_yaml)))
@@ -169,6 +181,7 @@ class Run:
 
 def require_free(folder: Path) -> None:
     """UserError when `folder` cannot become a run: it is taken, or cannot be made."""
+    _require_nameable(folder)
     if folder.is_dir() and not (folder / SEARCH_YAML).exists() and not any(folder.iterdir()):
         return
     if (folder / SEARCH_YAML).exists():
@@ -179,6 +192,21 @@ def require_free(folder: Path) -> None:
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         reason = "may not be written" if above.is_dir() else "is a file"
         raise UserError(f"the run folder {_shown(folder)} cannot be made: {_shown(above)} {reason}; work in another folder.")
+
+
+def _require_nameable(folder: Path) -> None:
+    """UserError where the file system does not take the run's path, or a database URL cannot hold it."""
+    longest = folder.absolute().with_name(f".{folder.name}.{'x' * 8}") / ("x" * LONGEST)
+    try:
+        str(folder.resolve()).encode()
+        longest.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except UnicodeEncodeError:
+        raise UserError(f"the run folder {_shown(folder)} cannot be made: its path is not UTF-8; work in another folder.") from None
+    except OSError as error:
+        raise UserError(f"the run folder {_shown(folder)} cannot be made ({error.strerror}); work in another folder, or give a shorter "
+                        "--name.") from error
 
 
 def _shown(folder: Path) -> str:

@@ -9,15 +9,25 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import optuna
+import sqlalchemy
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
 from hssl_search.errors import UserError
 from hssl_search.search.execution.jobs import Job, Outcome, Plain, Report, State
-from hssl_search.search.records.storage import flush, may_exist, open_storage, shown, storage_errors
+from hssl_search.search.records.attributes import joined, split
+from hssl_search.search.records.storage import database_errors, flush, holds_studies, open_storage, storage_errors
+from hssl_search.search.records.storage_url import shown
 
 JOB_PREFIX = "job/"
+LONGEST_TEXT = 2_000
+"""Characters of a trial's texts, such as the cause of a failure; a dashboard shows them, and MySQL holds 65,535 bytes."""
 Finished = Literal["COMPLETE", "PRUNED", "FAIL"]
+
+
+class MissingStudy(UserError):
+    """The database has no such study."""
 
 
 class StudyRecord:
@@ -59,8 +69,8 @@ class StudyRecord:
     @contextmanager
     def existing(cls, url: str, name: str) -> Iterator[StudyRecord]:
         """The study `name` in the database at `url`. UserError when there is none; nothing is made."""
-        missing = UserError(f"the storage {shown(url)!r} holds no study {name!r}; name a run whose study is there.")
-        if not may_exist(url):
+        missing = MissingStudy(f"the storage {shown(url)!r} holds no study {name!r}; name a run whose study is there.")
+        if not holds_studies(url):
             raise missing
         with open_storage(url) as storage:
             with storage_errors(url):
@@ -68,6 +78,8 @@ class StudyRecord:
                     study = optuna.load_study(study_name=name, storage=storage)
                 except KeyError:
                     raise missing from None
+                if _name(study, storage) != name:
+                    raise missing
             yield cls(study, storage, url)
 
     @property
@@ -79,13 +91,13 @@ class StudyRecord:
                       attributes: Mapping[str, Any]) -> int:
         """A new candidate with these parameters, RUNNING; its number. One write, however many trials there are."""
         return self._add(optuna.trial.create_trial(state=TrialState.RUNNING, params=dict(parameters), distributions=dict(distributions),
-                                                   user_attrs=_finite(attributes)))
+                                                   user_attrs=_kept(attributes)))
 
     def add_control(self, name: str, attributes: Mapping[str, Any] | None = None) -> int:
         """A new trial without parameters, RUNNING; its number."""
         template = optuna.trial.create_trial(
             state=TrialState.RUNNING,
-            user_attrs=_finite({"role": "control", "control": name, **(attributes or {})}),
+            user_attrs=_kept({"role": "control", "control": name, **(attributes or {})}),
         )
         return self._add(template)
 
@@ -109,7 +121,7 @@ class StudyRecord:
 
         Returns them as they are now.
         """
-        written: Plain = _finite(attributes)
+        written = _kept(attributes)
         with self._errors():
             trial = self._trial_id(number)
             for key, value in written.items():
@@ -146,8 +158,7 @@ class StudyRecord:
     def set_study(self, key: str, value: Any) -> None:
         """Set a user attribute of the study: `config`, `reference`, `plan`, `verdict`."""
         written = _finite(value)
-        with self._errors():
-            self._storage.set_study_user_attr(self._id, key, written)
+        self._set(key, written)
         if self._own is not None:
             self._own[key] = written
 
@@ -175,9 +186,8 @@ class StudyRecord:
             "last_s": None if outcome.last_s is None else round(outcome.last_s, 3),
             "reports": [{"step": report.step, "metrics": _spelled(report.metrics)} for report in outcome.reports],
         }
-        with self._errors():
-            self._storage.set_study_user_attr(self._id, JOB_PREFIX + job.key, record)
-            flush(self._url)
+        self._set(JOB_PREFIX + job.key, record)
+        flush(self._url)
 
     def job_records(self) -> dict[str, Plain]:
         """All job records by job key."""
@@ -187,22 +197,50 @@ class StudyRecord:
         """How every ended job ended, by job key; as it was given to `record_job`."""
         return {key: _outcome(record) for key, record in self.job_records().items()}
 
+    def _set(self, key: str, value: Any) -> None:
+        with self._errors():
+            for name, part in split(key, value):
+                self._storage.set_study_user_attr(self._id, name, part)
+
     def _attributes(self) -> dict[str, Any]:
         with self._errors():
-            return self._storage.get_study_user_attrs(self._id)
+            return joined(self._storage.get_study_user_attrs(self._id))
 
     def _trial_id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
 
     def _errors(self) -> Any:
-        return storage_errors(self._url)
+        return database_errors(self._url)
 
 
 def _create(storage: optuna.storages.BaseStorage, url: str, name: str, new: bool) -> optuna.Study:
+    taken = UserError(f"the storage {shown(url)!r} holds a study {name!r} already; give this run another --name.")
     try:
-        return optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=not new)
+        study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=not new)
+        if _name(study, storage) != name:
+            raise taken
+        return study
     except optuna.exceptions.DuplicatedStudyError:
-        raise UserError(f"the storage {shown(url)!r} holds a study {name!r} already; give this run another --name.") from None
+        raise taken from None
+    except (sqlalchemy.exc.DataError, sqlalchemy.exc.StatementError, StorageInternalError, UnicodeError) as error:
+        if name.isascii():
+            raise
+        raise UserError(f"the storage {shown(url)!r} cannot hold the name {name!r}; give this run another --name, of ASCII letters, or the "
+                        "database the encoding UTF-8.") from error
+
+
+def _name(study: optuna.Study, storage: optuna.storages.BaseStorage) -> str:
+    """Return how the database spells the study's name: to MySQL, `demo` and `Demo` are the same."""
+    return storage.get_study_name_from_id(study._study_id)
+
+
+def _kept(attributes: Mapping[str, Any]) -> Plain:
+    """Return a trial's attributes as the study keeps them: JSON, and no text longer than need be."""
+    kept: Plain = _finite(attributes)
+    for key, value in kept.items():
+        if isinstance(value, str) and len(value) > LONGEST_TEXT:
+            kept[key] = f"{value[:LONGEST_TEXT]} ... ({len(value):,} characters)"
+    return kept
 
 
 def _finite(value: Any) -> Any:

@@ -13,8 +13,8 @@ from filelock import FileLock
 
 from hssl_search.configfile import read_yaml
 from hssl_search.errors import UserError
-from hssl_search.search.config import with_defaults
-from hssl_search.search.records.run import Run
+from hssl_search.search.config import NAME_BYTES, with_defaults
+from hssl_search.search.records.run import Run, require_free
 
 
 def files(folder: Path) -> set[str]:
@@ -51,6 +51,31 @@ def test_an_empty_folder_may_become_a_run(tmp_path: Path) -> None:
     (tmp_path / "demo").mkdir()
     Run.create(tmp_path / "demo", {"base": "a"})
     assert files(tmp_path) == {"demo", "demo/search.yaml"}
+
+
+@pytest.mark.parametrize(("folder", "told"), [
+    ("r" * 250, r"cannot be made \(File name too long\); work in another folder, or give a shorter --name\.$"),
+    ("/".join(["r" * 200] * 21), r"cannot be made \(File name too long\)"),
+    (os.fsdecode(b"caf\xe9/demo"), r"cannot be made: its path is not UTF-8; work in another folder\.$"),
+])
+def test_a_path_that_cannot_be_is_refused_before_anything_is_made(tmp_path: Path, folder: str, told: str) -> None:
+    for refuse in (require_free, lambda path: Run.create(path, {})):
+        with pytest.raises(UserError, match=told):
+            refuse(tmp_path / folder)
+    assert files(tmp_path) == set()
+
+
+def test_a_storage_that_was_edited_into_no_text_is_refused(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "demo", {"storage": ["sqlite:////a.db"]})
+    with pytest.raises(UserError, match=r"search\.yaml: storage is \['sqlite:////a\.db'\], but should be a text; correct it\.$"):
+        run.study_url(run.config())
+
+
+def test_the_longest_name_that_a_search_may_have_can_be_made(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / ("図" * (NAME_BYTES // 3)), {"base": "a"})
+    run.write_config({"base": "b"})
+    with run.lock():
+        assert run.config()["base"] == "b"
 
 
 def test_a_config_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
@@ -113,8 +138,8 @@ def test_a_run_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch
 HOLDS = """
 import sys
 from pathlib import Path
-from hssl_search.search.config import with_defaults
-from hssl_search.search.records.run import Run
+from hssl_search.search.config import NAME_BYTES, with_defaults
+from hssl_search.search.records.run import Run, require_free
 with Run.open(Path(sys.argv[1])).lock():
     print("held", flush=True)
     sys.stdin.read()

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from hssl_search.errors import UserError
 from hssl_search.search.execution.jobs import Job, Outcome, Report, State
-from hssl_search.search.records.storage import sqlite_url
+from hssl_search.search.records.storage_url import sqlite_url
 from hssl_search.search.records.study import StudyRecord
 
 
@@ -119,10 +119,11 @@ def test_a_name_that_is_taken_in_a_shared_database_is_refused(url: str) -> None:
 @pytest.mark.parametrize(
     ("url", "told"),
     [
+        ("postgresql://user:secret@127.0.0.1:1/name", r"failed \(.*\); check that it exists|driver that is not installed"),
         ("sqlite:////nowhere/at/all/study.db", "unable to open database file"),
         ("not a url", "is no database URL that SQLAlchemy knows"),
         ("nosuchdatabase://user:secret@host/name", "is no database URL that SQLAlchemy knows"),
-        ("postgresql://user:secret@localhost:1/name", "driver that is not installed"),
+        ("mssql://user:secret@localhost:1/name", "driver that is not installed"),
     ],
 )
 def test_a_database_that_cannot_be_reached_is_one_sentence_without_the_password(url: str, told: str) -> None:
