@@ -114,6 +114,7 @@ def _extended(run: Run, more: str) -> Plain:
     resolved["budget"] = parse_budget(resolved["budget"]).plus(parse_budget(more)).text
     with study_of(run) as study:
         require_unchanged(run, resolved, study)
+        _same_images(resolved)  # before anything is written: what is refused must not extend the budget
         run.write_config(resolved)
         study.set_study("config", summary(resolved))
     return resolved
@@ -257,10 +258,20 @@ def _print_verdict(run: Run, study: StudyRecord, console: Console) -> None:
     print_verdict(console, study.study, Ledger(run.ledger).entries(), run.folder)
 
 
-def _search(run: Run, resolved: Plain, session: RaySession, study: StudyRecord, console: Console, started: float) -> None:
+def _same_images(resolved: Plain) -> str | None:
+    """Return a note when the images have changed and those that the search began with are still there; UserError when they are not."""
+    from hssl_search.search.execution.tasks import Setting
+    from hssl_search.search.images import require_images
     from hssl_search.search.prepare import require_folders
 
-    require_folders(resolved["setting"]["data"], resolved["setting"]["probe_data"])
+    setting = Setting.model_validate(resolved["setting"])
+    require_folders(setting.data, setting.probe_data)
+    return require_images(setting, resolved["images"])
+
+
+def _search(run: Run, resolved: Plain, session: RaySession, study: StudyRecord, console: Console, started: float) -> None:
+    if note := _same_images(resolved):
+        console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     with controller_of(run, resolved, session, study, console, started) as controller:
         controller.search()
         from hssl_search.export.native import export_winner

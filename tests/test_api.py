@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -189,6 +190,43 @@ def test_a_search_whose_images_are_gone_does_not_go_on(here: Path, monkeypatch: 
     with pytest.raises(UserError, match=f"^there is no folder '{folder}' to read images from"):
         hssl_search.resume("demo")
     assert not Path("runs/demo/ledger.jsonl").exists()
+
+
+@pytest.fixture
+def stopped(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The images of a search that was stopped before its first job."""
+    folder = write_classes(here / "photos")
+    with monkeypatch.context() as patched:
+        patched.setattr(api, "_search", interrupt_anywhere)
+        with pytest.raises(KeyboardInterrupt):
+            hssl_search.search(**ASKED, data="photos")
+    return folder
+
+
+def test_a_search_whose_images_have_changed_continues_with_those_that_it_began_with(
+    stopped: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(next(stopped.rglob("*.png")), stopped / "new.png")
+    count = len(list(stopped.rglob("*.png")))
+    monkeypatch.setattr(api, "controller_of", interrupt_anywhere)
+    capsys.readouterr()
+    with pytest.raises(KeyboardInterrupt):
+        hssl_search.resume("demo")
+    assert capsys.readouterr().out.startswith(
+        f"Note: the images in '{stopped}' have changed since the search began ({count} images, were {count - 1}); those that it began with "
+        "are used, which the image cache still holds.\n")
+
+
+@pytest.mark.parametrize("budget", [None, "+1cpu-h"])
+def test_a_search_whose_images_have_changed_is_refused_without_the_cache(
+    stopped: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, budget: str | None
+) -> None:
+    monkeypatch.setenv("HSSL_SEARCH_CACHE", str(tmp_path / "another cache"))
+    next(stopped.rglob("*.png")).unlink()
+    before = api.open_run("demo").config()
+    with pytest.raises(UserError, match=r"images, were \d+\), and the image cache does not hold those that it began with; put them back"):
+        hssl_search.resume("demo", budget)
+    assert api.open_run("demo").config() == before
 
 
 def test_an_error_in_a_search_passes_on_and_the_run_can_go_on(searching: Callable[[Work], list[Run]]) -> None:

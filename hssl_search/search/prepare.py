@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from hssl_search import __version__
 from hssl_search.bundled import find
 from hssl_search.configfile import read_yaml
-from hssl_search.data.sources import DIGITS, open_source
+from hssl_search.data.sources import DIGITS, open_source, shown
 from hssl_search.errors import UserError
 from hssl_search.search.budget import Budget, parse_budget
 from hssl_search.search.candidates import LABELFREE, RANK_BY
@@ -40,6 +40,7 @@ Progress = Callable[[int, int], None]
 def check(config: SearchConfig) -> Budget:
     """The budget, after all that can be checked in a moment, before torch, timm and Ray are loaded. UserError as in `prepare`."""
     budget = parse_budget(config.budget)
+    _require_text(str(RUNS.absolute()))
     require_free(RUNS / _name(config))
     if config.storage is not None:
         check_url(config.storage)
@@ -51,10 +52,25 @@ def check(config: SearchConfig) -> Budget:
 
 
 def require_folders(*sources: str | None) -> None:
-    """UserError for data whose folder is not there; what is in it is not looked at, which may take long."""
+    """UserError for data whose folder is not there, or whose path no file of a run could hold; what is in it is not looked at,
+    which may take long."""
     for source in filter(None, sources):
+        _require_text(_absolute(source))
         if source != DIGITS and not Path(source).expanduser().is_dir():
             open_source(source)  # says what is wrong
+
+
+def _require_text(path: str) -> None:
+    if not _is_text(path):
+        raise UserError(f"the path '{shown(path)}' is not UTF-8, and no run could hold it; rename its folders, or move what is in them.")
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def prepare(config: SearchConfig, machine: Machine, progress: Progress | None = None) -> tuple[Plain, list[str]]:
@@ -78,8 +94,8 @@ def prepare(config: SearchConfig, machine: Machine, progress: Progress | None = 
                         f"{FEWEST_JUDGED}; add images (a fifth is held out), or give --probe-data.")
     rank_by = _rank_by(config, data.labelled)
     setting = Setting(base=config.base, base_args=config.base_arg, image_size=image_size, data=_absolute(config.data),
-                      probe_data=config.probe_data and _absolute(config.probe_data), data_seed=config.seed, recipe=recipe.as_plain(),
-                      device="cuda" if budget.device == "gpu" else "cpu")
+                      probe_data=config.probe_data and _absolute(config.probe_data), data_seed=config.seed, images=data.contents,
+                      recipe=recipe.as_plain(), device="cuda" if budget.device == "gpu" else "cpu")
     resolved = {
         "format": FORMAT,
         "name": _name(config),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from hssl_search.configfile import read_yaml, write_yaml
 from hssl_search.errors import UserError
 from hssl_search.search.candidates import LABELFREE
 from hssl_search.search.config import SearchConfig
@@ -142,6 +144,28 @@ def test_data_are_found_from_any_folder_later(here: Path) -> None:
         ["cat", "dog"],
         [],
     )
+
+
+@pytest.mark.parametrize("option", ["data", "probe_data"])
+def test_a_path_that_is_not_utf8_is_refused_before_anything_is_read(here: Path, option: str) -> None:
+    with pytest.raises(UserError) as told:
+        prepare(config(**{option: os.fsdecode(b"caf\xe9")}), CPU)
+    assert str(told.value) == (
+        f"the path '{here}/caf\\xe9' is not UTF-8, and no run could hold it; rename its folders, or move what is in them.")
+
+
+def test_class_folders_that_are_not_utf8_are_written_escaped(here: Path) -> None:
+    photos(here / "photos", {"tea": 30})
+    try:
+        shutil.copytree(here / "photos" / "tea", os.fsdecode(os.fsencode(here / "photos") + b"/caf\xe9"))
+    except OSError:
+        pytest.skip("this file system refuses names that are not UTF-8")
+    (Path(os.fsdecode(os.fsencode(here / "photos") + b"/caf\xe9")) / "broken.png").write_bytes(b"no image")
+    resolved, notes = prepare(config(data="photos"), CPU)
+    assert resolved["images"]["classes"] == ["caf\\xe9", "tea"]
+    write_yaml(here / "search.yaml", resolved)
+    assert read_yaml(here / "search.yaml") == resolved
+    "".join(notes).encode()
 
 
 def test_images_without_labels_are_ranked_by_discrepancy_and_it_is_said(here: Path) -> None:
