@@ -110,7 +110,7 @@ def _search(arguments: Sequence[str]) -> None:
 def _config(flags: dict[str, Any]) -> SearchConfig:
     config_file = flags.pop("config")
     if flags["base_arg"] is not None:
-        flags["base_arg"] = dict(_key_value(pair) for pair in flags["base_arg"])
+        flags["base_arg"] = _key_values(flags["base_arg"])
     return gather(flags, config_file, from_flags=True)
 
 
@@ -126,6 +126,15 @@ def _plan(arguments: Sequence[str]) -> None:
     from hssl_search.api import print_plan
 
     print_plan(config, as_json)
+
+
+def _key_values(pairs: Sequence[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in map(_key_value, pairs):
+        if key in found:
+            raise UserError(f"--base-arg {key} is given twice, as {found[key]} and as {value}; give it once.")
+        found[key] = value
+    return found
 
 
 def _key_value(pair: str) -> tuple[str, Any]:

@@ -211,6 +211,17 @@ def test_a_plan_whose_budget_buys_no_search_is_printed_and_refused(
     ([*BASE, "--budget", "much"], r"the budget 'much' does not begin with a number; .*\."),
     ([*ASKED, "--base-arg", "patch_size"], r"--base-arg 'patch_size' is not KEY=VALUE; write for example --base-arg patch_size=4\."),
     ([*ASKED, "--base-arg", "sizes={a"], r"--base-arg 'sizes=\{a' has a value that is neither number nor text; .*\."),
+    ([*ASKED, "--base-arg", "output_stride=16"], r"--base-arg output_stride is given twice, as 8 and as 16; give it once\."),
+    (["--budget", "1cpu-h", "--base", "resnet50.a1_in1k"],
+     r"--base resnet50\.a1_in1k names trained weights, and bases begin from random weights; give --base resnet50\."),
+    ([*ASKED, "--base-arg", "checkpoint_path=w.pt"],
+     r"--base-arg checkpoint_path=w\.pt cannot be given: bases begin from random weights; leave it out\."),
+    ([*ASKED, "--base-arg", "pretrained=true"], r"--base-arg pretrained=True cannot be given: bases begin from .*"),
+    ([*ASKED, "--base-arg", "in_chans=1"], r"--base-arg in_chans=1 cannot be given: images are read with three channels, grey ones too; .*"),
+    ([*ASKED, "--base-arg", "num_classes=10"], r"--base-arg num_classes=10 cannot be given: a base has no classifier; leave it out\."),
+    ([*ASKED, "--base-arg", "features_only=true"],
+     r"--base-arg features_only=True cannot be given: heads are fed by .*"),
+    ([*ASKED, "--base-arg", "global_pool=''"], r"--base-arg global_pool='' cannot be given: a base gives one vector an image; .*avg\."),
     ([*ASKED, "--seed", "-1"], r"command line: --seed is '-1', but should be greater than or equal to 0\."),
     ([*ASKED, "--image-size", "4"], r"command line: --image-size is '4', but should be greater than or equal to 8\."),
     ([*ASKED, "--full-epochs", "foo"], r"command line: --full-epochs is 'foo': must be a whole number of at least 1, or off\."),
@@ -303,15 +314,15 @@ def test_a_second_controller_is_refused(refused: Refused) -> None:
 
 def test_an_unknown_base_is_refused_with_the_nearest_names(refused: Refused) -> None:
     assert refused("--base", "test_resnett", "--budget", "1cpu-h").startswith("unknown base 'test_resnett'; did you mean 'test_resnet'")
-    assert refused("--base", "resnet50.a1_in1", "--budget", "1cpu-h").startswith(
-        "base 'resnet50' has no weights 'a1_in1' in timm; did you mean 'resnet50.a1_in1k'")
     assert refused("--base", "qqqqqqqqqq", "--budget", "1cpu-h").startswith("unknown base 'qqqqqqqqqq'; timm.list_models() gives the ")
 
 
 @pytest.mark.parametrize(("argv", "sentence"), [
     (["--base", "test_resnet", "--base-arg", "outputstride=8"], r"timm refuses to build base 'test_resnet' with outputstride=8 \(.*\); .*"),
+    (["--base", "test_vit", "--base-arg", "img_size=[32, 64]", "--image-size", "32"],
+     r"--base-arg img_size=\[32, 64\] is not the size of the images, 32 px; leave it out: --image-size sets both\."),
     (["--base", "test_vit", "--image-size", "35"], r"base 'test_vit' cannot take images of 35 x 35 pixels \(.*\); .* --image-size\."),
-], ids=["base-arg", "image-size"])
+], ids=["base-arg", "img_size", "image-size"])
 def test_what_a_base_cannot_take_is_refused(refused: Refused, argv: list[str], sentence: str) -> None:
     assert re.fullmatch(sentence, refused(*argv, "--budget", "1cpu-h"))
 

@@ -33,6 +33,14 @@ if TYPE_CHECKING:
 
 FEWEST_JUDGED = 12
 """Held-out images: more than the 10 neighbours that the overlap compares."""
+RANDOM = "bases begin from random weights"
+THREE = "images are read with three channels, grey ones too"
+NOT_GIVEN = {
+    "pretrained": RANDOM, "checkpoint_path": RANDOM, "pretrained_cfg": RANDOM, "pretrained_strict": RANDOM, "in_chans": THREE,
+    "num_classes": "a base has no classifier", "features_only": "heads are fed by the whole model", "out_indices": "the space's tap says "
+    "which maps heads are fed with",
+}
+"""Arguments of timm that no base may be given, and why."""
 TOOLS = ("torch", "timm", "optuna", "ray")
 Progress = Callable[[int, int], None]
 
@@ -40,6 +48,7 @@ Progress = Callable[[int, int], None]
 def check(config: SearchConfig) -> Budget:
     """The budget, after all that can be checked in a moment, before torch, timm and Ray are loaded. UserError as in `prepare`."""
     budget = parse_budget(config.budget)
+    _require_base(config)
     _require_text(str(RUNS.absolute()))
     require_free(RUNS / _name(config))
     if config.storage is not None:
@@ -49,6 +58,26 @@ def check(config: SearchConfig) -> Budget:
     _earlier_runs(config)
     require_folders(config.data, config.probe_data)
     return budget
+
+
+def _require_base(config: SearchConfig) -> None:
+    """UserError for weights, which a base cannot have yet, and for arguments of timm that would make it no base."""
+    architecture, tagged, _ = config.base.partition(".")
+    if tagged:
+        raise UserError(f"--base {config.base} names trained weights, and {RANDOM}; give --base {architecture}.")
+    for key, value in config.base_arg.items():
+        if key in NOT_GIVEN and (key, value) != ("in_chans", 3):
+            raise UserError(f"--base-arg {key}={value} cannot be given: {NOT_GIVEN[key]}; leave it out.")
+        if key == "global_pool" and not value:
+            raise UserError(f"--base-arg global_pool={value!r} cannot be given: a base gives one vector an image; leave it out, or give "
+                            "global_pool=avg.")
+
+
+def _require_size(config: SearchConfig, image_size: int) -> None:
+    """UserError for an `img_size` among the base's arguments that is not the images'."""
+    size = config.base_arg.get("img_size", image_size)
+    if size not in (image_size, [image_size, image_size]):
+        raise UserError(f"--base-arg img_size={size} is not the size of the images, {image_size} px; leave it out: --image-size sets both.")
 
 
 def require_folders(*sources: str | None) -> None:
@@ -86,6 +115,7 @@ def prepare(config: SearchConfig, machine: Machine, progress: Progress | None = 
     space, recipe = Space.read(config.space), Recipe.read(config.trainer)
     _require_enumerable(config, space)
     image_size = config.image_size or default_image_size(config.base)
+    _require_size(config, image_size)
     base = Base(config.base, image_size, config.base_arg, space.taps, any_size=recipe.views.local_crops > 0)
     require_fit(base, recipe)
     data = load_data(config.data, config.probe_data, image_size, config.seed, progress)
