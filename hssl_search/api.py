@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from hssl_search.dashboard import HOST, PORT, find_port
 from hssl_search.errors import UserError
 from hssl_search.search.budget import parse_budget
 from hssl_search.search.config import SearchConfig, gather
@@ -204,13 +205,24 @@ def print_status(run: str | Path) -> None:
         _print_verdict(opened, study, Console())
 
 
-def open_dashboard(run: str | Path) -> None:
-    """Become the Optuna dashboard of a run; it shows the artifacts of its trials too."""
+def open_dashboard(run: str | Path, host: str = HOST, port: int | None = None) -> None:
+    """Become the Optuna dashboard of a run; it shows the artifacts of its trials too.
+
+    Args:
+        port: where to listen; None: the first free one from 8080 on, which is printed when it is another.
+
+    Raises:
+        UserError: when the port is taken, or may not be listened at.
+    """
     opened = open_run(run)
+    found = find_port(host, port)
     program = shutil.which("optuna-dashboard", path=str(Path(sys.executable).parent)) or shutil.which("optuna-dashboard")
     if program is None:
         raise UserError("the program optuna-dashboard is not installed beside this Python; install it: pip install optuna-dashboard.")
-    os.execv(program, [program, storage_of(opened, opened.config()), "--artifact-dir", str(opened.artifacts)])
+    if port is None and found != PORT:
+        print(f"Port {PORT} is taken; the dashboard listens at {found}.", flush=True)
+    os.execv(program, [program, storage_of(opened, opened.config()), "--host", host, "--port", str(found), "--artifact-dir",
+                       str(opened.artifacts)])
 
 
 def _create(resolved: Plain, console: Console) -> Run:

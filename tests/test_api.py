@@ -309,7 +309,8 @@ def test_the_dashboard_is_opened_on_the_runs_study(searching: Callable[[Work], l
     api.open_dashboard("demo")
     [(program, argv)] = called
     assert Path(program).name == "optuna-dashboard" and os.access(program, os.X_OK)
-    assert argv == [program, run.storage_url, "--artifact-dir", str(run.folder / "artifacts")]
+    port = argv[5]
+    assert argv == [program, run.storage_url, "--host", "127.0.0.1", "--port", port, "--artifact-dir", str(run.folder / "artifacts")]
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     with pytest.raises(UserError, match="optuna-dashboard is not installed"):
         api.open_dashboard("demo")
