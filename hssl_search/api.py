@@ -146,10 +146,10 @@ def print_replay(run: Run | str | Path, trial: int, seed: int | None = None) -> 
         found = replay(run, trial, seed)
     console.print(found.table())
     for note in found.notes:
-        console.print(f"Note: {note}", style="yellow", highlight=False, soft_wrap=True)
+        console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     if not found.equal:
         raise Differs(found.sentence())
-    console.print(found.sentence(), highlight=False, soft_wrap=True)
+    console.print(found.sentence(), highlight=False, markup=False, soft_wrap=True)
 
 
 def leaderboard(run: Run | str | Path) -> DataFrame:
@@ -237,7 +237,7 @@ def _create(resolved: Plain, console: Console) -> Run:
         with suppress(OSError):  # other runs are in it
             RUNS.rmdir()
         raise
-    console.print(f"Run folder: {folder}; watch it with: hssl-search dashboard {folder}", highlight=False, soft_wrap=True)
+    console.print(f"Run folder: {folder}; watch it with: hssl-search dashboard {folder}", highlight=False, markup=False, soft_wrap=True)
     return run
 
 

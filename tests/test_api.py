@@ -192,6 +192,15 @@ def test_a_search_whose_images_are_gone_does_not_go_on(here: Path, monkeypatch: 
     assert not Path("runs/demo/ledger.jsonl").exists()
 
 
+def test_brackets_in_a_folders_name_are_printed(
+    here: Path, searching: Callable[[Work], list[Run]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_classes(here / "[raw] photos")
+    searching(finish)
+    hssl_search.search(**ASKED, data="[raw] photos")
+    assert capsys.readouterr().out.startswith("Note: the 2 folders in '[raw] photos' (class0, class1) are taken for classes, ")
+
+
 @pytest.fixture
 def stopped(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The images of a search that was stopped before its first job."""

@@ -41,6 +41,8 @@ NOT_GIVEN = {
     "which maps heads are fed with",
 }
 """Arguments of timm that no base may be given, and why."""
+SHOWN = 5
+"""Classes, at most, that are named in a note."""
 TOOLS = ("torch", "timm", "optuna", "ray")
 Progress = Callable[[int, int], None]
 
@@ -221,12 +223,22 @@ def _warnings(base: Base, data: SearchData, config: SearchConfig, rank_by: str) 
         path, reason = next(iter(skipped.items()))
         told = "1 image could not be read and is" if len(skipped) == 1 else f"{len(skipped)} images could not be read and are"
         found.append(f"{told} left out, the first {path} ({reason}); search.yaml lists them under skipped.")
+    judged = config.probe_data or config.data
     if not data.labelled:
         found.append(_without_labels(rank_by))
+    elif judged != DIGITS:
+        found.append(_with_labels(judged, data.queries.classes, rank_by))
     if "cost" in config.objective and config.sampler not in LEARNING:
         found.append(f"--objective {config.objective} changes nothing but the report: the sampler {config.sampler} draws heads without "
                      f"learning; {', '.join(LEARNING)} look for cheap ones.")
     return found
+
+
+def _with_labels(judged: str, classes: tuple[str, ...], rank_by: str) -> str:
+    more = f" and {len(classes) - SHOWN:,} more" if len(classes) > SHOWN else ""
+    taken = (f"the {len(classes):,} folders in {judged!r} ({', '.join(classes[:SHOWN])}{more}) are taken for classes, and accuracy is k-NN "
+             "accuracy on them")
+    return f"{taken}; if they are none, --rank-by labelfree ranks heads without labels." if rank_by == "accuracy" else f"{taken}."
 
 
 def _without_labels(rank_by: str) -> str:

@@ -142,8 +142,18 @@ def test_data_are_found_from_any_folder_later(here: Path) -> None:
         "test_resnet-photos",
         "accuracy",
         ["cat", "dog"],
-        [],
+        ["the 2 folders in 'photos' (cat, dog) are taken for classes, and accuracy is k-NN accuracy on them; if they are none, --rank-by "
+         "labelfree ranks heads without labels."],
     )
+
+
+def test_folders_that_are_taken_for_classes_are_named(here: Path) -> None:
+    shards = [f"{number:03d}" for number in range(7)]
+    photos(here / "shards", dict.fromkeys(shards, 10))
+    photos(here / "plain", {"": 60})
+    [note] = prepare(config(data="plain", probe_data="shards", rank_by="labelfree"), CPU)[1]
+    assert note == ("the 7 folders in 'shards' (000, 001, 002, 003, 004 and 2 more) are taken for classes, and accuracy is k-NN "
+                    "accuracy on them.")
 
 
 @pytest.mark.parametrize("option", ["data", "probe_data"])
@@ -198,7 +208,7 @@ def test_labelled_data_may_be_ranked_by_discrepancy(here: Path) -> None:
 def test_unreadable_images_are_counted_and_the_first_is_named(here: Path) -> None:
     photos(here / "photos", {"cat": 30, "dog": 30})
     (here / "photos" / "cat" / "broken.png").write_bytes(b"no image")
-    resolved, [warning] = prepare(config(data="photos"), CPU)
+    resolved, [warning, _] = prepare(config(data="photos"), CPU)
     assert resolved["images"]["skipped"] == 1
     assert warning.startswith("1 image could not be read and is left out, the first ")
     assert "broken.png" in warning
@@ -208,7 +218,7 @@ def test_unreadable_probe_images_are_told_too(here: Path) -> None:
     photos(here / "photos", {"": 60})
     photos(here / "judged", {"cat": 30, "dog": 30})
     (here / "judged" / "cat" / "broken.png").write_bytes(b"no image")
-    resolved, [warning] = prepare(config(data="photos", probe_data="judged"), CPU)
+    resolved, [warning, _] = prepare(config(data="photos", probe_data="judged"), CPU)
     assert "broken.png" in warning
     assert resolved["setting"]["probe_data"] == os.path.realpath(here / "judged")
 
