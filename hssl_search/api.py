@@ -17,6 +17,7 @@ from rich.console import Console
 
 from hssl_search.dashboard import HOST, PORT, find_port
 from hssl_search.errors import UserError
+from hssl_search.output import standard_streams
 from hssl_search.search.budget import parse_budget
 from hssl_search.search.config import SearchConfig, gather
 from hssl_search.search.execution.jobs import Plain
@@ -50,6 +51,7 @@ def search(**options: Any) -> Run:
     return run_search(gather(options))
 
 
+@standard_streams()
 def run_search(config: SearchConfig) -> Run:
     """Check everything, make the run folder, and search."""
     started = time.monotonic()
@@ -96,6 +98,7 @@ def plan_search(config: SearchConfig, console: Console) -> Plain:
             return controller.preview(budget)
 
 
+@standard_streams()
 def resume(run: Run | str | Path, budget: str | None = None) -> Run:
     """Go on with a search that was stopped; one that is finished is only reported again, or with more budget searched further.
 

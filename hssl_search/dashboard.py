@@ -24,8 +24,8 @@ def find_port(host: str = HOST, asked: int | None = None) -> int:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 continue
-            remedy = "give another --host, or another --port above 1023"
-            raise UserError(f"the dashboard cannot listen at {host}:{port} ({error.strerror or error}); {remedy}.") from error
+            remedy = "--port, above 1023" if isinstance(error, PermissionError) else "--host, such as 127.0.0.1 or 0.0.0.0"
+            raise UserError(f"the dashboard cannot listen at {host}:{port} ({error.strerror or error}); give another {remedy}.") from error
         return port
     if asked is not None:
         raise UserError(f"port {asked} of {host} is taken by another program; give another --port, or none to have a free one.")

@@ -201,6 +201,17 @@ def test_brackets_in_a_folders_name_are_printed(
     assert capsys.readouterr().out.startswith("Note: the 2 folders in '[raw] photos' (class0, class1) are taken for classes, ")
 
 
+def test_a_script_whose_output_nobody_reads_keeps_its_search(here: Path, searching: Callable[[Work], list[Run]],
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    searching(finish)
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as pipe:
+        monkeypatch.setattr("sys.stdout", pipe)
+        assert hssl_search.search(**ASKED).report_html.exists()
+        assert hssl_search.resume("demo").report_html.exists()
+
+
 @pytest.fixture
 def stopped(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The images of a search that was stopped before its first job."""
