@@ -219,6 +219,8 @@ def test_a_plan_whose_budget_buys_no_search_is_printed_and_refused(
     ([*ASKED, "--base-arg", "output_stride=16"], r"--base-arg output_stride is given twice, as 8 and as 16; give it once\."),
     (["--budget", "1cpu-h", "--base", "resnet50.a1_in1k"],
      r"--base resnet50\.a1_in1k names trained weights, and bases begin from random weights; give --base resnet50\."),
+    (["--budget", "1cpu-h", "--base", "local-dir:./mine"],
+     r"--base local-dir:\./mine is no timm model's name, and bases begin from random weights; give one such as resnet50\."),
     ([*ASKED, "--base-arg", "checkpoint_path=w.pt"],
      r"--base-arg checkpoint_path=w\.pt cannot be given: bases begin from random weights; leave it out\."),
     ([*ASKED, "--base-arg", "pretrained=true"], r"--base-arg pretrained=True cannot be given: bases begin from .*"),

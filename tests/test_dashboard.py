@@ -61,5 +61,5 @@ def test_a_port_that_needs_rights_is_told(monkeypatch: pytest.MonkeyPatch) -> No
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(dashboard, "_bind", denied)
-    with pytest.raises(UserError, match=r"^the dashboard cannot listen at 127\.0\.0\.1:80 \(Permission denied\); give another --port, above 1023\.$"):
+    with pytest.raises(UserError, match=r" cannot listen at 127\.0\.0\.1:80 \(Permission denied\); give another --port, above 1023\.$"):
         find_port(HOST, 80)

@@ -50,8 +50,8 @@ Progress = Callable[[int, int], None]
 def check(config: SearchConfig) -> Budget:
     """The budget, after all that can be checked in a moment, before torch, timm and Ray are loaded. UserError as in `prepare`."""
     budget = parse_budget(config.budget)
+    _require_text(config)
     _require_base(config)
-    _require_text(str(RUNS.absolute()))
     require_free(RUNS / _name(config))
     if config.storage is not None:
         check_url(config.storage)
@@ -64,6 +64,8 @@ def check(config: SearchConfig) -> Budget:
 
 def _require_base(config: SearchConfig) -> None:
     """UserError for weights, which a base cannot have yet, and for arguments of timm that would make it no base."""
+    if re.search(r"[:/\\]", config.base):
+        raise UserError(f"--base {config.base} is no timm model's name, and {RANDOM}; give one such as resnet50.")
     architecture, tagged, _ = config.base.partition(".")
     if tagged:
         raise UserError(f"--base {config.base} names trained weights, and {RANDOM}; give --base {architecture}.")
@@ -78,30 +80,26 @@ def _require_base(config: SearchConfig) -> None:
 def _require_size(config: SearchConfig, image_size: int) -> None:
     """UserError for an `img_size` among the base's arguments that is not the images'."""
     size = config.base_arg.get("img_size", image_size)
-    if size not in (image_size, [image_size, image_size]):
+    if size != image_size and (isinstance(size, int) or list(size) != [image_size, image_size]):
         raise UserError(f"--base-arg img_size={size} is not the size of the images, {image_size} px; leave it out: --image-size sets both.")
 
 
 def require_folders(*sources: str | None) -> None:
-    """UserError for data whose folder is not there, or whose path no file of a run could hold; what is in it is not looked at,
-    which may take long."""
+    """UserError for data whose folder is not there; what is in it is not looked at, which may take long."""
     for source in filter(None, sources):
-        _require_text(_absolute(source))
         if source != DIGITS and not Path(source).expanduser().is_dir():
             open_source(source)  # says what is wrong
 
 
-def _require_text(path: str) -> None:
-    if not _is_text(path):
-        raise UserError(f"the path '{shown(path)}' is not UTF-8, and no run could hold it; rename its folders, or move what is in them.")
-
-
-def _is_text(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _require_text(config: SearchConfig) -> None:
+    """UserError for a name that no file of a run could hold, because it is not UTF-8."""
+    options = [option.values() if isinstance(option, dict) else option if isinstance(option, list) else [option] for _, option in config]
+    paths = [_absolute(source) for source in (config.data, config.probe_data) if source] + [str(RUNS.absolute())]
+    for text in [*(str(value) for values in options for value in values), *paths]:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"the name '{shown(text)}' is not UTF-8, and no file of a run could hold it; rename it.") from None
 
 
 def prepare(config: SearchConfig, machine: Machine, progress: Progress | None = None) -> tuple[Plain, list[str]]:

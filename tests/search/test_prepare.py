@@ -156,12 +156,24 @@ def test_folders_that_are_taken_for_classes_are_named(here: Path) -> None:
                     "accuracy on them.")
 
 
-@pytest.mark.parametrize("option", ["data", "probe_data"])
-def test_a_path_that_is_not_utf8_is_refused_before_anything_is_read(here: Path, option: str) -> None:
-    with pytest.raises(UserError) as told:
-        prepare(config(**{option: os.fsdecode(b"caf\xe9")}), CPU)
-    assert str(told.value) == (
-        f"the path '{here}/caf\\xe9' is not UTF-8, and no run could hold it; rename its folders, or move what is in them.")
+@pytest.mark.parametrize("options", [{"data": "{}"}, {"probe_data": "{}"}, {"space": "{}.yaml"}, {"base_arg": {"act_layer": "{}"}}])
+def test_a_name_that_is_not_utf8_is_refused_before_anything_is_read(here: Path, options: dict[str, Any]) -> None:
+    strange = os.fsdecode(b"caf\xe9")
+    [(option, value)] = options.items()
+    with pytest.raises(UserError, match=r"^the name 'caf\\xe9(\.yaml)?' is not UTF-8, and no file of a run could hold it; rename it\.$"):
+        prepare(config(**{option: {"act_layer": strange} if isinstance(value, dict) else value.format(strange)}), CPU)
+
+
+def test_data_below_a_folder_that_is_not_utf8_are_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        os.mkdir(b"caf\xe9")
+    except OSError:
+        pytest.skip("this file system refuses names that are not UTF-8")
+    monkeypatch.chdir(os.fsdecode(b"caf\xe9"))
+    with pytest.raises(UserError, match=r"caf\\xe9/photos' is not UTF-8"):
+        prepare(config(data="photos"), CPU)
+    with pytest.raises(UserError, match=r"caf\\xe9/runs' is not UTF-8"):
+        prepare(config(), CPU)
 
 
 def test_class_folders_that_are_not_utf8_are_written_escaped(here: Path) -> None:
