@@ -43,7 +43,7 @@ class PackedImages:
         self.skipped = list(skipped)
         """(path, reason) of every unreadable image."""
         self.contents = contents
-        """What all of this was packed from; a subset keeps it."""
+        """What all of this was packed from; None of images that have no source, and of a subset."""
 
     def __len__(self) -> int:
         return len(self._store) if self._rows is None else len(self._rows)
@@ -68,7 +68,7 @@ class PackedImages:
         chosen = self._numbers(indices)
         rows = chosen if self._rows is None else self._rows[chosen]
         labels = None if self.labels is None else self.labels[chosen]
-        return PackedImages(self._store, labels, self.classes, self.fingerprint, self.skipped, rows, self.contents)
+        return PackedImages(self._store, labels, self.classes, self.fingerprint, self.skipped, rows)
 
     def tensor(self, indices: Indices | None = None) -> torch.Tensor:
         """These images (None: all), uint8 N x 3 x S x S, in memory of their own."""

@@ -190,8 +190,8 @@ def _classes(names: Sequence[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
     classes = sorted(set(class_of.values()))
     if len(classes) < 2 or "" in classes:
         return None, ()
-    number = {folder: classes.index(name) for folder, name in class_of.items()}
-    return np.array([number[folder] for folder in folders], dtype=np.int64), tuple(classes)
+    number = {name: index for index, name in enumerate(classes)}
+    return np.array([number[class_of[folder]] for folder in folders], dtype=np.int64), tuple(classes)
 
 
 def shown(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,17 +34,12 @@ class SearchData:
     """What is judged: labelled images, or held-out images for label-free measures."""
     source: str
     """As the user named it."""
+    contents: Mapping[str, Contents] = field(default_factory=dict)
+    """What was packed: `training` and, where they were not held out of it, `bank` and `queries`."""
 
     @property
     def labelled(self) -> bool:
         return self.bank is not None
-
-    @property
-    def contents(self) -> dict[str, Contents]:
-        """What was packed: `training`, and where they were not held out of it, `bank` and `queries`."""
-        parts = {TRAINING: self.train, BANK: self.bank, QUERIES: self.queries}
-        found = {part: images.contents for part, images in parts.items() if images is not None and images.contents is not None}
-        return {part: contents for part, contents in found.items() if part == TRAINING or contents != found[TRAINING]}
 
 
 def load_data(data: str, probe_data: str | None, image_size: int, seed: int, progress: Progress | None = None,
@@ -109,8 +104,10 @@ def _sources(data: str, probe_data: str | None, random: np.random.Generator, mos
 
 def _search_data(packed: Mapping[str, PackedImages], data: str, random: np.random.Generator) -> SearchData:
     if QUERIES not in packed:
-        return _held_out(packed[TRAINING], data, random)
-    return SearchData(packed[TRAINING], packed[BANK], packed[QUERIES], data)
+        found = _held_out(packed[TRAINING], data, random)
+    else:
+        found = SearchData(packed[TRAINING], packed[BANK], packed[QUERIES], data)
+    return replace(found, contents={part: images.contents for part, images in packed.items() if images.contents})
 
 
 def _held_out(packed: PackedImages, data: str, random: np.random.Generator) -> SearchData:

@@ -124,7 +124,7 @@ def prepare(config: SearchConfig, machine: Machine, progress: Progress | None = 
                         f"{FEWEST_JUDGED}; add images (a fifth is held out), or give --probe-data.")
     rank_by = _rank_by(config, data.labelled)
     setting = Setting(base=config.base, base_args=config.base_arg, image_size=image_size, data=_absolute(config.data),
-                      probe_data=config.probe_data and _absolute(config.probe_data), data_seed=config.seed, images=data.contents,
+                      probe_data=config.probe_data and _absolute(config.probe_data), data_seed=config.seed, images=dict(data.contents),
                       recipe=recipe.as_plain(), device="cuda" if budget.device == "gpu" else "cpu")
     resolved = {
         "format": FORMAT,

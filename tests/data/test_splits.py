@@ -214,7 +214,8 @@ def test_data_without_probe_data_are_reopened_as_they_were(draw_classes, draw):
     for one, other in ((data.train, again.train), (data.bank, again.bank), (data.queries, again.queries)):
         np.testing.assert_array_equal(one.images, other.images)
         assert one.labels.tolist() == other.labels.tolist()
-        assert (one.classes, one.fingerprint, one.contents) == (other.classes, other.fingerprint, other.contents)
+        assert (one.classes, one.fingerprint) == (other.classes, other.fingerprint)
+    assert again.contents == data.contents
 
 
 def test_probe_data_are_reopened_as_they_were(folders):
@@ -225,6 +226,12 @@ def test_probe_data_are_reopened_as_they_were(folders):
     assert list(data.contents) == ["training", "bank", "queries"]
     assert pictures(again.queries) == pictures(data.queries)
     assert (counts(again.bank), again.bank.classes, len(again.train)) == ([4, 6], ("x", "y"), 8)
+
+
+def test_probe_data_whose_train_split_is_trained_on_are_reopened_as_they_were(folders):
+    data, probe = str(folders[1] / "train"), str(folders[1])
+    again = reopen_data(load_data(data, probe, 8, seed=0).contents, data, probe, seed=0)
+    assert (len(again.train), counts(again.bank), counts(again.queries)) == (10, [4, 6], [4, 6])
 
 
 @pytest.mark.parametrize("part", ["training", "queries"])
