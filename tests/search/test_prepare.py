@@ -254,6 +254,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"trainer": "simcrl"}, r"'simcrl'.*'simclr'"),
     ({"budget": "5gpu-min"}, r"'5gpu-min' is in GPU time and no GPU was found; type '5cpu-min' instead"),
     ({"base_arg": {"nonsense": 1}}, r"nonsense"),
+    ({"base_arg": {"patch_size": 4, "drop_path_rate": 0.3}, "base": "test_vit", "trainer": "ibot"}, r"drop_path_rate=0\.3 would not"),
 ]
 
 
