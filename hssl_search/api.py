@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from hssl_search.errors import UserError
+from hssl_search.dashboard import HOST, PORT, find_port
+from hssl_search.output import standard_streams
 from hssl_search.search.budget import parse_budget
 from hssl_search.search.config import SearchConfig, gather
 from hssl_search.search.execution.jobs import Plain
@@ -49,6 +50,7 @@ def search(**options: Any) -> Run:
     return run_search(gather(options))
 
 
+@standard_streams()
 def run_search(config: SearchConfig) -> Run:
     """Check everything, make the run folder, and search."""
     started = time.monotonic()
@@ -95,6 +97,7 @@ def plan_search(config: SearchConfig, console: Console) -> Plain:
             return controller.preview(budget)
 
 
+@standard_streams()
 def resume(run: Run | str | Path, budget: str | None = None) -> Run:
     """Go on with a search that was stopped; one that is finished is only reported again, or with more budget searched further.
 
@@ -114,6 +117,7 @@ def _extended(run: Run, more: str) -> Plain:
     resolved["budget"] = parse_budget(resolved["budget"]).plus(parse_budget(more)).text
     with study_of(run, begins=True) as study:
         require_unchanged(run, resolved, study)
+        _same_images(resolved)  # before anything is written: what is refused must not extend the budget
         run.write_config(resolved)
         study.set_study("config", summary(resolved))
     return resolved
@@ -144,10 +148,10 @@ def print_replay(run: Run | str | Path, trial: int, seed: int | None = None) -> 
         found = replay(run, trial, seed)
     console.print(found.table())
     for note in found.notes:
-        console.print(f"Note: {note}", style="yellow", highlight=False, soft_wrap=True)
+        console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     if not found.equal:
         raise Differs(found.sentence())
-    console.print(found.sentence(), highlight=False, soft_wrap=True)
+    console.print(found.sentence(), highlight=False, markup=False, soft_wrap=True)
 
 
 def leaderboard(run: Run | str | Path) -> DataFrame:
@@ -203,25 +207,24 @@ def print_status(run: str | Path) -> None:
         _print_verdict(opened, study, Console(markup=False))
 
 
-def open_dashboard(run: str | Path, host: str = "127.0.0.1", port: int = 8080) -> None:
+def open_dashboard(run: str | Path, host: str = HOST, port: int | None = None) -> None:
     """Serve the Optuna dashboard of a run, with the artifacts of its trials, until Ctrl-C.
 
+    Args:
+        port: where to listen; None: the first free one from 8080 on.
+
     Raises:
-        UserError: where nothing can listen on this host and port.
+        UserError: where the port is taken, or nothing may listen there.
     """
     from hssl_search.reporting.dashboard import dashboard_server
 
     opened = open_run(run)
-    with study_of(opened) as study:
-        try:
-            server = dashboard_server(study.storage, opened.artifacts, host, port)
-        except OSError as error:
-            raise UserError(f"the dashboard cannot listen on {host}:{port} ({error.strerror or error}); end the program that does, "
-                            "or choose another port.") from error
-        with server:
-            address = f"[{host}]" if ":" in host else host
-            print(f"Listening on http://{address}:{server.server_port}/", "Hit Ctrl-C to quit.", sep="\n", file=sys.stderr, flush=True)
-            server.serve_forever()
+    found = find_port(host, port)
+    with study_of(opened) as study, dashboard_server(study.storage, opened.artifacts, host, found) as server:
+        address = f"[{host}]" if ":" in host else host
+        taken = f"Port {PORT} is taken. " if port is None and found != PORT else ""
+        print(f"{taken}Listening on http://{address}:{server.server_port}/", "Hit Ctrl-C to quit.", sep="\n", file=sys.stderr, flush=True)
+        server.serve_forever()
 
 
 def _create(resolved: Plain, console: Console) -> Run:
@@ -236,7 +239,7 @@ def _create(resolved: Plain, console: Console) -> Run:
         with suppress(OSError):  # other runs are in it
             RUNS.rmdir()
         raise
-    console.print(f"Run folder: {folder}; watch it with: hssl-search dashboard {folder}", highlight=False, soft_wrap=True)
+    console.print(f"Run folder: {folder}; watch it with: hssl-search dashboard {folder}", highlight=False, markup=False, soft_wrap=True)
     return run
 
 
@@ -271,10 +274,20 @@ def _print_verdict(run: Run, study: StudyRecord, console: Console) -> None:
     print_verdict(console, study.study, Ledger(run.ledger).entries(), run.folder)
 
 
-def _search(run: Run, resolved: Plain, session: RaySession, study: StudyRecord, console: Console, started: float) -> None:
+def _same_images(resolved: Plain) -> str | None:
+    """Return a note when the images have changed and those that the search began with are still there; UserError when they are not."""
+    from hssl_search.search.execution.tasks import Setting
+    from hssl_search.search.images import require_images
     from hssl_search.search.prepare import require_folders
 
-    require_folders(resolved["setting"]["data"], resolved["setting"]["probe_data"])
+    setting = Setting.model_validate(resolved["setting"])
+    require_folders(setting.data, setting.probe_data)
+    return require_images(setting, resolved["images"])
+
+
+def _search(run: Run, resolved: Plain, session: RaySession, study: StudyRecord, console: Console, started: float) -> None:
+    if note := _same_images(resolved):
+        console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     with controller_of(run, resolved, session, study, console, started) as controller:
         controller.search()
         from hssl_search.export.native import export_winner

@@ -70,7 +70,10 @@ class Base(nn.Module):
         super().__init__()
         self.name, self.image_size, self.args, self.taps = name, image_size, dict(args or {}), taps
         self.model, self.timm_args = _create(name, image_size, self.args, any_size)
-        features = self._probe(image_size)
+        try:
+            features = self._probe(image_size)
+        except Exception as error:
+            raise self._refusal(error) from error
         self.map_shape, self.embedding_width = _shape(features.map), features.embedding.shape[1]
         self.tap_shapes = [_shape(tapped) for tapped in features.tapped]
         self.mask_grid, self.token_width = self._patches(features)
@@ -126,13 +129,36 @@ class Base(nn.Module):
 
     @torch.no_grad()
     def _probe(self, side: int) -> Features:
+        with self._evaluating():
+            features: Features = self(torch.zeros(2, 3, side, side))
+        if features.embedding.ndim != 2:
+            raise ValueError(f"it gives {' x '.join(map(str, features.embedding.shape[1:]))} numbers an image, not one vector")
+        return features
+
+    def _refusal(self, error: Exception) -> UserError:
+        """Return what to say of a first pass that failed: what is at fault is what another choice of mends it. This base is given up."""
+        why = f"({_first_line(error)})"
+        asked, self.taps = self.taps, 1
+        if asked > 1 and self._passes(self.model, self.image_size):
+            return UserError(f"base {self.name!r} has no {asked} maps to tap {why}; choose a tap below {asked - 1}.")
+        free = {key: value for key, value in self.args.items() if key != "img_size"}
+        multiple = math.ceil(self.image_size / 64) * 64  # what strides and patches divide
+        for side in (multiple, default_image_size(self.name)):
+            with contextlib.suppress(UserError):
+                model, _ = _create(self.name, side, free, any_size=False)
+                if self._passes(model, side):
+                    return UserError(f"base {self.name!r} cannot take images of {self.image_size} x {self.image_size} pixels {why}; "
+                                     "choose another --image-size.")
+        return UserError(f"base {self.name!r} with {_given(self.args)} is built, but a pass through it fails {why}; change "
+                         f"{'--base-arg' if self.args else '--base'}.")
+
+    def _passes(self, model: Any, side: int) -> bool:
+        self.model = model
         try:
-            with self._evaluating():
-                return self(torch.zeros(2, 3, side, side))
-        except Exception as error:
-            remedy = "another --image-size" if self.taps == 1 else f"another --image-size, or a tap below {self.taps - 1}"
-            raise UserError(f"base {self.name!r} cannot take images of {side} x {side} pixels ({_first_line(error)}); "
-                            f"choose {remedy}.") from error
+            self._probe(side)
+        except Exception:  # whatever it is, it is not what the user is told of
+            return False
+        return True
 
     @contextlib.contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -147,10 +173,9 @@ class Base(nn.Module):
         """UserError when the base cannot take square images of `side` pixels beside those of its own size."""
         try:
             self._probe(side)
-        except UserError as error:
-            why = _first_line(error.__cause__ or error)
-            raise UserError(f"base {self.name!r} cannot take local crops of {side} x {side} pixels ({why}); set views: local_size in the "
-                            "recipe to the image size, or local_crops to 0.") from error
+        except Exception as error:
+            raise UserError(f"base {self.name!r} cannot take local crops of {side} x {side} pixels ({_first_line(error)}); set views: "
+                            "local_size in the recipe to the image size, or local_crops to 0.") from error
 
     @torch.no_grad()
     def _patches(self, features: Features) -> tuple[tuple[int, int] | None, int]:
@@ -224,8 +249,11 @@ def _check_name(name: str) -> None:
 
 
 def _refused(name: str, args: Mapping[str, Any], error: Exception) -> UserError:
-    given = " ".join(f"{key}={value}" for key, value in args.items()) or "no arguments"
-    return UserError(f"timm refuses to build base {name!r} with {given} ({_first_line(error)}); mend --base-arg or --image-size.")
+    return UserError(f"timm refuses to build base {name!r} with {_given(args)} ({_first_line(error)}); mend --base-arg or --image-size.")
+
+
+def _given(args: Mapping[str, Any]) -> str:
+    return " ".join(f"{key}={value}" for key, value in args.items()) or "no arguments"
 
 
 def _shape(feature_map: Tensor) -> tuple[int, int, int]:

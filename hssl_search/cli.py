@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from hssl_search import __version__
+from hssl_search.dashboard import HOST, PORT
 from hssl_search.errors import UserError, advice
+from hssl_search.output import Stream, standard_streams
 from hssl_search.search.config import SearchConfig, flag, gather
 
 INTERRUPTED = 130
@@ -30,7 +32,8 @@ commands (hssl-search COMMAND --help tells more):
   spaces | trainers | families    what there is to choose from
 
 exit codes:
-  0 success, 2 something you can mend (stderr says what), 130 Ctrl-C, 1 anything else, or a replay that differs
+  0 success, 2 something you can mend (stderr says what), 130 Ctrl-C, 1 anything else, or a replay that differs;
+  whoever reads the output may close it early, as `head` does: the command ends as it would have
 
 example:
   hssl-search --base resnet50 --data photos/ --budget 40gpu-h
@@ -61,15 +64,25 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and exit: 0 when it succeeded, 2 for a mistake the user can mend, 1 for a replay that differs, 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    with standard_streams() as output:
+        try:
+            _run(arguments, output)
+        except UserError as error:
+            print(f"hssl-search: {error}", file=sys.stderr)
+            sys.exit(error.exit_code)
+        except KeyboardInterrupt as error:
+            print(f"\nhssl-search: {error or 'stopped.'}", file=sys.stderr)
+            sys.exit(INTERRUPTED)
+
+
+def _run(arguments: list[str], output: Stream) -> None:
+    command = COMMANDS.get(arguments[0]) if arguments else None
     try:
-        command = COMMANDS.get(arguments[0]) if arguments else None
         command(arguments[1:]) if command else _search(arguments)
-    except UserError as error:
-        print(f"hssl-search: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt as error:
-        print(f"\nhssl-search: {error or 'stopped.'}", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    except SystemExit:  # argparse ends like this after --help
+        output.require_written()
+        raise
+    output.require_written()
 
 
 def search_parser() -> Parser:
@@ -110,7 +123,7 @@ def _search(arguments: Sequence[str]) -> None:
 def _config(flags: dict[str, Any]) -> SearchConfig:
     config_file = flags.pop("config")
     if flags["base_arg"] is not None:
-        flags["base_arg"] = dict(_key_value(pair) for pair in flags["base_arg"])
+        flags["base_arg"] = _key_values(flags["base_arg"])
     return gather(flags, config_file, from_flags=True)
 
 
@@ -126,6 +139,15 @@ def _plan(arguments: Sequence[str]) -> None:
     from hssl_search.api import print_plan
 
     print_plan(config, as_json)
+
+
+def _key_values(pairs: Sequence[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in map(_key_value, pairs):
+        if key in found:
+            raise UserError(f"--base-arg {key} is given twice, as {found[key]} and as {value}; give it once.")
+        found[key] = value
+    return found
 
 
 def _key_value(pair: str) -> tuple[str, Any]:
@@ -174,10 +196,21 @@ def _report(arguments: Sequence[str]) -> None:
 
 
 def _dashboard(arguments: Sequence[str]) -> None:
-    run = _run_argument("dashboard", "Open the Optuna dashboard on a run; Ctrl-C ends it.", arguments)
+    parser = Parser(prog="hssl-search dashboard", description="Open the Optuna dashboard on a run; Ctrl-C ends it.")
+    parser.add_argument("run", metavar="RUN", help="a run's folder, such as runs/resnet50-photos, or its name")
+    parser.add_argument("--host", metavar="HOST", default=HOST, help=f"address to listen at (default: {HOST}, this machine alone); "
+                        "0.0.0.0 lets in whoever reaches this machine, without a password")
+    parser.add_argument("--port", metavar="PORT", type=_port, help=f"port to listen at (default: {PORT}, or the next free one)")
+    asked = parser.parse_args(arguments)
     from hssl_search.api import open_dashboard
 
-    open_dashboard(run)
+    open_dashboard(asked.run, asked.host, asked.port)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number from 1 to 65535")
+    return int(text)
 
 
 def _replay(arguments: Sequence[str]) -> None:

@@ -45,7 +45,7 @@ def prepared(config: SearchConfig, console: Console) -> Iterator[tuple[Plain, Ra
         with _packing(console) as progress:
             resolved, warnings = prepare(config, machine, progress)
         for warning in warnings:
-            console.print(f"Note: {warning}", style="yellow", highlight=False, soft_wrap=True)
+            console.print(f"Note: {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)
         session.start()
         resolved["machine"]["cpus"] = max(1, int(session.total("CPU")))  # in a container Ray knows its share of the cores
         yield resolved, session

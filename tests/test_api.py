@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import re
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -195,6 +197,63 @@ def test_a_search_whose_images_are_gone_does_not_go_on(here: Path, monkeypatch: 
     assert not Path("runs/demo/ledger.jsonl").exists()
 
 
+def test_brackets_in_a_folders_name_are_printed(
+    here: Path, searching: Callable[[Work], list[Run]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_classes(here / "[raw] photos")
+    searching(finish)
+    hssl_search.search(**ASKED, data="[raw] photos")
+    assert capsys.readouterr().out.startswith("Note: the 2 folders in '[raw] photos' (class0, class1) are taken for classes, ")
+
+
+def test_a_script_whose_output_nobody_reads_keeps_its_search(here: Path, searching: Callable[[Work], list[Run]],
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    searching(finish)
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as pipe:
+        monkeypatch.setattr("sys.stdout", pipe)
+        assert hssl_search.search(**ASKED).report_html.exists()
+        assert hssl_search.resume("demo").report_html.exists()
+
+
+@pytest.fixture
+def stopped(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The images of a search that was stopped before its first job."""
+    folder = write_classes(here / "photos")
+    with monkeypatch.context() as patched:
+        patched.setattr(api, "_search", interrupt_anywhere)
+        with pytest.raises(KeyboardInterrupt):
+            hssl_search.search(**ASKED, data="photos")
+    return folder
+
+
+def test_a_search_whose_images_have_changed_continues_with_those_that_it_began_with(
+    stopped: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(next(stopped.rglob("*.png")), stopped / "new.png")
+    count = len(list(stopped.rglob("*.png")))
+    monkeypatch.setattr(api, "controller_of", interrupt_anywhere)
+    capsys.readouterr()
+    with pytest.raises(KeyboardInterrupt):
+        hssl_search.resume("demo")
+    assert capsys.readouterr().out.startswith(
+        f"Note: the images in '{stopped}' have changed since the search began ({count} images, were {count - 1}); those that it began with "
+        "are used, which the image cache still holds.\n")
+
+
+@pytest.mark.parametrize("budget", [None, "+1cpu-h"])
+def test_a_search_whose_images_have_changed_is_refused_without_the_cache(
+    stopped: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, budget: str | None
+) -> None:
+    monkeypatch.setenv("HSSL_SEARCH_CACHE", str(tmp_path / "another cache"))
+    next(stopped.rglob("*.png")).unlink()
+    before = api.open_run("demo").config()
+    with pytest.raises(UserError, match=r"images, were \d+\), and the image cache does not hold those that it began with; put them back"):
+        hssl_search.resume("demo", budget)
+    assert api.open_run("demo").config() == before
+
+
 def test_an_error_in_a_search_passes_on_and_the_run_can_go_on(searching: Callable[[Work], list[Run]]) -> None:
     def fail(run: Run, study: StudyRecord) -> None:
         raise UserError("the budget is too small.")
@@ -273,11 +332,11 @@ def test_the_dashboard_says_where_it_listens_and_that_it_cannot(searching: Calla
     hssl_search.search(**ASKED)
     monkeypatch.setattr(DashboardServer, "serve_forever", lambda server: None)
     capsys.readouterr()
-    api.open_dashboard("demo", port=0)
-    assert re.fullmatch(r"Listening on http://127\.0\.0\.1:\d+/\nHit Ctrl-C to quit\.\n", capsys.readouterr().err)
+    api.open_dashboard("demo")
+    assert re.fullmatch(r"(Port 8080 is taken\. )?Listening on http://127\.0\.0\.1:\d+/\nHit Ctrl-C to quit\.\n", capsys.readouterr().err)
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(UserError, match=rf"^the dashboard cannot listen on 127\.0\.0\.1:{port} \(Address already in use\); end "):
+        with pytest.raises(UserError, match=rf"^port {port} of 127\.0\.0\.1 is taken by another program; give another --port, "):
             api.open_dashboard("demo", port=port)
 
 
@@ -287,7 +346,7 @@ def held(folder: Path) -> dict[Path, bytes]:
 
 def commands(run: Path) -> list[Callable[[], Any]]:
     """Everything that opens the study of a run."""
-    return [lambda: api.print_status(run), lambda: api.write_report(run), lambda: api.open_dashboard(run, port=0),
+    return [lambda: api.print_status(run), lambda: api.write_report(run), lambda: api.open_dashboard(run),
             lambda: hssl_search.leaderboard(run), lambda: hssl_search.replay(run, 0), lambda: hssl_search.resume(run),
             lambda: hssl_search.resume(run, budget="+1cpu-h")]
 

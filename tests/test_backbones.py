@@ -88,7 +88,7 @@ def test_tapped_maps_are_the_last_ones_of_timm_the_last_first(name: str, args: d
 
 
 def test_too_many_taps_are_refused() -> None:
-    with pytest.raises(UserError, match="or a tap below 19"):
+    with pytest.raises(UserError, match=r"base 'test_resnet' has no 20 maps to tap \(.*\); choose a tap below 19\."):
         Base("test_resnet", 32, taps=20)
 
 
@@ -269,6 +269,10 @@ def test_large_enough_map_gives_no_warning() -> None:
     ("test_vit", 32, {"depht": 3}, ["depht=3", "--base-arg"]),
     ("test_resnet", 32, {"output_stride": 7}, ["output_stride=7", "--base-arg"]),
     ("test_vit", 30, {}, ["30 x 30", "--image-size"]),
+    ("test_resnet", 32, {"in_chans": 1}, ["with in_chans=1 is built, but a pass through it fails (", "; change --base-arg."]),
+    ("test_resnet", 32, {"features_only": True}, ["with features_only=True is built, but a pass through it fails", "change --base-arg."]),
+    ("test_resnet", 32, {"global_pool": ""}, ["x 1 x 1 numbers an image, not one vector); change --base-arg."]),
+    ("test_vit", 32, {"global_pool": ""}, ["numbers an image, not one vector); change --base-arg."]),
 ])
 def test_what_cannot_be_built_is_said_in_one_sentence(name: str, size: int, args: dict[str, Any], said: list[str]) -> None:
     with pytest.raises(UserError) as caught:

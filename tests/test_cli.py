@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from hssl_search import __version__, api, cli
 from hssl_search.bundled import bundled_folder, names
+from hssl_search.reporting.progress import Progress
 from hssl_search.search.candidates import LABELFREE
 from hssl_search.search.config import SearchConfig
 from hssl_search.search.execution.ray_session import RaySession
@@ -211,6 +216,20 @@ def test_a_plan_whose_budget_buys_no_search_is_printed_and_refused(
     ([*BASE, "--budget", "much"], r"the budget 'much' does not begin with a number; .*\."),
     ([*ASKED, "--base-arg", "patch_size"], r"--base-arg 'patch_size' is not KEY=VALUE; write for example --base-arg patch_size=4\."),
     ([*ASKED, "--base-arg", "sizes={a"], r"--base-arg 'sizes=\{a' has a value that is neither number nor text; .*\."),
+    ([*ASKED, "--base-arg", "output_stride=16"], r"--base-arg output_stride is given twice, as 8 and as 16; give it once\."),
+    (["--budget", "1cpu-h", "--base", "resnet50.a1_in1k"],
+     r"--base resnet50\.a1_in1k names trained weights, and bases begin from random weights; give --base resnet50\."),
+    (["--budget", "1cpu-h", "--base", "local-dir:./mine"],
+     r"--base local-dir:\./mine is no timm model's name, and bases begin from random weights; give one such as resnet50\."),
+    ([*ASKED, "--base-arg", "checkpoint_path=w.pt"],
+     r"--base-arg checkpoint_path=w\.pt cannot be given: bases begin from random weights; leave it out\."),
+    ([*ASKED, "--base-arg", "pretrained=true"], r"--base-arg pretrained=True cannot be given: bases begin from .*"),
+    ([*ASKED, "--base-arg", "in_chans=1"],
+     r"--base-arg in_chans=1 cannot be given: images are read with three channels, grey ones too; .*"),
+    ([*ASKED, "--base-arg", "num_classes=10"], r"--base-arg num_classes=10 cannot be given: a base has no classifier; leave it out\."),
+    ([*ASKED, "--base-arg", "features_only=true"],
+     r"--base-arg features_only=True cannot be given: heads are fed by .*"),
+    ([*ASKED, "--base-arg", "global_pool=''"], r"--base-arg global_pool='' cannot be given: a base gives one vector an image; .*avg\."),
     ([*ASKED, "--seed", "-1"], r"command line: --seed is '-1', but should be greater than or equal to 0\."),
     ([*ASKED, "--image-size", "4"], r"command line: --image-size is '4', but should be greater than or equal to 8\."),
     ([*ASKED, "--full-epochs", "foo"], r"command line: --full-epochs is 'foo': must be a whole number of at least 1, or off\."),
@@ -234,6 +253,8 @@ def test_a_plan_whose_budget_buys_no_search_is_printed_and_refused(
     ([*ASKED, "--storge=postgresql://o:s3@cret@h/d"], r"unknown argument '--storge=postgresql://o:\*\*\*@h/d'; did you mean .*\?"),
     (["postgresql://o:s3cret@h/d"], r"unknown command 'postgresql://o:\*\*\*@h/d'; .*\."),
     ([*ASKED, "--name", "図" * 67], r"command line: --name is '図.*': must be at most 200 bytes long, .*\."),
+    (["dashboard", "demo", "--port", "http"], r"argument --port: 'http' is no port: give a number from 1 to 65535; see .*\."),
+    (["dashboard", "demo", "--port", "65536"], r"argument --port: '65536' is no port: give a number from 1 to 65535; see .*\."),
     (["resume", "nothing"], r"runs/nothing is no run: it has no search\.yaml; there are no runs in .*/runs\."),
     (["plan", *BASE], r"no budget is given; add it, for example --budget 40gpu-h\."),
     (["plan", *ASKED, "--jsn"], r"unknown argument '--jsn'; did you mean '--json'.*\?"),
@@ -309,15 +330,15 @@ def test_a_second_controller_is_refused(refused: Refused) -> None:
 
 def test_an_unknown_base_is_refused_with_the_nearest_names(refused: Refused) -> None:
     assert refused("--base", "test_resnett", "--budget", "1cpu-h").startswith("unknown base 'test_resnett'; did you mean 'test_resnet'")
-    assert refused("--base", "resnet50.a1_in1", "--budget", "1cpu-h").startswith(
-        "base 'resnet50' has no weights 'a1_in1' in timm; did you mean 'resnet50.a1_in1k'")
     assert refused("--base", "qqqqqqqqqq", "--budget", "1cpu-h").startswith("unknown base 'qqqqqqqqqq'; timm.list_models() gives the ")
 
 
 @pytest.mark.parametrize(("argv", "sentence"), [
     (["--base", "test_resnet", "--base-arg", "outputstride=8"], r"timm refuses to build base 'test_resnet' with outputstride=8 \(.*\); .*"),
+    (["--base", "test_vit", "--base-arg", "img_size=[32, 64]", "--image-size", "32"],
+     r"--base-arg img_size=\[32, 64\] is not the size of the images, 32 px; leave it out: --image-size sets both\."),
     (["--base", "test_vit", "--image-size", "35"], r"base 'test_vit' cannot take images of 35 x 35 pixels \(.*\); .* --image-size\."),
-], ids=["base-arg", "image-size"])
+], ids=["base-arg", "img_size", "image-size"])
 def test_what_a_base_cannot_take_is_refused(refused: Refused, argv: list[str], sentence: str) -> None:
     assert re.fullmatch(sentence, refused(*argv, "--budget", "1cpu-h"))
 
@@ -417,3 +438,91 @@ def test_the_installed_program_is_the_same() -> None:
     ended = subprocess.run([installed, "--bsae", "x"], capture_output=True, text=True, timeout=120)
     assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", program("--bsae", "x").stderr)
     assert "Traceback" not in ended.stderr
+
+
+# As a program whose output nobody reads, or has room for
+
+
+COMMAND = [sys.executable, "-m", "hssl_search"]
+PRINTING = [["families"], ["spaces"], ["trainers"], ["--help"], ["plan", "--help"], ["--version"], []]
+
+
+def environment(**changes: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1]), **changes}
+
+
+@pytest.mark.parametrize("buffering", [{}, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("argv", PRINTING, ids=" ".join)
+def test_a_pipe_that_its_reader_has_closed_ends_a_command_silently(argv: list[str], buffering: dict[str, str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        ended = subprocess.run([*COMMAND, *argv], stdout=write, stderr=subprocess.PIPE, env=environment(**buffering), timeout=120)
+    finally:
+        os.close(write)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full, a disk that is always full")
+@pytest.mark.parametrize("buffering", [{}, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("argv", PRINTING, ids=" ".join)
+def test_a_full_disk_under_the_output_is_told(argv: list[str], buffering: dict[str, str]) -> None:
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run([*COMMAND, *argv], stdout=full, stderr=subprocess.PIPE, text=True, env=environment(**buffering), timeout=120)
+    assert ended.returncode == 2
+    assert ended.stderr == ("hssl-search: standard output cannot be written (No space left on device): send it elsewhere; what the command "
+                            "wrote to files is complete.\n")
+
+
+@pytest.mark.parametrize(("argv", "code"), [(["families"], 0), (["--bsae", "x"], 2)])
+def test_streams_that_the_shell_has_closed_leave_the_exit_code(argv: list[str], code: int) -> None:
+    command = shlex.join([*COMMAND, *argv])
+    for closed in (">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"):
+        ended = subprocess.run(f"{command} {closed}", shell=True, capture_output=True, env=environment(), timeout=120)
+        assert (closed, ended.returncode) == (closed, code)
+        assert b"Traceback" not in ended.stderr
+
+
+def test_letters_that_the_terminal_lacks_are_escaped() -> None:
+    Path("search_spaces").mkdir()
+    Path("search_spaces/mine.yaml").write_text("description: caf\u00e9\n", encoding="utf-8")
+    ended = subprocess.run([*COMMAND, "spaces"], capture_output=True, text=True, env=environment(PYTHONIOENCODING="ascii"), timeout=120)
+    assert ended.returncode == 0
+    assert "caf\\xe9" in ended.stdout
+
+
+@pytest.mark.parametrize("failing", ["pipe", "/dev/full"])
+def test_a_search_whose_output_is_lost_comes_to_its_end(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+                                                        failing: str) -> None:
+    ended: list[bool] = []
+
+    def search(config: SearchConfig) -> None:
+        console = Console()
+        with Progress(console) as progress:
+            for number in range(1000):
+                console.print(f"line {number}")
+                progress.note("a note")
+        ended.append(True)
+
+    monkeypatch.setattr(api, "run_search", search)
+    with broken(failing) as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        if failing == "pipe":
+            cli.main(ASKED)
+        else:
+            with pytest.raises(SystemExit, match="2"):
+                cli.main(ASKED)
+        assert sys.stdout is stream
+    assert ended == [True]
+    assert ("cannot be written" in capsys.readouterr().err) is (failing != "pipe")
+
+
+@contextmanager
+def broken(kind: str) -> Iterator[TextIO]:
+    """A stream that cannot be written."""
+    if kind != "pipe" and not os.path.exists(kind):
+        pytest.skip("needs /dev/full, a disk that is always full")
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as pipe, open(os.devnull if kind == "pipe" else kind, "w") as file:
+        yield pipe if kind == "pipe" else file

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
-VERSION = 1
+from hssl_search.data.metadata import without_metadata
+
+T = TypeVar("T")
+
+VERSION = 2
 """Raised whenever the same file would give other pixels: it is part of every cache key."""
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}
+"""What brings an image upright, by its EXIF orientation."""
 
 
 def decode(path: Path, side: int) -> np.ndarray:
-    """The image as uint8 `side` x `side` x 3: EXIF orientation applied, shorter side resized to `side`, centre cropped, RGB.
+    """Return the image as uint8 `side` x `side` x 3: EXIF orientation applied, shorter side resized to `side`, centre cropped, RGB.
 
-    Raises whatever Pillow raises for a file it cannot read.
+    Broken metadata (EXIF, XMP, colour profiles, texts) are left out; an orientation that cannot be read counts as upright.
+    Raises whatever Pillow raises for a file whose pixels it cannot read.
     """
-    with Image.open(path) as opened:
+    def pixels(opened: Image.Image) -> np.ndarray:
         # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size; twice `side` is kept for the resize that follows.
         opened.draft(None, (2 * side, 2 * side))
-        return np.asarray(square(_rgb(ImageOps.exif_transpose(opened)), side))
+        return np.asarray(square(_rgb(_upright(opened)), side))
+
+    return _read(path, pixels)
 
 
 def square(image: Image.Image, side: int) -> Image.Image:
@@ -32,9 +48,30 @@ def square(image: Image.Image, side: int) -> Image.Image:
 
 
 def short_side(path: Path) -> int:
-    """Shorter side in pixels, from the file's header."""
-    with Image.open(path) as opened:
-        return min(opened.size)
+    """Return the shorter side in pixels, from the file's header."""
+    return _read(path, lambda opened: min(opened.size))
+
+
+def _read(path: Path, use: Callable[[Image.Image], T]) -> T:
+    """Return what `use` makes of the opened file or, where that fails, of the file without its metadata."""
+    try:
+        with Image.open(path) as opened:
+            return use(opened)
+    except Exception as error:  # Pillow raises almost anything for metadata, as for pixels
+        try:
+            with Image.open(io.BytesIO(without_metadata(path.read_bytes()))) as opened:
+                return use(opened)
+        except Exception:  # then the metadata were not the cause, and the first error says what was
+            raise error from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()  # pixels that cannot be read raise here, so that what is suppressed below concerns metadata alone
+    orientation = 1
+    with contextlib.suppress(Exception):  # broken EXIF and XMP make Pillow raise almost anything
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    turn = TURNS.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

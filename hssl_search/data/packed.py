@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from hssl_search.data import cachefile, decode
 from hssl_search.data.cachefile import Progress
-from hssl_search.data.sources import Source, open_source
+from hssl_search.data.sources import Contents, Source, open_source, shown
 from hssl_search.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class PackedImages:
     """N images of S x S pixels, uint8, mostly a memory map; a subset shares it and copies only what is asked for."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray | None, classes: tuple[str, ...], fingerprint: str,
-                 skipped: Sequence[tuple[str, str]] = (), rows: np.ndarray | None = None) -> None:
+                 skipped: Sequence[tuple[str, str]] = (), rows: np.ndarray | None = None, contents: Contents | None = None) -> None:
         """`images` is uint8 M x S x S x 3; `rows` picks N of them (None: all). `labels` has N entries."""
         self._store = images
         self._rows = rows
@@ -42,6 +42,8 @@ class PackedImages:
         """Of the files that all of this was packed from; a subset keeps it."""
         self.skipped = list(skipped)
         """(path, reason) of every unreadable image."""
+        self.contents = contents
+        """What all of this was packed from; None of images that have no source, and of a subset."""
 
     def __len__(self) -> int:
         return len(self._store) if self._rows is None else len(self._rows)
@@ -106,13 +108,29 @@ def pack_source(source: Source, image_size: int, progress: Progress | None = Non
     side = storage_side(source, image_size)
     identity = f"{source.fingerprint()} {type(source).__name__} {side} {decode.VERSION} {cachefile.FORMAT}"
     key = hashlib.sha256(identity.encode()).hexdigest()
-    folder = cache or cache_root()
-    entry = folder / f"{side}px-{key[:24]}.npy"
+    entry = (cache or cache_root()) / _entry(side, key)
     stored = cachefile.read(entry, side) or _build_once(entry, source, side, key, progress)
+    contents = Contents(len(source), len(stored.images), len(source.classes), source.fingerprint(times=False), side, key)
+    return _packed(stored, contents, source.where)
+
+
+def reopen(contents: Contents, name: str, cache: Path | None = None) -> PackedImages | None:
+    """Return the packed images of `name` as they were when they had these contents; None when the cache no longer holds them."""
+    stored = cachefile.read((cache or cache_root()) / _entry(contents.side, contents.key), contents.side)
+    if stored is None:
+        return None
+    return _packed(stored, contents, lambda image: shown(f"{name}/{image}"))
+
+
+def _packed(stored: cachefile.Stored, contents: Contents, where: Callable[[str], str]) -> PackedImages:
     about = stored.about
     labels = None if about["labels"] is None else np.array(about["labels"], dtype=np.int64)
-    skipped = [(source.where(name), reason) for name, reason in about["skipped"]]
-    return PackedImages(stored.images, labels, tuple(about["classes"]), key, skipped)
+    skipped = [(where(name), reason) for name, reason in about["skipped"]]
+    return PackedImages(stored.images, labels, tuple(about["classes"]), contents.key, skipped, contents=contents)
+
+
+def _entry(side: int, key: str) -> str:
+    return f"{side}px-{key[:24]}.npy"
 
 
 def _build_once(entry: Path, source: Source, side: int, key: str, progress: Progress | None) -> cachefile.Stored:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,22 @@ DIGITS = "digits"
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 SPLITS = frozenset({"train", "test", "val", "valid", "validation"})
 """Folder names that say which split an image belongs to, never its class."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What tells the images of one source from others, wherever and whenever they were copied, and where they lie packed."""
+
+    images: int
+    """Files that were listed."""
+    readable: int
+    """Those of them that could be decoded."""
+    classes: int
+    names: str
+    """SHA-256 over each file's name and size, 64 hexadecimal digits."""
+    side: int
+    key: str
+    """Of the entry in the image cache, whose images have `side` pixels a side."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +66,8 @@ class Source(ABC):
         """Shorter side of the image as it is stored, in pixels; raises when it cannot be read."""
 
     def where(self, name: str) -> str:
-        """How the image `name` is called in messages."""
-        return f"{self.name}/{name}"
+        """Return how the image `name` is called in messages."""
+        return shown(f"{self.name}/{name}")
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Self:
         """The source of these images only, in their present order."""
@@ -59,11 +76,12 @@ class Source(ABC):
         names, stamps = tuple(self.names[row] for row in rows), tuple(self.stamps[row] for row in rows)
         return replace(self, names=names, stamps=stamps, labels=labels)
 
-    def fingerprint(self) -> str:
-        """SHA-256 over every image's name, size and time of change, as 64 hexadecimal digits."""
+    def fingerprint(self, times: bool = True) -> str:
+        """Return the SHA-256 over every image's name, size and, with `times`, time of change, as 64 hexadecimal digits."""
         digest = hashlib.sha256()
         for name, (size, changed) in zip(self.names, self.stamps, strict=True):
-            digest.update(f"{name}\0{size}\0{changed}\n".encode("utf-8", "surrogateescape"))
+            time = f"\0{changed}" if times else ""
+            digest.update(f"{name}\0{size}{time}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
 
@@ -80,7 +98,7 @@ class Folder(Source):
         return decode.short_side(self.root / self.names[index])
 
     def where(self, name: str) -> str:
-        return str(self.root / name)
+        return shown(str(self.root / name))
 
 
 class Digits(Source):
@@ -133,7 +151,7 @@ def _list(name: str, root: Path) -> tuple[tuple[str, ...], tuple[tuple[int, int]
     try:
         found = sorted(_walk(root, "", frozenset()))
     except OSError as error:
-        raise UserError(f"cannot list the images in {name!r}: {error.strerror} ({error.filename}); "
+        raise UserError(f"cannot list the images in {name!r}: {error.strerror} ({shown(str(error.filename))}); "
                         "make it readable, or give another folder.") from error
     return tuple(path for path, _ in found), tuple(stamp for _, stamp in found)
 
@@ -165,13 +183,21 @@ def _stamp(entry: os.DirEntry[str]) -> tuple[int, int]:
 
 
 def _classes(names: Sequence[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """(int64 label of each image, class names), or (None, ()) when the folders do not say classes."""
+    """Return (int64 label of each image, class names), or (None, ()) when the folders do not say classes."""
     folders = [name.partition("/")[0] if "/" in name else "" for name in names]
-    classes = sorted(set(folders))
+    # A Mac writes é as two characters (NFD), others as one (NFC): folders that a person cannot tell apart are one class.
+    class_of = {folder: unicodedata.normalize("NFC", shown(folder)) for folder in set(folders)}
+    classes = sorted(set(class_of.values()))
     if len(classes) < 2 or "" in classes:
         return None, ()
-    number = {folder: index for index, folder in enumerate(classes)}
-    return np.array([number[folder] for folder in folders], dtype=np.int64), tuple(classes)
+    number = {name: index for index, name in enumerate(classes)}
+    return np.array([number[class_of[folder]] for folder in folders], dtype=np.int64), tuple(classes)
+
+
+def shown(name: str) -> str:
+    """Return a file name as it can be written anywhere: control characters and bytes that are not UTF-8 are escaped, as in `caf\\xe9`."""
+    decoded = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in decoded)
 
 
 def _refuse_splits(name: str, classes: tuple[str, ...]) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from hssl_search.data.cachefile import Progress
-from hssl_search.data.packed import PackedImages, pack_source
-from hssl_search.data.sources import DIGITS, Source, open_source
+from hssl_search.data.packed import PackedImages, pack_source, reopen
+from hssl_search.data.sources import DIGITS, Contents, Source, open_source
 from hssl_search.errors import UserError
 
+TRAINING, BANK, QUERIES = "training", "bank", "queries"
+"""The parts of the data of a search."""
 HELD_OUT_SHARE = 0.2
 QUERY_SHARE = 0.25
 """Queries in one folder of probe images; the others are the bank in which k-NN looks for neighbours."""
@@ -31,6 +34,8 @@ class SearchData:
     """What is judged: labelled images, or held-out images for label-free measures."""
     source: str
     """As the user named it."""
+    contents: Mapping[str, Contents] = field(default_factory=dict)
+    """What was packed: `training` and, where they were not held out of it, `bank` and `queries`."""
 
     @property
     def labelled(self) -> bool:
@@ -51,12 +56,58 @@ def load_data(data: str, probe_data: str | None, image_size: int, seed: int, pro
         UserError: as `pack`; or too few images or classes to judge by, `probe_data` without classes, with different classes in its
             splits, or with queries that are in `data`.
     """
-    random, source = np.random.default_rng(seed), open_source(data)
+    random = np.random.default_rng(seed)
+    sources = _sources(data, probe_data, random, most_bank, most_queries)
+    return _search_data({part: pack_source(source, image_size, progress) for part, source in sources.items()}, data, random)
+
+
+def reopen_data(contents: Mapping[str, Contents], data: str, probe_data: str | None, seed: int) -> SearchData | None:
+    """Return the data that once had these contents, from the image cache; None when that no longer holds them all."""
+    packed = {part: reopen(contents[part], data if part == TRAINING else str(probe_data)) for part in contents}
+    whole = {part: images for part, images in packed.items() if images is not None}
+    return _search_data(whole, data, np.random.default_rng(seed)) if len(whole) == len(packed) else None
+
+
+def changes(contents: Mapping[str, Contents], data: str, probe_data: str | None, seed: int) -> str | None:
+    """Return what has changed since the data had these contents, such as `the images in 'photos' have changed ...`; None when nothing has.
+
+    Lists the images and decodes none. UserError as `load_data`.
+    """
+    sources = _sources(data, probe_data, np.random.default_rng(seed))
+    for part, before in contents.items():
+        source = sources.get(part)
+        if source is None or source.fingerprint(times=False) != before.names:
+            place = data if part == TRAINING else probe_data
+            return f"the images in {place!r} have changed since the search began ({_difference(before, source)})"
+    return None
+
+
+def _difference(before: Contents, now: Source | None) -> str:
+    if now is None:
+        return "no longer divided as before"
+    if len(now) != before.images:
+        return f"{len(now):,} images, were {before.images:,}"
+    if len(now.classes) != before.classes:
+        return f"{len(now.classes):,} classes, were {before.classes:,}"
+    return f"{len(now):,} images as before, but some with other names or sizes"
+
+
+def _sources(data: str, probe_data: str | None, random: np.random.Generator, most_bank: int = MOST_BANK,
+             most_queries: int = MOST_QUERIES) -> dict[str, Source]:
+    """Return what is to be packed: the data, and with `probe_data` bank and queries."""
+    source = open_source(data)
     if probe_data is None:
-        return _held_out(pack_source(source, image_size, progress), data, random)
+        return {TRAINING: source}
     bank, queries = _probe_sources(probe_data, data, random, most_bank, most_queries)
-    train = pack_source(source, image_size, progress)
-    return SearchData(train, pack_source(bank, image_size, progress), pack_source(queries, image_size, progress), data)
+    return {TRAINING: source, BANK: bank, QUERIES: queries}
+
+
+def _search_data(packed: Mapping[str, PackedImages], data: str, random: np.random.Generator) -> SearchData:
+    if QUERIES not in packed:
+        found = _held_out(packed[TRAINING], data, random)
+    else:
+        found = SearchData(packed[TRAINING], packed[BANK], packed[QUERIES], data)
+    return replace(found, contents={part: images.contents for part, images in packed.items() if images.contents})
 
 
 def _held_out(packed: PackedImages, data: str, random: np.random.Generator) -> SearchData:

@@ -138,7 +138,8 @@ def _fed(tap: int) -> str:
 
 def _loading(run: Run, base: dict[str, Any], weights: dict[str, Any]) -> str:
     """How to load the weights, and where they come from."""
-    arguments = "".join(f", {key}={value!r}" for key, value in base["args"].items())
+    # Weights that a run of an earlier version began from are not those to load.
+    arguments = "".join(f", {key}={value!r}" for key, value in base["args"].items() if key != "checkpoint_path")
     accuracy = "" if weights["accuracy"] is None else f", accuracy {weights['accuracy']:.1f} %"
     origin = f"the {weights['training']} (step {weights['step']:,}{accuracy})"
     return WEIGHTS.format(base=base["name"], path=str(run.winner / "base.safetensors"), arguments=arguments, origin=origin)

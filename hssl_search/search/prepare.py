@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hssl_search import __version__
 from hssl_search.bundled import find
 from hssl_search.configfile import read_yaml
-from hssl_search.data.sources import DIGITS, open_source
+from hssl_search.data.sources import DIGITS, open_source, shown
 from hssl_search.errors import UserError
 from hssl_search.search.budget import Budget, parse_budget
 from hssl_search.search.candidates import LABELFREE, RANK_BY
@@ -35,6 +35,16 @@ FEWEST_JUDGED = 12
 """Held-out images: more than the 10 neighbours that the overlap compares."""
 DERIVED_BYTES = 100
 """Of a name that is made of base and data, at most, before its number."""
+RANDOM = "bases begin from random weights"
+THREE = "images are read with three channels, grey ones too"
+NOT_GIVEN = {
+    "pretrained": RANDOM, "checkpoint_path": RANDOM, "pretrained_cfg": RANDOM, "pretrained_strict": RANDOM, "in_chans": THREE,
+    "num_classes": "a base has no classifier", "features_only": "heads are fed by the whole model", "out_indices": "the space's tap says "
+    "which maps heads are fed with",
+}
+"""Arguments of timm that no base may be given, and why."""
+SHOWN = 5
+"""Classes, at most, that are named in a note."""
 TOOLS = ("torch", "timm", "optuna", "ray")
 Progress = Callable[[int, int], None]
 
@@ -42,6 +52,8 @@ Progress = Callable[[int, int], None]
 def check(config: SearchConfig) -> Budget:
     """The budget, after all that can be checked in a moment, before torch, timm and Ray are loaded. UserError as in `prepare`."""
     budget = parse_budget(config.budget)
+    _require_text(config)
+    _require_base(config)
     require_free(RUNS / _name(config))
     if config.storage is not None:
         check_storage(config.storage)
@@ -52,23 +64,44 @@ def check(config: SearchConfig) -> Budget:
     return budget
 
 
+def _require_base(config: SearchConfig) -> None:
+    """UserError for weights, which a base cannot have yet, and for arguments of timm that would make it no base."""
+    if re.search(r"[:/\\]", config.base):
+        raise UserError(f"--base {config.base} is no timm model's name, and {RANDOM}; give one such as resnet50.")
+    architecture, tagged, _ = config.base.partition(".")
+    if tagged:
+        raise UserError(f"--base {config.base} names trained weights, and {RANDOM}; give --base {architecture}.")
+    for key, value in config.base_arg.items():
+        if key in NOT_GIVEN and (key, value) != ("in_chans", 3):
+            raise UserError(f"--base-arg {key}={value} cannot be given: {NOT_GIVEN[key]}; leave it out.")
+        if key == "global_pool" and not value:
+            raise UserError(f"--base-arg global_pool={value!r} cannot be given: a base gives one vector an image; leave it out, or give "
+                            "global_pool=avg.")
+
+
+def _require_size(config: SearchConfig, image_size: int) -> None:
+    """UserError for an `img_size` among the base's arguments that is not the images'."""
+    size = config.base_arg.get("img_size", image_size)
+    if size != image_size and (isinstance(size, int) or list(size) != [image_size, image_size]):
+        raise UserError(f"--base-arg img_size={size} is not the size of the images, {image_size} px; leave it out: --image-size sets both.")
+
+
 def require_folders(*sources: str | None) -> None:
     """UserError for data whose folder is not there; what is in it is not looked at, which may take long."""
     for source in filter(None, sources):
-        _require_utf8("the folder of images", _absolute(source))
         if source != DIGITS and not Path(source).expanduser().is_dir():
             open_source(source)  # says what is wrong
 
 
-def _require_utf8(what: str, name: str) -> None:
-    """UserError for a name that search.yaml and the study cannot hold."""
-    if _printable(name) != name:
-        raise UserError(f"{what} {_printable(name)!r} has a name that is not UTF-8; rename it.")
-
-
-def _printable(name: str) -> str:
-    """Return the name with an escape for each byte that is not UTF-8."""
-    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+def _require_text(config: SearchConfig) -> None:
+    """UserError for a name that no file of a run could hold, because it is not UTF-8."""
+    options = [option.values() if isinstance(option, dict) else option if isinstance(option, list) else [option] for _, option in config]
+    paths = [_absolute(source) for source in (config.data, config.probe_data) if source] + [str(RUNS.absolute())]
+    for text in [*(str(value) for values in options for value in values), *paths]:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"the name '{shown(text)}' is not UTF-8, and no file of a run could hold it; rename it.") from None
 
 
 def prepare(config: SearchConfig, machine: Machine, progress: Progress | None = None) -> tuple[Plain, list[str]]:
@@ -84,17 +117,17 @@ def prepare(config: SearchConfig, machine: Machine, progress: Progress | None = 
     space, recipe = Space.read(config.space), Recipe.read(config.trainer)
     _require_enumerable(config, space)
     image_size = config.image_size or default_image_size(config.base)
-    base_args = absolute_args(config.base_arg)
-    base = Base(config.base, image_size, base_args, space.taps, any_size=recipe.views.local_crops > 0)
+    _require_size(config, image_size)
+    base = Base(config.base, image_size, config.base_arg, space.taps, any_size=recipe.views.local_crops > 0)
     require_fit(base, recipe)
     data = load_data(config.data, config.probe_data, image_size, config.seed, progress)
     if len(data.queries) < FEWEST_JUDGED:
         raise UserError(f"{config.probe_data or config.data!r} has too few images: {len(data.queries)} to judge by, and discrepancy needs "
                         f"{FEWEST_JUDGED}; add images (a fifth is held out), or give --probe-data.")
     rank_by = _rank_by(config, data.labelled)
-    setting = Setting(base=config.base, base_args=base_args, image_size=image_size, data=_absolute(config.data),
-                      probe_data=config.probe_data and _absolute(config.probe_data), data_seed=config.seed, recipe=recipe.as_plain(),
-                      device="cuda" if budget.device == "gpu" else "cpu")
+    setting = Setting(base=config.base, base_args=config.base_arg, image_size=image_size, data=_absolute(config.data),
+                      probe_data=config.probe_data and _absolute(config.probe_data), data_seed=config.seed, images=dict(data.contents),
+                      recipe=recipe.as_plain(), device="cuda" if budget.device == "gpu" else "cpu")
     resolved = {
         "format": FORMAT,
         "name": _name(config),
@@ -130,8 +163,6 @@ def _of_base(base: Base) -> Plain:
 
 def _of_data(data: SearchData) -> Plain:
     skipped = _skipped(data)
-    for name in data.queries.classes:
-        _require_utf8("the class folder", name)
     return {"images": {"training": len(data.train), "bank": len(data.bank) if data.bank else 0, "queries": len(data.queries),
                        "classes": list(data.queries.classes), "fingerprint": data.train.fingerprint, "skipped": len(skipped)},
             "skipped": [f"{path}: {reason}" for path, reason in skipped.items()]}
@@ -168,19 +199,6 @@ def _absolute(source: str) -> str:
     return source if source == DIGITS else str(Path(source).expanduser().resolve())
 
 
-def absolute_args(args: Mapping[str, Any]) -> Plain:
-    """Return the arguments of timm with the paths of files in them absolute: workers and later commands run in other folders."""
-    made: Plain = {}
-    for key, value in args.items():
-        if isinstance(value, Mapping):
-            made[key] = absolute_args(value)
-        elif isinstance(value, str) and value and key in ("checkpoint_path", "file"):
-            made[key] = str(Path(value).expanduser().absolute())
-        else:
-            made[key] = value
-    return made
-
-
 def _name(config: SearchConfig) -> str:
     """As asked for, else `resnet50-photos`, cut where that is long, or with the first number that is free behind it."""
     if config.name is not None:
@@ -193,8 +211,7 @@ def _name(config: SearchConfig) -> str:
 
 def _skipped(data: SearchData) -> dict[str, str]:
     """path -> reason of every image that could not be read."""
-    pairs = [pair for images in (data.train, data.bank, data.queries) if images for pair in images.skipped]
-    return {_printable(str(path)): reason for path, reason in pairs}
+    return dict(pair for images in (data.train, data.bank, data.queries) if images for pair in images.skipped)
 
 
 def _warnings(base: Base, data: SearchData, config: SearchConfig, rank_by: str) -> list[str]:
@@ -208,12 +225,22 @@ def _warnings(base: Base, data: SearchData, config: SearchConfig, rank_by: str) 
         path, reason = next(iter(skipped.items()))
         told = "1 image could not be read and is" if len(skipped) == 1 else f"{len(skipped)} images could not be read and are"
         found.append(f"{told} left out, the first {path} ({reason}); search.yaml lists them under skipped.")
+    judged = config.probe_data or config.data
     if not data.labelled:
         found.append(_without_labels(rank_by))
+    elif judged != DIGITS:
+        found.append(_with_labels(judged, data.queries.classes, rank_by))
     if "cost" in config.objective and config.sampler not in LEARNING:
         found.append(f"--objective {config.objective} changes nothing but the report: the sampler {config.sampler} draws heads without "
                      f"learning; {', '.join(LEARNING)} look for cheap ones.")
     return found
+
+
+def _with_labels(judged: str, classes: tuple[str, ...], rank_by: str) -> str:
+    more = f" and {len(classes) - SHOWN:,} more" if len(classes) > SHOWN else ""
+    taken = (f"the {len(classes):,} folders in {judged!r} ({', '.join(classes[:SHOWN])}{more}) are taken for classes, and accuracy is k-NN "
+             "accuracy on them")
+    return f"{taken}; if they are none, --rank-by labelfree ranks heads without labels." if rank_by == "accuracy" else f"{taken}."
 
 
 def _without_labels(rank_by: str) -> str:

@@ -15,6 +15,7 @@ from rich.table import Table
 from hssl_search.errors import UserError
 from hssl_search.search.execution.jobs import Job, Plain, Report
 from hssl_search.search.execution.tasks import Setting, Task
+from hssl_search.search.images import require_images
 from hssl_search.search.prepare import require_folders
 from hssl_search.search.records.run import Run
 from hssl_search.search.records.study import StudyRecord
@@ -114,9 +115,10 @@ def replay(run: Run, study: StudyRecord, trial: int, seed: int | None = None) ->
     setting = Setting.model_validate(resolved["setting"])
     require_folders(setting.data, setting.probe_data)
     _require_device(setting.device, record["key"])
+    changed = require_images(setting, resolved.get("images", {}))
     replayed = {report.step: report.metrics for report in _train_again(setting, record, [report.step for report in recorded])}
     numbers = [number for report in recorded for number in _compared(report, replayed.get(report.step, {}))]
-    notes = [*_changed_images(resolved, setting), *_changed_surroundings(recorded, list(replayed.values()))]
+    notes = [*([changed[0].upper() + changed[1:]] if changed else []), *_changed_surroundings(recorded, list(replayed.values()))]
     return Replay(record["key"], record["name"], numbers, notes)
 
 
@@ -183,14 +185,6 @@ def _flat(metrics: Plain) -> Iterator[tuple[str, Any]]:
             yield key, value
         else:
             yield from ((f"{key}.{name}", each) for name, each in _flat({str(place): item for place, item in inner.items()}))
-
-
-def _changed_images(resolved: Plain, setting: Setting) -> Iterator[str]:
-    from hssl_search.data.splits import load_data
-
-    data = load_data(setting.data, setting.probe_data, setting.image_size, setting.data_seed)
-    if data.train.fingerprint != resolved["images"]["fingerprint"]:
-        yield f"The images in {setting.data!r} have changed."
 
 
 def _changed_surroundings(recorded: Sequence[Report], replayed: Sequence[Plain]) -> Iterator[str]:

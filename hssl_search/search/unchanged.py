@@ -30,7 +30,9 @@ def require_unchanged(run: Run, resolved: Plain, study: StudyRecord) -> None:
         study.set_study(ATTRIBUTE, fixed(resolved))
         return
     now = fixed(resolved)
-    found = list(differences({**now, **recorded}, now))  # an earlier version recorded fewer keys
+    # An earlier version recorded fewer keys, of the setting too; this one writes those that it has into search.yaml.
+    began = {**now, **recorded, "setting": {**now["setting"], **recorded["setting"]}}
+    found = list(differences(began, now))
     if found:
         more = f" and {len(found) - MOST_TOLD} more" if len(found) > MOST_TOLD else ""
         raise UserError(f"{run.search_yaml} was changed since the search began ({', '.join(found[:MOST_TOLD])}{more}), and its results "

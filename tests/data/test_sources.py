@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -141,3 +143,30 @@ def test_splits_are_not_taken_for_classes(draw_classes):
     root = draw_classes({"cat": 2}, into="test/")
     with pytest.raises(UserError, match=r"splits \(test, train\), not classes: give '.*photos/train' as data"):
         open_source(str(root))
+
+
+def test_class_folders_in_two_unicode_forms_are_one_class(draw):
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    for name in (f"{composed}/1.png", f"{apart}/2.png", "tea/1.png"):
+        root = draw(name)
+    if len(list(root.iterdir())) < 3:
+        pytest.skip("this file system takes the two forms for one name")
+    source = open_source(str(root))
+    assert source.classes == (composed, "tea")
+    assert [(name[:3], label) for name, label in zip(source.names, source.labels, strict=True)] == [("caf", 0), ("caf", 0), ("tea", 1)]
+
+
+def test_class_folders_that_are_not_utf8_are_shown_escaped(draw, tmp_path):
+    draw("tea/1.png")
+    for name in (b"caf\xe9", b"a\nb"):
+        folder = os.fsencode(tmp_path / "photos") + b"/" + name
+        try:
+            os.mkdir(folder)
+        except OSError:
+            pytest.skip("this file system refuses names that are not UTF-8")
+        shutil.copy(tmp_path / "photos" / "tea" / "1.png", os.fsdecode(folder + b"/1.png"))
+    source = open_source(str(tmp_path / "photos"))
+    assert source.classes == ("a\\nb", "caf\\xe9", "tea")
+    assert source.where(source.names[1]) == f"{tmp_path}/photos/caf\\xe9/1.png"
+    source.decode(1, 8)
+    json.dumps(source.classes, ensure_ascii=False).encode()

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
 from hssl_search.data import splits
 from hssl_search.data.packed import PackedImages
-from hssl_search.data.splits import deal, load_data, quotas
+from hssl_search.data.splits import changes, deal, load_data, quotas, reopen_data
 from hssl_search.errors import UserError
 
 
@@ -142,6 +144,15 @@ def test_probe_splits_with_different_classes_are_refused(draw_classes):
         load_data(str(root), str(probe), 8, seed=0)
 
 
+def test_probe_splits_whose_names_have_two_unicode_forms_have_the_same_classes(draw_classes):
+    root = draw_classes({"cat": 2, "dog": 2})
+    draw_classes({"caf\u00e9": 2, "tea": 3}, root="probe", into="train/")
+    probe = draw_classes({"cafe\u0301": 2, "tea": 3}, root="probe", into="test/")
+    data = load_data(str(root), str(probe), 8, seed=0)
+    assert data.bank.classes == data.queries.classes == ("caf\u00e9", "tea")
+    assert (counts(data.bank), counts(data.queries)) == ([2, 3], [2, 3])
+
+
 @pytest.mark.parametrize(("data", "probe"), [("", ""), ("cat", ""), ("", "cat")])
 def test_queries_that_are_trained_on_are_refused(draw_classes, data, probe):
     root = draw_classes({"cat/a": 2, "cat/b": 2, "dog": 2})
@@ -178,3 +189,84 @@ def test_deal_gives_disjoint_parts_of_the_asked_sizes():
     assert np.bincount(labels[first], minlength=3).tolist() == [2, 0, 5]
     assert np.bincount(labels[second], minlength=3).tolist() == [1, 1, 1]
     assert sorted([*first, *second, *rest]) == list(range(60))
+
+
+# What a search began with
+
+
+@pytest.fixture
+def folders(draw_classes, draw):
+    """Data without classes, and probe data with `train` and `test`."""
+    for name in ("train/", "test/"):
+        probe = draw_classes({"x": 4, "y": 6}, root="probe", into=name)
+    for index in range(8):
+        root = draw(f"{index}.png")
+    return root, probe
+
+
+def test_data_without_probe_data_are_reopened_as_they_were(draw_classes, draw):
+    root = draw_classes({"cat": 15, "dog": 25})
+    data = load_data(str(root), None, 8, seed=3)
+    draw("owl/0.png")
+    shutil.rmtree(root / "cat")
+    again = reopen_data(data.contents, str(root), None, seed=3)
+    assert list(data.contents) == ["training"]
+    for one, other in ((data.train, again.train), (data.bank, again.bank), (data.queries, again.queries)):
+        np.testing.assert_array_equal(one.images, other.images)
+        assert one.labels.tolist() == other.labels.tolist()
+        assert (one.classes, one.fingerprint) == (other.classes, other.fingerprint)
+    assert again.contents == data.contents
+
+
+def test_probe_data_are_reopened_as_they_were(folders):
+    root, probe = map(str, folders)
+    data = load_data(root, probe, 8, seed=0)
+    shutil.rmtree(probe)
+    again = reopen_data(data.contents, root, probe, seed=0)
+    assert list(data.contents) == ["training", "bank", "queries"]
+    assert pictures(again.queries) == pictures(data.queries)
+    assert (counts(again.bank), again.bank.classes, len(again.train)) == ([4, 6], ("x", "y"), 8)
+
+
+def test_probe_data_whose_train_split_is_trained_on_are_reopened_as_they_were(folders):
+    data, probe = str(folders[1] / "train"), str(folders[1])
+    again = reopen_data(load_data(data, probe, 8, seed=0).contents, data, probe, seed=0)
+    assert (len(again.train), counts(again.bank), counts(again.queries)) == (10, [4, 6], [4, 6])
+
+
+@pytest.mark.parametrize("part", ["training", "queries"])
+def test_data_are_not_reopened_where_the_cache_lacks_a_part(folders, cache, part):
+    root, probe = map(str, folders)
+    data = load_data(root, probe, 8, seed=0)
+    next(cache.glob(f"*{data.contents[part].key[:24]}.npy")).unlink()
+    assert reopen_data(data.contents, root, probe, seed=0) is None
+
+
+def test_a_copy_of_the_images_has_the_same_contents(draw_classes, tmp_path):
+    root = draw_classes({"cat": 5, "dog": 5})
+    contents = load_data(str(root), None, 8, seed=0).contents
+    shutil.copytree(root, tmp_path / "copy", copy_function=shutil.copyfile)  # with other times
+    assert changes(contents, str(tmp_path / "copy"), None, seed=0) is None
+
+
+@pytest.mark.parametrize(("change", "told"), [
+    (lambda root: shutil.copy(root / "cat" / "000.png", root / "cat" / "new.png"), "11 images, were 10"),
+    (lambda root: (root / "cat" / "000.png").unlink(), "9 images, were 10"),
+    (lambda root: (root / "cat").rename(root / "cow"), "10 images as before, but some with other names or sizes"),
+    (lambda root: (root / "cat" / "000.png").write_bytes(b"shorter"), "10 images as before, but some with other names or sizes"),
+    (lambda root: (root / "cat" / "000.png").rename(root / "dog" / "new.png"), "10 images as before, but some with other names or sizes"),
+    (lambda root: [shutil.move(path, root / "dog" / f"c{path.name}") for path in (root / "cat").iterdir()] and (root / "cat").rmdir(),
+     "0 classes, were 2"),
+], ids=["added", "removed", "class", "size", "moved", "classes"])
+def test_changed_images_are_told_with_the_difference(draw_classes, change, told):
+    root = draw_classes({"cat": 5, "dog": 5})
+    contents = load_data(str(root), None, 8, seed=0).contents
+    change(root)
+    assert changes(contents, str(root), None, seed=0) == f"the images in {str(root)!r} have changed since the search began ({told})"
+
+
+def test_changed_probe_data_are_told(folders):
+    root, probe = map(str, folders)
+    contents = load_data(root, probe, 8, seed=0).contents
+    (folders[1] / "test" / "x" / "000.png").unlink()
+    assert changes(contents, root, probe, seed=0) == f"the images in {probe!r} have changed since the search began (9 images, were 10)"

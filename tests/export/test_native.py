@@ -186,6 +186,17 @@ def test_a_damaged_checkpoint_is_not_exported(run: Run, study: StudyRecord, base
     assert "(step 10)" in (folder / "HOWTO.md").read_text()
 
 
+def test_the_howto_of_a_base_that_began_from_a_file_loads_the_pretrained_one_alone(run: Run, study: StudyRecord, base: Base) -> None:
+    weights = keep(run.winner / "checkpoint", base, 30)
+    config = run.config()
+    run.write_config({**config, "timm_args": {**config["timm_args"], "checkpoint_path": "start.safetensors"}})
+    [_, block] = re.findall(r"```python\n(.*?)```", (exported(run, study) / "HOWTO.md").read_text(), flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(names["base"].eval()(images), outputs(base.model, weights, images))
+
+
 def test_what_the_howto_says_runs(run: Run, study: StudyRecord, base: Base) -> None:
     keep(run.winner / "checkpoint", base, 30)
     text = (exported(run, study) / "HOWTO.md").read_text()

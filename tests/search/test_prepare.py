@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import timm
 import yaml
 from PIL import Image
-from safetensors.torch import save_file
 
+from hssl_search.configfile import read_yaml, write_yaml
 from hssl_search.errors import UserError
 from hssl_search.search.candidates import LABELFREE
 from hssl_search.search.config import SearchConfig
 from hssl_search.search.execution.tasks import Setting
 from hssl_search.search.jobmaker import Machine
-from hssl_search.search.prepare import absolute_args, prepare
+from hssl_search.search.prepare import prepare
 from hssl_search.search.records.run import Run
 from hssl_search.spaces.space import Space
 from hssl_search.training.recipe import Recipe
@@ -134,22 +134,10 @@ def test_an_earlier_run_that_cannot_be_learned_from_is_refused_and_left_as_it_is
     assert [path.name for path in (here / "runs").rglob("*")] == ["old", "search.yaml"]
 
 
-def test_every_path_is_found_from_any_folder_later(here: Path) -> None:
-    save_file(timm.create_model("test_resnet", num_classes=0, output_stride=8).state_dict(), here / "own.safetensors")
-    args = {"output_stride": 8, "checkpoint_path": "own.safetensors"}
-    resolved, _ = prepare(config(base_arg=args, storage="sqlite:///mine.db"), CPU)
+def test_a_storage_is_found_from_any_folder_later(here: Path) -> None:
+    resolved, _ = prepare(config(storage="sqlite:///mine.db"), CPU)
     assert resolved["storage"] == f"sqlite:///{here}/mine.db"
-    for kept in (resolved["setting"]["base_args"], resolved["timm_args"]):
-        assert kept == {"output_stride": 8, "checkpoint_path": str(here / "own.safetensors")}
     assert not (here / "mine.db").exists(), "nothing is written"
-
-
-def test_paths_in_what_timm_gets_are_made_absolute_and_nothing_else(here: Path) -> None:
-    home = str(Path("~").expanduser())
-    assert absolute_args({"checkpoint_path": "~/own.pt", "act_layer": "relu", "img_size": [32, 32],
-                          "pretrained_cfg_overlay": {"file": "own.pt", "num_classes": 0, "hf_hub_id": None}}) == {
-        "checkpoint_path": f"{home}/own.pt", "act_layer": "relu", "img_size": [32, 32],
-        "pretrained_cfg_overlay": {"file": str(here / "own.pt"), "num_classes": 0, "hf_hub_id": None}}
 
 
 def test_data_are_found_from_any_folder_later(here: Path) -> None:
@@ -160,8 +148,52 @@ def test_data_are_found_from_any_folder_later(here: Path) -> None:
         "test_resnet-photos",
         "accuracy",
         ["cat", "dog"],
-        [],
+        ["the 2 folders in 'photos' (cat, dog) are taken for classes, and accuracy is k-NN accuracy on them; if they are none, --rank-by "
+         "labelfree ranks heads without labels."],
     )
+
+
+def test_folders_that_are_taken_for_classes_are_named(here: Path) -> None:
+    shards = [f"{number:03d}" for number in range(7)]
+    photos(here / "shards", dict.fromkeys(shards, 10))
+    photos(here / "plain", {"": 60})
+    [note] = prepare(config(data="plain", probe_data="shards", rank_by="labelfree"), CPU)[1]
+    assert note == ("the 7 folders in 'shards' (000, 001, 002, 003, 004 and 2 more) are taken for classes, and accuracy is k-NN "
+                    "accuracy on them.")
+
+
+@pytest.mark.parametrize("options", [{"data": "{}"}, {"probe_data": "{}"}, {"space": "{}.yaml"}, {"base_arg": {"act_layer": "{}"}}])
+def test_a_name_that_is_not_utf8_is_refused_before_anything_is_read(here: Path, options: dict[str, Any]) -> None:
+    strange = os.fsdecode(b"caf\xe9")
+    [(option, value)] = options.items()
+    with pytest.raises(UserError, match=r"^the name 'caf\\xe9(\.yaml)?' is not UTF-8, and no file of a run could hold it; rename it\.$"):
+        prepare(config(**{option: {"act_layer": strange} if isinstance(value, dict) else value.format(strange)}), CPU)
+
+
+def test_data_below_a_folder_that_is_not_utf8_are_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        os.mkdir(b"caf\xe9")
+    except OSError:
+        pytest.skip("this file system refuses names that are not UTF-8")
+    monkeypatch.chdir(os.fsdecode(b"caf\xe9"))
+    with pytest.raises(UserError, match=r"caf\\xe9/photos' is not UTF-8"):
+        prepare(config(data="photos"), CPU)
+    with pytest.raises(UserError, match=r"caf\\xe9/runs' is not UTF-8"):
+        prepare(config(), CPU)
+
+
+def test_class_folders_that_are_not_utf8_are_written_escaped(here: Path) -> None:
+    photos(here / "photos", {"tea": 30})
+    try:
+        shutil.copytree(here / "photos" / "tea", os.fsdecode(os.fsencode(here / "photos") + b"/caf\xe9"))
+    except OSError:
+        pytest.skip("this file system refuses names that are not UTF-8")
+    (Path(os.fsdecode(os.fsencode(here / "photos") + b"/caf\xe9")) / "broken.png").write_bytes(b"no image")
+    resolved, notes = prepare(config(data="photos"), CPU)
+    assert resolved["images"]["classes"] == ["caf\\xe9", "tea"]
+    write_yaml(here / "search.yaml", resolved)
+    assert read_yaml(here / "search.yaml") == resolved
+    "".join(notes).encode()
 
 
 def test_images_without_labels_are_ranked_by_discrepancy_and_it_is_said(here: Path) -> None:
@@ -194,7 +226,7 @@ def test_labelled_data_may_be_ranked_by_discrepancy(here: Path) -> None:
 def test_unreadable_images_are_counted_and_the_first_is_named(here: Path) -> None:
     photos(here / "photos", {"cat": 30, "dog": 30})
     (here / "photos" / "cat" / "broken.png").write_bytes(b"no image")
-    resolved, [warning] = prepare(config(data="photos"), CPU)
+    resolved, [warning, _] = prepare(config(data="photos"), CPU)
     assert resolved["images"]["skipped"] == 1
     assert warning.startswith("1 image could not be read and is left out, the first ")
     assert "broken.png" in warning
@@ -204,7 +236,7 @@ def test_unreadable_probe_images_are_told_too(here: Path) -> None:
     photos(here / "photos", {"": 60})
     photos(here / "judged", {"cat": 30, "dog": 30})
     (here / "judged" / "cat" / "broken.png").write_bytes(b"no image")
-    resolved, [warning] = prepare(config(data="photos", probe_data="judged"), CPU)
+    resolved, [warning, _] = prepare(config(data="photos", probe_data="judged"), CPU)
     assert "broken.png" in warning
     assert resolved["setting"]["probe_data"] == os.path.realpath(here / "judged")
 
@@ -215,17 +247,6 @@ def test_the_full_trainings_length_is_what_was_asked_for_or_the_recipes(here: Pa
 
 
 LATIN = os.fsdecode(b"caf\xe9")
-
-
-@pytest.mark.parametrize(("data", "told"), [
-    ({LATIN: {"": 60}}, r"^the folder of images '.*/caf\\\\xe9' has a name that is not UTF-8; rename it\.$"),
-    ({"photos": {"tea": 30, LATIN: 30}}, r"^the class folder 'caf\\\\xe9' has a name that is not UTF-8; rename it\.$"),
-])
-def test_a_name_that_is_not_utf8_is_refused(here: Path, data: dict[str, dict[str, int]], told: str) -> None:
-    [(folder, classes)] = data.items()
-    photos(here / folder, classes)
-    with pytest.raises(UserError, match=told):
-        prepare(config(data=folder), CPU)
 
 
 def test_an_unreadable_image_may_have_any_name(here: Path) -> None:
@@ -265,6 +286,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"trainer": "simcrl"}, r"'simcrl'.*'simclr'"),
     ({"budget": "5gpu-min"}, r"'5gpu-min' is in GPU time and no GPU was found; type '5cpu-min' instead"),
     ({"base_arg": {"nonsense": 1}}, r"nonsense"),
+    ({"base_arg": {"patch_size": 4, "drop_path_rate": 0.3}, "base": "test_vit", "trainer": "ibot"}, r"drop_path_rate=0\.3 would not"),
 ]
 
 

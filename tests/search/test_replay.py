@@ -67,9 +67,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         patch.setenv("HSSL_SEARCH_CACHE", str(folder / "cache"))
         setting = Setting(base="test_resnet", base_args={"output_stride": 8}, image_size=16, data="digits", probe_data=None, data_seed=0,
                           recipe=Recipe.from_plain(RECIPE).as_plain(), device="cpu")
-        fingerprint = load_data("digits", None, 16, 0).train.fingerprint
+        setting = setting.model_copy(update={"images": load_data("digits", None, 16, 0).contents})
         made = Run.create(folder / "demo", {"format": FORMAT, "name": "demo", "seed": 0, "storage": None,
-                                            "images": {"fingerprint": fingerprint}, "setting": setting.model_dump(mode="json")})
+                                            "setting": setting.model_dump(mode="json")})
         maker = JobMaker(setting, made.folder, MACHINE)
         with StudyRecord.open(made.storage_url, "demo") as study:
             study.set_study("config", {})
@@ -164,13 +164,17 @@ def test_what_is_different_here_is_said(run: Run, changed: Callable[..., None], 
 
     changed("confirm/0001/seed1", elsewhere)
     resolved = run.config()
-    monkeypatch.setattr(Run, "config", lambda run: {**resolved, "images": {"fingerprint": "of others"}})
+    began_with = resolved["setting"]["images"]["training"]
+    other = {"training": {**began_with, "images": began_with["images"] + 1, "names": "of others"}}
+    monkeypatch.setattr(Run, "config", lambda run: {**resolved, "setting": {**resolved["setting"], "images": other}})
     found = api.replay(run, 1, 1)
     assert found.equal
-    assert found.notes == ["The images in 'digits' have changed.", f"hardware was Another One and is {processor()} here.",
+    change = ("The images in 'digits' have changed since the search began (1,797 images, were 1,798); those that it began with are used, "
+              "which the image cache still holds.")
+    assert found.notes == [change, f"hardware was Another One and is {processor()} here.",
                            f"torch was 1.0 and is {torch.__version__} here."]
     changed_number = replace(found, numbers=[replace(found.numbers[0], replayed=0.0)])
-    assert "what is different here may be why: The images in 'digits' have changed." in changed_number.sentence()
+    assert f"what is different here may be why: {change}" in changed_number.sentence()
 
 
 def test_a_number_that_is_none_is_equal_to_itself(run: Run) -> None:

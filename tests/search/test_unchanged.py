@@ -69,6 +69,23 @@ def test_what_an_earlier_version_did_not_record_is_not_compared(tmp_path: Path, 
         require_unchanged(run, {**resolved, "seed": 1}, study)
 
 
+def test_what_an_earlier_version_did_not_record_of_the_setting_is_not_compared(
+    tmp_path: Path, study: StudyRecord, resolved: dict[str, Any]
+) -> None:
+    earlier = deepcopy(resolved)
+    assert earlier["setting"].pop("images") == {}
+    run = Run.create(tmp_path / "demo", earlier)
+    require_unchanged(run, earlier, study)
+    require_unchanged(run, resolved, study)  # as measuring has written it since
+
+
+def test_what_a_search_began_with_cannot_be_edited(tmp_path: Path, study: StudyRecord, resolved: dict[str, Any]) -> None:
+    before, after = deepcopy(resolved), deepcopy(resolved)
+    before["setting"]["images"] = {"training": {"images": 120}}
+    after["setting"]["images"] = {"training": {"images": 140}}
+    assert "(setting.images.training.images: 120 -> 140)" in refused(tmp_path, study, before, after)
+
+
 def test_a_key_that_was_taken_out_or_put_in_differs() -> None:
     assert list(differences({"a": 1, "b": {"c": 2}}, {"b": {"c": 2, "d": 3}})) == ["a: 1 -> None", "b.d: None -> 3"]
     assert list(differences({"a": [1]}, {"a": [1]})) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ from torch import Tensor
 
 from hssl_search.backbones import Base, residual_blocks
 from hssl_search.data.resident import Images, on_device
-from hssl_search.data.splits import SearchData, load_data
 from hssl_search.data.views import Views
 from hssl_search.evaluation.embed import embed_base, raw_pixels
 from hssl_search.evaluation.knn import knn_accuracy
@@ -21,6 +19,7 @@ from hssl_search.heads.head import build_head
 from hssl_search.methods.base import method_class
 from hssl_search.search.execution.jobs import Plain
 from hssl_search.search.execution.tasks import Setting, Task
+from hssl_search.search.images import search_data
 from hssl_search.training.pair import Pair
 from hssl_search.training.recipe import Recipe, Stage
 from hssl_search.training.stochastic_depth import continued
@@ -38,7 +37,7 @@ class Bench:
         self.device = torch.device(setting.device)
         self.recipe = Recipe.from_plain(setting.recipe)
         self.method = method_class(self.recipe.method.name)(self.recipe.method)
-        self.data = _data(setting.data, setting.probe_data, setting.image_size, setting.data_seed)
+        self.data = search_data(setting)
         self.images = on_device(self.data.train, self.device)
 
     def trainer(self, task: Task) -> Trainer:
@@ -105,8 +104,3 @@ class Bench:
         some = self.some_queries(VIEWED)
         of_views = [embed_base(base, some, lambda batch: views(batch, generator))["embedding"] for _ in range(VIEWS)]
         return {f"labelfree_{name}": value for name, value in labelfree_quality(torch.stack(of_views), plain).items()}
-
-
-@lru_cache(maxsize=2)
-def _data(data: str, probe_data: str | None, image_size: int, seed: int) -> SearchData:
-    return load_data(data, probe_data, image_size, seed)

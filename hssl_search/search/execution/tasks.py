@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from hssl_search.data.sources import Contents
+
 
 class Setting(BaseModel):
     """What all jobs of a search have in common."""
@@ -19,6 +21,8 @@ class Setting(BaseModel):
     probe_data: str | None
     data_seed: int
     """Of the probe split; the same for all jobs."""
+    images: dict[str, Contents] = {}
+    """What the search began with, by part of the data (`hssl_search.data.splits`); empty in a run of an earlier version."""
     recipe: dict[str, Any]
     device: Literal["cpu", "cuda"]
 

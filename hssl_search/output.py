@@ -1,0 +1,77 @@
+"""Standard output and standard error as a command may find them: closed, full, or without some letters."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
+
+from hssl_search.errors import UserError
+
+
+class Stream:
+    """A text stream that never raises: after the first write that fails, what is written to it is dropped.
+
+    A search that nobody listens to any more thus still comes to its end, and keeps its results.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.error: OSError | None = None
+        """Of the first write that failed."""
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an ASCII terminal, a file name that is not UTF-8
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def require_written(self) -> None:
+        """UserError when something could not be written; not when the reader has closed the pipe, since it then has all that it wanted."""
+        self.flush()
+        if self.error is not None and self.error.errno != errno.EPIPE:
+            raise UserError(f"standard output cannot be written ({self.error.strerror or self.error}): send it elsewhere; what the command "
+                            "wrote to files is complete.")
+
+    def _try(self, call: Callable[[], object]) -> None:
+        if self.error is not None:
+            return
+        try:
+            call()
+        except OSError as error:
+            self.error = error
+            # What lies in the stream's buffer goes nowhere, else the interpreter would fail on it at its end.
+            with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+
+
+@contextlib.contextmanager
+def standard_streams() -> Iterator[Stream]:
+    """Within: standard output and standard error never raise. Gives standard output."""
+    _reserve_descriptors()
+    before = sys.stdout, sys.stderr
+    streams = [Stream(stream or open(os.devnull, "w")) for stream in before]  # noqa: SIM115  # as long as the process
+    sys.stdout, sys.stderr = streams
+    try:
+        yield streams[0]
+    finally:
+        for stream in streams:
+            stream.flush()
+        sys.stdout, sys.stderr = before
+
+
+def _reserve_descriptors() -> None:
+    """Open what the shell has closed (`>&-`), or a file opened later would get its number, and native code would write into that."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
