@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial
 from hssl_search.reporting.formats import known
 from hssl_search.reporting.frames import OTHER_DISCREPANCIES, row_of, where_measured, whole_numbers
 from hssl_search.reporting.record import RunRecord, is_control
+from hssl_search.search import ties
 from hssl_search.search.candidates import SAME_TIME
 from hssl_search.search.inference import Difference, TwoWay
 from hssl_search.search.measures import ACCURACY, Measure
@@ -112,8 +113,13 @@ def _ranked(rows: list[dict[str, Any]], record: RunRecord) -> list[dict[str, Any
             return known(row["score"]) and row["role"] == "candidate" and row["gate"] == "healthy"
         return bool(row["seeds"])
 
-    def place(row: dict[str, Any]) -> tuple[bool, float, int]:
-        value = row["score"] if comparable(row) else row[judged_column(record.judged_by)]
-        return not comparable(row), -value if known(value) else math.inf, row["trial"]
+    numbered = {row["trial"]: row for row in rows}
 
-    return [{**row, "rank": rank if comparable(row) else None} for rank, row in enumerate(sorted(rows, key=place), start=1)]
+    def by(column: str, some: list[dict[str, Any]], resolution: float) -> list[dict[str, Any]]:
+        values = {row["trial"]: row[column] if known(row[column]) else -math.inf for row in some}
+        return [numbered[trial] for trial in ties.rank(values, resolution)]
+
+    step = record.ranked_by.resolution(record.queries) / max([1, *(row["seeds"] for row in rows)])
+    compared = by("score", [row for row in rows if comparable(row)], step)
+    others = by(judged_column(record.judged_by), [row for row in rows if not comparable(row)], record.resolution)
+    return [*({**row, "rank": rank} for rank, row in enumerate(compared, start=1)), *({**row, "rank": None} for row in others)]

@@ -9,7 +9,7 @@ from hssl_search.search.budget import format_duration
 from hssl_search.search.candidates import SAME_TIME, Contender
 from hssl_search.search.correlation import LEAST, RankCorrelation, rank_correlation
 from hssl_search.search.execution.jobs import Plain
-from hssl_search.search.inference import MOST_SEEDS, Difference, Scores
+from hssl_search.search.inference import MOST_SEEDS, Difference, Scores, ranked
 from hssl_search.search.measures import ACCURACY, Measure
 from hssl_search.search.posterior import Posterior
 
@@ -152,7 +152,8 @@ def _reference_rows(reference: Mapping[str, float]) -> list[Plain]:
 
 
 def _rows(contenders: Sequence[Contender], scores: Scores, posterior: Posterior) -> list[Plain]:
-    scored = sorted((one for one in contenders if scores.get(one.trial)), key=lambda one: -mean(scores[one.trial].values()))
+    numbered = {one.trial: one for one in contenders}
+    scored = [numbered[trial] for trial in ranked({trial: scores.get(trial, {}) for trial in numbered}, posterior.fit.resolution)]
     best = posterior.best() if posterior.fit.dof else {}
     return [{"name": one.name, "role": "control" if one.control else "candidate", "trial": one.trial, "seeds": len(scores[one.trial]),
              "mean": mean(scores[one.trial].values()), "interval": _listed(posterior.fit.interval_of_mean(one.trial)),

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from hssl_search.search import ties
 from hssl_search.search.execution.jobs import Job, Outcome
 from hssl_search.search.inference import Scores
 from hssl_search.search.phases.phase import Phase
@@ -73,8 +74,8 @@ def choose(field: Field, scores: Scores, tried: Mapping[int, int], turn: int, re
 
 def _rivals(posterior: Posterior, leader: int) -> list[int]:
     """The trials that may be better, the likeliest first."""
-    chances = posterior.above(leader)
-    return sorted((trial for trial in chances if chances[trial] >= CONTENTION), key=lambda trial: (-chances[trial], trial))
+    chances = {trial: chance for trial, chance in posterior.above(leader).items() if ties.at_least(chance, CONTENTION, ties.RELATIVE)}
+    return ties.rank(chances, ties.RELATIVE)
 
 
 def _settled(field: Field, posterior: Posterior, leader: int, challenger: int | None) -> bool:
