@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import mean, stdev
 
@@ -22,6 +22,8 @@ MOST_NUMBERS = 20_000_000
 """To draw at once: of very many trials there are fewer draws."""
 MOST_SEEDS = 100
 """More seeds than this are not said to settle anything."""
+PAIRED = 2
+"""Seeds that two trials must share before their difference is given an interval."""
 BEYOND_DOUBT = 0.999
 """Confidence at which one need not go on. Who looks after every result whether 95 % are reached will reach them by luck too often; at
 this level looking costs next to nothing (Haybittle 1971, Peto et al. 1976)."""
@@ -46,6 +48,11 @@ class Difference:
     @property
     def decided(self) -> bool:
         return self.half is not None and abs(self.mean) > self.half
+
+    @property
+    def paired(self) -> Difference:
+        """The same without an interval where too few seeds are shared: then other trials alone tell the noise."""
+        return self if self.seeds >= PAIRED else replace(self, error=None, half=None)
 
 
 class TwoWay:
