@@ -21,6 +21,7 @@ from hssl_search.search.config import SearchConfig, gather
 from hssl_search.search.execution.jobs import Plain
 from hssl_search.search.execution.ray_session import RaySession
 from hssl_search.search.planner import BudgetTooSmall
+from hssl_search.search.records import standstill
 from hssl_search.search.records.disk import AGAIN, disk_errors
 from hssl_search.search.records.ledger import Ledger
 from hssl_search.search.records.run import RUNS, Run
@@ -250,10 +251,14 @@ def _work(run: Run, resolved: Plain, session: RaySession, console: Console, star
             require_unchanged(run, resolved, study)
             try:
                 if study.study_attributes().get(ENDED) != resolved["budget"]:
+                    standstill.lift(study)
                     _search(run, resolved, session, study, console, started)
                     study.set_study(ENDED, resolved["budget"])
             finally:
                 _report(run, study)
+                ended = study.study_attributes().get(ENDED) == resolved["budget"]
+                more = f" --budget +{resolved['budget'].rpartition('+')[2]}" if ended else ""
+                standstill.announce(study, f"hssl-search resume {run.shown}{more}")
             _print_verdict(run, study, console)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped; go on with: hssl-search resume {run.shown}") from None

@@ -134,7 +134,8 @@ def test_a_search_leaves_a_run_that_says_everything(here: Path, searching: Calla
     assert resolved["machine"] == {"device": "cpu", "cpus": 2, "gpus": resolved["machine"]["gpus"], "gpus_per_trial": 1.0}
     assert (resolved["budget"], resolved["rank_by"], resolved["map_shapes"]) == ("10cpu-min", "accuracy", [[96, 4, 4]])
     assert resolved["images"] | {"fingerprint": ""} == {
-        "training": 1438, "bank": 1438, "queries": 359, "classes": list("0123456789"), "fingerprint": "", "skipped": 0}
+        "training": 1438, "bank": 1438, "queries": 359, "classes": list("0123456789"), "fingerprint": "", "skipped": 0,
+        "query_counts": [36, 36, 35, 37, 36, 36, 36, 36, 35, 36], "looked_at": {"images": 512, "one_colour": 0, "same": 1}}
     assert set(resolved["versions"]) == {"hssl-search", "torch", "timm", "optuna", "ray", "python"}
     assert "auto" not in {resolved[key] for key in ("name", "budget", "rank_by", "full_epochs")}
     assert {path.name for path in run.folder.iterdir()} == {
@@ -264,6 +265,26 @@ def test_an_error_in_a_search_passes_on_and_the_run_can_go_on(searching: Callabl
     called = searching(finish)
     hssl_search.resume("demo")
     assert len(called) == 1
+
+
+def test_the_dashboards_note_says_that_nothing_runs_and_how_to_go_on(searching: Callable[[Work], list[Run]]) -> None:
+    notes: list[str] = []
+
+    def work(run: Run, study: StudyRecord) -> None:
+        notes.append(study.note())
+        if not study.trials():
+            study.add_control("none")
+            raise KeyboardInterrupt
+        finish(run, study)
+
+    searching(work)
+    with pytest.raises(KeyboardInterrupt):
+        hssl_search.search(**ASKED)
+    for command in ("hssl-search resume runs/demo`", "hssl-search resume runs/demo --budget +10cpu-min`"):
+        with api.study_of(api.open_run("demo")) as study:
+            assert study.note().startswith("**Nothing runs at the moment:** 1 trial") and f"{command}." in study.note()
+        hssl_search.resume("demo")
+    assert notes == ["", ""], "while it is searched there is none"
 
 
 def test_a_search_that_has_ended_is_only_reported_again(searching: Callable[[Work], list[Run]], capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,7 @@ LAYERS = [
 
 DECISIONS = ("search.phases", "search.execution.jobs", "search.budget", "search.costs", "search.plan", "search.extending", "search.preview",
              "search.promotion", "search.pruning", "search.forecast", "search.correlation", "search.inference", "search.posterior",
-             "search.verdict")
+             "search.verdict", "search.ties")
 """What decides, and is tested in milliseconds: it needs neither ray nor torch."""
 
 HEAVY = {"torch", "torchvision", "timm", "ray", "optuna", "pandas", "pyarrow", "plotly", "sklearn"}

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial
 from hssl_search.reporting.formats import known
 from hssl_search.reporting.frames import OTHER_DISCREPANCIES, row_of, where_measured, whole_numbers
 from hssl_search.reporting.record import RunRecord, is_control
+from hssl_search.search import ties
 from hssl_search.search.candidates import SAME_TIME
 from hssl_search.search.inference import Difference, TwoWay
 from hssl_search.search.measures import ACCURACY, Measure
@@ -35,8 +36,10 @@ def leaderboard(study: Study | RunRecord) -> pd.DataFrame:
     `score` is the mean over seeds, at full proxy fidelity, of what the run ranks by; `accuracy`, in per cent, that of the accuracy.
     Bases are judged by the column that `judged_column` names: `low` and `high` are the 95 % interval of its mean over `seeds`, as far as
     chance under these seeds goes, and `gain` is the difference to the control without a head, paired by seed (`TwoWay`), of which both
-    have `gain_seeds`; its interval from `gain_low` to `gain_high` holds for whichever trial is picked by these scores. `best` is the
-    probability, 0 to 1, that no other trial is better. Intervals and `best` are missing where nothing tells the noise. A trial that was
+    have `gain_seeds`; its interval from `gain_low` to `gain_high` holds for whichever trial is picked by these scores, and is missing where
+    both share fewer than two seeds. `best` is the probability, 0 to 1, that no other trial is better. Intervals and `best` are missing
+    where nothing tells the noise, and no interval reaches beyond what the measure can be. Means that are closer than it resolves are in the
+    order of their trials. A trial that was
     stopped before full proxy fidelity has in the judged column what it had then, `steps` says when, no seeds and no rank. In a run that is
     ranked by discrepancy, only healthy candidates have a rank. `OTHER_DISCREPANCIES` that were not measured have no column.
     """
@@ -44,7 +47,7 @@ def leaderboard(study: Study | RunRecord) -> pd.DataFrame:
     posterior = Posterior({trial.number: record.scores(trial, record.judged_by) for trial in record.trials}, record.resolution)
     best = posterior.best() if posterior.fit.dof else {}
     gains = posterior.fit.against(record.no_head.number) if record.no_head else {}
-    rows = [_row(record, trial) | _chance(posterior.fit, trial.number, gains.get(trial.number), best)
+    rows = [_row(record, trial) | _chance(record.judged_by, posterior.fit, trial.number, gains.get(trial.number), best)
             for trial in record.trials if _reached_proxy(record, trial)]
     columns = [*LEADERBOARD, *(COST if record.cost_counts else [])]
     frame = pd.DataFrame([*_ranked(_on_front(rows, record), record), *_references(record)], columns=columns)
@@ -94,13 +97,15 @@ def _mean(by_seed: Mapping[int, float]) -> float:
     return mean(by_seed.values()) if by_seed else math.nan
 
 
-def _chance(fit: TwoWay, trial: int, gain: Difference | None, best: Mapping[int, float]) -> dict[str, Any]:
+def _chance(measure: Measure, fit: TwoWay, trial: int, gain: Difference | None, best: Mapping[int, float]) -> dict[str, Any]:
     """Interval of the mean, gain over the control without a head, probability of being best; as far as they are known."""
-    low, high = fit.interval_of_mean(trial) or (None, None)
+    between = fit.interval_of_mean(trial)
+    low, high = measure.within(*between) if between else (None, None)
     found = {"low": low, "high": high, "best": best.get(trial)}
     if gain is None:
         return found | {"gain": math.nan, "gain_seeds": 0}
-    gain_low, gain_high = gain.interval or (None, None)
+    between = gain.paired.interval
+    gain_low, gain_high = measure.apart(*between) if between else (None, None)
     return found | {"gain": gain.mean, "gain_low": gain_low, "gain_high": gain_high, "gain_seeds": gain.seeds}
 
 
@@ -112,8 +117,13 @@ def _ranked(rows: list[dict[str, Any]], record: RunRecord) -> list[dict[str, Any
             return known(row["score"]) and row["role"] == "candidate" and row["gate"] == "healthy"
         return bool(row["seeds"])
 
-    def place(row: dict[str, Any]) -> tuple[bool, float, int]:
-        value = row["score"] if comparable(row) else row[judged_column(record.judged_by)]
-        return not comparable(row), -value if known(value) else math.inf, row["trial"]
+    numbered = {row["trial"]: row for row in rows}
 
-    return [{**row, "rank": rank if comparable(row) else None} for rank, row in enumerate(sorted(rows, key=place), start=1)]
+    def by(column: str, some: list[dict[str, Any]], resolution: float) -> list[dict[str, Any]]:
+        values = {row["trial"]: row[column] if known(row[column]) else -math.inf for row in some}
+        return [numbered[trial] for trial in ties.rank(values, resolution)]
+
+    step = record.ranked_by.resolution(record.queries) / max([1, *(row["seeds"] for row in rows)])
+    compared = by("score", [row for row in rows if comparable(row)], step)
+    others = by(judged_column(record.judged_by), [row for row in rows if not comparable(row)], record.resolution)
+    return [*({**row, "rank": rank} for rank, row in enumerate(compared, start=1)), *({**row, "rank": None} for row in others)]

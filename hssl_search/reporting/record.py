@@ -121,7 +121,12 @@ class RunRecord:
     @property
     def resolution(self) -> float:
         """Step in which what bases are compared by moves."""
-        return self.judged_by.resolution((self.config.get("images") or {}).get("queries"))
+        return self.judged_by.resolution(self.queries)
+
+    @property
+    def queries(self) -> int | None:
+        """Images that bases are judged by."""
+        return (self.config.get("images") or {}).get("queries")
 
     @property
     def judged_references(self) -> Mapping[str, float]:

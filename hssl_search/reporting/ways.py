@@ -17,6 +17,8 @@ from hssl_search.reporting.formats import capital, signed, signed_interval
 from hssl_search.reporting.record import RunRecord, is_control
 from hssl_search.reporting.within import Effect, within_family
 
+MOST_APART = {"discrepancy": 2.0, "accuracy": 100.0}
+"""By how much two heads can differ: discrepancies in excess of the identity head's lie between -1 and 1, accuracies between 0 and 100."""
 MOST_LEVELS = 4
 """Rows of one way; more values are joined with their neighbours."""
 
@@ -146,7 +148,7 @@ def _found(way: Way, heads: pd.DataFrame) -> WayFound:
     varied = heads[heads[way.parameter].notna()]
     healthy = varied[varied["gate"] == "healthy"]
     amount = healthy[way.parameter].astype(float) * way.steps
-    discrepancy, accuracy = (within_family(amount, healthy[value], healthy["family"]) for value in ("discrepancy", "accuracy"))
+    discrepancy, accuracy = (within_family(amount, healthy[value], healthy["family"], most) for value, most in MOST_APART.items())
     levels = [_level(way, values, varied) for values in _groups(varied[way.parameter])]
     return WayFound(way, levels, discrepancy, accuracy)
 
@@ -159,10 +161,10 @@ def _groups(values: pd.Series) -> list[list[Any]]:
 
 def _level(way: Way, values: Sequence[Any], heads: pd.DataFrame) -> Level:
     here, healthy = heads[way.parameter].isin(values), heads["gate"] == "healthy"
-    discrepancy, accuracy = (_outcome(here[healthy], heads[healthy], value) for value in ("discrepancy", "accuracy"))
+    discrepancy, accuracy = (_outcome(here[healthy], heads[healthy], value) for value in MOST_APART)
     return Level(way.name(values), int((here & ~healthy).sum()), discrepancy, accuracy)
 
 
 def _outcome(here: pd.Series, heads: pd.DataFrame, value: str) -> LevelMean:
     values = heads.loc[here, value].dropna()
-    return LevelMean(len(values), float(values.mean()), within_family(here.astype(float), heads[value], heads["family"]))
+    return LevelMean(len(values), float(values.mean()), within_family(here.astype(float), heads[value], heads["family"], MOST_APART[value]))

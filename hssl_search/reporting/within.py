@@ -50,7 +50,7 @@ class Effect:
         return f"only {self.counted()} differ in this"
 
 
-def within_family(amount: pd.Series, value: pd.Series, family: pd.Series) -> Effect:
+def within_family(amount: pd.Series, value: pd.Series, family: pd.Series, most: float = math.inf) -> Effect:
     """Least-squares slope of `value` on `amount` with a mean of its own for each family, and its Student's t interval.
 
     Both are centred by family and then regressed (Frisch and Waugh, Econometrica 1933): with x and y so centred over n heads of F
@@ -63,6 +63,7 @@ def within_family(amount: pd.Series, value: pd.Series, family: pd.Series) -> Eff
 
     Args:
         amount, value, family: one entry a head, with a common index.
+        most: how far apart two values can be; the interval goes no further.
     """
     heads = pd.DataFrame({"amount": amount, "value": value, "family": family}).dropna()
     heads = heads[heads.groupby("family")["amount"].transform("nunique") > 1]
@@ -75,7 +76,7 @@ def within_family(amount: pd.Series, value: pd.Series, family: pd.Series) -> Eff
         return Effect(None, None, None, number, families, rarer)
     slope = float((x * y).sum() / (x**2).sum())
     half = _half_width(x, y - slope * x, number - families - 1)
-    return Effect(slope, slope - half, slope + half, number, families, rarer)
+    return Effect(slope, max(-most, slope - half), min(most, slope + half), number, families, rarer)
 
 
 def _half_width(x: pd.Series, residual: pd.Series, freedom: int) -> float:

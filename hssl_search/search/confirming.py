@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hssl_search.search import ties
 from hssl_search.search.candidates import Contender
 from hssl_search.search.execution.jobs import Job, Outcome, Plain, State
 from hssl_search.search.phases.confirm import Confirm, Field
@@ -79,7 +80,7 @@ class Confirming:
         pair = [self.roster.contender(leader), self.roster.control("none")]
         timed = all(one.trial in self.board.step_s for one in pair)
         leader_s, control_s = (self.board.step_s[one.trial] if timed else self.prices.step([one]) for one in pair)
-        return max(1, round(plan.proxy_steps * leader_s / control_s))
+        return max(1, ties.nearest(plan.proxy_steps * leader_s / control_s))
 
     def _ended(self, job: Job, outcome: Outcome) -> None:
         if outcome.state is not State.CUT:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 
 from hssl_search.errors import UserError
+from hssl_search.search import winnerless
 from hssl_search.search.budget import Budget
+from hssl_search.search.chance import NAME as CHANCE
+from hssl_search.search.chance import Chance
 from hssl_search.search.confirming import Confirming
 from hssl_search.search.execution.jobs import Job, Outcome, Plain, State
 from hssl_search.search.execution.tasks import Setting
 from hssl_search.search.jobmaker import full_key
 from hssl_search.search.measured import Measured
-from hssl_search.search.measures import ACCURACY, OF_BASES, RANKINGS
+from hssl_search.search.measures import ACCURACY, OF_BASES, RANKINGS, Measure
 from hssl_search.search.phases import full
 from hssl_search.search.phases.phase import Phase
 from hssl_search.search.planner import GROUP_SIZE
@@ -46,7 +49,8 @@ class Controller:
         self.pruner = PRUNERS[resolved["pruner"]]
         self.workshop = Workshop(run, runner, Setting.model_validate(resolved["setting"]), self.ranked_by in OF_BASES)
         self.promoter = Promoter(roster, self.study, resolved["promote"], self.seed)
-        resolution = self.ranked_by.resolution(resolved.get("images", {}).get("queries"))
+        self.images: Plain = resolved.get("images", {})
+        resolution = self.ranked_by.resolution(self.images.get("queries"))
         self.board = Scoreboard(roster, self.watcher, self.ranked_by, resolution, self.pruner.why)
 
     def search(self) -> Plain:
@@ -91,10 +95,15 @@ class Controller:
         self.measured = Measured.of(outcome, families, machine)
         self.runner.startup_s = self.measured.costs.startup
         settled = self.workshop.settle(self.measured, self.resolved.get("gpus_per_trial", machine.gpus_per_trial))
-        self.study.set_study("reference", self.measured.reference(ACCURACY))
-        self.study.set_study("reference_scores", self.measured.reference(self.ranked_by))
+        self.study.set_study("reference", self._reference(ACCURACY))
+        self.study.set_study("reference_scores", self._reference(self.ranked_by))
         self._equip()
         return settled
+
+    def _reference(self, measure: Measure) -> dict[str, float]:
+        """Return the score of each reference that has one; of accuracies chance is one."""
+        chance = Chance.of(self.images) if measure == ACCURACY else None
+        return self.measured.reference(measure) | ({} if chance is None else {CHANCE: chance.level})
 
     def _equip(self) -> None:
         roster, workshop, board, seed = self.roster, self.workshop, self.board, self.seed
@@ -123,11 +132,15 @@ class Controller:
 
     def _judge(self) -> Plain:
         contenders, plan = self.roster.contenders(), self.planning.plan
-        verdict = judge(contenders, self.board.scores, self.board.accuracies, self.measured.reference(self.ranked_by), self.ranked_by,
+        causes = {trial.number: trial.user_attrs["cause"] for trial in self.study.trials() if "cause" in trial.user_attrs}
+        verdict = judge(contenders, self.board.scores, self.board.accuracies, self._reference(self.ranked_by), self.ranked_by,
                         self.board.resolution, self.prices.further_seeds(plan, contenders),
-                        lambda leader: self.confirming.same_time(plan, leader))
+                        lambda leader: self.confirming.same_time(plan, leader), Chance.of(self.images),
+                        winnerless.why(contenders, causes, self.runner.short, self.images, self._how_to_extend()))
+        if verdict["winner"] is not None and (seen := winnerless.alike(self.images)):
+            verdict["sentence"] += f" Do not rely on it: {seen}."
         standing = self.study.study_attributes().get(VERDICT)
-        if standing and standing["rows"] == verdict["rows"]:
+        if standing and standing["winner"] is not None and _results(standing) == _results(verdict):
             verdict = standing  # by the same results; what a further seed would cost is an estimate that changes with the pace
         self.study.set_study(VERDICT, verdict)
         return verdict
@@ -161,3 +174,8 @@ class Controller:
     def _trained(self, job: Job, outcome: Outcome) -> None:
         if outcome.state is State.FAILED:
             self.watcher.note(f"The {job.task['name']} failed: {outcome.cause}")
+
+
+def _results(verdict: Plain) -> list[tuple[str, int, float]]:
+    """Return what a verdict rests on: means, which are the same on every machine, as intervals to their last digits are not."""
+    return [(row["name"], row["seeds"], row["mean"]) for row in verdict["rows"]]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hssl_search.search import ties
 from hssl_search.search.inference import CONFIDENCE
 
 LEAST = 5
@@ -47,6 +48,7 @@ def rank_correlation(first: Sequence[float | None], second: Sequence[float | Non
     """Of the points that have both, whatever their order; None and NaN stand for what a point has not."""
     points = np.array([first, second], dtype=float).T
     points = points[~np.isnan(points).any(axis=1)]
+    points = np.array([ties.levels(side) for side in points.T.tolist()], dtype=float).T  # their order is all that counts
     points = points[np.lexsort(points.T[::-1])]
     value = spearman(*points.T)
     if value is None or len(points) < LEAST or abs(value) > 1 - 1e-9:
@@ -58,9 +60,14 @@ def spearman(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.n
     """Spearman's rank correlation: Pearson's of the mean ranks; None for fewer than three points or where one side is constant."""
     from scipy.stats import rankdata
 
-    if len(first) < 3 or min(len(set(first)), len(set(second))) < 2:
+    sides = [ties.levels([float(value) for value in side]) for side in (first, second)]
+    if len(first) < 3 or min(map(max, sides)) < 1:
         return None
-    return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])
+    return _within(float(np.corrcoef(*map(rankdata, sides))[0, 1]))
+
+
+def _within(correlation: float) -> float:
+    return max(-1.0, min(1.0, correlation))
 
 
 def _bootstrap(points: np.ndarray) -> tuple[float, float]:
@@ -75,4 +82,4 @@ def _bootstrap(points: np.ndarray) -> tuple[float, float]:
     varied = scale > 0
     correlations = (one * two).sum(axis=1)[varied] / scale[varied]
     low, high = np.quantile(correlations, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
+    return _within(float(low)), _within(float(high))

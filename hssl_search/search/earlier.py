@@ -9,11 +9,14 @@ from functools import cached_property
 from statistics import mean, pstdev
 from typing import Any
 
+from hssl_search.search import ties
 from hssl_search.search.candidates import Contender
 from hssl_search.search.execution.jobs import Plain
 
 ATTRIBUTE = "warm_start"
 """The study's attribute: nothing of the earlier run folders is needed once it is there."""
+ROUNDED = 1e-7
+"""Gains are differences of scores of up to some hundreds: those that are closer to each other differ by rounding alone."""
 DOUBT = 0.5
 """Scores that an earlier search's spread counts for beside the spread of this search's own."""
 APART = 0.5
@@ -73,7 +76,8 @@ class EarlierSearch:
     @property
     def spread(self) -> float:
         """Standard deviation of its gains; 1 where they are all the same."""
-        return pstdev(self.gains or [0.0]) or 1.0
+        gains = self.gains or [0.0]
+        return 1.0 if ties.tie(max(gains), min(gains), ROUNDED) else pstdev(gains)
 
     def words(self) -> str:
         """What is used of it: `runs/a: 14 of 20 heads with results fit this space (the same space)`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from hssl_search.search import ties
 from hssl_search.search.costs import Costs, group_cost, proxy_cost
 from hssl_search.search.phases.screen import repeats
 from hssl_search.search.plan import Plan
@@ -41,9 +42,9 @@ def extend_plan(plan: Plan, remaining_s: float, costs: Costs, space_size: int | 
 
 def _more_runs(runs: float, heads: int, waiting: int) -> tuple[int, int]:
     """(proxies, confirming runs), where what is left would suffice for so many runs."""
-    jobs = math.floor(runs * (SHARES["proxy"] + SHARES["confirm"] + (0.0 if heads else SHARES["screen"])))
+    jobs = ties.floor(runs * (SHARES["proxy"] + SHARES["confirm"] + (0.0 if heads else SHARES["screen"])))
     of_proxies = SHARES["proxy"] / (SHARES["proxy"] + SHARES["confirm"])
-    proxies = min(MOST_PROXIES, waiting + math.ceil(heads / 2), math.floor(jobs * of_proxies))
+    proxies = min(MOST_PROXIES, waiting + math.ceil(heads / 2), ties.floor(jobs * of_proxies))
     return proxies, min(MOST_CONFIRM_JOBS, jobs - proxies)
 
 
@@ -51,5 +52,5 @@ def _more_candidates(plan: Plan, share_s: float, costs: Costs, space_size: int |
     """(how many, device-seconds of screening them)."""
     room = MOST_CANDIDATES if space_size is None else min(MOST_CANDIDATES, space_size - plan.candidates)
     group_s = group_cost(costs, plan.group_size + repeats(plan.first_groups), plan.screen_steps)
-    heads = max(0, min(room, plan.group_size * math.floor(share_s / group_s)))
+    heads = max(0, min(room, plan.group_size * ties.floor(share_s / group_s)))
     return heads, math.ceil(heads / plan.group_size) * group_s

@@ -9,8 +9,9 @@ from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from hssl_search.search import ties
 from hssl_search.search.candidates import Contender
-from hssl_search.search.earlier import EarlierSearch, on_scale
+from hssl_search.search.earlier import ROUNDED, EarlierSearch, on_scale
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,7 +73,7 @@ def expect(contenders: Sequence[Contender], scores: Sequence[float | None],
     lent = on_scale(earlier, own := [score for score in scores if score is not None])
     known = np.array([score is not None for score in scores] + [True] * sum(map(len, lent)))
     reached = np.array(list(chain(own, *lent)), dtype=float)
-    spread = reached.std() or 1.0
+    spread = 1.0 if ties.tie(reached.max(), reached.min(), ROUNDED) else reached.std()
     columns = table((*contenders, *(head.contender for search in earlier for head in search.trained)))
     if earlier:
         columns = _with_own(columns, [len(contenders), *map(len, lent)])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import mean, stdev
 
 import numpy as np
+
+from hssl_search.search import ties
 
 CONFIDENCE = 0.95
 """Of intervals."""
@@ -20,6 +22,8 @@ MOST_NUMBERS = 20_000_000
 """To draw at once: of very many trials there are fewer draws."""
 MOST_SEEDS = 100
 """More seeds than this are not said to settle anything."""
+PAIRED = 2
+"""Seeds that two trials must share before their difference is given an interval."""
 BEYOND_DOUBT = 0.999
 """Confidence at which one need not go on. Who looks after every result whether 95 % are reached will reach them by luck too often; at
 this level looking costs next to nothing (Haybittle 1971, Peto et al. 1976)."""
@@ -45,6 +49,11 @@ class Difference:
     def decided(self) -> bool:
         return self.half is not None and abs(self.mean) > self.half
 
+    @property
+    def paired(self) -> Difference:
+        """The same without an interval where too few seeds are shared: then other trials alone tell the noise."""
+        return self if self.seeds >= PAIRED else replace(self, error=None, half=None)
+
 
 class TwoWay:
     """The two-way model, fitted to a table in which any trial may have any seeds.
@@ -54,7 +63,7 @@ class TwoWay:
 
     Args:
         resolution: step in which scores move. Gaps that are equal by luck would say that there is no noise; so the variance of rounding
-            to such steps, resolution^2 / 12, is added to what they say.
+            to such steps, resolution^2 / 12, is added to what they say. At least what rounding of floats leaves (`ties.tolerance`).
     """
 
     def __init__(self, scores: Scores, resolution: float = 0.0) -> None:
@@ -66,6 +75,9 @@ class TwoWay:
         per_seed, per_trial = self.has.sum(axis=0), self.has.sum(axis=1)
         self.means = values.sum(axis=1) / per_trial
         centred = self.has * (values - values.sum(axis=0) / per_seed)
+        self.rounded = ties.tolerance(values.flat)
+        """What the rounding of floats may come to, amply."""
+        self.resolution = max(resolution, self.rounded)
         self.gram = np.diag(per_trial) - (self.has / per_seed) @ self.has.T
         """T x T: of the trials' indicator columns, each less its mean over a seed."""
         self.sums, self.total = centred.sum(axis=1), float((centred**2).sum())
@@ -75,14 +87,15 @@ class TwoWay:
         """Scores less seeds."""
         self.dof = self.seedless - round(float(np.trace(self.inverse @ self.gram)))
         """Degrees of freedom of the noise: 0 where no two trials share two seeds."""
-        self.rounding = resolution**2 / 12
+        self.rounding = self.resolution**2 / 12
+        fitted = self.effects[:, None] - self.has.T @ self.effects / per_seed
+        # Summed up from the residuals: the difference of two sums of squares would be noise where the fit is close.
+        self._misfit = float(((centred - self.has * fitted) ** 2).sum())
 
     @property
     def sd(self) -> float | None:
         """Of the noise of one score; None where nothing tells it."""
-        if not self.dof:
-            return None
-        return math.sqrt(max(0.0, self.total - float(self.effects @ self.sums)) / self.dof + self.rounding)
+        return math.sqrt(self._misfit / self.dof + self.rounding) if self.dof else None
 
     def interval_of_mean(self, trial: int) -> tuple[float, float] | None:
         """Of a trial's mean over its seeds, as far as chance under these seeds goes; None where nothing tells the noise."""
@@ -144,6 +157,16 @@ class TwoWay:
             contrasts @ self.inverse @ contrasts.T)
 
 
+def ranked(scores: Scores, resolution: float = 0.0) -> list[int]:
+    """Return the trials that have scores by their means over seeds, the best first, of those that tie the lowest number first.
+
+    Args:
+        resolution: step in which scores move; a mean over n seeds moves in 1 / n of it.
+    """
+    means = {trial: mean(by_seed.values()) for trial, by_seed in scores.items() if by_seed}
+    return ties.rank(means, resolution / max([1, *map(len, scores.values())]))
+
+
 def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
     """Student's t interval of the mean of values that have nothing in common; None for fewer than two."""
     if len(values) < 2:
@@ -169,7 +192,9 @@ def critical(covariance: np.ndarray, dof: int) -> float:
 def _critical(correlation: bytes, count: int, dof: int) -> float:
     values, vectors = np.linalg.eigh(np.frombuffer(correlation).reshape(count, count))
     draws = min(DRAWS, MOST_NUMBERS // count)
-    normal = np.random.default_rng(0).standard_normal((draws, count)) @ (vectors * np.sqrt(values.clip(0))).T
+    # The symmetric root: of equal eigenvalues every library returns other vectors, and with them the draws would be others.
+    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    normal = np.random.default_rng(0).standard_normal((draws, count)) @ root
     return float(np.quantile(np.abs(normal).max(axis=1) / _scales(dof, draws), CONFIDENCE))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hssl_search.search import ties
 from hssl_search.search.candidates import Contender
 from hssl_search.search.execution.jobs import Job, Plain
 from hssl_search.search.execution.tasks import Setting, Task
@@ -45,22 +46,22 @@ class Machine:
         """How many of that many jobs run at once. On CPU each takes an equal part of the cores, as many as leave few cores idle:
         threads waiting for each other cost more than jobs side by side."""
         if self.device != "cpu":
-            return max(1, min(jobs, self.gpus * int(1 / self.gpus_per_trial + 1e-9)))
+            return max(1, min(jobs, self.gpus * ties.floor(1 / self.gpus_per_trial)))
         most = max(1, min(jobs, self.cpus, MOST_AT_ONCE_ON_CPU))
         rounds = {at_once: math.ceil(jobs / at_once) * self.wall_s(1.0, at_once) for at_once in range(most, 0, -1)}
-        return next(at_once for at_once, needed in rounds.items() if needed <= MOST_WAITING * jobs)
+        return next(at_once for at_once, needed in rounds.items() if ties.at_least(MOST_WAITING * jobs, needed))
 
     def places(self, job: Job) -> int:
         """How many such jobs fit side by side."""
         if self.device == "cpu":
-            return max(1, int(self.cpus / job.cpus))
-        return max(1, self.gpus * int(1 / job.gpus + 1e-9))  # a job's share lies on one GPU
+            return max(1, ties.floor(self.cpus / job.cpus))
+        return max(1, self.gpus * ties.floor(1 / job.gpus))  # a job's share lies on one GPU
 
     def resources(self, at_once: int) -> tuple[float, float]:
         """(cpus, gpus) of one of `at_once` jobs."""
         if self.device == "cpu":
             return float(max(1, self.cpus // at_once)), 0.0
-        return float(max(1, int(self.cpus * self.gpus_per_trial / max(1, self.gpus)))), self.gpus_per_trial
+        return float(max(1, ties.floor(self.cpus * self.gpus_per_trial / max(1, self.gpus)))), self.gpus_per_trial
 
     @property
     def fewest_cpus(self) -> float:

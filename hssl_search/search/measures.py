@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,6 +20,9 @@ class Measure:
     unit: str = ""
     """As it follows a value."""
     digits: int = 1
+    low: float = -math.inf
+    high: float = math.inf
+    """What values can be, at the least and at the most."""
     of_head: str = ""
     """Of a measure of the head, its key in the head's metrics. A contender without a head lacks it, and cannot be ranked by it."""
 
@@ -37,6 +41,16 @@ class Measure:
         """Step in which scores move: that of the last digit told, or of one image more that is classified right."""
         return max(10.0**-self.digits, 100 / images if self.unit and images else 0.0)
 
+    def within(self, low: float, high: float) -> tuple[float, float]:
+        """Return what of an interval of scores scores can be."""
+        least, most = (-self.high, -self.low) if self.good == "low" else (self.low, self.high)
+        return min(most, max(least, low)), min(most, max(least, high))
+
+    def apart(self, low: float, high: float) -> tuple[float, float]:
+        """Return what of an interval of differences of scores differences can be."""
+        most = self.high - self.low
+        return min(most, max(-most, low)), min(most, max(-most, high))
+
     @property
     def score_name(self) -> str:
         return f"negative {self.name}" if self.good == "low" else self.name
@@ -51,13 +65,13 @@ class Measure:
         return f"{score:.{self.digits}f}{self.unit}" if self.unit else f"{self.score_name} {score:.{self.digits}f}"
 
 
-ACCURACY = Measure("accuracy", "accuracy", unit=" %")
-DISCREPANCY = Measure("discrepancy", "discrepancy", digits=3, of_head="overlap")
-RANKME = Measure("labelfree_rankme", "RankMe")
+ACCURACY = Measure("accuracy", "accuracy", unit=" %", low=0.0, high=100.0)
+DISCREPANCY = Measure("discrepancy", "discrepancy", digits=3, low=0.0, high=1.0, of_head="overlap")
+RANKME = Measure("labelfree_rankme", "RankMe", low=0.0)
 ALPHA_REQ = Measure("labelfree_alpha_req", "α-ReQ", "near 1", digits=2)
-LIDAR = Measure("labelfree_lidar", "LiDAR")
-ALIGNMENT = Measure("labelfree_alignment", "alignment", "low", digits=3)
-UNIFORMITY = Measure("labelfree_uniformity", "uniformity", "low", digits=3)
+LIDAR = Measure("labelfree_lidar", "LiDAR", low=0.0)
+ALIGNMENT = Measure("labelfree_alignment", "alignment", "low", digits=3, low=0.0)
+UNIFORMITY = Measure("labelfree_uniformity", "uniformity", "low", digits=3, high=0.0)
 
 OF_BASES = (RANKME, ALPHA_REQ, LIDAR, ALIGNMENT, UNIFORMITY)
 """Of the base, without labels: arXiv 2210.02885; Agrawal et al., NeurIPS 2022; arXiv 2312.04000; arXiv 2005.10242 (the last two)."""

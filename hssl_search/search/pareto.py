@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from hssl_search.search import ties
+
 
 def front(points: Mapping[int, tuple[float, float]]) -> set[int]:
     """Those of a table trial -> (score, cost) that no other beats in one without losing in the other; high scores, low costs."""
@@ -11,4 +13,5 @@ def front(points: Mapping[int, tuple[float, float]]) -> set[int]:
 
 
 def _beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    return one != other and one[0] >= other[0] and one[1] <= other[1]
+    better, cheaper = ties.above(one[0], other[0]), ties.above(other[1], one[1])
+    return (better or cheaper) and ties.at_least(one[0], other[0]) and ties.at_least(other[1], one[1])

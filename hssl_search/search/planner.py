@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 from hssl_search.errors import UserError
+from hssl_search.search import ties
 from hssl_search.search.costs import Costs, group_cost, proxy_cost, screening_cost
 from hssl_search.search.phases.screen import repeats, shares
 from hssl_search.search.plan import PROXY_CONTROLS, Plan
@@ -71,7 +72,8 @@ def plan_again(plan: Plan, remaining_s: float, costs: Costs) -> Plan:
     remaining_s = max(0.0, remaining_s - (len(SHARES) - 1) * costs.between_phases() - _later_rounds_s(plan, costs))
     together_s = remaining_s * (SHARES["proxy"] + SHARES["confirm"]) / (1 - SHARES["screen"])
     one = proxy_cost(costs, plan.proxy_steps, len(plan.rungs))
-    if FITS[0] * together_s <= one * (plan.proxies + PROXY_CONTROLS + plan.confirm_jobs) <= FITS[1] * together_s:
+    share = one * (plan.proxies + PROXY_CONTROLS + plan.confirm_jobs) / together_s if together_s else math.inf
+    if ties.at_least(share, FITS[0]) and ties.at_least(FITS[1], share):
         return plan
     proxies, rungs = _plan_proxies(together_s, costs, plan.candidates)
     if rungs[-1] < PROXY_STEPS[0]:
@@ -91,7 +93,7 @@ def _later_rounds_s(plan: Plan, costs: Costs) -> float:
 def _confirming(together_s: float, costs: Costs, proxies: int, rungs: list[int]) -> tuple[int, dict[str, float]]:
     """(confirm jobs, device-seconds of proxies and of confirming)."""
     one = proxy_cost(costs, rungs[-1], len(rungs))
-    jobs = max(CONFIRM_JOBS, min(MOST_CONFIRM_JOBS, math.floor(together_s / one) - proxies - PROXY_CONTROLS))
+    jobs = max(CONFIRM_JOBS, min(MOST_CONFIRM_JOBS, ties.floor(together_s / one) - proxies - PROXY_CONTROLS))
     return jobs, {"proxy": one * (proxies + PROXY_CONTROLS), "confirm": one * jobs}
 
 
@@ -102,7 +104,7 @@ def proxy_rungs(steps: int, count: int) -> list[int]:
 
 def _rounds(remaining_s: float, costs: Costs, groups: int, proxies: int) -> int:
     """More than one where there is something to learn from, and where winding phases up and down costs next to nothing."""
-    affordable = 2 * (MOST_ROUNDS - 1) * costs.between_phases() <= ROUNDS_SHARE * remaining_s
+    affordable = ties.at_least(ROUNDS_SHARE * remaining_s, 2 * (MOST_ROUNDS - 1) * costs.between_phases())
     return MOST_ROUNDS if groups >= MOST_ROUNDS and proxies >= LEARNABLE and affordable else 1
 
 
@@ -110,15 +112,15 @@ def _plan_screen(share_s: float, costs: Costs, space_size: int | None) -> tuple[
     """(candidates, group size, steps)."""
     fewest, wanted, most = SCREEN_STEPS
     reach = min(space_size or MOST_CANDIDATES, MOST_CANDIDATES)
-    groups = min(math.ceil(reach / GROUP_SIZE), math.floor(share_s / group_cost(costs, GROUP_SIZE, wanted)))
+    groups = min(math.ceil(reach / GROUP_SIZE), ties.floor(share_s / group_cost(costs, GROUP_SIZE, wanted)))
     size = min(GROUP_SIZE, reach)
     if groups < 1:
-        groups, size = 1, max((n for n in range(1, size + 1) if group_cost(costs, n, fewest) <= share_s), default=0)
+        groups, size = 1, max((n for n in range(1, size + 1) if ties.at_least(share_s, group_cost(costs, n, fewest))), default=0)
     if size == 0:
         raise BudgetTooSmall(_too_small(costs))
     candidates = min(reach, groups * size)
     size = math.ceil(candidates / groups)
-    steps = math.floor((share_s - screening_cost(costs, groups, size, 0)) / (
+    steps = ties.floor((share_s - screening_cost(costs, groups, size, 0)) / (
         screening_cost(costs, groups, size, 1) - screening_cost(costs, groups, size, 0)))
     return candidates, size, max(fewest, min(most, steps))
 
@@ -132,11 +134,11 @@ def _plan_proxies(share_s: float, costs: Costs, candidates: int) -> tuple[int, l
     costs = costs.beside_others
     step_s = costs.step + costs.mean_head
     others = PROXY_CONTROLS + CONFIRM_JOBS
-    affordable = math.floor(share_s / costs.training(wanted, step_s, rungs=MOST_RUNGS)) - others
+    affordable = ties.floor(share_s / costs.training(wanted, step_s, rungs=MOST_RUNGS)) - others
     proxies = max(min(FEWEST_PROXIES, candidates), min(affordable, MOST_PROXIES, math.ceil(candidates / 2)))
     each_s = share_s / (proxies + others)
-    rungs = max(1, min(MOST_RUNGS, math.floor(min(RUNGS_SHARE * each_s, each_s - costs.training(fewest, step_s, 0)) / costs.rung())))
-    steps = math.floor((each_s - costs.training(0, step_s, rungs)) / step_s)
+    rungs = max(1, min(MOST_RUNGS, ties.floor(min(RUNGS_SHARE * each_s, each_s - costs.training(fewest, step_s, 0)) / costs.rung())))
+    steps = ties.floor((each_s - costs.training(0, step_s, rungs)) / step_s)
     return proxies, proxy_rungs(max(0, min(most, steps)), rungs)
 
 

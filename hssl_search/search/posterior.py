@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from hssl_search.search import ties
 from hssl_search.search.inference import MOST_NUMBERS, Scores, TwoWay
 
 RATIOS = np.exp(np.arange(-5.0, 10.5, 0.5))
@@ -37,6 +38,7 @@ class Posterior:
         self.weights = np.exp(evidence - evidence.max())
         self.weights /= self.weights.sum()
         self.means, self.noise = means @ self._axes.T, misfit / self.dof
+        self._values = values
 
     @cached_property
     def expected(self) -> dict[int, float]:
@@ -44,8 +46,20 @@ class Posterior:
         return dict(zip(self.trials, (self.weights @ self.means).tolist(), strict=True))
 
     def leader(self, among: Collection[int]) -> int | None:
-        """That of these trials which is expected to be the best, the lower number on a tie; None when none has a score."""
-        return min((trial for trial in among if trial in self.expected), key=lambda trial: (-self.expected[trial], trial), default=None)
+        """Return that of these trials which is expected to be the best, the lowest number on a tie; None when none has a score."""
+        scored = {trial: self.expected[trial] for trial in among if trial in self.expected}
+        return ties.best(scored, self._step(scored)) if scored else None
+
+    def _step(self, among: Collection[int]) -> float:
+        """Return the resolution of expected effects: by how much they differ where means over seeds differ by one step.
+
+        The mean of n seeds moves in 1 / n of the resolution of scores, and what is expected by less, for it is drawn to the middle.
+        """
+        places = [self.trials.index(trial) for trial in among]
+        axes, drawn = self._axes[places], self.weights @ (self._variances * self._values)
+        kept = (axes**2 @ drawn)[:, None] - (axes * drawn) @ axes.T  # of a difference, by pair
+        least = float(kept[~np.eye(len(places), dtype=bool)].min(initial=1.0))
+        return max(self.fit.rounded, least * self.fit.resolution / float(self.fit.has[places].sum(axis=1).max()))
 
     def above(self, trial: int) -> dict[int, float]:
         """Every other trial -> probability that it is better than this one."""
@@ -62,6 +76,7 @@ class Posterior:
         random, draws = np.random.default_rng(0), min(draws, MOST_NUMBERS // len(self.trials))
         ratio = random.choice(len(RATIOS), draws, p=self.weights)
         noise = self.noise[ratio] * self.dof / random.chisquare(self.dof, draws)
-        along = random.standard_normal((draws, len(self.trials))) * np.sqrt(self._variances[ratio] * noise[:, None])
+        # Turned into the axes first, so that it is the same whichever axes a library returns for equal eigenvalues.
+        along = random.standard_normal((draws, len(self.trials))) @ self._axes * np.sqrt(self._variances[ratio] * noise[:, None])
         won = np.bincount((self.means[ratio] + along @ self._axes.T).argmax(axis=1), minlength=len(self.trials))
         return dict(zip(self.trials, (won / draws).tolist(), strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
@@ -144,7 +145,7 @@ def prepare(config: SearchConfig, machine: Machine, progress: Progress | None = 
         "versions": {"hssl-search": __version__} | {tool: version(tool) for tool in TOOLS} | {"python": platform.python_version()},
     }
     gather(resolved)  # what cannot be learned from is refused
-    return resolved, _warnings(base, data, config, rank_by)
+    return resolved, [*_warnings(base, data, config, rank_by), *_alike(resolved["images"])]
 
 
 def _options(config: SearchConfig) -> Plain:
@@ -162,10 +163,22 @@ def _of_base(base: Base) -> Plain:
 
 
 def _of_data(data: SearchData) -> Plain:
+    from hssl_search.data.look import look
+
     skipped = _skipped(data)
     return {"images": {"training": len(data.train), "bank": len(data.bank) if data.bank else 0, "queries": len(data.queries),
-                       "classes": list(data.queries.classes), "fingerprint": data.train.fingerprint, "skipped": len(skipped)},
+                       "classes": list(data.queries.classes), "query_counts": _query_counts(data), "looked_at": asdict(look(data.train)),
+                       "fingerprint": data.train.fingerprint, "skipped": len(skipped)},
             "skipped": [f"{path}: {reason}" for path, reason in skipped.items()]}
+
+
+def _query_counts(data: SearchData) -> list[int]:
+    """Return how many queries are of each class, in the order of `classes`; empty where nothing is labelled."""
+    labels = data.queries.labels if data.labelled else None
+    if labels is None:
+        return []
+    counts = Counter(labels.tolist())
+    return [counts[number] for number in range(len(data.queries.classes))]
 
 
 def _require_enumerable(config: SearchConfig, space: Space) -> None:
@@ -241,6 +254,13 @@ def _with_labels(judged: str, classes: tuple[str, ...], rank_by: str) -> str:
     taken = (f"the {len(classes):,} folders in {judged!r} ({', '.join(classes[:SHOWN])}{more}) are taken for classes, and accuracy is k-NN "
              "accuracy on them")
     return f"{taken}; if they are none, --rank-by labelfree ranks heads without labels." if rank_by == "accuracy" else f"{taken}."
+
+
+def _alike(images: Plain) -> list[str]:
+    from hssl_search.search.winnerless import alike
+
+    told = alike(images)
+    return [f"{told}: heads learn nothing from these; look at them, and mend --data."] if told else []
 
 
 def _without_labels(rank_by: str) -> str:

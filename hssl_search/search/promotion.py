@@ -10,10 +10,11 @@ from typing import Literal
 
 import numpy as np
 
-from hssl_search.search import forecast
+from hssl_search.search import forecast, ties
 from hssl_search.search.candidates import Contender
 from hssl_search.search.correlation import RankCorrelation, rank_correlation, spearman
 from hssl_search.search.earlier import EarlierSearch, taught
+from hssl_search.search.measures import DISCREPANCY
 
 Rule = Literal["discrepancy", "learned", "random"]
 WHY_NOT: Mapping[Rule, str] = {
@@ -41,7 +42,10 @@ def by_discrepancy(screened: tuple[Contender, ...]) -> tuple[Contender, ...]:
     """The paper's rule: healthy heads by discrepancy, families mixed: the best of each family first, then the next of each."""
     places: dict[str, int] = {}
     ranked = []
-    for order, one in enumerate(sorted(healthy(screened), key=lambda one: (-one.attributes["discrepancy"], one.trial))):
+    candidates = {one.trial: one for one in healthy(screened)}
+    discrepancies = {trial: one.attributes["discrepancy"] for trial, one in candidates.items()}
+    for order, trial in enumerate(ties.rank(discrepancies, DISCREPANCY.resolution(None))):
+        one = candidates[trial]
         places[one.family] = places.get(one.family, -1) + 1
         ranked.append((places[one.family], order, one))
     return tuple(one for _, _, one in sorted(ranked, key=lambda row: row[:2]))
@@ -82,7 +86,7 @@ def trusted(screened: Iterable[Contender], scores: Mapping[int, float], earlier:
         return list(earlier)
     reached = [scores[one.trial] for one in ended]
     told = [(one, spearman(forecast.expect(ended, [None] * len(ended), [one])[0], reached)) for one in earlier]
-    return [one for one, correlation in told if correlation is None or correlation >= 0]
+    return [one for one, correlation in told if correlation is None or ties.at_least(correlation, 0.0, ties.RELATIVE)]
 
 
 def _gains(screened: Iterable[Contender], scores: Mapping[int, float], earlier: Sequence[EarlierSearch]) -> Mapping[int, float]:
@@ -100,7 +104,8 @@ def _most_promising(ranked: Sequence[Contender], left: Sequence[Contender], gain
     known of is tried too."""
     means, deviations = forecast.expect(ranked, [gains.get(one.trial) for one in ranked], earlier)
     bounds = {one.trial: mean + deviation for one, mean, deviation in zip(ranked, means, deviations, strict=True)}
-    return max(left, key=lambda one: bounds[one.trial], default=None)
+    chosen = ties.best({one.trial: bounds[one.trial] for one in left})
+    return next((one for one in left if one.trial == chosen), None)
 
 
 def foretold(screened: Sequence[Contender], scores: Mapping[int, float],

@@ -42,7 +42,8 @@ class Proxies:
             return None if one is None else job_of(one)
 
         jobs = [job_of(one) for one in first]
-        phase = Proxy(jobs, self.workshop.ended, contenders, self.board.ranked_by, self.board.report, self.pruner, total, choose)
+        phase = Proxy(jobs, self.workshop.ended, contenders, self.board.ranked_by, self.board.report, self.pruner, total, choose,
+                      self.board.resolution)
         self.workshop.run("proxy", phase, expected, self.board.take, keep_s=CONFIRM_JOBS * self.prices.typical_proxy(plan))
         return phase.scores()
 

@@ -13,6 +13,7 @@ import optuna
 from optuna.trial import FixedTrial, FrozenTrial
 
 from hssl_search.heads.config import HeadConfig
+from hssl_search.search import ties
 from hssl_search.search.candidates import SAME_TIME, Contender
 from hssl_search.search.earlier import EarlierSearch, kept
 from hssl_search.search.execution.jobs import Plain
@@ -90,7 +91,7 @@ class Roster:
         """The control without head that trains for about so many steps; None where it has no trial yet."""
         known = [one for one in self.contenders() if one.control == SAME_TIME]
         apart = {one.trial: abs(one.attributes.get(OWN_STEPS, steps) - steps) for one in known}
-        return min((one for one in known if apart[one.trial] <= ALIKE * steps), key=lambda one: apart[one.trial], default=None)
+        return min((one for one in known if ties.at_least(ALIKE * steps, apart[one.trial])), key=lambda one: apart[one.trial], default=None)
 
     def open_same_time(self, steps: int) -> Contender:
         """Its trial, opened when it has none."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import mean
 from typing import Protocol
 
+from hssl_search.search import ties
 from hssl_search.search.execution.jobs import Decision, Executor, Job, Outcome, Report, State
 from hssl_search.search.jobmaker import Machine
 from hssl_search.search.pace import Pace, came_to_its_end, share_to_do
@@ -192,7 +193,8 @@ class _Watched:
 
     def _next(self) -> Job | None:
         """One that is as slow as its phase and can go on, or a new one, or else the least slow."""
-        slow = sorted((job for job, _ in self.slow.values()), key=self._slowness)
+        waiting = [self.slow[key][0] for key in sorted(self.slow)]  # not in the order in which they happened to come
+        slow = [waiting[place] for place in ties.rank({place: -self._slowness(job) for place, job in enumerate(waiting)})]
         as_others = next((job for job in slow if not self._straggles(job) and self._affordable(job)), None)
         if as_others is not None:
             return as_others
@@ -212,7 +214,7 @@ class _Watched:
     def _straggles(self, job: Job) -> bool:
         """Whether a slow job is far slower than those of its phase that came to their end; before one has, whether it alone is slow."""
         pace = self.runner.pace_of(job.phase)
-        return len(self.slow) < 2 if pace is None else self._slowness(job) > PATIENCE[0] * pace
+        return len(self.slow) < 2 if pace is None else ties.above(self._slowness(job), PATIENCE[0] * pace)
 
     def _start(self, job: Job) -> Job:
         to_do = share_to_do(job)

@@ -55,3 +55,10 @@ def test_plain_lists_are_correlated_like_columns(missing: float | None) -> None:
 def test_the_order_of_the_points_changes_nothing() -> None:
     first, second = [1.0, 2.0, 4.0, 3.0, 9.0, 7.0], [1.0, 2.5, 2.0, 8.0, 9.0, 7.5]
     assert rank_correlation(first, second) == rank_correlation(first[::-1], second[::-1])
+
+
+def test_values_that_differ_by_rounding_alone_are_tied() -> None:
+    first, second = [0.3, 0.3, 0.7, 0.9, 1.1, 0.2], [3.0, 2.0, 5.0, 4.0, 6.0, 1.0]
+    off = [value * (1 + (1e-13 if place % 2 else -1e-13)) for place, value in enumerate(first)]
+    assert rank_correlation(off, second) == rank_correlation(first, second)
+    assert spearman([0.1 + 0.2, 0.3, 0.3], [1.0, 2.0, 3.0]) is None, "one side is constant"

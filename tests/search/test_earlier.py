@@ -57,3 +57,10 @@ def test_what_a_study_keeps_is_read_back_as_it_was() -> None:
 ])
 def test_what_is_used_is_said(earlier: EarlierSearch, words: str) -> None:
     assert earlier.words() == words
+
+
+def test_gains_that_differ_by_rounding_alone_are_not_spread_apart() -> None:
+    gains = (0.3 - 0.1, 1.3 - 1.1, 41.3 - 41.1)
+    assert len(set(gains)) > 1
+    [found] = on_scale([search(*gains)], [0.0, 1.0, 2.0])
+    assert max(found) - min(found) == pytest.approx(0, abs=1e-9)

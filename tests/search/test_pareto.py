@@ -23,3 +23,8 @@ def test_the_front_is_what_a_sweep_by_cost_finds() -> None:
 def test_equals_are_both_on_the_front_and_none_is_on_an_empty_one() -> None:
     assert front({1: (3.0, 2.0), 2: (3.0, 2.0), 3: (2.0, 2.0)}) == {1, 2}
     assert front({}) == set()
+
+
+def test_scores_that_differ_by_rounding_alone_are_equal() -> None:
+    assert front({1: (0.3, 2.0), 2: (0.1 + 0.2, 2.0), 3: (0.3, 1.0)}) == {3}
+    assert front({1: (0.3, 2.0), 2: (0.1 + 0.2, 2.0)}) == {1, 2}

@@ -14,7 +14,7 @@ from hssl_search.search.pruning import BRACKETS, ENOUGH_AT_RUNG, PRUNERS, AtRung
 def stops(rule: Rule, score: float, others: Sequence[float], trial: int = 0, rung: int = 0, controls: int = 0) -> bool:
     """Of trials 10, 20 ..., which are all of the bracket of trial 0."""
     there = {10 * (place + 1): AtRung(10 * (place + 1), other, place < controls) for place, other in enumerate(others)}
-    return PRUNERS[rule].stops(AtRung(trial, score), there, rung)
+    return PRUNERS[rule].stops(AtRung(trial, score), there, rung, 0.0)
 
 
 def test_below_the_median_of_enough_others_is_stopped() -> None:
@@ -43,7 +43,7 @@ def test_halving_keeps_about_half_of_many_however_they_come() -> None:
     kept = 0
     for trial in range(400):
         one = AtRung(trial, dice.random())
-        kept += not PRUNERS["asha"].stops(one, there, 0)
+        kept += not PRUNERS["asha"].stops(one, there, 0, 0.0)
         there[trial] = one
     assert 180 <= kept <= 220
 
@@ -53,15 +53,32 @@ def test_hyperbands_brackets_begin_at_later_rungs_in_its_shares() -> None:
     better = [5.0, 6.0, 7.0]
     assert stops("hyperband", 1.0, better, trial=0, rung=0)
     fellows = {trial: AtRung(trial, 9.0) for trial in (11, 21, 12, 22)}
-    assert [PRUNERS["hyperband"].stops(AtRung(1, 1.0), fellows, rung) for rung in (0, 1)] == [False, True]
-    assert [PRUNERS["hyperband"].stops(AtRung(2, 1.0), fellows, rung) for rung in (0, 1, 2)] == [False, False, True]
+    assert [PRUNERS["hyperband"].stops(AtRung(1, 1.0), fellows, rung, 0.0) for rung in (0, 1)] == [False, True]
+    assert [PRUNERS["hyperband"].stops(AtRung(2, 1.0), fellows, rung, 0.0) for rung in (0, 1, 2)] == [False, False, True]
 
 
 def test_a_bracket_is_a_competition_of_its_own_but_controls_are_in_each() -> None:
     strangers = {trial: AtRung(trial, 9.0) for trial in (1, 2, 4, 5)}
-    assert not PRUNERS["hyperband"].stops(AtRung(0, 1.0), strangers, 0)
-    assert PRUNERS["hyperband"].stops(AtRung(0, 1.0), {**strangers, 7: AtRung(7, 9.0, control=True)}, 0)
+    assert not PRUNERS["hyperband"].stops(AtRung(0, 1.0), strangers, 0, 0.0)
+    assert PRUNERS["hyperband"].stops(AtRung(0, 1.0), {**strangers, 7: AtRung(7, 9.0, control=True)}, 0, 0.0)
 
 
 def test_without_a_pruner_no_one_is_stopped() -> None:
     assert not stops("none", 0.0, [9.0] * 20)
+
+
+@pytest.mark.parametrize("right", range(100, 140))
+def test_who_has_the_median_itself_is_not_stopped_by_its_rounding(right: int) -> None:
+    """Accuracies of 360 images: the mean of the two in the middle may lie above the score between them by the last bit."""
+    below, score, above = (100.0 * (right + more) / 360 for more in (-1, 0, 1))
+    assert not stops("median", score, [below, above, below, above])
+    assert not stops("median", score * (1 - 1e-12), [below, above, below, above])
+
+
+@pytest.mark.parametrize("rule", ["median", "asha", "hyperband"])
+def test_who_ties_with_those_that_go_on_goes_on(rule: Rule) -> None:
+    rule_stops = PRUNERS[rule].stops
+    others = {10 * place: AtRung(10 * place, 23.4) for place in range(1, 6)}
+    assert rule_stops(AtRung(0, 23.34), others, 0, 0.0)
+    assert not rule_stops(AtRung(0, 23.36), others, 0, 0.1)
+    assert rule_stops(AtRung(0, 23.2), others, 0, 0.1)

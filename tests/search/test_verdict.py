@@ -13,6 +13,7 @@ from scipy import stats
 
 from hssl_search.search.budget import format_duration
 from hssl_search.search.candidates import Contender, final_metrics
+from hssl_search.search.chance import Chance
 from hssl_search.search.execution.jobs import Outcome, Report, State
 from hssl_search.search.measures import ACCURACY, DISCREPANCY, RANKINGS, RANKME, Measure
 from hssl_search.search.verdict import judge
@@ -68,15 +69,15 @@ def test_a_head_that_is_surely_below_no_head_is_worse_and_still_the_best_head() 
 
 @pytest.mark.parametrize(("accuracy", "leads"), [
     (41.4, "mlp depth 1 leads no head by 1.4"), (38.5, "no head leads the best head found, mlp depth 1, by 1.5"),
-    (40.0, "mlp depth 1 leads no head by 0.0"),
+    (40.0, "mlp depth 1 and no head are tied, 0.0"),
 ])
 def test_one_seed_alone_is_undecided(accuracy: float, leads: str) -> None:
     found = verdict({0: {0: 40.0}, 3: {0: accuracy}})
     comparison = found["comparison"]
     assert (found["state"], comparison["interval"], comparison["seeds"], comparison["more_seeds"]) == ("undecided", None, 1, 1)
     assert found["sentence"] == (
-        f"Undecided: {leads} points, but one seed does not tell chance from difference; a second seed of each "
-        "(about 2 min 30 s of device-time) would begin to."
+        f"Undecided: {leads} points{' apart' if accuracy == 40.0 else ''}, but one paired seed does not tell chance from difference, and "
+        "there is no interval yet; a second seed of each (about 2 min 30 s of device-time) would begin to."
     )
     assert {row["best"] for row in found["rows"]} == {None}
 
@@ -102,9 +103,75 @@ def test_equal_gaps_of_two_seeds_are_undecided() -> None:
 
 
 def test_a_difference_that_no_budget_settles_is_called_so() -> None:
-    found = verdict({0: {0: 40.0, 1: 41.0, 2: 39.0}, 3: {0: 42.0, 1: 39.0, 2: 39.01}})
+    found = verdict({0: {0: 40.0, 1: 41.0, 2: 39.0}, 3: {0: 42.0, 1: 39.3, 2: 39.0}})
     assert (found["comparison"]["more_seeds"], found["comparison"]["more_s"]) == (None, None)
     assert found["sentence"].endswith("; even 100 more seeds of each would not settle so small a difference.")
+
+
+def test_a_difference_within_what_the_measure_resolves_is_a_tie() -> None:
+    table = {0: {0: 40.0, 1: 41.0, 2: 39.0}, 3: {0: 42.0, 1: 39.0, 2: 39.3}}
+    tied = judge(ALL, table, table, REFERENCE, ACCURACY, 0.5, SEED_S)
+    half = tied["comparison"]["interval"][1] - tied["comparison"]["difference"]
+    assert (tied["state"], tied["comparison"]["more_seeds"]) == ("undecided", None)
+    assert tied["sentence"].startswith(
+        f"Undecided: mlp depth 1 and no head are tied, 0.1 ± {half:.1f} points (95 %, 3 paired seeds) apart; the measure does not resolve "
+        "so small a difference, and no number of seeds would settle it.")
+    assert "mlp depth 1 leads no head by 0.1 ± " in judge(ALL, table, table, REFERENCE, ACCURACY, 0.05, SEED_S)["sentence"]
+
+
+def test_a_difference_that_is_clear_and_below_what_is_told_of_it_is_no_lead() -> None:
+    near = {0: {0: 40.0, 1: 41.0, 2: 39.0, 3: 42.0}, 3: {0: 40.02, 1: 41.02, 2: 39.02, 3: 42.02}}
+    assert verdict(near)["state"] == "undecided"
+    assert " are tied, 0.0 ± 0.0 points (95 %, 4 paired seeds) apart; " in verdict(near)["sentence"]
+
+
+def test_before_two_paired_seeds_there_is_no_interval_though_others_tell_the_noise() -> None:
+    others = {1: {0: 40.0, 1: 44.0}, 4: {0: 30.0, 1: 20.0}}
+    found = verdict({**others, 0: {0: 40.0, 1: 41.0}, 3: {0: 42.0}})
+    assert (found["winner"], found["comparison"]["interval"], found["comparison"]["seeds"]) == (3, None, 1)
+    assert "one paired seed does not tell chance from difference, and there is no interval yet; a second seed of each" in found["sentence"]
+    assert "±" not in found["sentence"].split(". ")[0]
+
+
+def test_intervals_reach_no_further_than_accuracies_and_their_differences_can() -> None:
+    found = verdict({0: {0: 90.0, 1: 99.0}, 3: {0: 99.0, 1: 98.0}})
+    low, high = found["comparison"]["interval"]
+    assert -100 < low < 0 and high <= 100
+    wide = verdict({0: {0: 10.0, 1: 70.0}, 3: {0: 60.0, 1: 40.0}})
+    assert wide["comparison"]["interval"] == [-100.0, 100.0]
+    assert "leads no head by 10.0 points (95 %: -100.0 to +100.0, 2 paired seeds); " in wide["sentence"]
+    behind = verdict({0: {0: 90.0, 1: 70.0}, 3: {0: 60.0, 1: 60.0}})
+    assert "by 20.0 points (95 %: -100.0 to +100.0, 2 paired seeds); " in behind["sentence"]
+    for told in (found, wide, behind):
+        assert all(0 <= end <= 100 for row in told["rows"] if row["interval"] for end in row["interval"])
+
+
+CHANCE = Chance(33.3, 48)
+
+
+def judged(table: Table) -> dict[str, Any]:
+    return judge(ALL, table, table, {"raw pixels": 47.9}, ACCURACY, 100 / 48, SEED_S, chance=CHANCE)
+
+
+def test_at_chance_level_no_seeds_settle_anything_and_it_is_said_how_far_that_is_from_chance_and_raw_pixels() -> None:
+    found = judged({0: {0: 27.1, 1: 29.2}, 3: {0: 35.4, 1: 35.4}})
+    assert (found["state"], found["comparison"]["more_seeds"]) == ("undecided", None)
+    assert "; at chance level no number of seeds would settle it. " in found["sentence"]
+    assert found["sentence"].endswith(
+        "The better of the two, mlp depth 1 (35.4 %), lies 2.1 points above chance (33.3 %, the share of the most frequent class) and 12.5 "
+        "points below raw pixels (47.9 %), and 48 queries cannot tell it from chance: train for longer (a larger --budget), or try another "
+        "--trainer, more images or other classes.")
+
+
+def test_above_chance_it_is_said_how_far_and_what_would_settle_it() -> None:
+    found = judged({0: {0: 60.4, 1: 64.6}, 3: {0: 66.7, 1: 66.7}})
+    assert "would settle it" in found["sentence"] and "at chance level" not in found["sentence"]
+    assert found["sentence"].endswith("mlp depth 1 (66.7 %), lies 33.4 points above chance (33.3 %, the share of the most frequent class) "
+                                      "and 18.8 points above raw pixels (47.9 %).")
+
+
+def test_of_a_winner_without_the_control_it_is_said_too() -> None:
+    assert " mlp depth 1 (35.4 %) lies 2.1 points above chance " in judged({3: {0: 35.4}})["sentence"]
 
 
 def test_controls_that_the_winner_does_not_clearly_beat_are_told() -> None:
@@ -166,8 +233,8 @@ def test_without_labels_the_most_discrepant_head_wins_unjudged() -> None:
     ([10.0, 11.0, 9.0], "better", "mlp depth 1 is better than no head by 3.0 ± 0.2 in RankMe (95 %, 3 paired seeds)."),
     ([16.0, 17.0, 15.0], "no head",
      "No head is better than the best head found, mlp depth 1, by 3.0 ± 0.2 in RankMe (95 %, 3 paired seeds)."),
-    ([11.6], "undecided", "Undecided: mlp depth 1 leads no head by 1.4 in RankMe, but one seed does not tell chance from difference; a "
-     "second seed of each (about 2 min 30 s of device-time) would begin to."),
+    ([11.6], "undecided", "Undecided: mlp depth 1 leads no head by 1.4 in RankMe, but one paired seed does not tell chance from "
+     "difference, and there is no interval yet; a second seed of each (about 2 min 30 s of device-time) would begin to."),
     ([], "unranked", "mlp depth 1 had the best proxy (RankMe 13.0), but the no-head control it must beat did not come to its end under "
      "the same seed."),
 ])

@@ -1,13 +1,14 @@
-"""confirm: the remaining controls, then more seeds where they decide most, chosen as results come in."""
+"""confirm: a second seed of leader and no head, the remaining controls, then more seeds where they decide most, as results come in."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from hssl_search.search import ties
 from hssl_search.search.execution.jobs import Job, Outcome
-from hssl_search.search.inference import Scores
+from hssl_search.search.inference import PAIRED, Scores
 from hssl_search.search.phases.phase import Phase
 from hssl_search.search.posterior import Posterior
 
@@ -15,6 +16,8 @@ CONTENTION = 0.05
 """Probability of being better than the leader below which a trial gets no more seeds."""
 TURNS = ("no head", "no head", "challenger", "identity")
 """Whom the leader is compared with, in turns."""
+MOST_TRIES = 4
+"""Runs of leader and of no head with which paired seeds are tried for: their trainings may fail."""
 PAIR = 2
 """Runs that it takes to give both another seed."""
 
@@ -38,23 +41,28 @@ class Field:
         return trial in (*self.candidates, self.no_head, self.identity)
 
 
-def choose(field: Field, scores: Scores, tried: Mapping[int, int], turn: int, resolution: float = 0.0) -> int | None:
+def choose(field: Field, scores: Scores, tried: Mapping[int, int], turn: int, resolution: float = 0.0,
+           running: Mapping[int, Collection[int]] | None = None) -> int | None:
     """The trial that gets a further seed; None when the verdict is settled.
 
-    First the controls that had no proxy, the one that trains as long as the leader too: again where another leads by now, after each
-    pair of runs and at the end. Then leader and no head, the challenger (of the other candidates that which is most likely better than
+    First a second seed of leader and no head, without which their difference has no interval; again whenever another leads. Then the
+    controls that had no proxy, the one that trains as long as the leader too: again where another leads by now, after each pair of runs
+    and at the end. Then leader and no head, the challenger (of the other candidates that which is most likely better than
     the leader) and the identity head, each as long as it may be better than the leader: of the leader and whom it is compared with in
     this turn, the one that had fewer runs.
 
     Args:
         tried: runs of each trial, those that are going on and those that came to nothing included.
         turn: runs chosen before of those that `contests`.
+        running: seeds of runs that are going on, by trial.
     """
-    if waiting := [trial for trial in field.unseen if not tried.get(trial)]:
-        return waiting[0]
     posterior = Posterior(scores, resolution)
     leader = posterior.leader(field.candidates)
     assert leader is not None
+    if (lacking := _lacking(field, leader, scores, tried, running or {})) is not None:
+        return lacking
+    if waiting := [trial for trial in field.unseen if not tried.get(trial)]:
+        return waiting[0]
     rivals = _rivals(posterior, leader)
     challenger = next((trial for trial in rivals if trial in field.candidates), None)
     settled = _settled(field, posterior, leader, challenger)
@@ -71,10 +79,19 @@ def choose(field: Field, scores: Scores, tried: Mapping[int, int], turn: int, re
     return min((leader, partner) if partner == field.no_head else (partner, leader), key=lambda trial: tried.get(trial, 0))
 
 
+def _lacking(field: Field, leader: int, scores: Scores, tried: Mapping[int, int], running: Mapping[int, Collection[int]]) -> int | None:
+    """Return which of leader and no head needs a run for them to share two seeds; None where they do, or will when what runs has ended."""
+    if field.no_head is None:
+        return None
+    seeds = [{*scores.get(trial, ()), *running.get(trial, ())} for trial in (leader, field.no_head)]
+    behind = min((leader, field.no_head), key=lambda trial: tried.get(trial, 0))
+    return behind if len(set.intersection(*seeds)) < PAIRED and tried.get(behind, 0) < MOST_TRIES else None
+
+
 def _rivals(posterior: Posterior, leader: int) -> list[int]:
     """The trials that may be better, the likeliest first."""
-    chances = posterior.above(leader)
-    return sorted((trial for trial in chances if chances[trial] >= CONTENTION), key=lambda trial: (-chances[trial], trial))
+    chances = {trial: chance for trial, chance in posterior.above(leader).items() if ties.at_least(chance, CONTENTION, ties.RELATIVE)}
+    return ties.rank(chances, ties.RELATIVE)
 
 
 def _settled(field: Field, posterior: Posterior, leader: int, challenger: int | None) -> bool:
@@ -129,7 +146,11 @@ class Confirm(Phase):
             if any(job.key not in self.outcomes for job in counted):
                 return
             turn = sum(self.field.contests(job.trial) for job in self.jobs)
-            trial = choose(self.field, self._scores(counted), self._tried, turn, self.resolution)
+            running: dict[int, list[int]] = defaultdict(list)
+            for job in self.jobs[len(counted):]:
+                assert job.trial is not None
+                running[job.trial].append(job.task["seed"])
+            trial = choose(self.field, self._scores(counted), self._tried, turn, self.resolution, running)
             if trial is None:
                 return
             self._keep(trial)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
+from hssl_search.search import ties
 from hssl_search.search.candidates import Contender
 from hssl_search.search.costs import Costs
 from hssl_search.search.execution.jobs import Plain, State
@@ -19,10 +19,10 @@ EVALUATION_SHARE = 0.1
 def affordable(remaining_s: float, costs: Costs, step_s: float, wanted: int) -> tuple[int, list[int]]:
     """(steps, rungs) of the full training: as many of the wanted steps as the budget holds, with up to ten evaluations; 0 when none."""
     fixed = costs.between_phases() + 2 * costs.rung() + costs.last
-    steps = min(wanted, math.floor((FULL_SHARE * remaining_s - fixed) / (step_s * (1 + EVALUATION_SHARE))))
+    steps = min(wanted, ties.floor((FULL_SHARE * remaining_s - fixed) / (step_s * (1 + EVALUATION_SHARE))))
     if steps < 1:
         return 0, []
-    evaluations = max(1, min(10, math.floor(EVALUATION_SHARE * steps * step_s / costs.rung())))
+    evaluations = max(1, min(10, ties.floor(EVALUATION_SHARE * steps * step_s / costs.rung())))
     return steps, sorted({max(1, round(steps * number / evaluations)) for number in range(1, evaluations + 1)})
 
 

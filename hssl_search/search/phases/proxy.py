@@ -20,12 +20,14 @@ class Proxy(Phase):
         jobs: those to begin with.
         total: how many there will be.
         choose: the next job, asked for when these are handed out; None when there is none. It may read `scores`.
+        resolution: step in which scores move.
     """
 
     def __init__(self, jobs: Iterable[Job], ended: Mapping[str, Outcome], contenders: Mapping[int, Contender], ranked_by: Measure,
-                 on_score: Callable[[Job, int, float], None], pruner: Pruner, total: int, choose: Callable[[], Job | None]) -> None:
+                 on_score: Callable[[Job, int, float], None], pruner: Pruner, total: int, choose: Callable[[], Job | None],
+                 resolution: float = 0.0) -> None:
         self.contenders, self.ranked_by, self.on_score, self.pruner = contenders, ranked_by, on_score, pruner
-        self.total, self.choose = total, choose
+        self.total, self.choose, self.resolution = total, choose, resolution
         self._at_rung: dict[int, dict[int, AtRung]] = {}
         self._reached: dict[int, int] = {}
         """trial -> last rung with a score, of the proxies that `scores` counts."""
@@ -76,7 +78,8 @@ class Proxy(Phase):
         self.on_score(job, report.step, found.score)
         if found.control or report.step >= job.task["steps"] or not math.isfinite(found.score):
             return Decision.CONTINUE
-        return Decision.STOP if self.pruner.stops(found, others, self._place(job, report.step)) else Decision.CONTINUE
+        stopped = self.pruner.stops(found, others, self._place(job, report.step), self.resolution)
+        return Decision.STOP if stopped else Decision.CONTINUE
 
     def _place(self, job: Job, step: int) -> int:
         return sum(rung < step for rung in job.task["rungs"])

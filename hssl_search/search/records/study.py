@@ -23,6 +23,8 @@ from hssl_search.search.records.storage_url import shown
 JOB_PREFIX = "job/"
 LONGEST_TEXT = 2_000
 """Characters of a trial's texts, such as the cause of a failure; a dashboard shows them, and MySQL holds 65,535 bytes."""
+NOTE_VERSION, NOTE_PART, NOTE_LENGTH = "dashboard:note_ver", "dashboard:note_str:", 2045
+"""Where optuna-dashboard keeps a study's note, in parts of at most so many characters."""
 Finished = Literal["COMPLETE", "PRUNED", "FAIL"]
 
 
@@ -167,6 +169,23 @@ class StudyRecord:
         if self._own is None:
             self._own = {key: value for key, value in self._attributes().items() if not key.startswith(JOB_PREFIX)}
         return dict(self._own)
+
+    def note(self) -> str:
+        """Return the study's note in the Optuna dashboard."""
+        with self._errors():
+            attributes = self._storage.get_study_system_attrs(self._id)
+        parts = sorted((int(key.removeprefix(NOTE_PART)), str(text)) for key, text in attributes.items() if key.startswith(NOTE_PART))
+        return "".join(text for _, text in parts)
+
+    def set_note(self, body: str) -> None:
+        """Write the study's note as `optuna_dashboard.save_note` does, which is not imported: it takes seconds."""
+        with self._errors():
+            attributes = self._storage.get_study_system_attrs(self._id)
+            parts = [body[start:start + NOTE_LENGTH] for start in range(0, len(body), NOTE_LENGTH)]
+            written = sum(key.startswith(NOTE_PART) for key in attributes)
+            for number in range(max(len(parts), written)):
+                self._storage.set_study_system_attr(self._id, f"{NOTE_PART}{number}", parts[number] if number < len(parts) else "")
+            self._storage.set_study_system_attr(self._id, NOTE_VERSION, int(attributes.get(NOTE_VERSION, 0)) + 1)
 
     def record_job(self, job: Job, outcome: Outcome) -> None:
         """Keep how a job ended, as the study's attribute `job/KEY`; a resumed search reads it instead of running the job again,

@@ -79,17 +79,35 @@ NOISY = Results({4: 41.0, 5: 41.0, 6: 41.0}, 1.0)
 SHARP = Results({4: 41.0, 5: 43.0, 6: 42.0}, 0.05)
 
 
-def test_the_controls_left_come_first_then_leader_no_head_challenger_identity() -> None:
+def test_a_second_seed_of_leader_and_no_head_comes_first_then_the_controls_left_challenger_identity() -> None:
     scores = {trial: dict(row) for trial, row in PROXIES.items()}
     tried = Counter(TRIED)
     chosen = []
-    for turn in (0, 0, 0, 1, 2, 3):
+    for turn in (0, 1, 2, 2, 2, 3):
         trial = choose(FIELD, scores, tried, turn)
         assert trial is not None
         chosen.append(trial)
-        scores.setdefault(trial, {})[tried[trial]] = 40.0 + trial / 10  # one of two runs in common tells too little of the noise to settle
+        scores.setdefault(trial, {})[tried[trial]] = 40.0 + trial / 2.5  # one of two runs in common tells too little of the noise to settle
         tried[trial] += 1
-    assert chosen == [SAME, LONGER, 5, NONE, 6, IDENTITY]
+    assert chosen == [5, NONE, SAME, LONGER, 6, IDENTITY]
+
+
+def test_leader_and_no_head_share_two_seeds_before_anything_else_is_tried_again_and_again() -> None:
+    tried: Counter[int] = Counter(TRIED)
+    table = {trial: dict(row) for trial, row in PROXIES.items()}
+    for turn, (expected, score) in enumerate([(5, 36.0), (NONE, 40.2), (6, 36.0), (4, 45.0)]):
+        assert choose(FIELD, table, tried, turn) == expected, "whoever leads by now lacks its second seed"
+        table[expected] = {**table[expected], 1: score}
+        tried[expected] += 1
+    assert choose(FIELD, table, tried, 4) == SAME
+
+
+def test_runs_that_go_on_count_as_paired_and_those_that_failed_are_tried_for_again() -> None:
+    one_each = {**TRIED, 5: 2}
+    assert choose(FIELD, PROXIES, one_each, 1, running={5: [1]}) == NONE
+    assert choose(FIELD, PROXIES, {**one_each, NONE: 2}, 2, running={5: [1], NONE: [1]}) == SAME
+    assert choose(FIELD, {**PROXIES, NONE: {0: 40.0, 1: 40.1}}, {**one_each, NONE: 2}, 2) == 5, "its second seed failed"
+    assert choose(FIELD, PROXIES, {**TRIED, 5: 4, NONE: 4}, 6) == SAME, "it is not tried for ever"
 
 
 def test_whoever_leads_by_now_gets_the_seeds_that_it_lacks() -> None:

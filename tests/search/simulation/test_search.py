@@ -70,13 +70,14 @@ class SlowTrainings(SyntheticHeads):
         return super().step_s(heads) * (3 if len(heads) < 2 else 1)
 
 
-@pytest.mark.parametrize("faults", [Faults(), Faults(dies=0.1, straggling=0.3, startup_s=20.0)], ids=["healthy", "straggling"])
+@pytest.mark.parametrize(("faults", "seed"), [(Faults(), 0), (Faults(dies=0.1, straggling=0.3, startup_s=20.0), 2)],
+                         ids=["healthy", "straggling"])
 def test_on_several_gpus_slow_trainings_are_confirmed_as_long_as_the_budget_buys_another(
-    tmp_path: Path, setting: Setting, faults: Faults
+    tmp_path: Path, setting: Setting, faults: Faults, seed: int
 ) -> None:
     machine, budget = Machine("gpu", cpus=16, gpus=8, gpus_per_trial=0.25), Budget(4_000.0, "gpu", "4000gpu-s")
     space = Space.from_plain({"parameters": WIDE}, "wide")
-    started = Simulation(tmp_path / "run", space, setting, SlowTrainings(), machine, budget, faults=faults,
+    started = Simulation(tmp_path / "run", space, setting, SlowTrainings(), machine, budget, seed=seed, faults=faults,
                          cost=lambda head, shape: (10, 10)).start()
     started.search()
     confirmed = [record for key, record in started.study.job_records().items() if key.startswith("confirm/") and record["state"] == "done"]
