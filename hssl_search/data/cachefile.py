@@ -2,6 +2,7 @@
 
 KEY stands for the files' names, sizes and times of change, for S and for the decoder's version, so an entry is never stale, and all runs
 on the same files share it. Entries are never removed by this package; the folder may be emptied whenever no search runs.
+A search that was stopped needs its entries when the files have changed since.
 """
 
 from __future__ import annotations

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+from hssl_search.errors import UserError
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> Path:
-    """Let `write` fill a file beside `path`, then rename it to `path`; what stood there stays when `write` raises."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Let `write` fill a file beside `path`, then rename it to `path`; what stood there stays when `write` raises.
+
+    Raises:
+        UserError: where the folder may not be written.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(beside)
         beside.replace(path)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise UserError(f"{path} cannot be written ({error.strerror}); make its folder writable, or work on a copy of the run.") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # of a folder that may not be written, said above
+            beside.unlink(missing_ok=True)
     return path

@@ -47,7 +47,7 @@ def holds_studies(url: str) -> bool:
         return False
     require_driver(url)
     with storage_errors(url):
-        engine = sqlalchemy.create_engine(url)
+        engine = sqlalchemy.create_engine(immutable_url(file) if file is not None and _is_for_reading(file) else url)
         try:
             return sqlalchemy.inspect(engine).has_table("studies")
         finally:

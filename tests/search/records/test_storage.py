@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,14 @@ def test_a_study_that_may_only_be_read_is_read_and_nothing_is_written(tmp_path: 
     with StudyRecord.open(sqlite_url(path), "demo", new=True) as record:
         record.set_study("key", "value")
     before = path.read_bytes(), path.stat().st_mtime_ns
-    access = os.access
+    access, connect = os.access, sqlite3.connect
+
+    def connect_without_writing(file: str, **options: Any) -> sqlite3.Connection:
+        assert "immutable=1" in file, "the disk does not let SQLite make its files"
+        return connect(file, **options)
+
     monkeypatch.setattr("os.access", lambda place, mode: place != path.parent and access(place, mode))
+    monkeypatch.setattr("sqlite3.dbapi2.connect", connect_without_writing)
     with StudyRecord.existing(sqlite_url(path), "demo") as record:
         assert record.study_attributes() == {"key": "value"}
         assert [one.name for one in path.parent.iterdir()] == ["study.db"], "no log and no index beside it"
