@@ -226,3 +226,16 @@ def test_webp_and_jpeg_are_packed(tmp_path):
     for name in ("1.webp", "2.JPEG"):
         Image.new("RGB", (20, 20), (10, 200, 30)).save(tmp_path / name)
     np.testing.assert_allclose(pack(str(tmp_path), 16).images.mean((1, 2)), [[10, 200, 30]] * 2, atol=3)
+
+
+def test_what_killed_processes_left_unfinished_is_removed_by_the_next_that_packs(photos, tmp_path):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    dead, alive = f"64px-{'0' * 24}", f"64px-{'1' * 24}"
+    for name in (f"{dead}.part", f"{dead}.npy", f"{alive}.part", f"{alive}.npy", "mine.npy", "mine.part"):
+        (cache / name).touch()
+    with cachefile.lock_of(cache / f"{alive}.npy"):
+        pack(str(photos), 8, cache=cache)
+    left = {path.name for path in cache.iterdir() if path.suffix in (".npy", ".part")}
+    assert left - {f"{alive}.npy", f"{alive}.part", "mine.npy", "mine.part"} == {path.name for path in cache.glob("9px-*.npy")}
+    assert {f"{alive}.npy", f"{alive}.part", "mine.npy", "mine.part"} <= left
