@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from hssl_search import __version__
 from hssl_search.errors import UserError, advice
+from hssl_search.interrupts import interrupt, on_interrupt
 from hssl_search.search.config import SearchConfig, flag, gather
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells use it."""
+"""Exit code after Ctrl-C, as shells use it; SIGTERM and the SIGHUP of a closed terminal stop a command in the same way."""
 
 SEVERAL: dict[str, dict[str, Any]] = {
     "base_arg": {"action": "append", "metavar": "KEY=VALUE"},
@@ -30,7 +32,7 @@ commands (hssl-search COMMAND --help tells more):
   spaces | trainers | families    what there is to choose from
 
 exit codes:
-  0 success, 2 something you can mend (stderr says what), 130 Ctrl-C, 1 anything else, or a replay that differs
+  0 success, 2 something you can mend (stderr says what), 130 Ctrl-C or SIGTERM, 1 anything else, or a replay that differs
 
 example:
   hssl-search --base resnet50 --data photos/ --budget 40gpu-h
@@ -59,16 +61,18 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run one command and exit: 0 when it succeeded, 2 for a mistake the user can mend, 1 for a replay that differs, 130 after Ctrl-C."""
+    """Run one command and exit: 0 when it succeeded, 2 for a mistake the user can mend, 1 for a replay that differs, 130 when stopped."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        command = COMMANDS.get(arguments[0]) if arguments else None
-        command(arguments[1:]) if command else _search(arguments)
+        with on_interrupt(interrupt):
+            command = COMMANDS.get(arguments[0]) if arguments else None
+            command(arguments[1:]) if command else _search(arguments)
     except UserError as error:
         print(f"hssl-search: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt as error:
-        print(f"\nhssl-search: {error or 'stopped.'}", file=sys.stderr)
+        with suppress(OSError):  # what stopped it may be that its terminal was closed
+            print(f"\nhssl-search: {error or 'stopped.'}", file=sys.stderr, flush=True)
         sys.exit(INTERRUPTED)
 
 

@@ -373,6 +373,7 @@ def test_a_ray_address_where_nothing_listens_is_refused(refused: Refused, free_p
 def test_a_study_that_the_storage_holds_already_is_left_alone(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RaySession, "start", lambda self: self)
     monkeypatch.setattr(RaySession, "total", lambda self, resource: 2.0)
+    monkeypatch.setattr(RaySession, "free", lambda self, resource: 2.0)
     url = "sqlite:///studies.db"
     with StudyRecord.open(url, "demo") as study:
         study.set_study("config", {"base": "of another run"})
