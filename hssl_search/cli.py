@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt as error:
         with suppress(OSError):  # what stopped it may be that its terminal was closed
-            print(f"\nhssl-search: {error or 'stopped.'}", file=sys.stderr, flush=True)
+            print(f"\nhssl-search: {str(error) or 'stopped.'}", file=sys.stderr, flush=True)
         sys.exit(INTERRUPTED)
 
 

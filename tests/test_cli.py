@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -355,6 +357,22 @@ def test_an_unknown_key_in_a_space_is_refused(refused: Refused) -> None:
 ], ids=["top", "stage", "method", "name"])
 def test_an_unknown_key_in_a_recipe_is_refused(refused: Refused, old: str, new: str, sentence: str) -> None:
     assert refused(*ASKED, "--trainer", str(edited("trainers", "simclr", old, new))) == sentence
+
+
+def test_a_home_directory_that_there_is_not_is_told(refused: Refused) -> None:
+    told = refused(*ASKED, "--data", "~nobody-of-this-name/photos")
+    assert told == "'~nobody-of-this-name/photos' begins with a home directory that there is not; give the full path of the folder."
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_a_signal_stops_ends_with_130(number: signal.Signals, monkeypatch: pytest.MonkeyPatch,
+                                                     capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(number)
+    monkeypatch.setitem(cli.COMMANDS, "status", lambda arguments: os.kill(os.getpid(), number))
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["status"])
+    assert (ended.value.code, capsys.readouterr().err) == (cli.INTERRUPTED, "\nhssl-search: stopped.\n")
+    assert signal.getsignal(number) is before
 
 
 @pytest.fixture

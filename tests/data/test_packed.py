@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pwd
 import shutil
 import threading
 from collections import namedtuple
@@ -183,6 +184,17 @@ def test_cache_root_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_root() == tmp_path / ".cache" / "hssl-search"
+
+
+def test_without_a_home_directory_the_cache_asks_for_a_folder(monkeypatch):
+    def nobody(uid):
+        raise KeyError(uid)
+
+    for name in ("HSSL_SEARCH_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    with pytest.raises(UserError, match=r"there is no home directory to keep the image cache in .* set HSSL_SEARCH_CACHE"):
+        cache_root()
 
 
 @pytest.mark.parametrize("indices", [[4, 1, 1], np.array([4, 1, 1]), torch.tensor([4, 1, 1]), slice(2, 5),
