@@ -131,7 +131,9 @@ class RaySession:
         folder = Scratch("ray", _short_root())
         started.callback(folder.remove)
         with _local_errors(folder.path.parent):
-            started.enter_context(_home_within(folder.path))
+            if started.enter_context(_home_within(folder.path)):
+                # Kept until this process ends: Ray reads it once, and would never know that of another home.
+                os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             with _importable_in_workers(), _environment(dict.fromkeys(ELSEWHERE)), _daemons_apart() as daemons:
                 started.callback(_end, daemons)
                 started.callback(ray.shutdown)
@@ -149,6 +151,9 @@ class RaySession:
     def _join(self, ray: Any, quiet: Mapping[str, Any], started: ExitStack) -> None:
         assert self._address is not None
         _require_listener(self._address)
+        folder = Scratch("ray")
+        started.callback(folder.remove)
+        started.enter_context(_home_within(folder.path))
         env = {**(self._runtime_env or {}), "env_vars": {**QUIET, **(self._runtime_env or {}).get("env_vars", {})}}
         try:
             started.callback(ray.shutdown)
@@ -258,20 +263,19 @@ def _set(values: Mapping[str, str | None]) -> None:
 
 
 @contextmanager
-def _home_within(folder: Path) -> Iterator[None]:
-    """Within: there is a home directory that may be written, in the folder where the user has none (a container's user may not)."""
+def _home_within(folder: Path) -> Iterator[bool]:
+    """Within: there is a home directory that may be written, in the folder where the user has none (a container's user may not); whether
+    it is there."""
     changes: dict[str, str | None] = {}
-    if not _home_may_be_written():
+    if made := not _home_may_be_written():
         (folder / "home").mkdir()
         changes["HOME"] = str(folder / "home")
-        # Kept until this process ends: Ray reads it once, and would never know the one of another such folder.
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         getpass.getuser()
     except (KeyError, OSError):  # no passwd entry: torch asks for the name
         changes["USER"] = str(os.getuid())
     with _environment(changes):
-        yield
+        yield made
 
 
 def _home_may_be_written() -> bool:

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 import hssl_search
 from hssl_search.errors import UserError
+from hssl_search.scratch import Scratch
 from hssl_search.search.execution import ray_session
 from hssl_search.search.execution.ray_session import RaySession, _importable_in_workers, _require_loopback, _told_when_slow
 
@@ -141,6 +143,44 @@ def test_nothing_is_left_of_a_start_that_fails_and_its_own_cause_is_told(hostile
     assert hostile["daemons of a failed start"] == [True, [], 0]
     assert hostile["refused"] == ("Ray did not start on this machine (no luck); try again, or start a Ray with `ray start --head` and name "
                                   "its address with --ray-address.")
+
+
+KILLED = """\
+import os, sys, time
+from pathlib import Path
+from hssl_search.search.execution.ray_session import RaySession
+
+with RaySession(cpus=1, gpus=0):
+    import ray
+
+    @ray.remote
+    def work():
+        time.sleep(10_000)
+
+    works = work.remote()
+    [folder] = [path for path in Path("/tmp").glob("hssl-ray.*") if list(path.glob(f"session_*_{os.getpid()}"))]
+    print(folder, *Path(f"/proc/self/task/{os.getpid()}/children").read_text().split(), flush=True)
+    time.sleep(10_000)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_daemons_die_with_a_killed_process_and_the_next_removes_its_folder() -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen([sys.executable, "-c", KILLED], env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    folder, *daemons = process.stdout.readline().split()
+    assert daemons and Path(folder).exists()
+    with Scratch("test", Path(folder).parent):
+        assert Path(folder).exists()
+    process.kill()
+    process.wait()
+    until = time.monotonic() + 120.0
+    while (left := [pid for pid in daemons if Path(f"/proc/{pid}").exists()]) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert left == []
+    with Scratch("test", Path(folder).parent):
+        assert not Path(folder).exists()
 
 
 @pytest.mark.parametrize(("error", "remedy"), [
