@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -37,6 +39,8 @@ def on_interrupt(stop: Callable[[], None]) -> Iterator[None]:
 
     def hear(number: int, frame: FrameType | None) -> None:
         nonlocal asked
+        if number == signal.SIGHUP:
+            _leave_terminal()
         now = time.monotonic()
         if now - _Heard.at < SAME_S:
             return
@@ -57,6 +61,16 @@ def on_interrupt(stop: Callable[[], None]) -> Iterator[None]:
             yield
     finally:
         _Heard.depth -= 1
+
+
+def _leave_terminal() -> None:
+    """Write to nowhere what was written to a terminal that is gone: there every write fails, those too that end a search in order."""
+    for descriptor in (1, 2):
+        with suppress(OSError):  # it is closed
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
 
 
 @contextmanager

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -88,3 +91,38 @@ def test_a_thread_sets_no_handlers() -> None:
     thread.start()
     thread.join()
     assert inside == [before]
+
+
+LEFT = """\
+import sys, time
+from pathlib import Path
+from hssl_search.interrupts import on_interrupt
+
+asked = []
+with on_interrupt(lambda: asked.append(1)):
+    print("ready", flush=True)
+    while not asked:
+        time.sleep(0.01)
+    print("what nobody reads", flush=True)
+    print("nor this", file=sys.stderr, flush=True)
+    Path(sys.argv[1]).write_text("ended in order")
+"""
+
+
+def test_a_program_whose_terminal_closes_can_still_end_in_order(tmp_path: Path) -> None:
+    terminal, theirs = os.openpty()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen([sys.executable, "-c", LEFT, str(tmp_path / "said")], env=environment, start_new_session=True,
+                               preexec_fn=lambda: os.login_tty(os.dup(theirs)))
+    assert os.read(terminal, 5) == b"ready"
+    os.close(theirs)
+    os.close(terminal)
+    assert process.wait() == 0
+    assert (tmp_path / "said").read_text() == "ended in order"
+
+
+def test_what_goes_to_a_file_is_still_written_after_a_hangup(capfd: pytest.CaptureFixture[str]) -> None:
+    with on_interrupt(lambda: None):
+        ask(signal.SIGHUP)
+        print("still here", flush=True)
+    assert capfd.readouterr().out == "still here\n"
