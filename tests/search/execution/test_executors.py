@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -339,3 +341,37 @@ def test_a_worker_that_died_is_told_of_with_its_cause(said: str, attempts: int, 
     from hssl_search.search.execution.ray_adapters import cause_of_death
 
     assert cause_of_death(said, attempts).startswith(told)
+
+
+FULL = """\
+import sys, time
+from hssl_search.search.execution.jobs import Job
+from hssl_search.search.execution.ray_executor import RayExecutor
+from hssl_search.search.execution.ray_session import RaySession
+
+def work(job, send):
+    time.sleep(10_000)
+
+class Meter:
+    def tick(self, live): ...
+    def exhausted(self): return False
+
+class Source:
+    jobs = [Job("a", "proxy", {}, sys.argv[1])]
+    def next_job(self): return self.jobs.pop() if self.jobs else None
+    def again(self, job): return job
+    def on_end(self, job, outcome): print(outcome.state.value, outcome.cause)
+
+with RaySession(cpus=1, gpus=0) as session:
+    RayExecutor(Meter(), work, session, retries=1).run(Source(), concurrency=1)
+"""
+"""In a process of its own, whose Ray takes the machine's memory for full."""
+
+
+@pytest.mark.slow(reason="a Ray of its own, whose memory monitor ends workers; pytest --run-slow tests/search/execution runs it")
+def test_rays_memory_monitor_is_named_when_it_ends_workers(tmp_path: Path) -> None:
+    environment = {**os.environ, "RAY_memory_usage_threshold": "0.001", "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    told = r"failed Ray's memory monitor ended the worker process 2 times: [\d.]+GB of its machine's [\d.]+GB of memory were in use; "
+    assert re.match(told, ended.stdout)
