@@ -128,9 +128,10 @@ class RaySession:
 
     def _start_local(self, ray: Any, quiet: Mapping[str, Any], started: ExitStack) -> None:
         _require_loopback()
-        folder = Scratch("ray", _short_root())
-        started.callback(folder.remove)
-        with _local_errors(folder.path.parent):
+        root = _short_root()
+        with _local_errors(root or Path("/tmp")):
+            folder = Scratch("ray", root)
+            started.callback(folder.remove)
             if started.enter_context(_home_within(folder.path)):
                 # Kept until this process ends: Ray reads it once, and would never know that of another home.
                 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -301,7 +302,7 @@ def _importable_in_workers() -> Iterator[None]:
 
 
 def _short_root() -> Path | None:
-    """Where temporary folders have a short path: Ray puts sockets below, and their paths may have about 100 characters."""
+    """/tmp where it may be written, since it is short: Ray puts sockets below, and their paths may have about 100 characters."""
     short = Path("/tmp")
     return short if os.access(short, os.W_OK) else None
 

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,18 @@ def test_a_start_that_fails_names_what_mends_its_cause(monkeypatch: pytest.Monke
     monkeypatch.setattr(ray, "init", fail)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     with pytest.raises(UserError, match=rf"Ray did not start on this machine \(.*\); {remedy}"):
+        RaySession().start()
+
+
+def test_a_machine_without_a_folder_for_temporary_files_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/tmp")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(tempfile, "mkdtemp", fail)
+    with pytest.raises(UserError, match=r"Ray did not start .*Permission denied.*; it needs a home directory and a /tmp that may be written"):
         RaySession().start()
 
 
