@@ -210,7 +210,7 @@ def test_a_machine_without_a_folder_for_temporary_files_is_told_so(monkeypatch: 
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(tempfile, "mkdtemp", fail)
-    with pytest.raises(UserError, match=r"Ray did not start .*Permission denied.*; it needs a home directory and a /tmp that may be written"):
+    with pytest.raises(UserError, match=r"Ray did not start .*Permission denied.*; it needs a home directory and a /tmp that may be"):
         RaySession().start()
 
 
