@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from hssl_search.dashboard import HOST, PORT, find_port
 from hssl_search.output import standard_streams
+from hssl_search.scratch import Scratch
 from hssl_search.search.budget import parse_budget
 from hssl_search.search.config import SearchConfig, gather
 from hssl_search.search.execution.jobs import Plain
@@ -42,21 +43,25 @@ ENDED = "ended"
 """Study attribute: the budget within which nothing is left to do."""
 
 
-def search(**options: Any) -> Run:
+def search(*, stop: Event | None = None, **options: Any) -> Run:
     """Search heads for a base: the same as the command `hssl-search`, with its flags as arguments (`base_arg` is a dict).
 
     Returns the finished run. Raises UserError for a mistake that the user can mend, and KeyboardInterrupt after Ctrl-C, from which
     `resume` goes on.
+
+    Args:
+        stop: set by another thread, it stops the search as Ctrl-C does. A search that runs in a thread has no other way: signals
+            go to the main thread.
     """
-    return run_search(gather(options))
+    return run_search(gather(options), stop)
 
 
 @standard_streams()
-def run_search(config: SearchConfig) -> Run:
+def run_search(config: SearchConfig, stop: Event | None = None) -> Run:
     """Check everything, make the run folder, and search."""
     started = time.monotonic()
     console = Console(markup=False)
-    with prepared(config, console) as (resolved, session):
+    with prepared(config, console, stop) as (resolved, session):
         run = _create(resolved, console)
         with disk_errors(run.folder), run.lock():
             return _work(run, resolved, session, console, started)
@@ -88,26 +93,27 @@ def print_plan(config: SearchConfig, as_json: bool = False) -> None:
 def plan_search(config: SearchConfig, console: Console) -> Plain:
     """Check everything, measure in a folder that is removed, and plan. Notes go to the console."""
     started = time.monotonic()
-    with prepared(config, console) as (resolved, session), TemporaryDirectory() as folder, disk_errors(Path(folder), AGAIN):
+    with prepared(config, console) as (resolved, session), Scratch("plan") as folder, disk_errors(folder, AGAIN):
         budget = parse_budget(resolved["budget"])
         measuring = f"{max(budget.seconds, MEASURING_S):.0f}{budget.device}-s"
         resolved |= {"storage": None, "budget": measuring}
-        run = Run.create(Path(folder) / resolved["name"], resolved)
+        run = Run.create(folder / resolved["name"], resolved)
         with (StudyRecord.open(run.storage_url, resolved["name"], new=True) as study,
               controller_of(run, resolved, session, study, console, started) as controller):
             return controller.preview(budget)
 
 
 @standard_streams()
-def resume(run: Run | str | Path, budget: str | None = None) -> Run:
+def resume(run: Run | str | Path, budget: str | None = None, stop: Event | None = None) -> Run:
     """Go on with a search that was stopped; one that is finished is only reported again, or with more budget searched further.
 
     Args:
         budget: device-time to add to the run's budget, such as `+10gpu-h`.
+        stop: see `search`.
     """
     started = time.monotonic()
     opened = open_run(run)
-    with disk_errors(opened.folder), opened.lock(), ray_session(opened.config()["ray_address"]) as session:
+    with disk_errors(opened.folder), opened.lock(), ray_session(opened.config()["ray_address"], stop) as session:
         resolved = _extended(opened, budget) if budget is not None else opened.config()
         return _work(opened, resolved, session, Console(markup=False), started)
 

@@ -10,11 +10,12 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 from hssl_search import __version__
 from hssl_search.dashboard import HOST, PORT
 from hssl_search.errors import UserError, advice
+from hssl_search.interrupts import interrupt, on_interrupt
 from hssl_search.output import Stream, standard_streams
 from hssl_search.search.config import SearchConfig, flag, gather
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells use it."""
+"""Exit code after Ctrl-C, as shells use it; SIGTERM and the SIGHUP of a closed terminal stop a command in the same way."""
 
 SEVERAL: dict[str, dict[str, Any]] = {
     "base_arg": {"action": "append", "metavar": "KEY=VALUE"},
@@ -32,7 +33,7 @@ commands (hssl-search COMMAND --help tells more):
   spaces | trainers | families    what there is to choose from
 
 exit codes:
-  0 success, 2 something you can mend (stderr says what), 130 Ctrl-C, 1 anything else, or a replay that differs;
+  0 success, 2 something you can mend (stderr says what), 130 Ctrl-C or SIGTERM, 1 anything else, or a replay that differs;
   whoever reads the output may close it early, as `head` does: the command ends as it would have
 
 example:
@@ -62,16 +63,17 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run one command and exit: 0 when it succeeded, 2 for a mistake the user can mend, 1 for a replay that differs, 130 after Ctrl-C."""
+    """Run one command and exit: 0 when it succeeded, 2 for a mistake the user can mend, 1 for a replay that differs, 130 when stopped."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     with standard_streams() as output:
         try:
-            _run(arguments, output)
+            with on_interrupt(interrupt):
+                _run(arguments, output)
         except UserError as error:
             print(f"hssl-search: {error}", file=sys.stderr)
             sys.exit(error.exit_code)
         except KeyboardInterrupt as error:
-            print(f"\nhssl-search: {error or 'stopped.'}", file=sys.stderr)
+            print(f"\nhssl-search: {str(error) or 'stopped.'}", file=sys.stderr)
             sys.exit(INTERRUPTED)
 
 

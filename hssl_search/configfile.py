@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from hssl_search.errors import UserError, advice
+from hssl_search.scratch import replacing
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -67,16 +68,11 @@ def write_yaml(path: Path, values: dict[str, Any], durable: bool = True) -> None
         durable: on the disk when this returns. Else a power cut may still take it away, which is for what stands elsewhere too.
     """
     text = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing(path) as beside, beside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())
 
 
 def validate(model: type[Model], values: dict[str, Any], where: str) -> Model:

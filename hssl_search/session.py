@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -35,29 +36,41 @@ CPU_RESERVE_S = 15.0
 
 
 @contextmanager
-def prepared(config: SearchConfig, console: Console) -> Iterator[tuple[Plain, RaySession]]:
-    """(what search.yaml will hold, a session that is started), after everything was checked."""
+def prepared(config: SearchConfig, console: Console, stop: Event | None = None) -> Iterator[tuple[Plain, RaySession]]:
+    """(what search.yaml will hold, a session that is started), after everything was checked. `stop`: see RaySession."""
     from hssl_search.search.prepare import check, prepare
 
     budget = check(config)
-    with ray_session(config.ray_address) as session:
+    with ray_session(config.ray_address, stop) as session:
         machine = _machine(config, budget.device, session)
         with _packing(console) as progress:
             resolved, warnings = prepare(config, machine, progress)
         for warning in warnings:
             console.print(f"Note: {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)
         session.start()
-        resolved["machine"]["cpus"] = max(1, int(session.total("CPU")))  # in a container Ray knows its share of the cores
+        resolved["machine"]["cpus"] = _free(session, "CPU")  # in a container Ray knows its share of the cores
+        if budget.device == "gpu" and not session.own:
+            resolved["machine"]["gpus"] = _free(session, "GPU")
         yield resolved, session
 
 
 def _machine(config: SearchConfig, device: str, session: RaySession) -> Machine:
     if config.ray_address is not None:
         session.start()
-        return Machine(device, int(session.total("CPU")), int(session.total("GPU")), config.gpus_per_trial or 1.0)
+        gpus = _free(session, "GPU") if device == "gpu" else int(session.free("GPU"))
+        return Machine(device, _free(session, "CPU"), gpus, config.gpus_per_trial or 1.0)
     import torch
 
     return Machine(device, os.cpu_count() or 1, torch.cuda.device_count(), config.gpus_per_trial or 1.0)
+
+
+def _free(session: RaySession, resource: str) -> int:
+    """Whole CPUs or GPUs of Ray that nothing else holds. UserError where it has some and none is free."""
+    free, total = int(session.free(resource) + 1e-6), session.total(resource)
+    if free == 0 and total >= 1:
+        raise UserError(f"none of the {total:g} {resource}s of the Ray that runs here is free: something else holds them; end that, or "
+                        "search in another process, without --ray-address, which starts a Ray of its own.")
+    return max(free, 1 if resource == "CPU" else 0)
 
 
 @contextmanager
@@ -72,9 +85,9 @@ def _packing(console: Console) -> Iterator[Any]:
 
 
 @contextmanager
-def ray_session(address: str | None) -> Iterator[RaySession]:
+def ray_session(address: str | None, stop: Event | None = None) -> Iterator[RaySession]:
     """A session that is started by who needs it first: what can be refused is refused before that."""
-    session = RaySession(address=address)
+    session = RaySession(address=address, stop=stop)
     try:
         yield session
     finally:
@@ -137,7 +150,7 @@ def controller_of(run: Run, resolved: Plain, session: RaySession, study: StudyRe
 
         earlier = warm_start(study, resolved)
         roster = _roster(run, resolved, study, meter.ledger)
-        with Progress(console) as watcher, RayExecutor(meter, session=session) as executor:
+        with Progress(console) as watcher, RayExecutor(meter, session=session, tell=watcher.note) as executor:
             if damaged := meter.ledger.damaged:
                 watcher.note(f"Damaged lines in {run.ledger.name}: {damaged}; the device-time that they charged is not counted.")
             for sentence in sentences(earlier, resolved["sampler"], resolved["promote"]):

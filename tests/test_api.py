@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -42,6 +43,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pyte
     monkeypatch.setenv("HSSL_SEARCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setattr(RaySession, "start", lambda self: self)
     monkeypatch.setattr(RaySession, "total", lambda self, resource: 2.0 if resource == "CPU" else 0.0)
+    monkeypatch.setattr(RaySession, "free", RaySession.total)
     return tmp_path
 
 
@@ -173,6 +175,31 @@ def test_the_run_is_locked_while_it_is_searched(searching: Callable[[Work], list
     called = searching(other)
     with hssl_search.search(**ASKED).lock():
         assert len(called) == 1
+
+
+def test_another_thread_may_stop_a_search_and_its_resume(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, heard = Event(), []
+
+    def search(run: Run, resolved: Any, session: RaySession, *_: Any) -> None:
+        heard.append(session.stop)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "_search", search)
+    with pytest.raises(KeyboardInterrupt):
+        hssl_search.search(**ASKED, stop=stop)
+    with pytest.raises(KeyboardInterrupt):
+        hssl_search.resume("demo", stop=stop)
+    assert heard == [stop, stop]
+
+
+def test_a_search_plans_with_what_is_free_of_a_ray_that_runs_already(monkeypatch: pytest.MonkeyPatch,
+                                                                    searching: Callable[[Work], list[Run]]) -> None:
+    searching(finish)
+    monkeypatch.setattr(RaySession, "free", lambda self, resource: 0.5)
+    with pytest.raises(UserError, match=r"^none of the 2 CPUs of the Ray that runs here is free: something else holds them; end that, or"):
+        hssl_search.search(**ASKED)
+    monkeypatch.setattr(RaySession, "free", lambda self, resource: 1.5)
+    assert hssl_search.search(**ASKED).config()["machine"]["cpus"] == 1
 
 
 def test_an_interrupted_search_says_how_to_go_on_and_is_reported(searching: Callable[[Work], list[Run]]) -> None:

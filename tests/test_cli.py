@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -384,6 +385,22 @@ def test_an_unknown_key_in_a_recipe_is_refused(refused: Refused, old: str, new: 
     assert refused(*ASKED, "--trainer", str(edited("trainers", "simclr", old, new))) == sentence
 
 
+def test_a_home_directory_that_there_is_not_is_told(refused: Refused) -> None:
+    told = refused(*ASKED, "--data", "~nobody-of-this-name/photos")
+    assert told == "'~nobody-of-this-name/photos' begins with a home directory that there is not; give the full path of the folder."
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_a_signal_stops_ends_with_130(number: signal.Signals, monkeypatch: pytest.MonkeyPatch,
+                                                     capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(number)
+    monkeypatch.setitem(cli.COMMANDS, "status", lambda arguments: os.kill(os.getpid(), number))
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["status"])
+    assert (ended.value.code, capsys.readouterr().err) == (cli.INTERRUPTED, "\nhssl-search: stopped.\n")
+    assert signal.getsignal(number) is before
+
+
 @pytest.fixture
 def free_port() -> Iterator[int]:
     """A port that nothing listens at."""
@@ -400,6 +417,7 @@ def test_a_ray_address_where_nothing_listens_is_refused(refused: Refused, free_p
 def test_a_study_that_the_storage_holds_already_is_left_alone(here: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RaySession, "start", lambda self: self)
     monkeypatch.setattr(RaySession, "total", lambda self, resource: 2.0)
+    monkeypatch.setattr(RaySession, "free", lambda self, resource: 2.0)
     url = f"sqlite:///{here}/studies.db"
     with StudyRecord.open(url, "demo") as study:
         study.set_study("config", {"base": "of another run"})

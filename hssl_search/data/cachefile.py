@@ -1,23 +1,27 @@
 """One entry of the image cache: `KEY.npy` (uint8 N x S x S x 3) and, written last, `KEY.json` (labels, classes, skipped images).
 
 KEY stands for the files' names, sizes and times of change, for S and for the decoder's version, so an entry is never stale, and all runs
-on the same files share it. Entries are never removed by this package; the folder may be emptied whenever no search runs.
-A search that was stopped needs its entries when the files have changed since.
+on the same files share it. Entries are never removed by this package, only what a killed process had not finished; the folder may be
+emptied whenever no search runs. A search that was stopped needs its entries when the files have changed since. Who builds an entry holds
+the lock `KEY.lock`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from hssl_search.data.sources import Source
 from hssl_search.errors import UserError
@@ -31,6 +35,8 @@ CHUNK = 256
 """Images decoded at a time: bounds the memory that decoded but unwritten images take."""
 FORMAT = 1
 """Part of the key: raised when the files' layout changes."""
+ENTRY = re.compile(r"\d+px-[0-9a-f]{24}")
+"""Names of entries; a cache folder may hold a user's own files too."""
 KEYS = frozenset({"images", "bytes", "classes", "labels", "skipped"})
 
 
@@ -72,6 +78,24 @@ def build(entry: Path, source: Source, side: int, progress: Progress | None) -> 
     finally:
         beside.unlink(missing_ok=True)
     return Stored(np.load(entry, mmap_mode="r"), about)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes left in the cache: half-written images, and images whose JSON file was never written."""
+    for path in folder.iterdir():
+        if ENTRY.fullmatch(path.stem) and _unfinished(path):
+            with suppress(OSError, Timeout), lock_of(path).acquire(timeout=0):  # a live process builds it, or it is another user's
+                if _unfinished(path):
+                    path.unlink(missing_ok=True)
+
+
+def _unfinished(path: Path) -> bool:
+    return path.suffix == ".part" or (path.suffix == ".npy" and not path.with_suffix(".json").exists())
+
+
+def lock_of(entry: Path) -> FileLock:
+    """The lock of who builds the entry."""
+    return FileLock(entry.with_suffix(".lock"))
 
 
 def _about(source: Source, kept: list[int], skipped: list[tuple[str, str]], size: int) -> dict[str, Any]:

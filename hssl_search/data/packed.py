@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from filelock import FileLock
 
 from hssl_search.data import cachefile, decode
 from hssl_search.data.cachefile import Progress
@@ -138,7 +137,8 @@ def _build_once(entry: Path, source: Source, side: int, key: str, progress: Prog
     folder = entry.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(entry.with_suffix(".lock")):
+        cachefile.remove_unfinished(folder)
+        with cachefile.lock_of(entry):
             return cachefile.read(entry, side) or cachefile.build(entry, source, side, progress)
     except OSError as error:
         raise UserError(f"cannot write the image cache in {str(folder)!r}: {error.strerror or error}; "
@@ -146,10 +146,13 @@ def _build_once(entry: Path, source: Source, side: int, key: str, progress: Prog
 
 
 def cache_root() -> Path:
-    """$HSSL_SEARCH_CACHE, else $XDG_CACHE_HOME/hssl-search, else ~/.cache/hssl-search."""
-    if own := os.environ.get("HSSL_SEARCH_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hssl-search"
+    """$HSSL_SEARCH_CACHE, else $XDG_CACHE_HOME/hssl-search, else ~/.cache/hssl-search. UserError where there is no home directory."""
+    own = os.environ.get("HSSL_SEARCH_CACHE")
+    try:
+        return Path(own).expanduser() if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hssl-search"
+    except RuntimeError as error:
+        raise UserError("there is no home directory to keep the image cache in (HOME is not set); set HSSL_SEARCH_CACHE to the path of a "
+                        "folder with room that you may write to.") from error
 
 
 def storage_side(source: Source, image_size: int) -> int:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.files import write_head
+from hssl_search.scratch import replacing
 from hssl_search.search.jobmaker import full_key, full_place
 from hssl_search.search.records.run import Run
 from hssl_search.search.records.study import StudyRecord
@@ -115,9 +116,8 @@ def _copy_base(run: Run, trainings: list[Training]) -> dict[str, Any] | None:
     """Copy the newest base weights to winner/base.safetensors; where they come from, or None when no training has kept any."""
     for training in trainings:
         if (newest := CheckpointFolder(training.checkpoints).latest()) is not None:
-            part = run.winner / ".base.safetensors.part"
-            shutil.copyfile(newest / "base.safetensors", part)
-            part.replace(run.winner / "base.safetensors")
+            with replacing(run.winner / "base.safetensors") as part:
+                shutil.copyfile(newest / "base.safetensors", part)
             step = int(newest.name.removeprefix("step-"))
             return {"training": training.name, "step": step, "accuracy": training.accuracy,
                     "checkpoint": str(newest.relative_to(run.folder))}

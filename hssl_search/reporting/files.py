@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from hssl_search.errors import UserError
+from hssl_search.scratch import replacing
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> Path:
@@ -17,16 +16,12 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> Path:
     Raises:
         UserError: where the folder may not be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(beside)
-        beside.replace(path)
+        with replacing(path) as beside:
+            write(beside)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         raise UserError(f"{path} cannot be written ({error.strerror}); make its folder writable, or work on a copy of the run.") from error
-    finally:
-        with suppress(OSError):  # of a folder that may not be written, said above
-            beside.unlink(missing_ok=True)
     return path

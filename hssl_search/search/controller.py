@@ -58,7 +58,7 @@ class Controller:
 
         What the budget did not last for stays undecided, and goes on when the budget is extended.
         """
-        settled = self._measure()
+        settled = self._measure(f"go on with: hssl-search resume {self.run.shown}")
         self.planning.begin({**self.resolved, **settled})
         verdict = self.study.study_attributes()[VERDICT] if self.planning.done else self._find()
         while self.planning.extend(self.promoter.healthy() - len(self.promoter.promoted())):
@@ -73,22 +73,24 @@ class Controller:
 
     def preview(self, budget: Budget) -> Plain:
         """Measure, and say what a search with this budget would do and cost (`hssl_search.search.preview`)."""
-        self._measure()
+        self._measure("run the command again")
         return self.planning.preview(budget, self.measured)
 
     def _how_to_extend(self) -> str:
         newest = self.runner.meter.budget.text.rpartition("+")[2]
         return f"hssl-search resume {os.path.relpath(self.run.folder)} --budget +{newest}"
 
-    def _measure(self) -> Plain:
-        """Measure, and from then on know what work takes; what is settled by that."""
+    def _measure(self, when_mended: str) -> Plain:
+        """Measure, and from then on know what work takes; what is settled by that. `when_mended`: what to do after a failure."""
         families = list(self.roster.space.families)
         job = self.workshop.maker.measure([{"family": family} for family in families], self.seed, self.roster.group(GROUP_SIZE))
-        phase = Phase([job], self.workshop.ended)
+        # A failure is no result: without measuring there is no search, and what made it fail may be mended by now.
+        ended = {key: outcome for key, outcome in self.workshop.ended.items() if outcome.state is not State.FAILED}
+        phase = Phase([job], ended)
         self.workshop.run("measure", phase, {}, lambda job, outcome: None)
         outcome = phase.outcomes.get(job.key, Outcome(State.CUT))
         if outcome.state is not State.DONE:
-            remedy = "mend the cause and search under another --name" if outcome.cause else f"extend it with: {self._how_to_extend()}"
+            remedy = f"mend the cause, then {when_mended}" if outcome.cause else f"extend it with: {self._how_to_extend()}"
             raise UserError(f"measuring a few training steps did not succeed ({outcome.cause or 'the budget ended before it was done'}); "
                             f"{remedy}.")
         machine = self.workshop.machine

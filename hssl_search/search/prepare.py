@@ -90,7 +90,11 @@ def _require_size(config: SearchConfig, image_size: int) -> None:
 def require_folders(*sources: str | None) -> None:
     """UserError for data whose folder is not there; what is in it is not looked at, which may take long."""
     for source in filter(None, sources):
-        if source != DIGITS and not Path(source).expanduser().is_dir():
+        try:
+            there = source == DIGITS or Path(source).expanduser().is_dir()
+        except RuntimeError as error:
+            raise UserError(f"{source!r} begins with a home directory that there is not; give the full path of the folder.") from error
+        if not there:
             open_source(source)  # says what is wrong
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
 from hssl_search.errors import UserError
+from hssl_search.scratch import Scratch
 from hssl_search.search.execution.jobs import Job, Plain, Report
 from hssl_search.search.execution.tasks import Setting, Task
 from hssl_search.search.images import require_images
@@ -159,8 +158,8 @@ def _train_again(setting: Setting, record: Plain, rungs: list[int]) -> list[Repo
     task = Task.model_validate({**record["task"], "setting": setting, "rungs": rungs, "reserve_s": 0.0})
     reports: list[Report] = []
     threads, devices = torch.get_num_threads(), [torch.cuda.current_device()] if setting.device == "cuda" else []
-    with TemporaryDirectory(prefix="hssl-search-replay-") as folder, torch.random.fork_rng(devices):
-        job = Job(record["key"], record["phase"], task.model_dump(mode="json"), str(Path(folder) / "checkpoint"), record["trial"],
+    with Scratch("replay") as folder, torch.random.fork_rng(devices):
+        job = Job(record["key"], record["phase"], task.model_dump(mode="json"), str(folder / "checkpoint"), record["trial"],
                   record["cpus"], record["gpus"])
         try:
             run_job(job, lambda step, metrics: reports.append(Report(step, metrics)))

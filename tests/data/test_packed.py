@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pwd
 import shutil
 import threading
 from collections import namedtuple
@@ -185,6 +186,17 @@ def test_cache_root_follows_the_environment(monkeypatch, tmp_path):
     assert cache_root() == tmp_path / ".cache" / "hssl-search"
 
 
+def test_without_a_home_directory_the_cache_asks_for_a_folder(monkeypatch):
+    def nobody(uid):
+        raise KeyError(uid)
+
+    for name in ("HSSL_SEARCH_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    with pytest.raises(UserError, match=r"there is no home directory to keep the image cache in .* set HSSL_SEARCH_CACHE"):
+        cache_root()
+
+
 @pytest.mark.parametrize("indices", [[4, 1, 1], np.array([4, 1, 1]), torch.tensor([4, 1, 1]), slice(2, 5),
                                      np.array([True, False, True, False, False, False, True])])
 def test_tensor_and_subset_hold_the_images_asked_for(photos, indices):
@@ -226,3 +238,16 @@ def test_webp_and_jpeg_are_packed(tmp_path):
     for name in ("1.webp", "2.JPEG"):
         Image.new("RGB", (20, 20), (10, 200, 30)).save(tmp_path / name)
     np.testing.assert_allclose(pack(str(tmp_path), 16).images.mean((1, 2)), [[10, 200, 30]] * 2, atol=3)
+
+
+def test_what_killed_processes_left_unfinished_is_removed_by_the_next_that_packs(photos, tmp_path):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    dead, alive = f"64px-{'0' * 24}", f"64px-{'1' * 24}"
+    for name in (f"{dead}.part", f"{dead}.npy", f"{alive}.part", f"{alive}.npy", "mine.npy", "mine.part"):
+        (cache / name).touch()
+    with cachefile.lock_of(cache / f"{alive}.npy"):
+        pack(str(photos), 8, cache=cache)
+    left = {path.name for path in cache.iterdir() if path.suffix in (".npy", ".part")}
+    assert left - {f"{alive}.npy", f"{alive}.part", "mine.npy", "mine.part"} == {path.name for path in cache.glob("9px-*.npy")}
+    assert {f"{alive}.npy", f"{alive}.part", "mine.npy", "mine.part"} <= left

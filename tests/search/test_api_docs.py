@@ -43,6 +43,7 @@ def without_training(make_lab: Callable[..., Any], tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(worker, "run_job", lab.work)
     monkeypatch.setattr(RaySession, "start", lambda self: self)
     monkeypatch.setattr(RaySession, "total", lambda self, resource: 1.0 if resource == "CPU" else 0.0)
+    monkeypatch.setattr(RaySession, "free", RaySession.total)
 
 
 @pytest.mark.usefixtures("without_training")

@@ -131,12 +131,17 @@ def test_a_failing_full_training_is_told_and_leaves_the_verdict(lab: Lab) -> Non
     assert "failed: RuntimeError: full came to nothing" in lab.watcher.notes()
 
 
-def test_measuring_that_fails_is_told_in_one_sentence_now_and_after_a_resume(lab: Lab) -> None:
+def test_measuring_that_fails_is_told_in_one_sentence_and_tried_anew_after_a_resume(lab: Lab) -> None:
     lab.raises = {"measure"}
     for _ in range(2):
-        with pytest.raises(UserError, match=r"did not succeed \(RuntimeError: measure came to nothing\)"):
+        told = r"did not succeed \(RuntimeError: measure came to nothing\); mend the cause, then go on with: hssl-search resume .*demo"
+        with pytest.raises(UserError, match=told):
             lab.search()
-    assert lab.starts == ["measure"]
+    assert lab.starts == ["measure", "measure"]
+    lab.raises = set()
+    assert lab.search()["state"] == "better"
+    assert lab.starts[:4].count("measure") == 3
+    assert lab.study.job_records()["measure"]["state"] == "done"
 
 
 def test_a_budget_spent_before_measuring_is_told(make_lab: Callable[..., Lab]) -> None:

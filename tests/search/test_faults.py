@@ -135,7 +135,7 @@ def test_a_run_that_a_full_disk_does_not_hold_is_refused_and_made_when_there_is_
     disk: Disk, left: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(disk.folder)
-    monkeypatch.setattr(api, "prepared", lambda config, console: nullcontext(({"name": "demo", "seed": 0, "storage": None}, None)))
+    monkeypatch.setattr(api, "prepared", lambda *_: nullcontext(({"name": "demo", "seed": 0, "storage": None}, None)))
     monkeypatch.setattr(api, "_work", lambda run, *values: run)
     disk.fill(but=left)
     with pytest.raises(SystemExit) as ended:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,6 +94,11 @@ class Program:
         """Ctrl-C in a terminal: every process of the group gets it."""
         os.killpg(self._process.pid, signal.SIGINT)
 
+    def signal_group(self, number: signal.Signals) -> None:
+        """As `timeout` and a terminal that closes do: to the program, and to its group once more."""
+        self._process.send_signal(number)
+        os.killpg(self._process.pid, number)
+
     def kill(self) -> None:
         """`kill -9` of the controller alone."""
         self._process.kill()
@@ -150,6 +156,12 @@ class Place:
     def processes(self) -> list[int]:
         """Those that were started from here, however indirectly, and live."""
         return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/environ") if self._mark.encode() in _read(path)]
+
+    def signal_all(self, number: signal.Signals) -> None:
+        """As systemd and Slurm do: to every process, whatever its group."""
+        for pid in self.processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def wait_for_workers(self) -> bool:
         """Wait until no process is left that could train, for a minute at most; Ray's agents look for its server about as long."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -26,6 +27,20 @@ def test_ctrl_c_ends_it_and_says_how_to_go_on(new_place: Callable[[], Any]) -> N
     run, program = place.search("1cpu-h")
     assert program.wait_for_phase(run, "measure"), program.wait()
     program.interrupt()
+    check_told_how_to_go_on(program.wait(), run)
+    assert place.processes() == []
+    assert "No verdict yet" in run.report_html.read_text()
+    with run.lock():
+        assert place.snapshot(run).spent() > 0
+
+
+@slow
+@pytest.mark.parametrize(("to", "number"), [("group", signal.SIGTERM), ("group", signal.SIGHUP), ("all", signal.SIGTERM)])
+def test_other_ways_to_ask_it_to_stop_are_as_ctrl_c(new_place: Callable[[], Any], to: str, number: signal.Signals) -> None:
+    place = new_place()
+    run, program = place.search("1cpu-h")
+    assert program.wait_for_phase(run, "measure"), program.wait()
+    program.signal_group(number) if to == "group" else place.signal_all(number)
     check_told_how_to_go_on(program.wait(), run)
     assert place.processes() == []
     assert "No verdict yet" in run.report_html.read_text()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -12,6 +13,8 @@ from hssl_search.search.execution.jobs import Decision, Job, JobSource, Meter, O
 
 T = TypeVar("T")
 TICK_S = 0.5
+WAIT_S = 5.0
+"""A job waits that long for a place before the user is told; from then on time in which nothing runs is not charged."""
 
 
 def cause(error: Exception) -> str:
@@ -37,11 +40,22 @@ class _Open:
     reports: dict[int, Report] = field(default_factory=dict)
     stopped: bool = False
     cut: bool = False
+    waits_since: float | None = None
+    """While it was handed out and has no place to run: since when."""
     attempt: int = 1
 
     @classmethod
     def at(cls, job: Job, now: float) -> _Open:
         return cls(job, now, now, now, job.step_reached())
+
+    def wait(self, now: float) -> None:
+        """Hold no devices from now on."""
+        self.waits_since, self.since = now, self.since - now
+
+    def hold(self, now: float) -> None:
+        """Hold devices again, or at last."""
+        self.waits_since, self.since = None, self.since + now
+        self.heard = self.begun = now
 
     def begin_again(self, job: Job, now: float) -> None:
         self.job, self.heard, self.begun, self.reached = job, now, now, job.step_reached()
@@ -57,6 +71,7 @@ class Desk:
     Args:
         cpus, gpus: what the machine has; a job waits here until it fits beside those that run, so that a job that is live holds
             its devices. None: no limit.
+        asked: set by another thread to stop everything, as Ctrl-C does.
     """
 
     def __init__(
@@ -66,12 +81,14 @@ class Desk:
         cpus: float | None = None,
         gpus: float | None = None,
         clock: Callable[[], float] = time.monotonic,
+        asked: threading.Event | None = None,
     ) -> None:
         self._source = source
         self._meter = meter
         self._cpus = cpus
         self._gpus = gpus
         self._clock = clock
+        self._asked = asked or threading.Event()
         self._last_tick = clock()
         self._live: dict[str, _Open] = {}
         self._waiting: Job | None = None
@@ -93,6 +110,10 @@ class Desk:
     @property
     def idle(self) -> bool:
         return not self._live and not self._parked
+
+    def job(self, key: str) -> Job:
+        """The live job."""
+        return self._live[key].job
 
     def attempt(self, key: str) -> int:
         """How often the live job has been started."""
@@ -122,6 +143,17 @@ class Desk:
         self.tick()
         return opened.job
 
+    def place(self, waiting: Collection[str]) -> Job | None:
+        """Hear which of the live jobs have no place to run; the others hold their devices. One that has waited for long, if any."""
+        changed = {key for key, opened in self._live.items() if (key in waiting) is (opened.waits_since is None)}
+        if changed:
+            self.tick()
+            for key in changed:
+                opened = self._live[key]
+                (opened.wait if key in waiting else opened.hold)(self._clock())
+            self.tick()
+        return next((opened.job for opened in self._live.values() if self._waits_long(opened)), None)
+
     def hung(self) -> list[str]:
         """The keys of live jobs that have neither reported nor saved a checkpoint for longer than they may."""
         return [key for key, opened in self._live.items() if self._is_hung(opened)]
@@ -137,6 +169,8 @@ class Desk:
         self.tick()
         opened = self._live.pop(key)
         self.tick()
+        if opened.waits_since is not None:
+            opened.hold(self._clock())
         if opened.stopped or opened.cut:
             state, cause = (State.STOPPED if opened.stopped else State.CUT), ""
         elif full and 0 < opened.job.gpus < 1:
@@ -152,13 +186,18 @@ class Desk:
         self._error = self._error or error
 
     def stopping(self) -> bool:
+        if self._asked.is_set():
+            self.stop(KeyboardInterrupt())
         return self._error is not None or self._meter.exhausted()
 
     def tick(self) -> None:
         """Charge the live jobs for the time since the last tick."""
         self._last_tick = self._clock()
-        live = [opened.job for opened in self._live.values()]
-        self._guarded(lambda: self._meter.tick(live), None)
+        live = [opened.job for opened in self._live.values() if opened.waits_since is None]
+        if not live and any(self._waits_long(opened) for opened in self._live.values()):
+            self._guarded(self._meter.skip, None)
+        else:
+            self._guarded(lambda: self._meter.tick(live), None)
 
     def poll(self) -> bool:
         """Charge every half second; whether everything must stop now."""
@@ -209,8 +248,11 @@ class Desk:
         job = self._guarded(lambda: self._source.again(opened.job), opened.job)
         opened.begin_again(job, self._clock())
 
+    def _waits_long(self, opened: _Open) -> bool:
+        return opened.waits_since is not None and self._clock() - opened.waits_since >= WAIT_S
+
     def _is_hung(self, opened: _Open) -> bool:
-        if opened.job.still_s is None or self._clock() - opened.heard <= opened.job.still_s:
+        if opened.job.still_s is None or opened.waits_since is not None or self._clock() - opened.heard <= opened.job.still_s:
             return False
         before, opened.reached = opened.reached, opened.job.step_reached()
         if opened.reached > before:

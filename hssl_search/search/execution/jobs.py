@@ -128,6 +128,10 @@ class Meter(Protocol):
         """Charge the time since the last tick to these jobs; called about every half second and at every start and end."""
         ...
 
+    def skip(self) -> None:
+        """Charge nothing for the time since the last tick: no job ran, since what they need is held by others."""
+        ...
+
     def exhausted(self) -> bool:
         """Whether nothing may run any longer."""
         ...

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import resource
-import tempfile
 import time
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -13,6 +11,7 @@ import torch
 
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.head import head_cost
+from hssl_search.scratch import Scratch
 from hssl_search.search.costs import head_cost_s
 from hssl_search.search.execution.bench import Bench
 from hssl_search.search.execution.evaluating import architectures, evaluate
@@ -157,11 +156,11 @@ def _checkpoint(bench: Bench, stage: Stage, heads: list[dict[str, Any]]) -> Plai
 def _first_checkpoint(trainer: Trainer) -> Plain:
     """Seconds in which a checkpoint is written, and its bytes."""
     trainer.advance(1)
-    with tempfile.TemporaryDirectory() as folder:
+    with Scratch("measure") as folder:  # a worker is killed at any moment, when its budget ends
         started = time.monotonic()
         trainer.save(CheckpointFolder(folder))
         seconds = time.monotonic() - started
-        return {"checkpoint_s": seconds, "checkpoint_bytes": sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())}
+        return {"checkpoint_s": seconds, "checkpoint_bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())}
 
 
 def _peak_memory(bench: Bench) -> int:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -16,14 +19,19 @@ from hssl_search.search.execution.desk import Desk
 from hssl_search.search.execution.jobs import Decision, Halt, Job, State
 from hssl_search.search.execution.ray_worker import CAUSE, FULL, HALT, JOB, METRICS, STEP
 
+PENDING = ("PENDING", "PREPARED", "RESCHEDULING")
+"""States of a placement group that holds nothing yet."""
+_MEMORY = re.compile(r"running low on memory\b.*?\bwas (\S+) used / (\S+) limit", re.DOTALL)
 _ERROR_LINE = re.compile(r"^\s*((?:\w+\.)*\w*(?:Error|Exception): .*\S)", re.MULTILINE)
 
 
 class Crew:
     """Which Tune trial runs which job, in which actor, and what a failing worker said last."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, tell_waiting: Callable[[Job], None] | None = None) -> None:
         self.desk = desk
+        self._tell_waiting = tell_waiting
+        self._told = False
         self.keys: dict[str, str] = {}
         """Job key by Tune's trial id."""
         self.causes: dict[str, str] = {}
@@ -47,6 +55,31 @@ class Crew:
         for trial in [trial for trial, key in self.keys.items() if key in hung and trial in self.actors]:
             self.causes[trial] = "the worker made no step for a long time and was ended: it hung, or what it waited for never came"
             ray.kill(self.actors.pop(trial))
+
+    def place(self) -> None:
+        """Tell the desk which jobs wait for a place; the user, once, when that is long. On a Ray of our own none does."""
+        waiting = self._waiting() if self._tell_waiting is not None else []
+        if (job := self.desk.place(waiting)) is not None and self._tell_waiting is not None and not self._told:
+            self._told = True
+            self._tell_waiting(job)
+
+    def _waiting(self) -> list[str]:
+        """Keys of the jobs for which Ray has found no place yet: of those of one size that have not started, the last ones."""
+        import ray
+
+        not_started = [key for trial, key in self.keys.items() if trial not in self.actors]
+        if not not_started:
+            return []
+        driver = ray.get_runtime_context().get_job_id()  # with which the ids of its placement groups end
+        groups = [group for key, group in ray.util.placement_group_table().items() if key.endswith(driver) and group["state"] in PENDING]
+        pending = Counter(_size(bundle) for group in groups for bundle in group["bundles"].values())
+        waiting = []
+        for key in reversed(not_started):
+            size = _size(devices(self.desk.job(key)))
+            if pending[size]:
+                pending[size] -= 1
+                waiting.append(key)
+        return waiting
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tune writes all that it was given into a snapshot, which nobody reads; the desk's open files could not be written."""
@@ -104,12 +137,8 @@ class ReportScheduler(FIFOScheduler):
             self._crew.causes[trial.trial_id] = self._cause(trial)
 
     def _cause(self, trial: Trial) -> str:
-        error = trial.get_pickled_error()
-        if lines := _ERROR_LINE.findall(str(error)):
-            return lines[-1]
         attempts = self._crew.desk.attempt(self._crew.keys[trial.trial_id])
-        times = "once" if attempts == 1 else f"{attempts} times"
-        return f"the worker process died {times}: something killed it, perhaps because memory ran out, or it crashed outside Python"
+        return cause_of_death(_last_error(trial), attempts)
 
 
 class CrewCallback(tune.Callback):
@@ -139,15 +168,47 @@ class DeskStopper(tune.Stopper):
     def stop_all(self) -> bool:
         if not self._crew.desk.poll():
             self._crew.kill_hung()
+            self._crew.place()
             return False
         self._crew.kill()
         return True
 
 
+def _last_error(trial: Trial) -> str:
+    """What Ray says of the trial's last failure; its file has all of them, also those for which Tune keeps no exception."""
+    text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
+    return text.rpartition("Failure # ")[2]
+
+
+def cause_of_death(said: str, attempts: int) -> str:
+    """Why a worker has died, or the error that it raised, in one sentence or line.
+
+    Args:
+        said: Ray's text about it.
+        attempts: how often its job has been started.
+    """
+    times = "once" if attempts == 1 else f"{attempts} times"
+    if memory := _MEMORY.search(said):
+        return (f"Ray's memory monitor ended the worker process {times}: {memory[1]} of its machine's {memory[2]} of memory were in use; "
+                "end other programs that use much, or choose a smaller base, --image-size or batch_size "
+                "(RAY_memory_usage_threshold, 0.95 unless it is set, says when the monitor steps in)")
+    if lines := _ERROR_LINE.findall(said):
+        return str(lines[-1])
+    return f"the worker process died {times}: something killed it, perhaps because memory ran out, or it crashed outside Python"
+
+
+def devices(job: Job) -> dict[str, float]:
+    """What a job needs, in Ray's words."""
+    return {"CPU": job.cpus, "GPU": job.gpus} if job.gpus else {"CPU": job.cpus}
+
+
 def resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
     """What a trial needs, from its job."""
-    job = Job(**json.loads(config[JOB]))
-    return tune.PlacementGroupFactory([{"CPU": job.cpus, "GPU": job.gpus} if job.gpus else {"CPU": job.cpus}])
+    return tune.PlacementGroupFactory([devices(Job(**json.loads(config[JOB])))])
+
+
+def _size(bundle: dict[str, float]) -> tuple[float, float]:
+    return bundle.get("CPU", 0.0), bundle.get("GPU", 0.0)
 
 
 def tuner(crew: Crew, trial: Any, concurrency: int, retries: int, folder: str) -> tune.Tuner:

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import errno
+import getpass
 import logging
 import os
-import shutil
+import secrets
+import signal
 import socket
+import subprocess
+import sys
 import sysconfig
-import tempfile
+import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import hssl_search
 from hssl_search.errors import UserError
+from hssl_search.interrupts import SIGNALS, handlers_kept
+from hssl_search.scratch import Scratch
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run` Ray would copy the working folder to its workers
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # Ray's 15 lets any other program of the machine eat into a budget that is wall-clock
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -30,6 +38,9 @@ QUIET = {
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
+ELSEWHERE = ("RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_REDIS_ADDRESS", "RAY_RUNTIME_ENV_HOOK")
+"""Environment variables by which Ray would become another one than a plain local one."""
+SLOW_S = 60.0
 OBJECT_STORE_BYTES = 128 * 2**20
 """Only reports and job descriptions go through Ray's object store; images and weights never do."""
 
@@ -37,24 +48,33 @@ OBJECT_STORE_BYTES = 128 * 2**20
 class RaySession:
     """A Ray of our own on this machine, or the cluster at an address. Starts once; a Ray that runs already is used and left running.
 
-    Starting a local Ray writes an authentication token to the home directory; to join a cluster at `address` that was started in
-    the same way, set `RAY_AUTH_MODE=token` in the environment. Every node of a cluster needs hssl-search installed and must see
-    the run folder under the same path.
+    Starting a local Ray writes an authentication token to the home directory, where there is one; to join a cluster at `address`
+    that was started in the same way, set `RAY_AUTH_MODE=token` in the environment. Every node of a cluster needs hssl-search
+    installed and must see the run folder under the same path.
 
     Args:
         cpus, gpus: what a local Ray may use; None: all there is. Not for a cluster, which knows its own.
         runtime_env: passed to Ray, for a cluster without the package: `{"py_modules": [hssl_search]}`.
+        stop: what is run here stops when another thread sets it, as after Ctrl-C.
     """
 
     def __init__(
-        self, cpus: int | None = None, gpus: int | None = None, address: str | None = None, runtime_env: dict[str, Any] | None = None
+        self,
+        cpus: int | None = None,
+        gpus: int | None = None,
+        address: str | None = None,
+        runtime_env: dict[str, Any] | None = None,
+        stop: threading.Event | None = None,
     ) -> None:
         self._cpus = cpus
         self._gpus = gpus
         self._address = address
         self._runtime_env = runtime_env
-        self._started = False
-        self._folder: Path | None = None
+        self._started = ExitStack()
+        """What undoes the start."""
+        self.stop = stop or threading.Event()
+        self.own = False
+        """Whether nothing else runs on this Ray."""
 
     def start(self) -> RaySession:
         """Start or join Ray, about 5 seconds. UserError when there is no cluster at the address."""
@@ -65,8 +85,8 @@ class RaySession:
             import ray
 
             if not ray.is_initialized():
-                self._init(ray)
-                self._started = True
+                with handlers_kept(signal.SIGTERM), _told_when_slow():
+                    self._init(ray)
         logging.getLogger("ray").setLevel(logging.CRITICAL)
         return self
 
@@ -76,16 +96,16 @@ class RaySession:
 
         return float(ray.cluster_resources().get(resource, 0.0))
 
+    def free(self, resource: str) -> float:
+        """How much of "CPU" or "GPU" nothing holds at present."""
+        import ray
+
+        return self.total(resource) if self.own else float(ray.available_resources().get(resource, 0.0))
+
     def shutdown(self) -> None:
         """End the local Ray, or leave the cluster. Does nothing to a Ray that this session did not start."""
-        if self._started:
-            import ray
-
-            ray.shutdown()
-            self._started = False
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        self._started.close()
+        self.own = False
 
     def __enter__(self) -> RaySession:
         return self.start()
@@ -94,22 +114,50 @@ class RaySession:
         self.shutdown()
 
     def _init(self, ray: Any) -> None:
+        ray._private.ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False  # as in QUIET, for a Ray that was imported before
         quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
-        if self._address is None:
-            self._folder = _short_folder()
-            with _importable_in_workers(), _local_errors(self._folder):
+        try:
+            with ExitStack() as started:
+                if self._address is None:
+                    self._start_local(ray, quiet, started)
+                else:
+                    self._join(ray, quiet, started)
+                self._started = started.pop_all()
+        except SystemExit as error:  # what Ray, while it starts, makes of SIGTERM
+            raise KeyboardInterrupt from error
+
+    def _start_local(self, ray: Any, quiet: Mapping[str, Any], started: ExitStack) -> None:
+        _require_loopback()
+        root = _short_root()
+        with _local_errors(root or Path("/tmp")):
+            folder = Scratch("ray", root)
+            started.callback(folder.remove)
+            if started.enter_context(_home_within(folder.path)):
+                # Kept until this process ends: Ray reads it once, and would never know that of another home.
+                os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+            with _importable_in_workers(), _environment(dict.fromkeys(ELSEWHERE)), _daemons_apart() as daemons:
+                started.callback(_end, daemons)
+                started.callback(ray.shutdown)
                 ray.init(
+                    address="local",
                     num_cpus=self._cpus,
                     num_gpus=self._gpus,
                     include_dashboard=False,
                     object_store_memory=OBJECT_STORE_BYTES,
-                    _temp_dir=str(self._folder),
+                    _temp_dir=str(folder.path),
                     **quiet,
                 )
-            return
+        self.own = True
+
+    def _join(self, ray: Any, quiet: Mapping[str, Any], started: ExitStack) -> None:
+        assert self._address is not None
         _require_listener(self._address)
+        folder = Scratch("ray")
+        started.callback(folder.remove)
+        started.enter_context(_home_within(folder.path))
         env = {**(self._runtime_env or {}), "env_vars": {**QUIET, **(self._runtime_env or {}).get("env_vars", {})}}
         try:
+            started.callback(ray.shutdown)
             ray.init(address=self._address, runtime_env=env, **quiet)
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise UserError(
@@ -119,34 +167,154 @@ class RaySession:
 
 
 @contextmanager
-def _local_errors(folder: Path) -> Iterator[None]:
+def _told_when_slow() -> Iterator[None]:
+    """Within: after a minute the user is told that Ray is what is waited for."""
+    sentence = (f"hssl-search: Ray has not started within {SLOW_S:.0f} s; it is still waited for. On a busy machine that takes long; "
+                "else look whether the memory is full or a firewall blocks this machine's own ports, and stop this with Ctrl-C.")
+    timer = threading.Timer(SLOW_S, print, [sentence], {"file": sys.stderr, "flush": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def _local_errors(root: Path) -> Iterator[None]:
     """Within: what keeps a Ray from starting on this machine becomes a UserError; Ray raises almost anything then."""
     try:
         yield
     except Exception as error:
-        raise UserError(f"Ray did not start on this machine ({_first_line(error)}); it needs a home directory and a {folder.parent} that "
-                        "may be written and have some space.") from error
+        raise UserError(f"Ray did not start on this machine ({_first_line(error)}); {_remedy(error, root)}") from error
+
+
+def _remedy(error: Exception, root: Path) -> str:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"free some space in {root}."
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
+        return f"it needs a home directory and a {root} that may be written."
+    return "try again, or start a Ray with `ray start --head` and name its address with --ray-address."
+
+
+@contextmanager
+def _daemons_apart() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Within: Ray's daemons are started so that no signal that asks this program to stop ends them first; the list of them.
+
+    A terminal and `timeout` signal a process group: each daemon gets a session of its own. Slurm and systemd signal all processes
+    of a job: the daemons and their workers have these signals blocked. Without its daemons Ray waits for a minute, then aborts this
+    process, and study and report would never be closed. They end when this process ends them or dies, whatever way it dies.
+    """
+    daemons: list[subprocess.Popen[bytes]] = []
+    if not sys.platform.startswith("linux"):  # elsewhere Ray itself ends its daemons by their group
+        yield daemons
+        return
+    from ray._private import services
+
+    before: Any = services.ConsolePopen
+
+    class Daemon(before):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            try:
+                super().__init__(*args, start_new_session=True, **kwargs)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            daemons.append(self)
+
+        def terminate(self) -> None:  # Ray's polite way to end it is one of the blocked signals
+            _kill_group(self)
+
+    services.ConsolePopen = Daemon  # type: ignore[misc]
+    try:
+        yield daemons
+    finally:
+        services.ConsolePopen = before  # type: ignore[misc]
+
+
+def _end(daemons: list[subprocess.Popen[bytes]]) -> None:
+    """End the daemons with all that they have started, and wait for it."""
+    for daemon in daemons:
+        _kill_group(daemon)
+        daemon.wait()
+    daemons.clear()
+
+
+def _kill_group(daemon: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(daemon.pid, signal.SIGKILL)
+
+
+@contextmanager
+def _environment(changes: Mapping[str, str | None]) -> Iterator[None]:
+    """Within: these environment variables have these values; None: they are not set."""
+    before = {name: os.environ.get(name) for name in changes}
+    _set(changes)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+
+
+@contextmanager
+def _home_within(folder: Path) -> Iterator[bool]:
+    """Within: there is a home directory that may be written, in the folder where the user has none (a container's user may not); whether
+    it is there."""
+    changes: dict[str, str | None] = {}
+    if made := not _home_may_be_written():
+        (folder / "home").mkdir()
+        changes["HOME"] = str(folder / "home")
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):  # no passwd entry: torch asks for the name
+        changes["USER"] = str(os.getuid())
+    with _environment(changes):
+        yield made
+
+
+def _home_may_be_written() -> bool:
+    """Whether Ray can keep its token in the home directory, or has done so before."""
+    try:
+        folder = Path.home() / ".ray"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return False
+    return os.access(folder / "auth_token", os.R_OK) or os.access(folder, os.W_OK | os.X_OK)
 
 
 @contextmanager
 def _importable_in_workers() -> Iterator[None]:
     """Within: processes started find this package, also when it is imported from a checkout and not installed."""
     root = Path(hssl_search.__path__[0]).parent
-    before = os.environ.get("PYTHONPATH")
-    if root not in {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}:
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(root), before] if before else [str(root)])
-    try:
+    if root in {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}:
         yield
-    finally:
-        os.environ.pop("PYTHONPATH", None)
-        if before is not None:
-            os.environ["PYTHONPATH"] = before
+        return
+    before = os.environ.get("PYTHONPATH")
+    with _environment({"PYTHONPATH": os.pathsep.join([str(root), before] if before else [str(root)])}):
+        yield
 
 
-def _short_folder() -> Path:
-    """A new temporary folder with a short path: Ray puts sockets below it, and their paths may have about 100 characters."""
+def _short_root() -> Path | None:
+    """/tmp where it may be written, since it is short: Ray puts sockets below, and their paths may have about 100 characters."""
     short = Path("/tmp")
-    return Path(tempfile.mkdtemp(prefix="hssl-ray-", dir=short if os.access(short, os.W_OK) else None))
+    return short if os.access(short, os.W_OK) else None
+
+
+def _require_loopback() -> None:
+    """UserError when this machine cannot reach itself: Ray would try for minutes."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=10).close()
+    except OSError as error:
+        raise UserError(f"this machine does not answer itself at 127.0.0.1 ({error.strerror or error}), which Ray needs; bring its "
+                        "loopback interface up: ip link set lo up.") from error
 
 
 def _require_listener(address: str) -> None:

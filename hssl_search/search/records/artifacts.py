@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upload_artifact
 from optuna.trial import FrozenTrial
 
+from hssl_search.scratch import Scratch
 from hssl_search.search.execution.jobs import Job, Outcome, State
 from hssl_search.search.measures import Measure
 from hssl_search.search.records.curve import Curve
@@ -49,8 +49,8 @@ class Artifacts:
             return
         has = {one.filename for one in get_all_artifact_meta(trial, storage=self.study.storage)}
         self.run.artifacts.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            for path in self._made(job, outcome, Path(folder)) + [self.run.trial_folder(number) / HEAD]:
+        with Scratch("artifacts") as folder:
+            for path in self._made(job, outcome, folder) + [self.run.trial_folder(number) / HEAD]:
                 if path.name not in has and path.exists():
                     self._upload(trial, path)
 

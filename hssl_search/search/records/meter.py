@@ -65,13 +65,22 @@ class DeviceMeter:
         self._open: dict[str, _Open] = {}
         self._live: list[Job] = []
         """Those of the last tick."""
+        self._skips = False
+        """Whether nothing is charged at present."""
         self._lock = threading.RLock()
         self._controller = self._start(CONTROLLER, OVERHEAD, None, self._last_tick)
 
     def tick(self, live: list[Job]) -> None:
         """Charge the time since the last tick to these jobs; a job that was live and no longer is has ended an attempt."""
         with self._lock:
-            self._live = list(live)
+            self._live, self._skips = list(live), False
+            self._charge()
+        self.tell(self.spent(), self.budget.seconds)
+
+    def skip(self) -> None:
+        """Charge nothing for the time since the last tick or heartbeat, nor for heartbeats until the next tick."""
+        with self._lock:
+            self._live, self._skips = [], True
             self._charge()
         self.tell(self.spent(), self.budget.seconds)
 
@@ -99,7 +108,7 @@ class DeviceMeter:
         for job in live:
             opened = self._open.get(job.key) or self._begin(job, now - elapsed)
             opened.unwritten += elapsed * shares[job.key]
-        if self.budget.device == "cpu":
+        if self.budget.device == "cpu" and not self._skips:
             self._controller.unwritten += elapsed * max(0.0, 1.0 - sum(shares.values()))
         ended = [self._open[key] for key in self._open.keys() - shares.keys()]
         if now - self._last_write >= self._heartbeat_s:

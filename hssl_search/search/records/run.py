@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from hssl_search.configfile import read_yaml, write_yaml
 from hssl_search.errors import UserError, nearest
+from hssl_search.scratch import Scratch
 from hssl_search.search.config import with_defaults
 from hssl_search.search.records.disk import disk_is_full
 from hssl_search.search.records.storage_url import database_url, sqlite_url
@@ -61,16 +60,14 @@ class Run:
         folder = folder.resolve()
         require_free(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
-            beside.chmod(0o777 & ~_umask())
-            write_yaml(beside / SEARCH_YAML, dict(config))
-            beside.rename(folder)
+            with Scratch("run", folder.parent) as beside:
+                beside.chmod(0o777 & ~_umask())
+                write_yaml(beside / SEARCH_YAML, dict(config))
+                beside.rename(folder)
         except OSError:
             require_free(folder)
             raise
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
         return cls(folder)
 
     @classmethod

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +43,11 @@ class Source:
 class Meter:
     def __init__(self) -> None:
         self.ticks: list[list[str]] = []
+        self.skips = 0
         self.spent = False
+
+    def skip(self) -> None:
+        self.skips += 1
 
     def tick(self, live: list[Job]) -> None:
         self.ticks.append([each.key for each in live])
@@ -308,3 +313,64 @@ def test_a_checkpoint_from_before_is_no_sign_of_life(tmp_path: Path, begun: str)
         desk.report("a", 12, {})
     now[0] = 100.1
     assert desk.hung() == ["a"]
+
+
+def test_a_job_that_waits_for_a_place_is_not_charged_nor_taken_for_hung() -> None:
+    now, meter, source = [10.0], Meter(), Source(replace(job("a"), still_s=60.0), job("b"))
+    desk = Desk(source, meter, clock=lambda: now[0])
+    desk.next_job(), desk.next_job()
+    assert desk.place(["a"]) is None
+    assert meter.ticks[-1] == ["b"]
+    now[0] = 12.0
+    desk.end("b")
+    now[0] = 100.0
+    assert desk.hung() == []
+    waits = desk.place(["a"])
+    assert waits is not None and waits.key == "a"
+    desk.tick()
+    assert meter.skips > 0
+    before = len(meter.ticks)
+    now[0] = 130.0
+    assert desk.place([]) is None
+    assert meter.ticks[before:] == [["a"]]
+    now[0] = 150.0
+    desk.end("a")
+    assert source.outcomes["a"].seconds == 20.0
+    assert source.outcomes["b"].seconds == 2.0
+
+
+def test_a_job_whose_new_attempt_waits_keeps_the_seconds_that_it_held_its_devices() -> None:
+    now, source = [0.0], Source(job("a"))
+    desk = Desk(source, Meter(), clock=lambda: now[0])
+    desk.next_job()
+    now[0] = 5.0
+    desk.retry("a")
+    desk.place(["a"])
+    now[0] = 1000.0
+    desk.place([])
+    now[0] = 1007.0
+    desk.end("a")
+    assert (source.outcomes["a"].seconds, source.outcomes["a"].last_s) == (12.0, 7.0)
+
+
+def test_a_job_that_is_cut_while_it_waits_has_taken_nothing() -> None:
+    now, source = [7.0], Source(job("a"))
+    desk = Desk(source, Meter(), clock=lambda: now[0])
+    desk.next_job()
+    desk.place(["a"])
+    now[0] = 90.0
+    desk.close()
+    assert source.outcomes["a"] == Outcome(State.CUT)
+
+
+def test_another_thread_can_stop_it() -> None:
+    asked, source = threading.Event(), Source(job("a"), job("b"))
+    desk = Desk(source, Meter(), asked=asked)
+    desk.next_job()
+    assert not desk.poll()
+    asked.set()
+    assert desk.poll()
+    assert desk.next_job() is None
+    with pytest.raises(KeyboardInterrupt):
+        desk.close()
+    assert source.ended == [("a", State.CUT)]

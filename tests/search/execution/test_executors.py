@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -16,6 +18,7 @@ from typing import Any
 import pytest
 
 from hssl_search.errors import UserError
+from hssl_search.search.execution import desk as desk_module
 from hssl_search.search.execution import ray_executor as ray_executor_module
 from hssl_search.search.execution.desk import Desk
 from hssl_search.search.execution.inline_executor import InlineExecutor
@@ -96,7 +99,11 @@ class Source:
 class Meter:
     def __init__(self) -> None:
         self.live: list[list[str]] = []
+        self.skips = 0
         self.spent = False
+
+    def skip(self) -> None:
+        self.skips += 1
 
     def tick(self, live: list[Job]) -> None:
         self.live.append(sorted(job.key for job in live))
@@ -245,7 +252,7 @@ def test_worker_processes_are_used_again_but_not_after_an_error(ray_executor: Ra
     assert list((tmp_path / "tune").iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_jobs_that_never_report_and_is_raised(ray_executor: RayExecutor, tmp_path: Path, number: signal.Signals) -> None:
     before = signal.getsignal(number)
     source = Source(tmp_path, {"a": [1, "sleep"], "b": ["sleep"]}, lambda key, step: os.kill(os.getpid(), number))
@@ -266,3 +273,105 @@ def test_jobs_of_different_size_share_the_machine_with_as_many_threads_as_cores(
     source.jobs = [Job(f"{cpus:g}", "p", {"acts": [1]}, str(tmp_path / f"{cpus:g}"), cpus=cpus) for cpus in (2.0, 0.5)]
     ray_executor.run(source, concurrency=2)
     assert {key: source.seen(key, "threads") for key in ("0.5", "2")} == {"0.5": ["1"], "2": ["2"]}
+
+
+def test_another_thread_ends_jobs_that_never_report(session: RaySession, meter: Meter, tmp_path: Path) -> None:
+    source, stop, raised = Source(tmp_path, {"a": ["sleep"]}), threading.Event(), []
+
+    def run() -> None:
+        try:
+            RayExecutor(meter, work, RaySession(stop=stop)).run(source, concurrency=1)
+        except KeyboardInterrupt as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    while not any(meter.live):
+        time.sleep(0.01)
+    stop.set()
+    thread.join()
+    assert source.states() == {"a": State.CUT}
+    assert len(raised) == 1
+
+
+def test_jobs_wait_for_what_others_hold_of_a_ray_that_runs_already_and_pay_nothing(
+    session: RaySession, meter: Meter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    class Holder:
+        def ready(self) -> None: ...
+
+    monkeypatch.setattr(desk_module, "WAIT_S", 0.0)
+    holder = ray.remote(num_cpus=1)(Holder).remote()
+    ray.get(holder.ready.remote())
+    joined, told = RaySession().start(), []
+    assert (joined.own, joined.total("CPU"), joined.free("CPU")) == (False, 2.0, 1.0)
+
+    def tell(sentence: str) -> None:
+        told.append((sentence, meter.skips))
+        ray.kill(holder)
+
+    source = Source(tmp_path, {"large": [1]})
+    source.jobs = [replace(job, cpus=2.0) for job in source.jobs]
+    RayExecutor(meter, work, joined, tell=tell).run(source, concurrency=1)
+    assert source.states() == {"large": State.DONE}
+    [(sentence, skips)] = told
+    assert sentence.startswith("large waits for 2 CPUs: of the 2 of the Ray that runs here 1 are free, something else holds the others.")
+    assert skips > 0
+    joined.shutdown()
+    assert ray.is_initialized()
+
+
+MEMORY = """\
+Failure # 1 (occurred at 2026-11-28_09-01-31)
+1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 192.0.2.2, ID: 84672d98) was 22.41GB used / 23.54GB \
+limit (0.952)
+OOM kill reason: Memory usage exceeded threshold
+"""
+
+
+@pytest.mark.parametrize(("said", "attempts", "told"), [
+    (MEMORY, 3, "Ray's memory monitor ended the worker process 3 times: 22.41GB of its machine's 23.54GB of memory were in use; end other"),
+    ("ray.exceptions.RayTaskError\n  ValueError: two\nOSError: last", 1, "OSError: last"),
+    ("The actor died unexpectedly before finishing this task.", 1, "the worker process died once: something killed it"),
+    ("", 2, "the worker process died 2 times: something killed it"),
+])
+def test_a_worker_that_died_is_told_of_with_its_cause(said: str, attempts: int, told: str) -> None:
+    from hssl_search.search.execution.ray_adapters import cause_of_death
+
+    assert cause_of_death(said, attempts).startswith(told)
+
+
+FULL = """\
+import sys, time
+from hssl_search.search.execution.jobs import Job
+from hssl_search.search.execution.ray_executor import RayExecutor
+from hssl_search.search.execution.ray_session import RaySession
+
+def work(job, send):
+    time.sleep(10_000)
+
+class Meter:
+    def tick(self, live): ...
+    def exhausted(self): return False
+
+class Source:
+    jobs = [Job("a", "proxy", {}, sys.argv[1])]
+    def next_job(self): return self.jobs.pop() if self.jobs else None
+    def again(self, job): return job
+    def on_end(self, job, outcome): print(outcome.state.value, outcome.cause)
+
+with RaySession(cpus=1, gpus=0) as session:
+    RayExecutor(Meter(), work, session, retries=1).run(Source(), concurrency=1)
+"""
+"""In a process of its own, whose Ray takes the machine's memory for full."""
+
+
+@pytest.mark.slow(reason="a Ray of its own, whose memory monitor ends workers; pytest --run-slow tests/search/execution runs it")
+def test_rays_memory_monitor_is_named_when_it_ends_workers(tmp_path: Path) -> None:
+    environment = {**os.environ, "RAY_memory_usage_threshold": "0.001", "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    told = r"failed Ray's memory monitor ended the worker process 2 times: [\d.]+GB of its machine's [\d.]+GB of memory were in use; "
+    assert re.match(told, ended.stdout)

@@ -187,3 +187,20 @@ def test_who_watches_is_told_at_every_tick_what_is_spent(tmp_path: Path) -> None
     bench.after(0.5, job("a", gpus=1), job("b", gpus=1))
     assert told == [(0.5, 600.0), (1.5, 600.0)]
     bench.meter.close()
+
+
+@pytest.mark.parametrize("budget", ["10cpu-min", "10gpu-min"])
+def test_time_in_which_others_hold_what_jobs_need_is_not_charged(tmp_path: Path, budget: str) -> None:
+    bench = Bench(tmp_path, budget)
+    one = job("a", cpus=4, gpus=1)
+    bench.after(10, one)
+    bench.now += 100
+    bench.meter.skip()
+    with bench.meter.beating():
+        bench.now += 1000
+    bench.meter.skip()
+    assert bench.meter.spent() == 10.0
+    bench.after(0, one)
+    bench.after(5, one)
+    bench.meter.close()
+    assert bench.ledger.total() == 15.0

@@ -1,0 +1,133 @@
+"""Folders and files that only a running process needs: locked while it lives, removed by a later process where it was killed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+
+FOLDER = re.compile(r"hssl-[a-z]+\.\w{8}")
+"""Names of the folders; `.` tells them from those that earlier versions made and did not lock."""
+
+
+class Scratch:
+    """A temporary folder that is removed with its process, at the latest by the next one that makes such a folder there.
+
+    A process holds a lock (flock) on its folder for as long as it lives. The kernel frees the lock however the process ends, so
+    that a folder without one has no owner: unlike a process id, a lock is never used again by another program and means the same
+    in every container. Programs that empty /tmp by age leave locked folders alone too.
+
+    Args:
+        kind: what it is for, in lower-case letters: a part of its name.
+        root: the folder to make it in; None: that for temporary files.
+    """
+
+    def __init__(self, kind: str, root: Path | None = None) -> None:
+        root = Path(root or tempfile.gettempdir())
+        remove_abandoned(root)
+        self._lock: int | None = None
+        while self._lock is None:  # another process may take the folder for abandoned before it is locked
+            self.path = Path(tempfile.mkdtemp(prefix=f"hssl-{kind}.", dir=root))
+            self._lock = _own(self.path)
+
+    def remove(self) -> None:
+        """Remove the folder with all that is in it; a second call does nothing."""
+        if self._lock is not None:
+            shutil.rmtree(self.path, ignore_errors=True)
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.remove()
+
+
+def remove_abandoned(root: Path) -> None:
+    """Remove this user's scratch folders in `root` whose processes have died."""
+    with suppress(OSError):  # a folder that cannot be listed or removed is no reason to stop what a user asked for
+        for path in root.iterdir():
+            if FOLDER.fullmatch(path.name) and not path.is_symlink():
+                _remove_if_abandoned(path)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Within: a new file beside `path`, which then takes its place; when the block raises, what stood there stays.
+
+    What killed processes left of their writing of the same file is removed.
+    """
+    for other in path.parent.glob(f".{_escaped(path.name)}.????????.part"):
+        _remove_if_abandoned(other)
+    beside, lock = _new_file(path)
+    try:
+        yield beside
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+        os.close(lock)
+
+
+def _escaped(name: str) -> str:
+    """The name as a glob pattern that matches it alone."""
+    return re.sub(r"([*?[])", r"[\1]", name)
+
+
+def _new_file(path: Path) -> tuple[Path, int]:
+    """An empty, locked file beside `path`, and its lock."""
+    while True:
+        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        if (lock := _own(beside)) is not None:
+            return beside, lock
+
+
+def _remove_if_abandoned(path: Path) -> None:
+    with suppress(OSError):  # it has an owner, is another user's or is gone; some file systems have no locks
+        lock = _locked(path)
+        try:
+            if _is_at(path, lock) and os.fstat(lock).st_uid == os.getuid():
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+        finally:
+            os.close(lock)
+
+
+def _own(path: Path) -> int | None:
+    """Lock what this process has just made; None where another process was faster and removes it."""
+    try:
+        lock = _locked(path)
+    except (BlockingIOError, FileNotFoundError):
+        return None
+    except OSError:  # a file system without locks: nobody can lock it there, and so nobody removes it
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    if _is_at(path, lock):
+        return lock
+    os.close(lock)
+    return None
+
+
+def _locked(path: Path) -> int:
+    """A descriptor that holds the lock of `path`. OSError where another process holds it, or there is none to be had."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether the path still leads to what the descriptor was opened on."""
+    try:
+        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
