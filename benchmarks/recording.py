@@ -30,6 +30,9 @@ class Deadline:
     def tick(self, live: list[Job]) -> None:
         pass
 
+    def skip(self) -> None:
+        pass
+
     def exhausted(self) -> bool:
         return self.left() <= 0
 

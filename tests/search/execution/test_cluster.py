@@ -152,6 +152,7 @@ class Source:
 
 class Meter:
     def tick(self, live: list[Job]) -> None: ...
+    def skip(self) -> None: ...
 
     def exhausted(self) -> bool:
         return False

@@ -354,6 +354,7 @@ def work(job, send):
 
 class Meter:
     def tick(self, live): ...
+    def skip(self): ...
     def exhausted(self): return False
 
 class Source:
