@@ -36,7 +36,7 @@ class StorageError(UserError):
         super().__init__(f"{what}; {remedy}, then {then}.")
         self.what, self.remedy = what, remedy
 
-    def before(self, then: str) -> StorageError:
+    def followed_by(self, then: str) -> StorageError:
         """Return the same error with what to do when the database answers again."""
         return StorageError(self.what, self.remedy, then)
 
@@ -159,7 +159,7 @@ class _Patience:
                     raise
                 answer = True  # the attempt before has finished it
             except (SQLAlchemyError, StorageInternalError) as error:
-                self._require_hope(error)
+                self._check_patience(error)
                 again = True
                 self._pause(next(pauses, PAUSES_S[-1]))
                 continue
@@ -173,7 +173,7 @@ class _Patience:
             self._silent_since = -math.inf  # nobody wants to wait for the report either
             raise
 
-    def _require_hope(self, error: Exception) -> None:
+    def _check_patience(self, error: Exception) -> None:
         """Raise `error` where asking again is of no use: the database refused, or has been silent for too long."""
         if not _is_of_connection(error):
             raise error
