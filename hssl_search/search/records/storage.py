@@ -16,7 +16,7 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError, SQLAlchemyError
 
 from hssl_search.errors import UserError
 from hssl_search.search.records.storage_url import immutable_url, is_sqlite, parse_url, require_driver, secrets, shown, sqlite_file
@@ -188,6 +188,8 @@ class _Patience:
 def _is_of_connection(error: BaseException | None) -> bool:
     """Return whether the connection failed, or the server was not ready, and not what was asked of it."""
     while error is not None:
+        if isinstance(error, PendingRollbackError):  # Optuna tried another way in a transaction whose connection had broken
+            return True
         if isinstance(error, DBAPIError):
             return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
         error = error.__cause__
