@@ -269,7 +269,7 @@ def _work(run: Run, resolved: Plain, session: RaySession, console: Console, star
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped; go on with: hssl-search resume {run.shown}") from None
     except StorageError as error:
-        raise error.before(f"continue with: hssl-search resume {run.shown}") from error
+        raise error.followed_by(f"continue with: hssl-search resume {run.shown}") from error
     return run
 
 

@@ -16,7 +16,7 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError, SQLAlchemyError
 
 from hssl_search.errors import UserError
 from hssl_search.search.records.storage_url import immutable_url, is_sqlite, parse_url, require_driver, secrets, shown, sqlite_file
@@ -36,7 +36,7 @@ class StorageError(UserError):
         super().__init__(f"{what}; {remedy}, then {then}.")
         self.what, self.remedy = what, remedy
 
-    def before(self, then: str) -> StorageError:
+    def followed_by(self, then: str) -> StorageError:
         """Return the same error with what to do when the database answers again."""
         return StorageError(self.what, self.remedy, then)
 
@@ -159,7 +159,7 @@ class _Patience:
                     raise
                 answer = True  # the attempt before has finished it
             except (SQLAlchemyError, StorageInternalError) as error:
-                self._require_hope(error)
+                self._check_patience(error)
                 again = True
                 self._pause(next(pauses, PAUSES_S[-1]))
                 continue
@@ -173,7 +173,7 @@ class _Patience:
             self._silent_since = -math.inf  # nobody wants to wait for the report either
             raise
 
-    def _require_hope(self, error: Exception) -> None:
+    def _check_patience(self, error: Exception) -> None:
         """Raise `error` where asking again is of no use: the database refused, or has been silent for too long."""
         if not _is_of_connection(error):
             raise error
@@ -188,6 +188,8 @@ class _Patience:
 def _is_of_connection(error: BaseException | None) -> bool:
     """Return whether the connection failed, or the server was not ready, and not what was asked of it."""
     while error is not None:
+        if isinstance(error, PendingRollbackError):  # Optuna tried another way in a transaction whose connection had broken
+            return True
         if isinstance(error, DBAPIError):
             return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
         error = error.__cause__

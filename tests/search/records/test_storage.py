@@ -13,7 +13,7 @@ import optuna
 import pytest
 from optuna.exceptions import StorageInternalError
 from optuna.storages import InMemoryStorage
-from sqlalchemy.exc import DataError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError, PendingRollbackError
 
 from hssl_search.search.execution.jobs import Job, Outcome, State
 from hssl_search.search.records import storage
@@ -167,6 +167,19 @@ def test_whoever_interrupts_the_waiting_does_not_wait_again(monkeypatch: pytest.
     with pytest.raises(StorageError):
         record.set_study("key", "value")
     assert flaky.calls == 2
+
+
+@pytest.mark.parametrize("error", [
+    OperationalError("SELECT", {}, Exception("gone")), InterfaceError("SELECT", {}, Exception("closed")), PendingRollbackError("gone"),
+    DBAPIError("SELECT", {}, Exception("gone"), connection_invalidated=True),
+])
+def test_whatever_tells_of_a_broken_connection_is_asked_again(error: Exception, pauses: list[float]) -> None:
+    flaky = Flaky()
+    record = patient(flaky)
+    flaky.error = error
+    flaky.before.add(0)
+    record.set_study("key", "value")
+    assert (pauses, flaky.calls) == ([storage.PAUSES_S[0]], 2)
 
 
 @pytest.mark.parametrize("error", [DataError("INSERT", {}, Exception("Data too long for column")), ValueError("a bug")])
