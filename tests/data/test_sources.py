@@ -29,6 +29,14 @@ def test_classes_are_the_first_folders(draw):
     assert source.labels.dtype == np.int64
 
 
+def test_class_folders_called_as_splits_or_numbers_are_classes_sorted_as_text(draw):
+    for name in ("bus/1.png", "train/1.png", "10/inside/1.png", "2/inside/1.png"):
+        root = draw(name)
+    source = open_source(str(root))
+    assert source.classes == ("10", "2", "bus", "train")
+    assert source.labels.tolist() == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize("names", [("1.png", "cat/2.png", "dog/3.png"), ("cat/1.png", "cat/2.png")])
 def test_has_no_labels_without_a_folder_for_every_class(draw, names):
     for name in names:

@@ -17,6 +17,15 @@ def test_spectrum_is_that_of_the_singular_value_decomposition(size: tuple[int, i
     np.testing.assert_allclose(found, np.linalg.svd(x.double().numpy(), compute_uv=False) ** 2, rtol=1e-9)
 
 
+def test_spectrum_of_float32_embeddings_keeps_its_smallest_values() -> None:
+    generator = torch.Generator().manual_seed(0)
+    left = torch.linalg.qr(torch.randn(400, 8, generator=generator, dtype=torch.float64))[0]
+    right = torch.linalg.qr(torch.randn(8, 8, generator=generator, dtype=torch.float64))[0]
+    sizes = torch.logspace(0, -5, 8, dtype=torch.float64)
+    found = spectrum(((left * sizes) @ right).float()).sqrt()
+    np.testing.assert_allclose(found, sizes, rtol=0.02)
+
+
 def test_spectrum_of_deficient_rank_has_nothing_below_zero() -> None:
     found = spectrum(torch.ones(30, 20))
     assert found[0] == pytest.approx(600)
