@@ -103,7 +103,7 @@ def summary(resolved: Plain) -> Plain:
     shown = {"name": resolved["name"], "base": setting["base"], "base_args": resolved["timm_args"], "image_size": setting["image_size"],
              "data": setting["data"], "probe_data": setting["probe_data"], "trainer": asked.get("trainer", "simclr"),
              "space": resolved["space"]["name"]}
-    as_resolved = ("budget", "rank_by", "objective", "seed", "full_epochs", "machine", "images", "versions")
+    as_resolved = ("budget", "rank_by", "seed", "full_epochs", "machine", "images", "versions")
     return shown | {key: resolved[key] for key in as_resolved}
 
 
@@ -137,7 +137,7 @@ def _roster(run: Run, resolved: Plain, study: StudyRecord, ledger: Ledger) -> Ro
     from hssl_search.spaces.space import Space
 
     space = Space.from_plain({"parameters": resolved["space"]["parameters"]}, resolved["space"]["name"])
-    sampler = CandidateSampler(resolved["sampler"], resolved["seed"], "cost" in resolved["objective"])
+    sampler = CandidateSampler(resolved["sampler"], resolved["seed"])
     return Roster(study, run, space, [tuple(shape) for shape in resolved["map_shapes"]], resolved["seed"], ledger.of_trial, sampler=sampler)
 
 

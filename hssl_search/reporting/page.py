@@ -77,7 +77,6 @@ def _content(record: RunRecord, entries: list[Mapping[str, Any]], folder: Path) 
         "cost_rows": sections.cost_rows(cost),
         "overspent": bool(cost.budget_s and cost.used_s > cost.budget_s),
         "board": sections.board_rows(board, record),
-        "front": sections.front_rows(board, record.judged_by),
         "references": sections.reference_rows(board),
         "reference_scores": sections.reference_scores(record),
         "reference_words": sections.reference_words(record),

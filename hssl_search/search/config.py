@@ -19,8 +19,7 @@ FILE = "hssl-search.yaml"
 NAME = re.compile(r"\w[\w.-]{0,99}")
 
 
-ADDED: Mapping[str, Any] = {"sampler": "random", "objective": "accuracy", "promote": "discrepancy", "pruner": "median",
-                            "warm_start": []}
+ADDED: Mapping[str, Any] = {"sampler": "random", "promote": "discrepancy", "pruner": "median", "warm_start": []}
 """Options that runs of an earlier version lack, and what those runs did: draw all heads before there were results, promote by the
 paper's rule, stop by the median."""
 
@@ -49,9 +48,6 @@ class SearchConfig(BaseModel):
     sampler: Literal["tpe", "gp", "random", "exhaustive", "nsga2"] = Field(
         "tpe", description="what draws the heads to screen, after the first round from what proxies found (default: tpe); exhaustive "
         "lists a finite space without putting back")
-    objective: Literal["accuracy", "accuracy,cost"] = Field(
-        "accuracy", description="with accuracy,cost the sampler also looks for heads whose step is short, and the report has the front of "
-        "both; the winner is still the best by what ranks (default: accuracy)")
     promote: Literal["discrepancy", "learned", "random"] = Field(
         "learned", description="which screened heads get a proxy: the most discrepant (the paper's rule), by what the first proxies teach, "
         "or any healthy one (default: learned)")

@@ -101,7 +101,7 @@ def prepare(config: SearchConfig, machine: Machine, progress: Progress | None = 
 
 def _options(config: SearchConfig) -> Plain:
     """What is resolved as it was asked for."""
-    as_asked = ("sampler", "objective", "promote", "pruner", "seed", "storage", "ray_address", "gpus_per_trial")
+    as_asked = ("sampler", "promote", "pruner", "seed", "storage", "ray_address", "gpus_per_trial")
     return {**{name: getattr(config, name) for name in as_asked}, "warm_start": _earlier_runs(config)}
 
 
@@ -177,9 +177,6 @@ def _warnings(base: Base, data: SearchData, config: SearchConfig, rank_by: str) 
         found.append(f"{told} left out, the first {path} ({reason}); search.yaml lists them under skipped.")
     if not data.labelled:
         found.append(_without_labels(rank_by))
-    if "cost" in config.objective and config.sampler not in LEARNING:
-        found.append(f"--objective {config.objective} changes nothing but the report: the sampler {config.sampler} draws heads without "
-                     f"learning; {', '.join(LEARNING)} look for cheap ones.")
     return found
 
 

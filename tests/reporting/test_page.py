@@ -11,7 +11,6 @@ import pytest
 from optuna.trial import TrialState
 from plotly.offline import get_plotlyjs
 
-from hssl_search.reporting.leaderboard import leaderboard
 from hssl_search.reporting.page import build_page, write_report
 from hssl_search.search.correlation import rank_correlation
 from hssl_search.search.earlier import EarlierSearch
@@ -181,20 +180,6 @@ def test_page_tells_what_a_search_was_warm_started_from(run: Any, tmp_path: Path
     run.attribute(warm_start=[one.as_plain() for one in earlier], promotion={"rule": "learned", "left": ["runs/b"]})
     words = Reader(build_page(run.study, run.ledger, tmp_path)).words
     assert f"Warm start from {earlier[0].words()}; {earlier[1].words()} (left by the forecast, having given the wrong order)" in words
-
-
-def test_where_cost_is_an_objective_board_and_page_have_the_front(builder: Callable[..., Any], tmp_path: Path) -> None:
-    run = builder()
-    for name, accuracy, step_s in (("cheap", 40.0, 0.1), ("dear", 44.0, 0.3), ("beaten", 43.0, 0.4)):
-        run.add(name, "mlp", TrialState.COMPLETE, accuracy, discrepancy=0.1, step_s=step_s)
-    run.add("stopped", "mlp", TrialState.PRUNED, 60.0, discrepancy=0.1, step_s=0.01)
-    assert "pareto" not in leaderboard(run.study)
-    assert "against cost" not in build_page(run.study, [], tmp_path)
-    run.attribute(config={"objective": "accuracy,cost"})
-    board = leaderboard(run.study)
-    assert dict(zip(board["name"], board["pareto"], strict=True)) == {"cheap": True, "dear": True, "beaten": False, "stopped": False}
-    assert "against cost head seconds a step accuracy cheap 0.1 40.0 dear 0.3 44.0 The Pareto" in Reader(
-        build_page(run.study, [], tmp_path)).words
 
 
 def test_page_of_heads_that_differ_in_no_way_says_so(run: Any, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hssl_search.search.earlier import APART, ATTRIBUTE, DOUBT, EarlierHead, Ear
 
 
 def search(*gains: float | None, name: str = "runs/a", left_out: dict[str, int] | None = None, **others: str) -> EarlierSearch:
-    heads = [EarlierHead({"family": "mlp", "depth": depth}, gain, None, {}) for depth, gain in enumerate(gains, start=1)]
+    heads = [EarlierHead({"family": "mlp", "depth": depth}, gain, {}) for depth, gain in enumerate(gains, start=1)]
     return EarlierSearch(name, "none", not left_out, others, heads, left_out or {})
 
 

@@ -97,7 +97,6 @@ def test_what_is_kept_are_the_gains_over_the_control_at_the_same_step(make_lab: 
     assert len(whole) >= 5 and len(stopped) >= 1
     assert {round(share, 2) for share in stopped.values()} <= {0.25, 0.5}
     assert (one.same_space, one.others, one.left_out) == (True, {}, {})
-    assert all(head.cost == pytest.approx(1.2) for head in one.heads if HeadConfig(**head.head).label() in whole)
     assert {"overlap_excess", "macs", "parameters", "head_loss"} <= one.heads[0].measured.keys()
 
 
