@@ -1,4 +1,4 @@
-"""What drawing heads in rounds, by what proxies have found, is worth: `--sampler tpe|gp|nsga2` against `random`.
+"""What drawing heads in rounds, by what proxies have found, is worth: `--sampler tpe` against `random`.
 
     python benchmarks/samplers.py --searches 40
 
@@ -29,7 +29,7 @@ from hssl_search.search.simulation.synthetic_heads import SyntheticHeads
 from hssl_search.spaces.space import Space
 from hssl_search.training.recipe import Recipe
 
-SAMPLERS = ("random", "tpe", "gp", "nsga2")
+SAMPLERS = ("random", "tpe")
 EXPLAINED = (0.0, 0.5, 0.9)
 """Parts of the variance of gains that follow from a head's parameters."""
 ERROR, AGREEMENT = 0.5, 0.3

@@ -45,7 +45,7 @@ class SearchConfig(BaseModel):
     rank_by: Literal["accuracy", "discrepancy", "labelfree"] | None = Field(
         None, description="what ranks heads (default: accuracy where there are labels, else discrepancy); "
         f"labelfree is {LABELFREE.name} of the base, which needs no labels")
-    sampler: Literal["tpe", "gp", "random", "exhaustive", "nsga2"] = Field(
+    sampler: Literal["tpe", "random", "exhaustive"] = Field(
         "tpe", description="what draws the heads to screen, after the first round from what proxies found (default: tpe); exhaustive "
         "lists a finite space without putting back")
     promote: Literal["discrepancy", "learned", "random"] = Field(

@@ -135,7 +135,7 @@ def _earlier_runs(config: SearchConfig) -> list[str]:
             raise UserError(f"--warm-start names the run {folder} twice; name it once.")
     if folders and config.sampler not in LEARNING and config.promote != "learned":
         raise UserError(f"--warm-start has no use where nothing learns from results, as with --sampler {config.sampler} and --promote "
-                        f"{config.promote}; give another --sampler or --promote learned, or leave it out.")
+                        f"{config.promote}; give --sampler tpe or --promote learned, or leave it out.")
     return folders
 
 

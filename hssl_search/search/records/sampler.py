@@ -16,8 +16,8 @@ from hssl_search.search.earlier import EarlierSearch, on_scale
 from hssl_search.search.execution.jobs import Plain
 from hssl_search.spaces.space import Space
 
-Name = Literal["tpe", "gp", "random", "exhaustive", "nsga2"]
-LEARNING: tuple[Name, ...] = ("tpe", "gp", "nsga2")
+Name = Literal["tpe", "random", "exhaustive"]
+LEARNING: tuple[Name, ...] = ("tpe",)
 ENUMERATED = 20_000
 """Finite spaces up to this size are listed."""
 STARTUP = 5
@@ -27,8 +27,6 @@ TRUSTING = 2
 best of the first 24 heads that TPE draws is worth 0.68 standard deviations of families without an earlier search, 1.03 after one of 20
 heads that tells the truth, and 0.46 after one that says the opposite; were all heads drawn with it, 1.02 and -0.20
 (`benchmarks/warm_start.py`)."""
-GENERATION = "NSGAIISampler:generation"
-"""Where NSGA-II keeps which population a trial is of; it breeds from those that are of one."""
 TRIES = 5
 """Draws of a sampler that learns before another kind of draw takes over: what it proposes is known already."""
 RANDOM_TRIES = 300
@@ -63,7 +61,7 @@ class CandidateSampler:
             learned = own if len(heads) % TRUSTING else [*lent, *own]
             results = sum(trial.state is TrialState.COMPLETE for trial in learned)
             learns = results >= STARTUP and self.name in LEARNING
-            head = self._new(self._sampler(seed, results), space, heads, learned, TRIES) if learns else None
+            head = self._new(_tpe(seed), space, heads, learned, TRIES) if learns else None
             head = head or next((other for other in unseen if other not in heads), None)
             head = head or self._new(optuna.samplers.RandomSampler(seed), space, heads, [], RANDOM_TRIES)
             if head is None:
@@ -92,7 +90,7 @@ class CandidateSampler:
         attributes = trial.user_attrs
         copied = partial(optuna.trial.create_trial, params=trial.params, distributions=trial.distributions)
         if trial.state is TrialState.COMPLETE:
-            return copied(value=trial.value, system_attrs={GENERATION: 0})
+            return copied(value=trial.value)
         if trial.state is TrialState.FAIL:
             return None
         if "gate" not in attributes and not trial.state.is_finished():
@@ -112,17 +110,14 @@ class CandidateSampler:
         level = control.value or 0.0 if control and compared else 0.0
         for search, gains in zip(earlier, on_scale(earlier, [value - level for value in reached]), strict=True):
             for head, gain in zip(search.trained, gains, strict=True):
-                yield _shown(space, head.head, value=level + gain, system_attrs={GENERATION: 0})
+                yield _shown(space, head.head, value=level + gain)
             yield from (_shown(space, head.head, state=TrialState.PRUNED) for head in search.heads if head.gain is None)
 
-    def _sampler(self, seed: int, results: int) -> optuna.samplers.BaseSampler:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            if self.name == "gp":
-                return optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP, warn_independent_sampling=False)  # imports torch
-            if self.name == "nsga2":
-                return optuna.samplers.NSGAIISampler(population_size=max(2, results // 2), seed=seed)
-            return optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP, seed=seed)
+
+def _tpe(seed: int) -> optuna.samplers.BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of `group`
+        return optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP, seed=seed)
 
 
 def _shown(space: Space, head: Plain, **known: Any) -> FrozenTrial:
