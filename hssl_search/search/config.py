@@ -51,7 +51,7 @@ class SearchConfig(BaseModel):
     promote: Literal["discrepancy", "learned", "random"] = Field(
         "learned", description="which screened heads get a proxy: the most discrepant (the paper's rule), by what the first proxies teach, "
         "or any healthy one (default: learned)")
-    pruner: Literal["median", "asha", "hyperband", "none"] = Field(
+    pruner: Literal["median", "asha", "none"] = Field(
         "median", description="which proxies are stopped at a rung (default: median, which in a small search stops fewest by bad luck)")
     warm_start: list[str] = Field(
         [], description="earlier runs, whose results teach sampler and forecast from the start: folders such as runs/resnet50-photos, or "

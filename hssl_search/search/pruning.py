@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
-Rule = Literal["median", "asha", "hyperband", "none"]
+Rule = Literal["median", "asha", "none"]
 ENOUGH_AT_RUNG = 4
 """Others that must have reached a rung before the median rule stops anyone there."""
 ETA = 2
 """Of those at a rung, one in so many goes on: each rung is twice as long as the one before it."""
-BRACKETS = (0, 1, 2, 0, 1, 2, 0, 1, 2, 0)
-"""The first rung at which a proxy may be stopped, by its place: Hyperband's shares 4 : 3 : 3 for three rungs (Li et al., JMLR 2018:
-ceil(3 / (s + 1) * 2^s) for s = 2, 1, 0)."""
 
 
 @dataclass(frozen=True)
@@ -29,34 +26,26 @@ class AtRung:
 
 @dataclass(frozen=True)
 class Pruner:
-    stops: Callable[[AtRung, Mapping[int, AtRung], int], bool]
-    """Whether the first is stopped, given the others that have reached the rung, by trial, and the rung's place among all: 0, 1 ..."""
+    stops: Callable[[AtRung, Mapping[int, AtRung]], bool]
+    """Whether the first is stopped, given the others that have reached the rung, by trial."""
     why: str
     """What follows `stopped at step 75: `."""
 
 
-def below_median(one: AtRung, others: Mapping[int, AtRung], rung: int) -> bool:
+def below_median(one: AtRung, others: Mapping[int, AtRung]) -> bool:
     """Median rule (Vizier, KDD 2017): below the median of those that reached the same rung before it."""
     return len(others) >= ENOUGH_AT_RUNG and one.score < median(other.score for other in others.values())
 
 
-def below_half(one: AtRung, others: Mapping[int, AtRung], rung: int) -> bool:
+def below_half(one: AtRung, others: Mapping[int, AtRung]) -> bool:
     """Asynchronous successive halving (Li et al., MLSys 2020), as it stops: not among the better `1 / ETA` of those at the rung, itself
     counted. The best so far always goes on."""
     better = sum(other.score > one.score for other in others.values())
     return better >= max(1, (1 + len(others)) // ETA)
 
 
-def below_half_of_bracket(one: AtRung, others: Mapping[int, AtRung], rung: int) -> bool:
-    """Hyperband (Li et al., JMLR 2018), asynchronous: successive halving within brackets, the later of which begin at later rungs."""
-    mine = BRACKETS[one.trial % len(BRACKETS)]
-    fellows = {trial: other for trial, other in others.items() if other.control or BRACKETS[trial % len(BRACKETS)] == mine}
-    return rung >= mine and below_half(one, fellows, rung)
-
-
 PRUNERS: Mapping[Rule, Pruner] = {
     "median": Pruner(below_median, "below the median of that rung."),
     "asha": Pruner(below_half, "not in the better half of that rung (successive halving)."),
-    "hyperband": Pruner(below_half_of_bracket, "not in the better half of its bracket at that rung (Hyperband)."),
-    "none": Pruner(lambda one, others, rung: False, "not at all."),
+    "none": Pruner(lambda one, others: False, "not at all."),
 }

@@ -13,7 +13,7 @@ from hssl_search.search.records.study import StudyRecord
 ATTRIBUTE = "fixed"
 """Study attribute: what no result of the study would be comparable without."""
 KEYS = ("seed", "rank_by", "sampler", "promote", "pruner", "warm_start", "same_architecture", "map_shapes", "setting")
-REMOVED = {"objective": ("accuracy,cost",), "sampler": ("gp", "nsga2")}
+REMOVED = {"objective": ("accuracy,cost",), "sampler": ("gp", "nsga2"), "pruner": ("hyperband",)}
 """What searches of earlier versions could be asked for and no search can be any more."""
 MOST_TOLD = 3
 

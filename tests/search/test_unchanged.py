@@ -71,7 +71,9 @@ def test_what_an_earlier_version_did_not_record_is_not_compared(tmp_path: Path, 
         require_unchanged(run, {**resolved, "seed": 1}, study)
 
 
-@pytest.mark.parametrize(("key", "value"), [("objective", "accuracy,cost"), ("sampler", "gp"), ("sampler", "nsga2")])
+@pytest.mark.parametrize(("key", "value"), [
+    ("objective", "accuracy,cost"), ("sampler", "gp"), ("sampler", "nsga2"), ("pruner", "hyperband"),
+])
 def test_a_run_of_an_earlier_version_with_an_option_that_is_gone_is_refused(
     tmp_path: Path, study: StudyRecord, resolved: dict[str, Any], key: str, value: str
 ) -> None:

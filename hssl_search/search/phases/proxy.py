@@ -76,10 +76,7 @@ class Proxy(Phase):
         self.on_score(job, report.step, found.score)
         if found.control or report.step >= job.task["steps"] or not math.isfinite(found.score):
             return Decision.CONTINUE
-        return Decision.STOP if self.pruner.stops(found, others, self._place(job, report.step)) else Decision.CONTINUE
-
-    def _place(self, job: Job, step: int) -> int:
-        return sum(rung < step for rung in job.task["rungs"])
+        return Decision.STOP if self.pruner.stops(found, others) else Decision.CONTINUE
 
     def _gain(self, step: int, last: int) -> float:
         both = self._at_rung[step].keys() & self._at_rung[last].keys()
