@@ -20,11 +20,10 @@ from hssl_search.reporting import relations, sections, tables
 from hssl_search.reporting.agreement import agreements
 from hssl_search.reporting.cost import cost as cost_of
 from hssl_search.reporting.files import write_whole
-from hssl_search.reporting.panels import panels, ways_panel
+from hssl_search.reporting.panels import panels
 from hssl_search.reporting.record import RunRecord
 from hssl_search.reporting.repeated import repeated
 from hssl_search.reporting.verdict import verdict_text
-from hssl_search.reporting.ways import not_varied, ways
 from hssl_search.search.correlation import LEAST
 
 Entries = Iterable[Mapping[str, Any]]
@@ -97,11 +96,8 @@ def _content(record: RunRecord, entries: list[Mapping[str, Any]], folder: Path) 
 
 def _related(record: RunRecord) -> dict[str, Any]:
     """What goes with what in this run."""
-    found = ways(record)
     return {
-        "ways": relations.way_rows(found),
-        "ways_not_varied": not_varied(found),
-        "ways_panel": ways_panel(found),
+        "values": relations.value_rows(tables.parameter_values(record)),
         "agreements": relations.agreement_rows(agreements(record)),
         "least_agreeing": LEAST,
         "promoted_by": str(record.promotion.get("rule") or ""),
