@@ -3,8 +3,9 @@
     python -m benchmarks.evidence --scale real --at-once 4 --data cifar10/train --probe-data cifar10 --out evidence --minutes 9
 
 Each call works for --minutes, or until all is done; called again with the same --out it goes on, long trainings from their checkpoint.
---plan says what there is to do; --publish FOLDER writes what has been measured so far: table, HeadBench tables and the page. `--scale
-toy` is the same protocol with small models on a CPU (`--device cpu`) within hours; its figures answer nothing.
+--plan says what there is to do; --publish FOLDER writes what has been measured so far: the table, what it answers (`analysis.answers`),
+and HeadBench tables. `--scale toy` is the same protocol with small models on a CPU (`--device cpu`) within hours; its figures answer
+nothing.
 """
 
 from __future__ import annotations
@@ -17,14 +18,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.evidence import analysis, estimate, page
+from benchmarks.evidence import analysis, estimate
 from benchmarks.evidence import table as tables
 from benchmarks.evidence.protocol import SCALES, BaseModel, Cell, Maker, Scale, Training, cells, in_order, same_time
 from benchmarks.evidence.worker import run
 from benchmarks.recording import Deadline, Recorded, ended, read
 from hssl_search.data.splits import load_data
 from hssl_search.heads.config import HeadConfig
-from hssl_search.reporting.files import write_whole
 from hssl_search.search.execution.inline_executor import InlineExecutor
 from hssl_search.search.execution.jobs import Job, Meter, Plain
 from hssl_search.search.execution.tasks import Setting
@@ -136,12 +136,12 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=9)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--plan", action="store_true", help="say what there is to do, and end")
-    parser.add_argument("--publish", type=Path, help="folder for table and page of all that --out holds")
+    parser.add_argument("--publish", type=Path, help="folder for the tables of all that --out holds")
     return parser.parse_args(arguments)
 
 
 def published(work: Work, folder: Path, command: str) -> None:
-    """Write what has been measured: the table, the page, and HeadBench tables of cells in which a seed has all heads."""
+    """Write what has been measured: the table, what it answers, and HeadBench tables of cells in which a seed has all heads."""
     records = read(work.path)
     cells = [cell for cell in work.cells if tables.is_measured(records, cell)]
     done = tables.frame(ended(records), cells, work.scale)
@@ -150,15 +150,12 @@ def published(work: Work, folder: Path, command: str) -> None:
     lengths = {cell.name: lengths_of(tables.measured_of(records, cell), cell) for cell in cells}
     sidecar = {**tables.about(work.scale, records, cells, command), "lengths": lengths}
     tables.write(folder, done, sidecar)
-    write_whole(folder / "index.html", lambda path: _write(path, page.build(done, sidecar, cells)))
+    for name, answer in analysis.answers(done, lengths).items():
+        answer.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
     for cell in cells:
         if tables.whole(done, cell):
             bench = tables.headbench(done, cell, tables.measured_of(records, cell), sidecar)
             bench.write(folder / "headbench" / f"{cell.base.name}-{cell.method}")
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def show_plan(work: Work, images: int) -> None:

@@ -48,14 +48,10 @@ def build_page(study: Study | RunRecord, ledger: Entries, folder: Path) -> str:
     """The whole page as HTML, for a finished run or as far as an unfinished one came. All texts of the run are escaped."""
     record, entries = RunRecord.of(study), list(ledger)
     content = {**_content(record, entries, folder), **_related(record), "panels": panels(record, entries)}
-    return render(_report_file("template.html"), content)
-
-
-def render(template: str, content: Mapping[str, Any]) -> str:
-    """A template filled with content, which is escaped, in the reports' style and with plotly.js: a page that needs no network."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     style, plotly = Markup(_report_file("style.css")), Markup(get_plotlyjs())
-    return environment.from_string(template).render(**content, style=style, plotly=plotly)
+    template = environment.from_string(_report_file("template.html"))
+    return template.render(**content, style=style, plotly=plotly)
 
 
 def _report_file(name: str) -> str:

@@ -101,8 +101,9 @@ def published_is_read(work: evidence.Work, folder: Path, expected: pd.DataFrame)
     assert len(table) == len(expected)
     assert table.accuracy.dropna().tolist() == pytest.approx(expected.accuracy.dropna().tolist(), rel=1e-5)
     assert set(table.scale) == {"toy"}
-    page = (folder / "index.html").read_text(encoding="utf-8")
-    assert "<title>TOY" in page and str(work.path.parent) not in page
+    gains = pd.read_csv(folder / "gains.csv")
+    assert set(gains.against) == {NONE, "identity", "none, same device-time"} and set(gains.score) == {"accuracy", "linear"}
+    assert {path.stem for path in folder.glob("*.csv")} == {"evidence", "gains", "foretold", "settling", "effects"}
     bench = HeadBench.read(folder / "headbench" / "test_resnet-simclr")
     assert bench.seeds() == [0] and bench.rungs("joint") == [1, 2] and bench.rungs() == [1, 2]
     assert set(bench.candidates) == set(HEADS.values())
