@@ -110,7 +110,7 @@ def _search(arguments: Sequence[str]) -> None:
 def _config(flags: dict[str, Any]) -> SearchConfig:
     config_file = flags.pop("config")
     if flags["base_arg"] is not None:
-        flags["base_arg"] = dict(_key_value(pair) for pair in flags["base_arg"])
+        flags["base_arg"] = dict(key_value(pair) for pair in flags["base_arg"])
     return gather(flags, config_file, from_flags=True)
 
 
@@ -128,7 +128,7 @@ def _plan(arguments: Sequence[str]) -> None:
     print_plan(config, as_json)
 
 
-def _key_value(pair: str) -> tuple[str, Any]:
+def key_value(pair: str) -> tuple[str, Any]:
     """KEY=VALUE, the value read as YAML reads it: a number, true, false or text."""
     import yaml
 

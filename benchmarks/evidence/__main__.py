@@ -21,16 +21,15 @@ from pathlib import Path
 from benchmarks.evidence import analysis, estimate
 from benchmarks.evidence import table as tables
 from benchmarks.evidence.protocol import SCALES, BaseModel, Cell, Maker, Scale, Training, cells, in_order, same_time
-from benchmarks.evidence.worker import run
-from benchmarks.recording import Deadline, Recorded, ended, read
+from benchmarks.recording import Deadline, ended, execute, read
 from hssl_search.data.splits import load_data
 from hssl_search.heads.config import HeadConfig
-from hssl_search.search.execution.inline_executor import InlineExecutor
 from hssl_search.search.execution.jobs import Job, Meter, Plain
 from hssl_search.search.execution.tasks import Setting
 from hssl_search.search.jobmaker import Machine
 from hssl_search.training.recipe import Recipe
 
+WORKER = "benchmarks.evidence.worker:run"
 SIDE = 32
 """Of the images, in pixels."""
 PRECISION = "bf16"
@@ -73,28 +72,15 @@ def lengths_of(measured: Plain, cell: Cell) -> dict[str, float]:
     return same_time(metrics["step_s"], {branch: seconds[head] for branch, head in cell.heads().items()})
 
 
-def execute(jobs: Sequence[Job], path: Path, deadline: Deadline, meter: Meter, at_once: int) -> Recorded:
-    """Run what is not done yet, in this process or, several at once, through Ray."""
-    source = Recorded(jobs, path, deadline)
-    if at_once == 1:
-        InlineExecutor(run, meter).run(source)
-    elif source.waiting():
-        from hssl_search.search.execution.ray_executor import RayExecutor
-
-        with RayExecutor(meter, "benchmarks.evidence.worker:run") as executor:
-            executor.run(source, at_once)
-    return source
-
-
 def piece(work: Work, deadline: Deadline, at_once: int, images: int, meter: Meter | None = None) -> bool:
     """Work until the deadline; whether all is done."""
-    measured = execute(work.measurements(), work.path, deadline, meter or deadline, 1)
+    measured = execute(WORKER, work.measurements(), work.path, deadline, meter or deadline)
     ran = {job.key: measured.known.get(job.key, {}) for job in measured.jobs}
     if failed := [f"{key}: {record['cause']}" for key, record in ran.items() if record.get("state") == "failed"]:
         raise SystemExit(f"Not everything could be measured ({'; '.join(failed)}). Mend the cause and start again: it is tried again.")
     if not all(tables.is_measured(measured.known, cell) for cell in work.cells):
         return False
-    source = execute(work.jobs(measured.known, images), work.path, deadline, meter or deadline, at_once)
+    source = execute(WORKER, work.jobs(measured.known, images), work.path, deadline, meter or deadline, at_once)
     states = [source.known.get(job.key, {}).get("state") for job in source.jobs]
     failed, left = states.count("failed"), sum(state in (None, "failed") for state in states)
     again = f"; {failed} of them failed, and are tried again when you start again" if failed else ""
