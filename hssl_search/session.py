@@ -17,7 +17,6 @@ from hssl_search.search.execution.jobs import Plain
 from hssl_search.search.execution.ray_executor import RayExecutor
 from hssl_search.search.execution.ray_session import RaySession
 from hssl_search.search.jobmaker import Machine
-from hssl_search.search.measures import RANKINGS
 from hssl_search.search.records.ledger import Ledger
 from hssl_search.search.records.meter import CONTROLLER, OVERHEAD, DeviceMeter
 from hssl_search.search.records.run import Run
@@ -127,7 +126,7 @@ def controller_of(run: Run, resolved: Plain, session: RaySession, study: StudyRe
             for sentence in sentences(earlier, resolved["sampler"], resolved["promote"]):
                 watcher.note(sentence)
             runner = Runner(run, executor, meter, study, watcher, Machine(**resolved["machine"]))
-            runner.show = Artifacts(run, study, RANKINGS[resolved["rank_by"]], watcher.note).keep
+            runner.show = Artifacts(run, study, watcher.note).keep
             yield Controller(run, resolved, roster, runner)
 
 
