@@ -57,3 +57,9 @@ def test_what_a_study_keeps_is_read_back_as_it_was() -> None:
 ])
 def test_what_is_used_is_said(earlier: EarlierSearch, words: str) -> None:
     assert earlier.words() == words
+
+
+def test_what_a_study_of_an_earlier_version_keeps_of_a_heads_cost_is_left() -> None:
+    plain = search(1.0, None).as_plain()
+    of_then = {**plain, "heads": [{**head, "cost": 1.2} for head in plain["heads"]]}
+    assert kept({ATTRIBUTE: [of_then]}) == [search(1.0, None)]
