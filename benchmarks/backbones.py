@@ -1,6 +1,6 @@
 """One small model of every timm family as a base: two SimCLR steps with a convolution head and an attention head, and what else it can do.
 
-    OMP_NUM_THREADS=1 python benchmarks/backbones.py --minutes 60 --out backbones.jsonl --page docs/backbones.md
+    OMP_NUM_THREADS=1 python -m benchmarks.backbones --minutes 60 --out backbones.jsonl --page docs/backbones.md
 
 A family is a module of timm.models; of each a model with few parameters is taken, with random weights, at the first of a few image sizes
 that it takes. Every family has a process of its own, with a limit of time and of memory. Started again with the same --out, this goes on
@@ -10,7 +10,7 @@ with the families that did not work or were not reached. Ends with the page, a t
 from __future__ import annotations
 
 import argparse
-import json
+import math
 import platform
 import resource
 import time
@@ -26,11 +26,13 @@ import timm
 import torch
 from torch import Tensor
 
+from benchmarks.recording import Deadline, execute
 from hssl_search.backbones import Base, Masking, default_image_size, residual_blocks
 from hssl_search.data.views import Views, ViewsConfig
 from hssl_search.errors import UserError
 from hssl_search.heads.head import build_head
 from hssl_search.methods.simclr import SimCLR, SimCLRConfig
+from hssl_search.search.execution.jobs import Job, Plain, Send, State
 from hssl_search.training.pair import Pair
 
 MODELS = {
@@ -213,19 +215,27 @@ def row_of(family: str, seconds: float, gigabytes: float) -> Row:
     return {"family": family, "model": MODELS.get(family), **row, "seconds": round(time.monotonic() - started, 1)}
 
 
+def run(job: Job, send: Send) -> None:
+    """Examine one family; the worker of these jobs."""
+    row = row_of(**job.task["asked"])
+    if "fault" in row:
+        raise UserError(row["fault"])
+    send(1, row)
+
+
 def work(given: argparse.Namespace) -> list[Row]:
     """Examine what is missing until the time is over; the rows of all families reached."""
-    path, deadline, families = Path(given.out), time.monotonic() + 60 * given.minutes, timm.list_modules()
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    rows = {row["family"]: row for row in map(json.loads, lines)}
-    for family in families:
-        if time.monotonic() > deadline or (family in rows and "fault" not in rows[family]):
-            continue
-        row = rows[family] = row_of(family, given.seconds, given.gigabytes)
-        with path.open("a", encoding="utf-8") as file:
-            print(json.dumps(row), file=file)
-        print(f"{families.index(family) + 1} of {len(families)} {family}: {row.get('fault', 'works')}, {row['seconds']} s", flush=True)
-    return [rows[family] for family in families if family in rows]
+    families = timm.list_modules()
+    asked = {family: {"family": family, "seconds": given.seconds, "gigabytes": given.gigabytes} for family in families}
+    jobs = [Job(family, "backbones", {"steps": 1, "asked": asked[family]}, str(given.out.with_suffix("") / family)) for family in families]
+    known = execute("benchmarks.backbones:run", jobs, given.out, Deadline(given.minutes), Deadline(math.inf)).known
+    return [_row(known[family]) for family in families if known.get(family, {}).get("state")]
+
+
+def _row(record: Plain) -> Row:
+    if record["state"] == State.DONE.value:
+        return record["reports"][-1]["metrics"]
+    return {"family": record["key"], "model": MODELS.get(record["key"]), "fault": record["cause"]}
 
 
 COLUMNS: dict[str, Callable[[Row], str]] = {
@@ -268,7 +278,7 @@ PAGE = """# Every timm family as a base
 
 {works} of the {all} families of timm {timm} work as a base. Written by
 
-    OMP_NUM_THREADS=1 python benchmarks/backbones.py --minutes 60 --out backbones.jsonl --page docs/backbones.md
+    OMP_NUM_THREADS=1 python -m benchmarks.backbones --minutes 60 --out backbones.jsonl --page docs/backbones.md
 
 with torch {torch} and Python {python}, on a CPU. A family is a module of `timm.models`; one small model of each was tried, with random
 weights. It works when two steps of SimCLR with a ConvNeXt head and a Transformer head on its map have finite losses and gradients, its
@@ -293,7 +303,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60, help="no family begins after them")
     parser.add_argument("--seconds", type=float, default=300, help="for one family")
     parser.add_argument("--gigabytes", type=float, default=10, help="of memory, for one family")
-    parser.add_argument("--out", default="backbones.jsonl")
+    parser.add_argument("--out", type=Path, default=Path("backbones.jsonl"))
     parser.add_argument("--page", default="backbones.md")
     given = parser.parse_args()
     Path(given.page).write_text(page(work(given)), encoding="utf-8")

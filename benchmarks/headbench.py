@@ -17,16 +17,14 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-import yaml
-
-from benchmarks.recording import Deadline, Recorded, at_rungs, ended, run_timed, step_s
+from benchmarks.recording import Deadline, at_rungs, ended, execute, step_s
 from hssl_search.backbones import Base
+from hssl_search.cli import key_value
 from hssl_search.data.splits import load_data
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.head import head_cost
 from hssl_search.heads.same_architecture import same_architecture_head
 from hssl_search.search.candidates import Contender
-from hssl_search.search.execution.inline_executor import InlineExecutor
 from hssl_search.search.execution.jobs import Job, Outcome, Plain, Report, State
 from hssl_search.search.execution.tasks import Setting
 from hssl_search.search.jobmaker import JobMaker, Machine
@@ -36,6 +34,7 @@ from hssl_search.search.simulation.headbench import OF_BASE, OF_HEAD, HeadBench
 from hssl_search.spaces.space import Space
 from hssl_search.training.recipe import Recipe
 
+WORKER = "benchmarks.recording:run_timed"
 CORE = Machine("cpu", cpus=1, gpus=0)
 GROUP_SIZE = 8
 TOOLS = ("hssl-search", "torch", "timm")
@@ -74,17 +73,16 @@ def jobs_of_seed(given: argparse.Namespace, maker: JobMaker, rows: list[Contende
 def setting_of(given: argparse.Namespace) -> Setting:
     recipe = Recipe.read(given.trainer).as_plain()
     recipe["proxy"]["batch_size"] = given.batch_size
-    arguments = {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in given.base_arg)}
-    return Setting(base=given.base, base_args=arguments, image_size=given.image_size, data=str(Path(given.data).resolve()),
-                   probe_data=str(Path(given.probe_data).resolve()), data_seed=0, recipe=recipe, device="cpu")
+    return Setting(base=given.base, base_args=dict(map(key_value, given.base_arg)), image_size=given.image_size,
+                   data=str(Path(given.data).resolve()), probe_data=str(Path(given.probe_data).resolve()), data_seed=0,
+                   recipe=recipe, device="cpu")
 
 
 def measured(space: Space, setting: Setting, path: Path, deadline: Deadline) -> tuple[Setting, Plain]:
     """Time the base and the families of the space: the setting with the precision that was faster, and what was found."""
     families = list(space.families)
     [job] = [JobMaker(setting, path.parent, CORE).measure([{"family": family} for family in families], 0)]
-    source = Recorded([job], path, deadline)
-    InlineExecutor(run_timed, deadline).run(source)
+    source = execute(WORKER, [job], path, deadline, deadline)
     record = source.known[job.key]
     report = Report(1, record["reports"][-1]["metrics"])
     settled = Measured.of(Outcome(State.DONE, reports=[report]), families, CORE).settle(setting)
@@ -166,8 +164,7 @@ def main() -> None:
     setting, found = measured(space, setting, path, deadline)
     maker = JobMaker(setting, given.out.resolve(), CORE)
     jobs = [job for seed in range(given.seeds) for job in jobs_of_seed(given, maker, rows, seed)]
-    source = Recorded(jobs, path, deadline)
-    InlineExecutor(run_timed, deadline).run(source)
+    source = execute(WORKER, jobs, path, deadline, deadline)
     records = ended(source.known)
     print(f"{len(records)} of {1 + len(jobs)} jobs are measured.")
     if given.publish:

@@ -1,6 +1,6 @@
 """Does an SSL method learn here, and what do heads change? Methods x heads x seeds, each a short training of its own, k-NN at its end.
 
-    python benchmarks/learn.py --data cifar10/train --probe-data cifar10 --steps 100 --seeds 3 --minutes 40 --out learn.csv
+    python -m benchmarks.learn --data cifar10/train --probe-data cifar10 --steps 100 --seeds 3 --minutes 40 --out learn.jsonl
 
 Runs seed after seed, so that a run cut short by --minutes has every cell with fewer seeds; started again with the same --out it goes on.
 Prints mean and 95 % interval (Student's t over seeds) of the accuracy and of its difference to no head, paired by seed, and how each
@@ -11,23 +11,25 @@ with a head. `simclr, gradients through` is SimCLR whose base term sends gradien
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import time
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Iterator, Mapping
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
+from benchmarks.printing import with_interval
+from benchmarks.recording import Deadline, execute
 from hssl_search.methods.base import method_class, methods
 from hssl_search.search.execution.bench import Bench
 from hssl_search.search.execution.evaluating import evaluate
+from hssl_search.search.execution.jobs import Job, Plain, Send
 from hssl_search.search.execution.tasks import Setting, Task
-from hssl_search.search.inference import t_interval
+from hssl_search.search.jobmaker import Machine
 from hssl_search.training.pair import Pair
 from hssl_search.training.recipe import Recipe
 
@@ -41,7 +43,6 @@ HEADS: dict[str, dict[str, Any] | None] = {
 THROUGH = "simclr, gradients through"
 BASES: dict[bool, tuple[str, dict[str, Any]]] = {False: ("test_resnet", {"output_stride": 8}), True: ("test_vit", {"patch_size": 4})}
 """By whether the method masks patches."""
-KEY = ["method", "base", "head", "seed", "steps"]
 
 
 class GradientsThrough(Pair):
@@ -51,26 +52,21 @@ class GradientsThrough(Pair):
         return targets
 
 
-def run(given: argparse.Namespace, method: str, head: str, seed: int) -> dict[str, Any]:
-    """One training and what it came to."""
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // given.workers))
-    name = "simclr" if method == THROUGH else method
-    base, arguments = base_of(given, name)
-    setting = Setting(base=base, base_args=arguments, image_size=given.image_size, data=given.data, probe_data=given.probe_data,
-                      data_seed=0, recipe=_recipe(name, given), device=given.device)
-    bench, config = Bench(setting), HEADS[head]
-    task = Task(setting=setting, heads=[config] if config else [], steps=given.steps, rungs=[given.steps], seed=seed, architecture=True)
+def run(job: Job, send: Send) -> None:
+    """One training, and what it came to; the worker of these jobs."""
+    task, through = Task.model_validate(job.task), job.key.startswith(THROUGH)
+    if task.setting.device == "cpu":
+        torch.set_num_threads(int(job.cpus))
+    bench = Bench(task.setting)
     trainer = bench.trainer(task)
-    if method == THROUGH:
+    if through:
         trainer.pair.__class__ = GradientsThrough
     started = time.monotonic()
-    trainer.advance(given.steps)
+    trainer.advance(task.steps)
     seconds = time.monotonic() - started
     metrics = evaluate(bench, trainer, task, trainer.report())
-    [of_head] = metrics.pop("heads", [{}])
-    untrained = bench.accuracy(bench.base(seed).to(bench.device), trainer.views)
-    return {**dict(zip(KEY, (method, base, head, seed, given.steps), strict=True)), "untrained": untrained["accuracy"], "seconds": seconds,
-            **metrics, **{key: value for key, value in of_head.items() if key != "gate_reason"}}
+    untrained = bench.accuracy(bench.base(task.seed).to(bench.device), trainer.views)
+    send(task.steps, {**metrics, "untrained": untrained["accuracy"], "seconds": seconds})
 
 
 def base_of(given: argparse.Namespace, method: str) -> tuple[str, dict[str, Any]]:
@@ -83,44 +79,43 @@ def _recipe(method: str, given: argparse.Namespace) -> dict[str, Any]:
     return {**recipe, "proxy": {**recipe["proxy"], **changed}}
 
 
-def wanted(given: argparse.Namespace, done: pd.DataFrame) -> Iterator[tuple[str, str, int]]:
-    known = set(done[KEY].itertuples(index=False, name=None)) if len(done) else set()
-    for seed, method, head in product(range(given.seeds), given.methods, HEADS):
-        if method == THROUGH and head == "none":
+def jobs(given: argparse.Namespace) -> Iterator[Job]:
+    """Every training, seed after seed."""
+    gpus = int(given.device == "cuda")
+    machine = Machine("gpu" if gpus else "cpu", os.cpu_count() or 1, gpus, 1 / given.workers)
+    cpus, share = machine.resources(given.workers)
+    for seed, method, (name, head) in product(range(given.seeds), given.methods, HEADS.items()):
+        if method == THROUGH and head is None:
             continue  # the same as plain SimCLR
-        if (method, base_of(given, "simclr" if method == THROUGH else method)[0], head, seed, given.steps) not in known:
-            yield method, head, seed
+        recipe = "simclr" if method == THROUGH else method
+        base, arguments = base_of(given, recipe)
+        setting = Setting(base=base, base_args=arguments, image_size=given.image_size, data=str(given.data.resolve()),
+                          probe_data=given.probe_data and str(given.probe_data.resolve()), data_seed=0,
+                          recipe=_recipe(recipe, given), device=given.device)
+        task = Task(name=name, setting=setting, heads=[head] if head else [], steps=given.steps, rungs=[given.steps], seed=seed,
+                    architecture=True)
+        key = f"{method}/{base}/{name}/{seed}/{given.steps}"
+        yield Job(key, "learn", task.model_dump(mode="json"), str(given.out.with_suffix("") / key), None, cpus, share)
 
 
-def work(given: argparse.Namespace) -> pd.DataFrame:
-    """Run what is missing until the time is over; the table so far."""
-    path, deadline = Path(given.out), time.monotonic() + 60 * given.minutes
-    table = pd.read_csv(path, na_values=[""], keep_default_na=False) if path.exists() else pd.DataFrame()
-    waiting = wanted(given, table)
-    running: set[Future[dict[str, Any]]] = set()
-    with ProcessPoolExecutor(given.workers, mp_context=get_context("spawn")) as pool:
-        while True:
-            while len(running) < given.workers and time.monotonic() < deadline and (one := next(waiting, None)) is not None:
-                running.add(pool.submit(run, given, *one))
-            if not running:
-                return table
-            ended, running = wait(running, return_when=FIRST_COMPLETED)
-            table = pd.concat([table, pd.DataFrame([future.result() for future in ended])], ignore_index=True)
-            table.to_csv(path, index=False)
-            print(f"{len(table)} runs, {(deadline - time.monotonic()) / 60:.0f} min left", flush=True)
+def table_of(known: Mapping[str, Plain]) -> pd.DataFrame:
+    """A row for each training that came to its end."""
+    return pd.DataFrame([_row(key, record["reports"][-1]["metrics"]) for key, record in known.items() if record.get("state") == "done"])
 
 
-def with_interval(values: pd.Series) -> str:
-    found = t_interval(list(values))
-    return f"{values.mean():.1f}" + (f" ± {(found[1] - found[0]) / 2:.1f}" if found else "") if len(values) else ""
+def _row(key: str, metrics: Plain) -> Plain:
+    method, base, head, seed, steps = key.split("/")
+    [of_head] = metrics.get("heads") or [{}]
+    named = {"method": method, "base": base, "head": head, "seed": int(seed), "steps": int(steps)}
+    return {**named, **{name: value for name, value in metrics.items() if name != "heads"}, **of_head}
 
 
 def show(table: pd.DataFrame) -> None:
     """Print a line for each method and head, and the correlations."""
     print("| method | base | head | seeds | accuracy % | against no head | untrained | seconds |\n|---|---|---|---|---|---|---|---|")
     for (method, base, head), rows in table.groupby(["method", "base", "head"], sort=False):
-        gain = with_interval(gains(table, rows)) if head != "none" else ""
-        print(f"| {method} | {base} | {head} | {len(rows)} | {with_interval(rows.accuracy)} | {gain} | {rows.untrained.mean():.1f} "
+        gain = with_interval(gains(table, rows), ".1f") if head != "none" else ""
+        print(f"| {method} | {base} | {head} | {len(rows)} | {with_interval(rows.accuracy, '.1f')} | {gain} | {rows.untrained.mean():.1f} "
               f"| {rows.seconds.mean():.0f} |")
     heads = table[~table["head"].isin(["none"])].assign(gain=lambda rows: gains(table, rows))
     measures = [name for name in ("overlap", "cka", "output", "excess_loss", "architecture") if name in heads]
@@ -139,8 +134,8 @@ def gains(table: pd.DataFrame, rows: pd.DataFrame) -> pd.Series:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--probe-data")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--probe-data", type=Path)
     parser.add_argument("--methods", nargs="+", default=[*methods(), THROUGH])
     parser.add_argument("--vit", action="store_true", help="test_vit as the base of every method")
     parser.add_argument("--image-size", type=int, default=32)
@@ -151,8 +146,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--out", default="learn.csv")
-    show(work(parser.parse_args()))
+    parser.add_argument("--out", type=Path, default=Path("learn.jsonl"))
+    given = parser.parse_args()
+    given.out = given.out.resolve()
+    source = execute("benchmarks.learn:run", list(jobs(given)), given.out, Deadline(given.minutes), Deadline(math.inf), given.workers)
+    show(table_of(source.known))
 
 
 if __name__ == "__main__":

@@ -5,21 +5,26 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
-from hssl_search.search.execution.jobs import Decision, Job, Outcome, Plain, Report, Send, State
+from hssl_search.search.execution.inline_executor import InlineExecutor
+from hssl_search.search.execution.jobs import Decision, Job, Meter, Outcome, Plain, Report, Send, State
 from hssl_search.search.execution.worker import run_job
 from hssl_search.search.phases.phase import Phase
 
 TIMES = ("train_s", "train_steps", "core_s", "wall_s")
 """What a report says of the time since the one before."""
+ABOUT = ("kind", "name", "heads", "steps", "rungs", "seed")
+"""What a record says of its job."""
 
 
 class Deadline:
-    """A meter that charges nothing and ends the work at a time. `kept_s`: seconds before it within which no job begins any more."""
+    """A meter that charges nothing and ends the work at a time; infinite minutes end nothing. `kept_s`: seconds before it within which
+    no job begins any more."""
 
     def __init__(self, minutes: float, kept_s: float = 0.0) -> None:
         self.at, self.kept_s = time.monotonic() + 60 * minutes, kept_s
@@ -62,7 +67,7 @@ class Recorded(Phase):
         if outcome.state is State.CUT or (outcome.state is State.DONE and reached < job.task["steps"]):
             return
         shutil.rmtree(job.folder, ignore_errors=True)
-        about = {key: job.task[key] for key in ("kind", "name", "heads", "steps", "rungs", "seed")}
+        about = {key: job.task[key] for key in ABOUT if key in job.task}
         self._append({"key": job.key, "state": outcome.state.value, "cause": outcome.cause, **about})
         print(f"{job.key}: {outcome.state.value} {outcome.cause}", flush=True)
 
@@ -70,6 +75,25 @@ class Recorded(Phase):
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         _add(self.known, line)
+
+
+def execute(worker: str, jobs: Sequence[Job], path: Path, deadline: Deadline, meter: Meter, at_once: int = 1) -> Recorded:
+    """Run what is not done yet: in this process or, several at once, through Ray.
+
+    Args:
+        worker: a function that workers can import, as `package.module:function`.
+        deadline: no job begins after it.
+        meter: ends jobs that run.
+    """
+    source = Recorded(jobs, path, deadline)
+    if at_once == 1:
+        InlineExecutor(resolve_name(worker), meter).run(source)
+    elif source.waiting():
+        from hssl_search.search.execution.ray_executor import RayExecutor
+
+        with RayExecutor(meter, worker) as executor:
+            executor.run(source, at_once)
+    return source
 
 
 def read(path: Path) -> dict[str, Plain]:

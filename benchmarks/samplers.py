@@ -1,10 +1,10 @@
-"""What drawing heads in rounds, by what proxies have found, is worth: `--sampler tpe|gp|nsga2` against `random`.
+"""What drawing heads in rounds, by what proxies have found, is worth: `--sampler tpe` against `random`.
 
-    python benchmarks/samplers.py --searches 40
+    python -m benchmarks.samplers --searches 40
 
 Whole searches in virtual time, with the planner's own plan, of the default space and of synthetic heads: a part of the variance of their
 gains follows from family, depth, width and the first shortcut, the rest is each head's own. Prints a table in Markdown: true gain of the
-winner in standard deviations of the space's heads, mean and 95 % interval (normal) over searches; and the same less that of `random`,
+winner in standard deviations of the space's heads, mean and 95 % interval (Student's t) over searches; and the same less that of `random`,
 paired by search.
 """
 
@@ -18,8 +18,9 @@ from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
+from benchmarks.printing import with_interval
 from hssl_search.heads.config import HeadConfig
 from hssl_search.search.budget import parse_budget
 from hssl_search.search.execution.tasks import Setting
@@ -29,7 +30,7 @@ from hssl_search.search.simulation.synthetic_heads import SyntheticHeads
 from hssl_search.spaces.space import Space
 from hssl_search.training.recipe import Recipe
 
-SAMPLERS = ("random", "tpe", "gp", "nsga2")
+SAMPLERS = ("random", "tpe")
 EXPLAINED = (0.0, 0.5, 0.9)
 """Parts of the variance of gains that follow from a head's parameters."""
 ERROR, AGREEMENT = 0.5, 0.3
@@ -74,16 +75,12 @@ def gain(explained: float, sampler: str, budget: str, number: int) -> tuple[floa
     return answers.gain(HeadConfig.model_validate(head)), plan.proxies, plan.rounds
 
 
-def interval(values: list[float]) -> str:
-    return f"{mean(values):+.2f} ± {1.96 * stdev(values) / math.sqrt(len(values)):.2f}"
-
-
 def cells(found: Mapping[str, list[tuple[float, int, int]]]) -> list[str]:
     """Rows of the table, for one part of the variance."""
     gains = {sampler: [one for one, *_ in rows] for sampler, rows in found.items()}
-    return [f"{sampler} | {mean(proxies for _, proxies, _ in rows):.0f} | {rows[0][2]} | {interval(gains[sampler])} | "
-            + ("" if sampler == "random" else interval([ours - its for ours, its in zip(gains[sampler], gains["random"], strict=True)]))
-            for sampler, rows in found.items()]
+    less = {sampler: [ours - its for ours, its in zip(gains[sampler], gains["random"], strict=True)] for sampler in found}
+    return [f"{sampler} | {mean(proxies for _, proxies, _ in rows):.0f} | {rows[0][2]} | {with_interval(gains[sampler], '+.2f')} | "
+            + ("" if sampler == "random" else with_interval(less[sampler], "+.2f")) for sampler, rows in found.items()]
 
 
 def main() -> None:

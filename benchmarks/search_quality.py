@@ -1,12 +1,12 @@
 """How good a head a search finds, at equal cost: this tool's controller against random search, TPE, ASHA and all heads once.
 
-    python benchmarks/search_quality.py --table reports/headbench --repetitions 50
+    python -m benchmarks.search_quality --table reports/headbench --repetitions 50
 
 In virtual time, on a HeadBench table and on synthetic heads whose quality is known. In each repetition the controller searches first, with
 what training all heads once would cost, shared between screening and the rest as the planner does; the others then get the core-seconds
 that it spent, screening, controls and confirming included. Prints a table in Markdown: regret (true score of the best head less that of
-the chosen one) and the chosen head's rank, mean and 95 % interval (normal) over repetitions; and the regret less that of "ours, learned",
-paired by repetition.
+the chosen one) and the chosen head's rank, mean and 95 % interval (Student's t) over repetitions; and the regret less that of
+"ours, learned", paired by repetition.
 
 Of a HeadBench table, "true" is the mean over its seeds at the last rung: noisy itself, and made of the very trainings that searches see.
 """
@@ -21,14 +21,15 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from math import inf, sqrt
+from math import inf
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 
+from benchmarks.printing import with_interval
 from hssl_search.heads.config import HeadConfig
 from hssl_search.search.budget import Budget
 from hssl_search.search.candidates import Contender
@@ -39,6 +40,7 @@ from hssl_search.search.jobmaker import JobMaker, Machine
 from hssl_search.search.measured import Measured
 from hssl_search.search.plan import PROXY_CONTROLS, Plan
 from hssl_search.search.planner import GROUP_SIZE, SHARES
+from hssl_search.search.pruning import PRUNERS, AtRung, Rule
 from hssl_search.search.records.ledger import Ledger
 from hssl_search.search.records.meter import DeviceMeter
 from hssl_search.search.simulation.executor import SimulatedExecutor, VirtualClock
@@ -52,8 +54,6 @@ from hssl_search.spaces.space import Space
 CORE = Machine("cpu", cpus=1, gpus=0)
 CONFIRM_JOBS, SCREEN_STEPS = 6, 40
 """Of the controller's plan; six confirming runs need no more than three seeds."""
-ETA = 2
-"""ASHA stops what is not in the best 1 / ETA of those that have reached a rung."""
 SYNTHETIC = [(0.25, 0.7), (1.0, 0.7), (1.0, -0.7)]
 """Errors of a seed in points, where heads' gains have standard deviation 1, and correlations of discrepancy with gain."""
 LEARNED, ALL = "ours, learned", "all heads once"
@@ -95,15 +95,16 @@ def shuffled(world: World, repetition: int) -> tuple[HeadConfig, ...]:
 
 
 class Baseline:
-    """A JobSource that trains one head after another alone under one seed; the best score at the last rung wins."""
+    """A JobSource that trains one head after another alone under one seed, stopped at rungs where a pruner is given; the best score at
+    the last rung wins."""
 
-    def __init__(self, world: World, folder: Path, seed: int, halving: bool = False) -> None:
-        self.world, self.halving, self.seed = world, halving, seed
-        self.rungs = world.rungs if halving else world.rungs[-1:]
+    def __init__(self, world: World, folder: Path, seed: int, pruner: Rule = "none") -> None:
+        self.world, self.pruner, self.seed = world, PRUNERS[pruner], seed
+        self.rungs = world.rungs[-1:] if pruner == "none" else world.rungs
         self.maker = JobMaker(world.setting, folder, CORE)
         self.left = list(shuffled(world, seed))
-        self.heads: dict[str, HeadConfig] = {}
-        self.at: dict[int, dict[str, float]] = {rung: {} for rung in self.rungs}
+        self.heads: dict[int, HeadConfig] = {}
+        self.at: dict[int, dict[int, AtRung]] = {rung: {} for rung in self.rungs}
 
     def pick(self) -> HeadConfig:
         return self.left[0]
@@ -113,15 +114,14 @@ class Baseline:
             return None
         self.left.remove(head := self.pick())
         one = Contender(len(self.heads), head.label(), [head.model_dump(exclude_none=True)], head.family)
-        job = self.maker.training("proxy", one, 0, self.world.rungs[-1], self.rungs, 0.0, 1)
-        self.heads[job.key] = head
-        return job
+        self.heads[one.trial] = head
+        return self.maker.training("proxy", one, 0, self.world.rungs[-1], self.rungs, 0.0, 1)
 
     def on_report(self, job: Job, report: Report) -> Decision:
-        found = self.at[report.step]
-        found[job.key] = report.metrics["accuracy"]
-        rank = sum(score > found[job.key] for score in found.values())
-        stops = self.halving and report.step < self.rungs[-1] and rank >= max(1, len(found) / ETA)
+        assert job.trial is not None
+        found = AtRung(job.trial, report.metrics["accuracy"])
+        stops = report.step < self.rungs[-1] and self.pruner.stops(found, self.at[report.step])
+        self.at[report.step][job.trial] = found
         return Decision.STOP if stops else Decision.CONTINUE
 
     def again(self, job: Job) -> Job:
@@ -132,7 +132,7 @@ class Baseline:
 
     def chosen(self) -> HeadConfig:
         reached = next(self.at[rung] for rung in reversed(self.rungs) if self.at[rung])
-        return self.heads[max(reached, key=lambda key: reached[key])]
+        return self.heads[max(reached, key=lambda trial: reached[trial].score)]
 
 
 class Tpe(Baseline):
@@ -145,9 +145,9 @@ class Tpe(Baseline):
             "macs": optuna.distributions.FloatDistribution(sizes[0], sizes[-1], log=True)}
         study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(
             seed=1000 * self.seed + len(self.heads), multivariate=True, n_startup_trials=5))
-        study.add_trials([optuna.trial.create_trial(state=TrialState.COMPLETE, value=score, distributions=space, params={
-            "family": self.heads[key].family, "macs": float(self.world.macs[self.heads[key]])})
-            for key, score in self.at[self.rungs[-1]].items()])
+        study.add_trials([optuna.trial.create_trial(state=TrialState.COMPLETE, value=its.score, distributions=space, params={
+            "family": self.heads[trial].family, "macs": float(self.world.macs[self.heads[trial]])})
+            for trial, its in self.at[self.rungs[-1]].items()])
         asked = study.ask(space).params
         return min(self.left, key=lambda head: (head.family != asked["family"], abs(self.world.macs[head] - asked["macs"])))
 
@@ -238,15 +238,11 @@ def searches(world: World, repetition: int, folder: Path) -> Iterator[tuple[str,
         "ours, discrepancy": ours(world, answers, folder / "discrepancy", repetition, "discrepancy"),
         "random": baseline(Baseline, world, answers, folder / "random", repetition, learned[1]),
         "TPE": baseline(Tpe, world, answers, folder / "tpe", repetition, learned[1]),
-        "ASHA": baseline(partial(Baseline, halving=True), world, answers, folder / "asha", repetition, learned[1]),
+        "ASHA": baseline(partial(Baseline, pruner="asha"), world, answers, folder / "asha", repetition, learned[1]),
         ALL: baseline(Baseline, world, answers, folder / "all", repetition, inf),
     }
     for method, (head, spent) in others.items():
         yield method, max(true.values()) - true[head], 1 + sum(score > true[head] for score in true.values()), spent / learned[1]
-
-
-def interval(values: list[float]) -> str:
-    return f"{mean(values):.2f} ± {1.96 * stdev(values) / sqrt(len(values)):.2f}"
 
 
 def main() -> None:
@@ -265,9 +261,10 @@ def main() -> None:
             for method, its in found.items():
                 regrets, ranks, costs = map(list, zip(*its, strict=True))
                 less = [regret - learned for regret, (learned, *_) in zip(regrets, found[LEARNED], strict=True)]
-                paired = "" if method == LEARNED else interval(less)
+                paired = "" if method == LEARNED else with_interval(less)
                 name = world_of(given.table, truth).name
-                print(f"| {name} | {method} | {interval(regrets)} | {paired} | {interval(ranks)} | {mean(costs):.2f} |", flush=True)
+                cells = [name, method, with_interval(regrets), paired, with_interval(ranks), f"{mean(costs):.2f}"]
+                print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 
 import torch
-import yaml
 
+from hssl_search.cli import key_value
 from hssl_search.heads.registry import families
 from hssl_search.search.execution.measuring import measure
 from hssl_search.search.execution.tasks import Setting, Task
@@ -27,9 +27,8 @@ def main() -> None:
     parser.add_argument("--trainer", default="simclr")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     given = parser.parse_args()
-    arguments = {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in given.base_arg)}
-    setting = Setting(base=given.base, base_args=arguments, image_size=given.image_size, data=given.data, probe_data=None, data_seed=0,
-                      recipe=Recipe.read(given.trainer).as_plain(), device=given.device)
+    setting = Setting(base=given.base, base_args=dict(map(key_value, given.base_arg)), image_size=given.image_size, data=given.data,
+                      probe_data=None, data_seed=0, recipe=Recipe.read(given.trainer).as_plain(), device=given.device)
     names = [name for name, family in families().items() if not family.control]
     found = measure(Task(kind="measure", setting=setting, heads=[{"family": name} for name in names]))
     batch = found["batch_size"]

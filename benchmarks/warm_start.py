@@ -77,7 +77,7 @@ def earlier_search(truth: Truth, draws: np.random.Generator, shift: float = 0.0,
     """What a search of `EARLIER` heads found, in another unit and about another level."""
     heads, scores = truth.heads(EARLIER, draws)
     gains = shift + scale * (scores + NOISE * draws.normal(size=EARLIER))
-    found = [EarlierHead(one.heads[0], float(gain), None, one.attributes) for one, gain in zip(heads, gains, strict=True)]
+    found = [EarlierHead(one.heads[0], float(gain), one.attributes) for one, gain in zip(heads, gains, strict=True)]
     return EarlierSearch("earlier", "none", True, {}, found, {})
 
 
@@ -104,7 +104,7 @@ def draw(lesson: str, seed: int) -> float:
     told = {"the truth": truth, "something else": _goodness(draws), "the opposite": lambda head: -truth(head)}.get(lesson)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed + 500))
     heads = [SPACE.sample(study.ask()) for _ in range(EARLIER)]
-    found = [EarlierHead(head.model_dump(exclude_none=True), told(head) + NOISE * draws.normal(), None, {}) for head in heads if told]
+    found = [EarlierHead(head.model_dump(exclude_none=True), told(head) + NOISE * draws.normal(), {}) for head in heads if told]
     taught = [EarlierSearch("earlier", "none", True, {}, found, {})] if found else []
     return max(map(truth, islice(sampler.CandidateSampler("tpe", seed).proposals(SPACE, [], iter(()), taught), DRAWN)))
 

@@ -145,14 +145,14 @@ def _plan(arguments: Sequence[str]) -> None:
 
 def _key_values(pairs: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for key, value in map(_key_value, pairs):
+    for key, value in map(key_value, pairs):
         if key in found:
             raise UserError(f"--base-arg {key} is given twice, as {found[key]} and as {value}; give it once.")
         found[key] = value
     return found
 
 
-def _key_value(pair: str) -> tuple[str, Any]:
+def key_value(pair: str) -> tuple[str, Any]:
     """KEY=VALUE, the value read as YAML reads it: a number, true, false or text."""
     import yaml
 

@@ -18,7 +18,6 @@ from hssl_search.search.execution.jobs import Plain
 from hssl_search.search.execution.ray_executor import RayExecutor
 from hssl_search.search.execution.ray_session import RaySession
 from hssl_search.search.jobmaker import Machine
-from hssl_search.search.measures import RANKINGS
 from hssl_search.search.records.ledger import Ledger
 from hssl_search.search.records.meter import CONTROLLER, OVERHEAD, DeviceMeter
 from hssl_search.search.records.run import Run
@@ -132,7 +131,7 @@ def summary(resolved: Plain) -> Plain:
     shown = {"name": resolved["name"], "base": setting["base"], "base_args": resolved["timm_args"], "image_size": setting["image_size"],
              "data": setting["data"], "probe_data": setting["probe_data"], "trainer": asked.get("trainer", "simclr"),
              "space": resolved["space"]["name"]}
-    as_resolved = ("budget", "rank_by", "objective", "seed", "full_epochs", "machine", "images", "versions")
+    as_resolved = ("budget", "rank_by", "seed", "full_epochs", "machine", "images", "versions")
     return shown | {key: resolved[key] for key in as_resolved}
 
 
@@ -156,7 +155,7 @@ def controller_of(run: Run, resolved: Plain, session: RaySession, study: StudyRe
             for sentence in sentences(earlier, resolved["sampler"], resolved["promote"]):
                 watcher.note(sentence)
             runner = Runner(run, executor, meter, study, watcher, Machine(**resolved["machine"]))
-            runner.show = Artifacts(run, study, RANKINGS[resolved["rank_by"]], watcher.note).keep
+            runner.show = Artifacts(run, study, watcher.note).keep
             yield Controller(run, resolved, roster, runner)
 
 
@@ -166,7 +165,7 @@ def _roster(run: Run, resolved: Plain, study: StudyRecord, ledger: Ledger) -> Ro
     from hssl_search.spaces.space import Space
 
     space = Space.from_plain({"parameters": resolved["space"]["parameters"]}, resolved["space"]["name"])
-    sampler = CandidateSampler(resolved["sampler"], resolved["seed"], "cost" in resolved["objective"])
+    sampler = CandidateSampler(resolved["sampler"], resolved["seed"])
     return Roster(study, run, space, [tuple(shape) for shape in resolved["map_shapes"]], resolved["seed"], ledger.of_trial, sampler=sampler)
 
 

@@ -32,7 +32,7 @@ from hssl_search.search.records.study import StudyRecord
 
 FLAGS = {
     "-h", "--help", "--version", "--config", "--base", "--base-arg", "--image-size", "--data", "--probe-data", "--budget",
-    "--space", "--trainer", "--rank-by", "--sampler", "--objective", "--promote", "--pruner", "--warm-start", "--name", "--storage",
+    "--space", "--trainer", "--rank-by", "--sampler", "--promote", "--pruner", "--warm-start", "--name", "--storage",
     "--ray-address", "--gpus-per-trial", "--seed", "--full-epochs",
 }
 COMMANDS = {"plan", "resume", "status", "report", "dashboard", "replay", "spaces", "trainers", "families"}
@@ -121,7 +121,7 @@ def test_help_says_how_it_is_called(argv: list[str], capsys: pytest.CaptureFixtu
 
 
 def test_help_tells_choices_apart_from_what_is_in_them() -> None:
-    assert "--objective accuracy|accuracy,cost" in " ".join(cli.search_parser().format_help().split())
+    assert "--rank-by accuracy|discrepancy|labelfree" in " ".join(cli.search_parser().format_help().split())
 
 
 def test_without_arguments_it_prints_its_help(capsys: pytest.CaptureFixture[str]) -> None:

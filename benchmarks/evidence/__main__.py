@@ -3,8 +3,9 @@
     python -m benchmarks.evidence --scale real --at-once 4 --data cifar10/train --probe-data cifar10 --out evidence --minutes 9
 
 Each call works for --minutes, or until all is done; called again with the same --out it goes on, long trainings from their checkpoint.
---plan says what there is to do; --publish FOLDER writes what has been measured so far: table, HeadBench tables and the page. `--scale
-toy` is the same protocol with small models on a CPU (`--device cpu`) within hours; its figures answer nothing.
+--plan says what there is to do; --publish FOLDER writes what has been measured so far: the table, what it answers (`analysis.answers`),
+and HeadBench tables. `--scale toy` is the same protocol with small models on a CPU (`--device cpu`) within hours; its figures answer
+nothing.
 """
 
 from __future__ import annotations
@@ -17,20 +18,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.evidence import analysis, estimate, page
+from benchmarks.evidence import analysis, estimate
 from benchmarks.evidence import table as tables
 from benchmarks.evidence.protocol import SCALES, BaseModel, Cell, Maker, Scale, Training, cells, in_order, same_time
-from benchmarks.evidence.worker import run
-from benchmarks.recording import Deadline, Recorded, ended, read
+from benchmarks.recording import Deadline, ended, execute, read
 from hssl_search.data.splits import load_data
 from hssl_search.heads.config import HeadConfig
-from hssl_search.reporting.files import write_whole
-from hssl_search.search.execution.inline_executor import InlineExecutor
 from hssl_search.search.execution.jobs import Job, Meter, Plain
 from hssl_search.search.execution.tasks import Setting
 from hssl_search.search.jobmaker import Machine
 from hssl_search.training.recipe import Recipe
 
+WORKER = "benchmarks.evidence.worker:run"
 SIDE = 32
 """Of the images, in pixels."""
 PRECISION = "bf16"
@@ -73,28 +72,15 @@ def lengths_of(measured: Plain, cell: Cell) -> dict[str, float]:
     return same_time(metrics["step_s"], {branch: seconds[head] for branch, head in cell.heads().items()})
 
 
-def execute(jobs: Sequence[Job], path: Path, deadline: Deadline, meter: Meter, at_once: int) -> Recorded:
-    """Run what is not done yet, in this process or, several at once, through Ray."""
-    source = Recorded(jobs, path, deadline)
-    if at_once == 1:
-        InlineExecutor(run, meter).run(source)
-    elif source.waiting():
-        from hssl_search.search.execution.ray_executor import RayExecutor
-
-        with RayExecutor(meter, "benchmarks.evidence.worker:run") as executor:
-            executor.run(source, at_once)
-    return source
-
-
 def piece(work: Work, deadline: Deadline, at_once: int, images: int, meter: Meter | None = None) -> bool:
     """Work until the deadline; whether all is done."""
-    measured = execute(work.measurements(), work.path, deadline, meter or deadline, 1)
+    measured = execute(WORKER, work.measurements(), work.path, deadline, meter or deadline)
     ran = {job.key: measured.known.get(job.key, {}) for job in measured.jobs}
     if failed := [f"{key}: {record['cause']}" for key, record in ran.items() if record.get("state") == "failed"]:
         raise SystemExit(f"Not everything could be measured ({'; '.join(failed)}). Mend the cause and start again: it is tried again.")
     if not all(tables.is_measured(measured.known, cell) for cell in work.cells):
         return False
-    source = execute(work.jobs(measured.known, images), work.path, deadline, meter or deadline, at_once)
+    source = execute(WORKER, work.jobs(measured.known, images), work.path, deadline, meter or deadline, at_once)
     states = [source.known.get(job.key, {}).get("state") for job in source.jobs]
     failed, left = states.count("failed"), sum(state in (None, "failed") for state in states)
     again = f"; {failed} of them failed, and are tried again when you start again" if failed else ""
@@ -136,12 +122,12 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=9)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--plan", action="store_true", help="say what there is to do, and end")
-    parser.add_argument("--publish", type=Path, help="folder for table and page of all that --out holds")
+    parser.add_argument("--publish", type=Path, help="folder for the tables of all that --out holds")
     return parser.parse_args(arguments)
 
 
 def published(work: Work, folder: Path, command: str) -> None:
-    """Write what has been measured: the table, the page, and HeadBench tables of cells in which a seed has all heads."""
+    """Write what has been measured: the table, what it answers, and HeadBench tables of cells in which a seed has all heads."""
     records = read(work.path)
     cells = [cell for cell in work.cells if tables.is_measured(records, cell)]
     done = tables.frame(ended(records), cells, work.scale)
@@ -150,15 +136,12 @@ def published(work: Work, folder: Path, command: str) -> None:
     lengths = {cell.name: lengths_of(tables.measured_of(records, cell), cell) for cell in cells}
     sidecar = {**tables.about(work.scale, records, cells, command), "lengths": lengths}
     tables.write(folder, done, sidecar)
-    write_whole(folder / "index.html", lambda path: _write(path, page.build(done, sidecar, cells)))
+    for name, answer in analysis.answers(done, lengths).items():
+        answer.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
     for cell in cells:
         if tables.whole(done, cell):
             bench = tables.headbench(done, cell, tables.measured_of(records, cell), sidecar)
             bench.write(folder / "headbench" / f"{cell.base.name}-{cell.method}")
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def show_plan(work: Work, images: int) -> None:

@@ -15,6 +15,8 @@ from hssl_search.search.correlation import rank_correlation
 from hssl_search.search.inference import t_interval
 
 CELL = ["base", "method"]
+SCORES = ("accuracy", "linear")
+"""By the first, rankings are compared, as in a search."""
 IDENTITY, NOISE, SAME_TIME = "identity", "noise", "none, same device-time"
 AGAINST = (NONE, IDENTITY, SAME_TIME)
 SHORTCUT = (("convnext 1", "convnext 1, shortcut"), ("convnext 3", "convnext 3, shortcut"))
@@ -26,6 +28,20 @@ OF_JOINT = ("overlap", "cka", "output", "head_loss")
 OF_ALONE = ("overlap", "cka", "output", "head_loss", "head_accuracy", "rankme", "accuracy")
 ENOUGH = 0.9
 """Share of the agreement between whole trainings that a proxy's has to reach."""
+
+
+def answers(table: pd.DataFrame, lengths: Mapping[str, Mapping[str, float]]) -> dict[str, pd.DataFrame]:
+    """Return, by name, a table for each question: `gains` (does a head beat no head), `foretold` (by what), `settling` (how short may a
+    proxy be, with `proxy_length`) and `effects` (of the first shortcut and of depth). `lengths` as in `gains`."""
+    settled = settling(table, SCORES[0])
+    proxies = {cell: proxy_length(rows) for cell, rows in settled.groupby(CELL)}
+    cells = settled[CELL].itertuples(index=False, name=None)
+    return {
+        "gains": pd.concat([gains(table, score, lengths).assign(score=score) for score in SCORES]),
+        "foretold": foretold(table, SCORES[0]),
+        "settling": settled.assign(proxy_length=[proxies[cell] for cell in cells]),
+        "effects": effects(table, [*SCORES, "overlap"]),
+    }
 
 
 def alone(table: pd.DataFrame) -> pd.DataFrame:
@@ -78,12 +94,6 @@ def gains(table: pd.DataFrame, score: str, lengths: Mapping[str, Mapping[str, fl
                 if values:
                     found.append({"base": base, "method": method, "branch": branch, "against": against, **spread(values)})
     return pd.DataFrame(found, columns=[*CELL, "branch", "against", "mean", "low", "high", "n"])
-
-
-def levels(table: pd.DataFrame, scores: Sequence[str]) -> pd.DataFrame:
-    """Mean of each score at the end by cell and branch, and the seeds."""
-    groups = at_the_end(table).groupby([*CELL, "branch"], sort=False)
-    return groups[list(scores)].mean().assign(seeds=groups.seed.nunique()).reset_index()
 
 
 def foretold(table: pd.DataFrame, score: str) -> pd.DataFrame:

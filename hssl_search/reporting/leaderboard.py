@@ -15,10 +15,8 @@ from hssl_search.reporting.formats import known
 from hssl_search.reporting.frames import OTHER_DISCREPANCIES, row_of, where_measured, whole_numbers
 from hssl_search.reporting.record import RunRecord, is_control
 from hssl_search.search import ties
-from hssl_search.search.candidates import SAME_TIME
 from hssl_search.search.inference import Difference, TwoWay
 from hssl_search.search.measures import ACCURACY, Measure
-from hssl_search.search.pareto import front
 from hssl_search.search.posterior import Posterior
 
 LEADERBOARD = [
@@ -26,8 +24,6 @@ LEADERBOARD = [
     *("gain", "gain_low", "gain_high", "gain_seeds", "best"),
     *("discrepancy", *OTHER_DISCREPANCIES, "gate", "parameters", "macs", "device_s", "trial", "steps", "state"),
 ]
-COST = ["step_s", "pareto"]
-"""Further columns where cost is an objective."""
 
 
 def leaderboard(study: Study | RunRecord) -> pd.DataFrame:
@@ -49,8 +45,7 @@ def leaderboard(study: Study | RunRecord) -> pd.DataFrame:
     gains = posterior.fit.against(record.no_head.number) if record.no_head else {}
     rows = [_row(record, trial) | _chance(record.judged_by, posterior.fit, trial.number, gains.get(trial.number), best)
             for trial in record.trials if _reached_proxy(record, trial)]
-    columns = [*LEADERBOARD, *(COST if record.cost_counts else [])]
-    frame = pd.DataFrame([*_ranked(_on_front(rows, record), record), *_references(record)], columns=columns)
+    frame = pd.DataFrame([*_ranked(rows, record), *_references(record)], columns=LEADERBOARD)
     return whole_numbers(where_measured(frame))
 
 
@@ -83,14 +78,6 @@ def _row(record: RunRecord, trial: FrozenTrial) -> dict[str, Any]:
         "seeds": len(judged),
         "steps": max((step for step, _ in ends), default=None),
     }
-
-
-def _on_front(rows: list[dict[str, Any]], record: RunRecord) -> list[dict[str, Any]]:
-    """The rows with `pareto`; the control that trains longer is none of those compared, for its steps are not all of its cost."""
-    column = judged_column(record.judged_by)
-    compared = [row for row in rows if row["seeds"] and known(row.get("step_s")) and row.get("control") != SAME_TIME]
-    best = front({row["trial"]: (row[column], row["step_s"]) for row in compared})
-    return [{**row, "pareto": row["trial"] in best} for row in rows]
 
 
 def _mean(by_seed: Mapping[int, float]) -> float:

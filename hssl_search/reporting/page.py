@@ -21,11 +21,10 @@ from hssl_search.reporting import relations, sections, tables
 from hssl_search.reporting.agreement import agreements
 from hssl_search.reporting.cost import cost as cost_of
 from hssl_search.reporting.files import write_whole
-from hssl_search.reporting.panels import panels, ways_panel
+from hssl_search.reporting.panels import panels
 from hssl_search.reporting.record import RunRecord
 from hssl_search.reporting.repeated import repeated
 from hssl_search.reporting.verdict import verdict_text
-from hssl_search.reporting.ways import not_varied, ways
 from hssl_search.search.correlation import LEAST
 
 Entries = Iterable[Mapping[str, Any]]
@@ -56,14 +55,10 @@ def build_page(study: Study | RunRecord, ledger: Entries, folder: Path) -> str:
     """The whole page as HTML, for a finished run or as far as an unfinished one came. All texts of the run are escaped."""
     record, entries = RunRecord.of(study), list(ledger)
     content = {**_content(record, entries, folder), **_related(record), "panels": panels(record, entries)}
-    return render(_report_file("template.html"), content)
-
-
-def render(template: str, content: Mapping[str, Any]) -> str:
-    """A template filled with content, which is escaped, in the reports' style and with plotly.js: a page that needs no network."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     style, plotly = Markup(_report_file("style.css")), Markup(get_plotlyjs())
-    return environment.from_string(template).render(**content, style=style, plotly=plotly)
+    template = environment.from_string(_report_file("template.html"))
+    return template.render(**content, style=style, plotly=plotly)
 
 
 def _report_file(name: str) -> str:
@@ -84,7 +79,6 @@ def _content(record: RunRecord, entries: list[Mapping[str, Any]], folder: Path) 
         "cost_rows": sections.cost_rows(cost),
         "overspent": bool(cost.budget_s and cost.used_s > cost.budget_s),
         "board": sections.board_rows(board, record),
-        "front": sections.front_rows(board, record.judged_by),
         "references": sections.reference_rows(board),
         "reference_scores": sections.reference_scores(record),
         "reference_words": sections.reference_words(record),
@@ -105,11 +99,8 @@ def _content(record: RunRecord, entries: list[Mapping[str, Any]], folder: Path) 
 
 def _related(record: RunRecord) -> dict[str, Any]:
     """What goes with what in this run."""
-    found = ways(record)
     return {
-        "ways": relations.way_rows(found),
-        "ways_not_varied": not_varied(found),
-        "ways_panel": ways_panel(found),
+        "values": relations.value_rows(tables.parameter_values(record)),
         "agreements": relations.agreement_rows(agreements(record)),
         "least_agreeing": LEAST,
         "promoted_by": str(record.promotion.get("rule") or ""),

@@ -22,11 +22,7 @@ CONTROL_DASHES = {"none": "solid", "identity": "dash", "none_same_time": "dashdo
 
 def family_looks(families: Iterable[str]) -> dict[str, tuple[str, str]]:
     """(colour, mark) of each family; more families than colours share them in order."""
-    return ordered_looks([*_FIXED, *sorted(set(families) - set(_FIXED))])
-
-
-def ordered_looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """(colour, mark) of each name by its place."""
+    names = [*_FIXED, *sorted(set(families) - set(_FIXED))]
     return {name: (_COLOURS[index % len(_COLOURS)], _MARKS[index % len(_MARKS)]) for index, name in enumerate(names)}
 
 

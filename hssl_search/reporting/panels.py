@@ -10,10 +10,8 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from hssl_search.reporting import figure_data, figures, figures_over_time
-from hssl_search.reporting.figure_of_ways import draw_ways
 from hssl_search.reporting.formats import capital
 from hssl_search.reporting.record import RunRecord
-from hssl_search.reporting.ways import WayFound
 
 
 @dataclass(frozen=True)
@@ -33,18 +31,6 @@ def panels(record: RunRecord, entries: list[Mapping[str, Any]]) -> list[Panel]:
     if record.ranked_by.of_head:
         nothing = "This run has no labelled images to measure accuracy on."
     return [_accuracy(record, nothing), _discrepancy(record), _curves(record, nothing), _full(record), _timeline(entries)]
-
-
-def ways_panel(found: list[WayFound]) -> Panel:
-    """What enlarges discrepancy, beside what it does to accuracy."""
-    return panel(
-        "ways",
-        "What went with discrepancy, and what with accuracy",
-        draw_ways(found),
-        "One mark for one step of each way, within families, with 95 % intervals. To the right: more discrepancy; up: more accuracy. A bar "
-        "that crosses a zero line may be chance. Steps of different ways differ in size, so compare where marks lie, not how far out.",
-        "Too few heads of one family differ in any of these.",
-    )
 
 
 def _accuracy(record: RunRecord, nothing: str) -> Panel:

@@ -108,11 +108,6 @@ class RunRecord:
         """What ranks heads."""
         return RANKINGS[self.config.get("rank_by") or ACCURACY.key]
 
-    @property
-    def cost_counts(self) -> bool:
-        """Whether the seconds of a step are an objective."""
-        return "cost" in (self.config.get("objective") or "")
-
     @cached_property
     def judged_by(self) -> Measure:
         """What bases are compared by: what ranks, or accuracy where that is the discrepancy of heads."""

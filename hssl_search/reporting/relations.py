@@ -5,50 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
 from hssl_search.reporting.agreement import Agreement
 from hssl_search.reporting.formats import number, signed, signed_interval
-from hssl_search.reporting.ways import LevelMean, WayFound
-from hssl_search.reporting.within import Effect
 from hssl_search.search.correlation import LEAST, RankCorrelation
 from hssl_search.search.measures import Measure
 
 Plain = dict[str, Any]
 
 
-def way_rows(found: Sequence[WayFound]) -> list[Plain]:
-    """Each way with its sentence and a row for each of its levels."""
-    return [
-        {
-            "title": one.way.title,
-            "sentence": one.sentence(),
-            "levels": [
-                {
-                    "name": level.name,
-                    "gated_out": level.gated_out,
-                    "discrepancy": _outcome(level.discrepancy, 3),
-                    "accuracy": _outcome(level.accuracy, 1),
-                }
-                for level in one.levels
-            ],
-        }
-        for one in found
-    ]
-
-
-def _outcome(outcome: LevelMean, digits: int) -> Plain:
-    effect = outcome.against
-    return {
-        "heads": outcome.heads,
-        "mean": number(outcome.mean, digits),
-        "against": signed(effect.slope, digits),
-        "between": signed_interval(effect.low, effect.high, digits),
-        "sign": _sign(effect),
-    }
-
-
-def _sign(effect: Effect) -> str:
-    """`up` or `down` where the interval excludes zero."""
-    return ("up" if (effect.slope or 0) > 0 else "down") if effect.clear else ""
+def value_rows(values: pd.DataFrame) -> list[Plain]:
+    """Return the rows of `tables.parameter_values`, their means as texts."""
+    digits = {"discrepancy": 3, "discrepancy_without": 3, "accuracy": 1, "accuracy_without": 1}
+    return [{**row, **{name: number(row[name], places) for name, places in digits.items()}} for row in values.to_dict("records")]
 
 
 def agreement_rows(found: Sequence[Agreement]) -> list[Plain]:

@@ -183,16 +183,6 @@ def _board_row(row: Mapping[str, Any], looks: Mapping[str, tuple[str, str]], rec
     }
 
 
-def front_rows(board: pd.DataFrame, measure: Measure) -> list[Plain]:
-    """The Pareto front of score and seconds of a step, cheapest first; empty where cost is no objective."""
-    if "pareto" not in board:
-        return []
-    rows = board[board["pareto"].eq(True)].sort_values("step_s").to_dict("records")
-    column = judged_column(measure)
-    return [{"name": row["name"], "role": row["role"], "step_s": f"{row['step_s']:.3g}", "score": number(row[column], measure.digits)}
-            for row in rows]
-
-
 def _others(row: Mapping[str, Any]) -> dict[str, str]:
     """The other discrepancies that the run measured, by name."""
     return {name: number(row[name], 3) for name in OTHER_DISCREPANCIES if name in row}

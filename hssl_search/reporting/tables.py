@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow
 import pyarrow.parquet
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from hssl_search.heads.config import HeadConfig
 from hssl_search.reporting.files import write_whole
 from hssl_search.reporting.frames import OTHER_DISCREPANCIES, row_of, where_measured, whole_numbers
 from hssl_search.reporting.leaderboard import leaderboard
-from hssl_search.reporting.record import RunRecord, name_of
+from hssl_search.reporting.record import RunRecord, is_control, name_of
 
 TRIALS = "trials.parquet"
 CURVES = ["trial", "name", "role", "family", "control", "phase", "seed", "step", "value"]
@@ -28,6 +30,9 @@ SCREENING = [
     *("trial", "name", "role", "family", "group", "parameters", "macs", "cka", "overlap", "cka_excess", "overlap_excess", "discrepancy"),
     *(*OTHER_DISCREPANCIES, "head_loss", "chance_loss", "gate", "gate_reason", "promoted", "state"),
 ]
+VALUES = ["parameter", "value", "gated_out", "heads", "discrepancy", "discrepancy_without", "scored", "accuracy", "accuracy_without"]
+MOST_VALUES = 4
+"""Rows of a number in the table of `VALUES`; more values are joined with their neighbours."""
 
 
 def screening(study: Study | RunRecord) -> pd.DataFrame:
@@ -36,6 +41,67 @@ def screening(study: Study | RunRecord) -> pd.DataFrame:
     judged = [trial for trial in RunRecord.of(study).heads if trial.user_attrs.get("gate")]
     frame = pd.DataFrame([row_of(trial) for trial in judged], columns=SCREENING)
     return whole_numbers(where_measured(frame.sort_values(["discrepancy", "trial"], ascending=[False, True], ignore_index=True)))
+
+
+def parameter_values(study: Study | RunRecord) -> pd.DataFrame:
+    """Return what each value of a head's parameters went with: a row for each value, of the parameters in which healthy heads differ.
+
+    `discrepancy` is the mean over the `heads` healthy candidates that have the value, `discrepancy_without` that over the other healthy
+    ones that read the parameter; `accuracy` and `accuracy_without` are the same of those that have one at full proxy fidelity, `scored`
+    of which have the value. `gated_out` candidates have the value and are not healthy.
+    """
+    record = RunRecord.of(study)
+    judged = [trial for trial in record.heads if trial.user_attrs.get("gate") and not is_control(trial)]
+    parameters = [name for name in HeadConfig.model_fields if name not in ("format", "blocks")]
+    heads = pd.DataFrame([_head_row(record, trial) for trial in judged], columns=[*parameters, "gate", "discrepancy", "accuracy"])
+    heads = heads.astype({"discrepancy": float, "accuracy": float})
+    return pd.DataFrame([row for parameter in parameters for row in _value_rows(parameter, heads)], columns=VALUES)
+
+
+def _head_row(record: RunRecord, trial: FrozenTrial) -> dict[str, Any]:
+    head, attributes, accuracies = trial.user_attrs.get("head") or {}, trial.user_attrs, record.accuracies(trial)
+    blocks = head.get("blocks")
+    return {
+        **head,
+        "family": attributes.get("family"),
+        "depth": len(blocks.split("+")) if blocks else head.get("depth"),  # a hybrid names its blocks instead of a depth
+        "gate": attributes["gate"],
+        "discrepancy": attributes.get("discrepancy"),
+        "accuracy": sum(accuracies.values()) / len(accuracies) if accuracies else math.nan,
+    }
+
+
+def _value_rows(parameter: str, heads: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    heads = heads[heads[parameter].notna()]
+    healthy = heads[heads["gate"] == "healthy"]
+    if healthy[parameter].nunique() < 2:
+        return
+    for values in _neighbours(heads[parameter]):
+        has = healthy[parameter].isin(values)
+        ours, others = healthy[has], healthy[~has]
+        yield {
+            "parameter": parameter,
+            "value": " to ".join(dict.fromkeys(_value_name(value) for value in (values[0], values[-1]))),
+            "gated_out": int(heads[parameter].isin(values).sum() - has.sum()),
+            "heads": len(ours),
+            "discrepancy": ours["discrepancy"].mean(),
+            "discrepancy_without": others["discrepancy"].mean(),
+            "scored": int(ours["accuracy"].count()),
+            "accuracy": ours["accuracy"].mean(),
+            "accuracy_without": others["accuracy"].mean(),
+        }
+
+
+def _neighbours(values: pd.Series) -> list[list[Any]]:
+    """Return the distinct values, ascending; numbers in at most `MOST_VALUES` groups of neighbours."""
+    distinct = sorted(set(values))
+    groups = len(distinct) if isinstance(distinct[0], str) else min(MOST_VALUES, len(distinct))
+    return [[distinct[place] for place in part] for part in np.array_split(range(len(distinct)), groups)]
+
+
+def _value_name(value: Any) -> str:
+    """Return the value as a space writes it."""
+    return str(value).lower() if isinstance(value, bool | str) else f"{value:g}"
 
 
 def curves(study: Study | RunRecord) -> pd.DataFrame:

@@ -21,8 +21,7 @@ NAME_BYTES = 200
 """Of a run's name, at most: file systems take 255 bytes, of which a file that is being written needs some, and a letter may be four."""
 
 
-ADDED: Mapping[str, Any] = {"sampler": "random", "objective": "accuracy", "promote": "discrepancy", "pruner": "median",
-                            "warm_start": []}
+ADDED: Mapping[str, Any] = {"sampler": "random", "promote": "discrepancy", "pruner": "median", "warm_start": []}
 """Options that runs of an earlier version lack, and what those runs did: draw all heads before there were results, promote by the
 paper's rule, stop by the median."""
 
@@ -48,16 +47,13 @@ class SearchConfig(BaseModel):
     rank_by: Literal["accuracy", "discrepancy", "labelfree"] | None = Field(
         None, description="what ranks heads (default: accuracy where there are labels, else discrepancy); "
         f"labelfree is {LABELFREE.name} of the base, which needs no labels")
-    sampler: Literal["tpe", "gp", "random", "exhaustive", "nsga2"] = Field(
+    sampler: Literal["tpe", "random", "exhaustive"] = Field(
         "tpe", description="what draws the heads to screen, after the first round from what proxies found (default: tpe); exhaustive "
         "lists a finite space without putting back")
-    objective: Literal["accuracy", "accuracy,cost"] = Field(
-        "accuracy", description="with accuracy,cost the sampler also looks for heads whose step is short, and the report has the front of "
-        "both; the winner is still the best by what ranks (default: accuracy)")
     promote: Literal["discrepancy", "learned", "random"] = Field(
         "learned", description="which screened heads get a proxy: the most discrepant (the paper's rule), by what the first proxies teach, "
         "or any healthy one (default: learned)")
-    pruner: Literal["median", "asha", "hyperband", "none"] = Field(
+    pruner: Literal["median", "asha", "none"] = Field(
         "median", description="which proxies are stopped at a rung (default: median, which in a small search stops fewest by bad luck)")
     warm_start: list[str] = Field(
         [], description="earlier runs, whose results teach sampler and forecast from the start: folders such as runs/resnet50-photos, or "

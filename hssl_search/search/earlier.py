@@ -32,8 +32,6 @@ class EarlierHead:
     """Its HeadConfig."""
     gain: float | None
     """Its score above that of its search's control at the same step; None of a head that fell ill."""
-    cost: float | None
-    """Seconds of a step, divided by those of the control; None where one of both was not timed."""
     measured: Plain
     """What screening found, as `forecast.features` reads it."""
 
@@ -59,7 +57,9 @@ class EarlierSearch:
 
     @classmethod
     def from_plain(cls, plain: Plain) -> EarlierSearch:
-        return cls(**{**plain, "heads": [EarlierHead(**head) for head in plain["heads"]]})
+        # By name: studies of an earlier version also hold what a step of each head cost.
+        heads = [EarlierHead(head["head"], head["gain"], head["measured"]) for head in plain["heads"]]
+        return cls(**{**plain, "heads": heads})
 
     def as_plain(self) -> Plain:
         return asdict(self)

@@ -154,7 +154,7 @@ def prepare(config: SearchConfig, machine: Machine, progress: Progress | None = 
 
 def _options(config: SearchConfig) -> Plain:
     """What is resolved as it was asked for."""
-    as_asked = ("sampler", "objective", "promote", "pruner", "seed", "ray_address", "gpus_per_trial")
+    as_asked = ("sampler", "promote", "pruner", "seed", "ray_address", "gpus_per_trial")
     return {**{name: getattr(config, name) for name in as_asked}, "warm_start": _earlier_runs(config),
             "storage": config.storage and absolute(config.storage)}
 
@@ -201,7 +201,7 @@ def _earlier_runs(config: SearchConfig) -> list[str]:
             raise UserError(f"--warm-start names the run {folder} twice; name it once.")
     if folders and config.sampler not in LEARNING and config.promote != "learned":
         raise UserError(f"--warm-start has no use where nothing learns from results, as with --sampler {config.sampler} and --promote "
-                        f"{config.promote}; give another --sampler or --promote learned, or leave it out.")
+                        f"{config.promote}; give --sampler tpe or --promote learned, or leave it out.")
     return folders
 
 
@@ -247,9 +247,6 @@ def _warnings(base: Base, data: SearchData, config: SearchConfig, rank_by: str) 
         found.append(_without_labels(rank_by))
     elif judged != DIGITS:
         found.append(_with_labels(judged, data.queries.classes, rank_by))
-    if "cost" in config.objective and config.sampler not in LEARNING:
-        found.append(f"--objective {config.objective} changes nothing but the report: the sampler {config.sampler} draws heads without "
-                     f"learning; {', '.join(LEARNING)} look for cheap ones.")
     return found
 
 

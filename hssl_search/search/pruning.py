@@ -9,14 +9,11 @@ from typing import Literal
 
 from hssl_search.search import ties
 
-Rule = Literal["median", "asha", "hyperband", "none"]
+Rule = Literal["median", "asha", "none"]
 ENOUGH_AT_RUNG = 4
 """Others that must have reached a rung before the median rule stops anyone there."""
 ETA = 2
 """Of those at a rung, one in so many goes on: each rung is twice as long as the one before it."""
-BRACKETS = (0, 1, 2, 0, 1, 2, 0, 1, 2, 0)
-"""The first rung at which a proxy may be stopped, by its place: Hyperband's shares 4 : 3 : 3 for three rungs (Li et al., JMLR 2018:
-ceil(3 / (s + 1) * 2^s) for s = 2, 1, 0)."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +28,14 @@ class AtRung:
 
 @dataclass(frozen=True)
 class Pruner:
-    stops: Callable[[AtRung, Mapping[int, AtRung], int, float], bool]
-    """Whether the first is stopped, given the others that have reached the rung, by trial, the rung's place among all: 0, 1 ..., and the
-    resolution of scores. Who ties with those that go on goes on."""
+    stops: Callable[[AtRung, Mapping[int, AtRung], float], bool]
+    """Whether the first is stopped, given the others that have reached the rung, by trial, and the resolution of scores. Who ties with
+    those that go on goes on."""
     why: str
     """What follows `stopped at step 75: `."""
 
 
-def below_median(one: AtRung, others: Mapping[int, AtRung], rung: int, resolution: float = 0.0) -> bool:
+def below_median(one: AtRung, others: Mapping[int, AtRung], resolution: float = 0.0) -> bool:
     """Median rule (Vizier, KDD 2017): below the median of those that reached the same rung before it."""
     if len(others) < ENOUGH_AT_RUNG:
         return False
@@ -46,23 +43,15 @@ def below_median(one: AtRung, others: Mapping[int, AtRung], rung: int, resolutio
     return ties.above(middle, one.score, resolution / 2)  # the median of an even number lies half a step between two scores
 
 
-def below_half(one: AtRung, others: Mapping[int, AtRung], rung: int, resolution: float = 0.0) -> bool:
+def below_half(one: AtRung, others: Mapping[int, AtRung], resolution: float = 0.0) -> bool:
     """Asynchronous successive halving (Li et al., MLSys 2020), as it stops: not among the better `1 / ETA` of those at the rung, itself
     counted. The best so far always goes on."""
     better = sum(ties.above(other.score, one.score, resolution) for other in others.values())
     return better >= max(1, (1 + len(others)) // ETA)
 
 
-def below_half_of_bracket(one: AtRung, others: Mapping[int, AtRung], rung: int, resolution: float = 0.0) -> bool:
-    """Hyperband (Li et al., JMLR 2018), asynchronous: successive halving within brackets, the later of which begin at later rungs."""
-    mine = BRACKETS[one.trial % len(BRACKETS)]
-    fellows = {trial: other for trial, other in others.items() if other.control or BRACKETS[trial % len(BRACKETS)] == mine}
-    return rung >= mine and below_half(one, fellows, rung, resolution)
-
-
 PRUNERS: Mapping[Rule, Pruner] = {
     "median": Pruner(below_median, "below the median of that rung."),
     "asha": Pruner(below_half, "not in the better half of that rung (successive halving)."),
-    "hyperband": Pruner(below_half_of_bracket, "not in the better half of its bracket at that rung (Hyperband)."),
     "none": Pruner(lambda *_: False, "not at all."),
 }

@@ -1,4 +1,4 @@
-"""Whether a run folder still describes the search that its study holds."""
+"""Whether a run folder still describes the search that its study holds, and one that this version can continue."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from hssl_search.search.records.study import StudyRecord
 
 ATTRIBUTE = "fixed"
 """Study attribute: what no result of the study would be comparable without."""
-KEYS = ("seed", "rank_by", "sampler", "objective", "promote", "pruner", "warm_start", "same_architecture", "map_shapes", "setting")
+KEYS = ("seed", "rank_by", "sampler", "promote", "pruner", "warm_start", "same_architecture", "map_shapes", "setting")
+REMOVED = {"objective": ("accuracy,cost",), "sampler": ("gp", "nsga2"), "pruner": ("hyperband",)}
+"""What searches of earlier versions could be asked for and no search can be any more."""
 MOST_TOLD = 3
 
 
@@ -24,14 +26,20 @@ def fixed(resolved: Plain) -> Plain:
 
 
 def require_unchanged(run: Run, resolved: Plain, study: StudyRecord) -> None:
-    """UserError with the differences, old -> new, when search.yaml was changed against what the study recorded when it began."""
+    """Raise UserError where search.yaml has an option that was removed since, or, with the differences, old -> new, where it was changed
+    against what the study recorded when it began."""
+    for key, values in REMOVED.items():
+        if resolved.get(key) in values:
+            raise UserError(f"{run.search_yaml} has {key}: {resolved[key]}, which this version no longer offers; continue it with the "
+                            f"version that wrote it, or begin another search with --warm-start {run.shown}.")
     recorded = study.study_attributes().get(ATTRIBUTE)
     if recorded is None:
         study.set_study(ATTRIBUTE, fixed(resolved))
         return
     now = fixed(resolved)
-    # An earlier version recorded fewer keys, of the setting too; this one writes those that it has into search.yaml.
-    began = {**now, **recorded, "setting": {**now["setting"], **recorded["setting"]}}
+    # An earlier version recorded other keys, of the setting too; this one writes those that it has into search.yaml.
+    known = {key: value for key, value in recorded.items() if key in now}
+    began = {**now, **known, "setting": {**now["setting"], **recorded["setting"]}}
     found = list(differences(began, now))
     if found:
         more = f" and {len(found) - MOST_TOLD} more" if len(found) > MOST_TOLD else ""

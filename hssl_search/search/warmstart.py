@@ -105,12 +105,7 @@ def _result(trial: FrozenTrial, control: FrozenTrial | None, steps: int) -> Earl
         return None
     gain = None if ill or step is None else reached[step] - compared[step]
     measured = {name: attributes[name] for name in NEEDED if name in attributes}
-    return EarlierHead(attributes["head"], gain, _cost(attributes, control), measured)
-
-
-def _cost(attributes: Plain, control: FrozenTrial | None) -> float | None:
-    ours, theirs = (one.get("step_s") for one in (attributes, control.user_attrs if control else {}))
-    return ours / theirs if ours and theirs else None
+    return EarlierHead(attributes["head"], gain, measured)
 
 
 def _within(space: Space, found: Sequence[EarlierHead]) -> tuple[list[EarlierHead], dict[str, int]]:

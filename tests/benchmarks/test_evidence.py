@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,9 +18,10 @@ from PIL import Image
 from benchmarks.evidence import __main__ as evidence
 from benchmarks.evidence import table as tables
 from benchmarks.evidence.protocol import HEADS, NONE, SAME, SCALES, Training, rungs, same_time
-from benchmarks.recording import Deadline, Recorded, at_rungs, ended, read, step_s
+from benchmarks.printing import with_interval
+from benchmarks.recording import Deadline, Recorded, at_rungs, ended, execute, read, step_s
 from hssl_search.heads.config import HeadConfig
-from hssl_search.search.execution.jobs import Job, Outcome, Report, State
+from hssl_search.search.execution.jobs import Job, Outcome, Report, Send, State
 from hssl_search.search.simulation.headbench import HeadBench
 from hssl_search.search.simulation.measured_heads import MeasuredHeads
 
@@ -101,8 +103,9 @@ def published_is_read(work: evidence.Work, folder: Path, expected: pd.DataFrame)
     assert len(table) == len(expected)
     assert table.accuracy.dropna().tolist() == pytest.approx(expected.accuracy.dropna().tolist(), rel=1e-5)
     assert set(table.scale) == {"toy"}
-    page = (folder / "index.html").read_text(encoding="utf-8")
-    assert "<title>TOY" in page and str(work.path.parent) not in page
+    gains = pd.read_csv(folder / "gains.csv")
+    assert set(gains.against) == {NONE, "identity", "none, same device-time"} and set(gains.score) == {"accuracy", "linear"}
+    assert {path.stem for path in folder.glob("*.csv")} == {"evidence", "gains", "foretold", "settling", "effects"}
     bench = HeadBench.read(folder / "headbench" / "test_resnet-simclr")
     assert bench.seeds() == [0] and bench.rungs("joint") == [1, 2] and bench.rungs() == [1, 2]
     assert set(bench.candidates) == set(HEADS.values())
@@ -236,3 +239,30 @@ def test_nothing_is_published_before_a_training_has_ended(tiny: None, photos: Pa
         with pytest.raises(SystemExit, match="No training has come to its end yet"):
             evidence.published(work, tmp_path / "published", "command")
     assert not (tmp_path / "published").exists()
+
+
+def late(job: Job, send: Send) -> None:
+    """A worker that comes to its end, or fails, whatever the time is."""
+    if job.key == "bad":
+        raise ValueError("no such family")
+    send(1, {"accuracy": 1.0})
+
+
+def test_what_runs_at_the_deadline_is_kept_where_only_the_beginning_of_jobs_has_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.recording.resolve_name", {"tests:late": late}.get)
+    path, jobs = tmp_path / "jobs.jsonl", [Job(key, "toy", {"steps": 1}, str(tmp_path / key)) for key in ("bad", "good")]
+    execute("tests:late", jobs, path, Deadline(0), Deadline(math.inf))
+    assert read(path) == {}, "nothing begins after the deadline"
+    known = execute("tests:late", jobs, path, Deadline(1), Deadline(math.inf)).known
+    assert {key: (record["state"], record["cause"]) for key, record in known.items()} == {
+        "bad": ("failed", "ValueError: no such family"), "good": ("done", "")}
+    assert [job.key for job in Recorded(jobs, path, Deadline(1)).jobs] == ["bad"], "what failed is tried again"
+
+
+@pytest.mark.parametrize(("values", "form", "told"), [
+    ([1.0, 2.0, 3.0], ".2f", "2.00 ± 2.48"), ([1.0, 2.0, 3.0], "+.1f", "+2.0 ± 2.5"), ([4.0], ".1f", "4.0"), ([], ".1f", ""),
+])
+def test_a_mean_is_told_with_half_of_its_t_interval(values: list[float], form: str, told: str) -> None:
+    assert with_interval(values, form) == told

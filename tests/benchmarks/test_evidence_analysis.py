@@ -1,8 +1,7 @@
-"""The evidence's analysis, and its page, on tables whose truth is known."""
+"""The evidence's analysis on tables whose truth is known."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -10,11 +9,9 @@ import pandas as pd
 import pytest
 from scipy.stats import kendalltau, ttest_rel
 
-from benchmarks.evidence import analysis, answers, page
-from benchmarks.evidence.protocol import FRACTIONS, HEADS, NONE, SAME, BaseModel, Cell
+from benchmarks.evidence import analysis
+from benchmarks.evidence.protocol import FRACTIONS, HEADS, NONE, SAME
 from benchmarks.evidence.table import COLUMNS
-from hssl_search.heads.config import HeadConfig
-from hssl_search.search.execution.tasks import Setting
 
 STEPS = 1000
 BRANCHES = [NONE, "identity", SAME, *HEADS, "noise"]
@@ -163,82 +160,12 @@ def test_effects_are_mean_differences_of_pairs_of_heads() -> None:
         assert of(found, effect=effect, outcome="accuracy")["n"] == 4
 
 
-SETTING = Setting(base="net", base_args={}, image_size=32, data="photos", probe_data=None, data_seed=0, recipe={}, device="cpu")
-CELL = Cell(BaseModel("net", {}, "mixer 3"), "simclr", SETTING, HeadConfig(family="resnet", depth=2))
-
-
-def judged(**values: Any) -> pd.DataFrame:
-    found = table(noise=0.2)
-    return found.assign(linear=found.accuracy + 10, accuracy_mean=found.accuracy, **values)
-
-
-def about(scale: str) -> dict[str, Any]:
-    return {"scale": scale, "note": "TOY: nothing of what a head is worth." if scale == "toy" else "", "command": "python -m x <here>",
-            "device": ["one core"], "device_seconds": 7200, "unit": "seconds of a processor core", "failed": {"net/x": "out of <memory>"},
-            "versions": {"torch": "9.9"}, "images": {"training": 50000, "bank": 5000, "queries": 2000, "side": 32}, "lengths": LENGTHS}
-
-
-def words(html: str) -> str:
-    bare = re.sub(r"<(script|style)\b.*?</\1>", " ", html, flags=re.DOTALL)
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", bare))
-
-
-@pytest.fixture(scope="module")
-def toy() -> str:
-    return page.build(judged(scale="toy"), about("toy"), [CELL])
-
-
-def test_a_toy_says_so_everywhere(toy: str) -> None:
-    assert "<title>TOY: " in toy and '<p class="toy">TOY: ' in toy
-    sections = toy.count('<section id="') - 1
-    assert sections == 4 == words(toy).count("Toy figures: not an answer to this question.")
-
-
-def test_a_real_page_speaks_of_no_toy() -> None:
-    assert "toy" not in words(page.build(judged(scale="real"), about("real"), [CELL])).lower()
-
-
-def test_page_needs_no_network_and_escapes_what_it_is_given(toy: str) -> None:
-    outside = re.sub(r"<script>.*?</script>", "", toy, flags=re.DOTALL)
-    assert not re.findall(r'(?:src|href)="(?!data:)[^"]*"', outside)
-    assert "python -m x &lt;here&gt;" in toy and "out of &lt;memory&gt;" in toy
-
-
-def test_page_shows_every_head_figure_and_what_made_it(toy: str) -> None:
-    told = words(toy)
-    assert all(told.count(head) >= 3 for head in HEADS)
-    assert all(f"figure-{key}" in toy for key in ("gains-0", "foretold-0", "settling"))
-    assert "2 h 00 min" in told and "torch 9.9" in told
-
-
-def test_gains_are_counted_and_the_deciding_head_is_told_with_interval_and_seeds() -> None:
-    counted, deciding = answers.gains(analysis.gains(judged(), "accuracy", LENGTHS), [CELL], "k-NN accuracy")
-    assert "9 better and 0 worse than none, 1 undecided" in counted  # the first head's true gain is 0
-    gain = analysis.gains(judged(), "accuracy", LENGTHS).set_index(["branch", "against"]).loc[("mixer 3", "none")]
-    assert f"+{gain['mean']:.2f} [+{gain.low:.2f}, +{gain.high:.2f}] points over none, 4 seeds" in deciding
-
-
-@pytest.mark.parametrize(("sign", "verdict"), [(1, "as the paper claims"), (-1, "contradicts the paper")])
-def test_discrepancy_against_the_claim_is_said_to_be_so(sign: int, verdict: str) -> None:
-    moved = judged()
-    joint = moved.training == "joint"
-    slightly = moved.seed % 2 * 0.0 + moved.overlap.where(moved.branch != "mlp 3", moved.overlap - 1.5)  # a perfect order has no interval
-    moved = moved.assign(overlap=slightly.where(~joint, sign * slightly))
-    [sentence] = answers.foretold(analysis.foretold(moved, "accuracy"), [CELL], "k-NN accuracy")
-    told = sentence.split("overlap, joint screening")[1].split(";")[0]
-    assert verdict in told
-
-
-def test_a_proxy_length_is_told_or_refused() -> None:
-    clear = list(answers.settling(analysis.settling(judged(), "accuracy"), [CELL]))
-    assert "% of the schedule ranks nine tenths as well" in clear[0] and "suits all" in clear[1]
-    alike = judged(accuracy=[((7 * place) % 11) * (1 - 2 * (seed % 2)) for place, seed in enumerate(judged().seed)])
-    vague = list(answers.settling(analysis.settling(alike, "accuracy"), [CELL]))
-    assert "no proxy length can be proposed" in vague[0] and "No length suits all" in vague[1]
-
-
-def test_an_unfinished_table_makes_a_page() -> None:
-    few = judged(scale="toy")
-    few = few[(few.training == "joint") | (few.branch.isin(["none", "identity"]) & (few.seed == 0))]
-    told = words(page.build(few, about("toy"), [CELL]))
-    assert "one seed does not tell how far trainings agree" in told and "No length suits all" in told
+def test_answers_have_a_table_for_each_question_and_the_length_that_a_proxy_may_have() -> None:
+    whole = table(seeds=6, noise=0.01)
+    whole = whole.assign(linear=whole.accuracy + 10)
+    found = analysis.answers(whole, LENGTHS)
+    assert list(found) == ["gains", "foretold", "settling", "effects"]
+    gains = found["gains"].set_index(["score", "branch", "against"])["mean"]
+    assert gains["linear"].to_dict() == pytest.approx(gains["accuracy"].to_dict())
+    assert set(found["settling"].proxy_length) == {analysis.proxy_length(analysis.settling(whole, "accuracy"))} == {0.01}
+    assert set(found["effects"].outcome) == {"accuracy", "linear", "overlap"}

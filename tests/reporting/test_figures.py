@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 from typing import Any
 
@@ -9,10 +8,7 @@ import plotly.graph_objects as go
 import pytest
 
 from hssl_search.reporting import axes, figure_data, figures, figures_over_time, palette
-from hssl_search.reporting.figure_of_ways import draw_ways
 from hssl_search.reporting.record import RunRecord
-from hssl_search.reporting.ways import ways
-from hssl_search.reporting.within import Effect
 from hssl_search.search.measures import ACCURACY
 
 
@@ -78,35 +74,6 @@ def test_controls_are_drawn_over_the_candidates_and_thicker(run: Any) -> None:
     assert min(trace.line.width for trace in lines[controls.index(True) :]) > max(
         trace.line.width for trace in lines[: controls.index(True)]
     )
-
-
-def test_ways_are_drawn_by_discrepancy_and_accuracy_with_both_intervals(varied: Any) -> None:
-    found = {one.way.step: one for one in ways(varied.study)}
-    figure = draw_ways(list(found.values()))
-    assert figure is not None
-    assert [trace.name for trace in figure.data] == list(found)
-    for trace in figure.data:
-        across, up = found[trace.name].discrepancy, found[trace.name].accuracy
-        assert (trace.x[0], trace.y[0]) == (across.slope, up.slope)
-        ends = (trace.x[0] - trace.error_x.arrayminus[0], trace.y[0] + trace.error_y.array[0])
-        assert ends == pytest.approx((across.low, up.high))
-
-
-def test_a_way_without_an_effect_on_accuracy_has_a_row_below(varied: Any) -> None:
-    found = ways(varied.study)
-    figure = draw_ways([found[0], dataclasses.replace(found[1], accuracy=Effect(None, None, None, 2, 1, 1))])
-    assert figure is not None
-    assert figure.layout.yaxis2.ticktext == ("accuracy unknown",)
-    assert [(trace.name, trace.yaxis) for trace in figure.data] == [("no first shortcut", "y"), ("one block more", "y2")]
-    assert figure.data[1].error_y.array is None
-
-
-def test_ways_are_not_drawn_where_too_few_heads_differ(builder: Any) -> None:
-    run = builder()
-    for depth in (1, 2):
-        run.add("head", "mlp", optuna.trial.TrialState.PRUNED, head={"family": "mlp", "depth": depth}, discrepancy=0.1)
-    assert len(ways(run.study)) == 1
-    assert draw_ways(ways(run.study)) is None
 
 
 def test_names_cannot_bring_markup_into_a_figure(run: Any) -> None:

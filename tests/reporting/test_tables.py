@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -260,3 +261,58 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         write_whole(target, fail)
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def value_rows(run: Any, parameter: str) -> dict[str, dict[str, Any]]:
+    """The rows of the parameter by value."""
+    rows = tables.parameter_values(run.study).to_dict("records")
+    return {row["value"]: row for row in rows if row["parameter"] == parameter}
+
+
+def test_only_parameters_in_which_healthy_heads_differ_have_rows(varied: Any) -> None:
+    assert list(dict.fromkeys(tables.parameter_values(varied.study)["parameter"])) == ["family", "depth", "kernel_size", "first_shortcut"]
+
+
+def test_a_value_has_the_means_of_the_heads_with_it_and_of_those_without(varied: Any) -> None:
+    healthy = [trial.user_attrs for trial in varied.study.trials if trial.user_attrs["gate"] == "healthy"]
+    scored = [trial for trial in varied.study.trials if trial.value is not None]
+    rows = value_rows(varied, "first_shortcut")
+    for name, has in (("false", False), ("true", True)):
+        gaps = [one["discrepancy"] for one in healthy if one["head"]["first_shortcut"] is has]
+        scores = [trial.value for trial in scored if trial.user_attrs["head"]["first_shortcut"] is has]
+        row = rows[name]
+        assert (row["heads"], row["scored"], row["gated_out"]) == (len(gaps), len(scores), 0 if has else 3)
+        assert (row["discrepancy"], row["accuracy"]) == pytest.approx((mean(gaps), mean(scores)))
+    for measure in ("discrepancy", "accuracy"):
+        assert rows["false"][f"{measure}_without"] == pytest.approx(rows["true"][measure])
+
+
+def test_heads_that_do_not_read_a_parameter_are_not_among_those_without_a_value(builder: Callable[..., Any]) -> None:
+    run = builder()
+    for positions, discrepancy in ((True, 0.1), (False, 0.3), (None, 0.9)):
+        run.add("head", "mlp", TrialState.PRUNED, head={"family": "mlp", "positions": positions}, discrepancy=discrepancy)
+    run.add("identity head", "identity", TrialState.COMPLETE, 40.0, role="control", head={"positions": False}, discrepancy=0.0)
+    row = value_rows(run, "positions")["true"]
+    assert (row["discrepancy"], row["discrepancy_without"], row["heads"], row["scored"]) == (0.1, 0.3, 1, 0)
+    assert math.isnan(row["accuracy"]) and math.isnan(row["accuracy_without"])
+
+
+def test_many_numbers_are_joined_with_their_neighbours_and_families_are_not(builder: Callable[..., Any]) -> None:
+    run = builder()
+    families = ["convnext", "mlp", "mixer", "poolformer", "resnet"]
+    for depth in range(1, 11):
+        run.add(f"head {depth}", families[depth % 5], TrialState.PRUNED, head={"depth": depth}, discrepancy=0.1 * depth)
+    assert [(value, row["heads"]) for value, row in value_rows(run, "depth").items()] == [
+        ("1 to 3", 3), ("4 to 6", 3), ("7 to 8", 2), ("9 to 10", 2)]
+    assert list(value_rows(run, "family")) == sorted(families)
+
+
+def test_the_depth_of_a_hybrid_is_its_number_of_blocks(builder: Callable[..., Any]) -> None:
+    run = builder()
+    for blocks in ("mlp+resnet", "mlp+resnet+mlp"):
+        run.add("hybrid", "hybrid", TrialState.PRUNED, head={"family": "hybrid", "blocks": blocks}, discrepancy=0.1)
+    assert list(value_rows(run, "depth")) == ["2", "3"]
+
+
+def test_a_study_without_heads_has_no_values(builder: Callable[..., Any]) -> None:
+    assert tables.parameter_values(builder().study).empty

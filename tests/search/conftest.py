@@ -146,7 +146,6 @@ class Lab:
                 "seed": 0,
                 "rank_by": RANK_BY[options["rank_by"]].key,
                 "sampler": options.get("sampler", "tpe"),
-                "objective": options.get("objective", "accuracy"),
                 "promote": options.get("promote", "learned"),
                 "pruner": options.get("pruner", "median"),
                 "warm_start": options.get("warm_start", []),
@@ -204,7 +203,7 @@ class Lab:
         runner = Runner(self.run, executor, self.meter, study, self.watcher, self.machine)
         resolved = self.run.config()
         warm_start(study, resolved)
-        sampler = CandidateSampler(resolved["sampler"], cost="cost" in resolved["objective"])
+        sampler = CandidateSampler(resolved["sampler"])
         roster = Roster(study, self.run, self.space, [MAP_SHAPE], 0, self.meter.ledger.of_trial, sampler=sampler)
         return Controller(self.run, resolved, roster, runner)
 

@@ -160,8 +160,7 @@ def test_a_missing_config_file_is_refused() -> None:
 
 def test_a_run_of_an_earlier_version_is_read_as_it_went_whatever_the_defaults_are_now() -> None:
     went = with_defaults({"seed": 3, "pruner": "asha"})
-    assert went == {"seed": 3, "sampler": "random", "objective": "accuracy", "promote": "discrepancy", "pruner": "asha",
-                    "warm_start": []}
+    assert went == {"seed": 3, "sampler": "random", "promote": "discrepancy", "pruner": "asha", "warm_start": []}
     assert set(ADDED) < set(SearchConfig.model_fields)
     assert (went["sampler"], went["promote"]) != (SearchConfig(**ASKED).sampler, SearchConfig(**ASKED).promote)
 

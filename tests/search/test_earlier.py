@@ -11,7 +11,7 @@ from hssl_search.search.earlier import APART, ATTRIBUTE, DOUBT, EarlierHead, Ear
 
 
 def search(*gains: float | None, name: str = "runs/a", left_out: dict[str, int] | None = None, **others: str) -> EarlierSearch:
-    heads = [EarlierHead({"family": "mlp", "depth": depth}, gain, None, {}) for depth, gain in enumerate(gains, start=1)]
+    heads = [EarlierHead({"family": "mlp", "depth": depth}, gain, {}) for depth, gain in enumerate(gains, start=1)]
     return EarlierSearch(name, "none", not left_out, others, heads, left_out or {})
 
 
@@ -64,3 +64,9 @@ def test_gains_that_differ_by_rounding_alone_are_not_spread_apart() -> None:
     assert len(set(gains)) > 1
     [found] = on_scale([search(*gains)], [0.0, 1.0, 2.0])
     assert max(found) - min(found) == pytest.approx(0, abs=1e-9)
+
+
+def test_what_a_study_of_an_earlier_version_keeps_of_a_heads_cost_is_left() -> None:
+    plain = search(1.0, None).as_plain()
+    of_then = {**plain, "heads": [{**head, "cost": 1.2} for head in plain["heads"]]}
+    assert kept({ATTRIBUTE: [of_then]}) == [search(1.0, None)]

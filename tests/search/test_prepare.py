@@ -119,13 +119,6 @@ def test_a_small_map_is_warned_of_with_what_enlarges_it(here: Path) -> None:
     assert "--base-arg output_stride=8" in warning
 
 
-@pytest.mark.parametrize(("sampler", "told"), [("tpe", False), ("random", True), ("exhaustive", True)])
-def test_cost_as_an_objective_of_a_sampler_that_does_not_learn_is_warned_of(here: Path, sampler: str, told: bool) -> None:
-    warnings = prepare(config(objective="accuracy,cost", sampler=sampler), CPU)[1]
-    assert any(f"the sampler {sampler} draws heads without learning" in warning for warning in warnings) is told
-    assert not any("without learning" in warning for warning in prepare(config(sampler=sampler), CPU)[1])
-
-
 def test_an_earlier_run_that_cannot_be_learned_from_is_refused_and_left_as_it_is(here: Path) -> None:
     Run.create(Path("runs/old"), prepare(config(name="old"), CPU)[0])
     for named in ("old", "runs/old", str(here / "runs" / "old")):

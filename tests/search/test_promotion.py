@@ -194,7 +194,7 @@ def lesson(seed: int, correlation: float, favour: np.ndarray, scale: float = 1.0
     heads, truth = world(10_000 + seed, correlation, 20, favour)
     gains = truth + PROXY_NOISE * np.random.default_rng(20_000 + seed).normal(size=20)
     return EarlierSearch("runs/a", "none", True, {}, [
-        EarlierHead(one.heads[0], shift + scale * float(gain), None, one.attributes) for one, gain in zip(heads, gains, strict=True)], {})
+        EarlierHead(one.heads[0], shift + scale * float(gain), one.attributes) for one, gain in zip(heads, gains, strict=True)], {})
 
 
 def warm_regrets(truths: Mapping[str, float], searches: int = 30, count: int = 10, **changes: float) -> dict[str, tuple[float, float]]:

@@ -58,7 +58,7 @@ def test_device_time_of_a_trial_is_what_its_proxy_was_charged(lab: Lab) -> None:
     assert lab.trial("identity head").user_attrs["device_s"] == pytest.approx(seconds, abs=1e-2)
 
 
-@pytest.mark.parametrize("pruner", ["median", "asha", "hyperband", "none"])
+@pytest.mark.parametrize("pruner", ["median", "asha", "none"])
 def test_each_pruner_stops_its_share_of_candidates_and_says_that_it_did(
     make_lab: Callable[..., Lab], wide_space: Space, pruner: str
 ) -> None:
@@ -66,16 +66,15 @@ def test_each_pruner_stops_its_share_of_candidates_and_says_that_it_did(
     lab.search()
     lab.check()
     stopped = [trial for trial in lab.study.trials() if trial.user_attrs.get("cause", "").startswith("stopped at step")]
-    told = {"median": "below the median", "asha": "(successive halving)", "hyperband": "(Hyperband)", "none": ""}[pruner]
+    told = {"median": "below the median", "asha": "(successive halving)", "none": ""}[pruner]
     assert all(told in trial.user_attrs["cause"] and trial.state is PRUNED and not trial.user_attrs.get("control") for trial in stopped)
     assert bool(stopped) == (pruner != "none")
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
 def test_a_sampler_that_learns_draws_in_rounds_each_after_the_proxies_of_the_one_before(
-    make_lab: Callable[..., Lab], wide_space: Space, sampler: str
+    make_lab: Callable[..., Lab], wide_space: Space
 ) -> None:
-    lab = make_lab(budget="60cpu-min", space=wide_space, sampler=sampler, pruner="none")
+    lab = make_lab(budget="60cpu-min", space=wide_space, sampler="tpe", pruner="none")
     lab.search()
     lab.check()
     plan = lab.study.study_attributes()["plan"]["numbers"]

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Sequence
 
 import pytest
 
-from hssl_search.search.pruning import BRACKETS, ENOUGH_AT_RUNG, PRUNERS, AtRung, Rule
+from hssl_search.search.pruning import ENOUGH_AT_RUNG, PRUNERS, AtRung, Rule
 
 
-def stops(rule: Rule, score: float, others: Sequence[float], trial: int = 0, rung: int = 0, controls: int = 0) -> bool:
-    """Of trials 10, 20 ..., which are all of the bracket of trial 0."""
-    there = {10 * (place + 1): AtRung(10 * (place + 1), other, place < controls) for place, other in enumerate(others)}
-    return PRUNERS[rule].stops(AtRung(trial, score), there, rung, 0.0)
+def stops(rule: Rule, score: float, others: Sequence[float]) -> bool:
+    there = {trial: AtRung(trial, other) for trial, other in enumerate(others, start=1)}
+    return PRUNERS[rule].stops(AtRung(0, score), there, 0.0)
 
 
 def test_below_the_median_of_enough_others_is_stopped() -> None:
@@ -43,24 +41,9 @@ def test_halving_keeps_about_half_of_many_however_they_come() -> None:
     kept = 0
     for trial in range(400):
         one = AtRung(trial, dice.random())
-        kept += not PRUNERS["asha"].stops(one, there, 0, 0.0)
+        kept += not PRUNERS["asha"].stops(one, there, 0.0)
         there[trial] = one
     assert 180 <= kept <= 220
-
-
-def test_hyperbands_brackets_begin_at_later_rungs_in_its_shares() -> None:
-    assert Counter(BRACKETS) == {0: 4, 1: 3, 2: 3}
-    better = [5.0, 6.0, 7.0]
-    assert stops("hyperband", 1.0, better, trial=0, rung=0)
-    fellows = {trial: AtRung(trial, 9.0) for trial in (11, 21, 12, 22)}
-    assert [PRUNERS["hyperband"].stops(AtRung(1, 1.0), fellows, rung, 0.0) for rung in (0, 1)] == [False, True]
-    assert [PRUNERS["hyperband"].stops(AtRung(2, 1.0), fellows, rung, 0.0) for rung in (0, 1, 2)] == [False, False, True]
-
-
-def test_a_bracket_is_a_competition_of_its_own_but_controls_are_in_each() -> None:
-    strangers = {trial: AtRung(trial, 9.0) for trial in (1, 2, 4, 5)}
-    assert not PRUNERS["hyperband"].stops(AtRung(0, 1.0), strangers, 0, 0.0)
-    assert PRUNERS["hyperband"].stops(AtRung(0, 1.0), {**strangers, 7: AtRung(7, 9.0, control=True)}, 0, 0.0)
 
 
 def test_without_a_pruner_no_one_is_stopped() -> None:
@@ -75,10 +58,10 @@ def test_who_has_the_median_itself_is_not_stopped_by_its_rounding(right: int) ->
     assert not stops("median", score * (1 - 1e-12), [below, above, below, above])
 
 
-@pytest.mark.parametrize("rule", ["median", "asha", "hyperband"])
+@pytest.mark.parametrize("rule", ["median", "asha"])
 def test_who_ties_with_those_that_go_on_goes_on(rule: Rule) -> None:
     rule_stops = PRUNERS[rule].stops
     others = {10 * place: AtRung(10 * place, 23.4) for place in range(1, 6)}
-    assert rule_stops(AtRung(0, 23.34), others, 0, 0.0)
-    assert not rule_stops(AtRung(0, 23.36), others, 0, 0.1)
-    assert rule_stops(AtRung(0, 23.2), others, 0, 0.1)
+    assert rule_stops(AtRung(0, 23.34), others, 0.0)
+    assert not rule_stops(AtRung(0, 23.36), others, 0.1)
+    assert rule_stops(AtRung(0, 23.2), others, 0.1)

@@ -17,7 +17,7 @@ from hssl_search.search.unchanged import ATTRIBUTE, differences, fixed, require_
 
 @pytest.fixture
 def resolved(setting: Setting) -> dict[str, Any]:
-    choices = {"sampler": "random", "objective": "accuracy", "promote": "learned", "pruner": "median", "warm_start": ["/runs/a"]}
+    choices = {"sampler": "random", "promote": "learned", "pruner": "median", "warm_start": ["/runs/a"]}
     return {**choices, "seed": 0, "rank_by": "accuracy", "same_architecture": {"family": "resnet"}, "map_shapes": [[96, 4, 4]],
             "budget": "1cpu-h",
             "setting": setting.model_dump(mode="json"), "space": {"name": "tiny", "parameters": {"depth": {"choice": [1, 2]}}}}
@@ -62,9 +62,11 @@ def test_what_may_change_does_and_what_was_automatic_is_resolved(tmp_path: Path,
 
 
 def test_what_an_earlier_version_did_not_record_is_not_compared(tmp_path: Path, study: StudyRecord, resolved: dict[str, Any]) -> None:
-    study.set_study(ATTRIBUTE, {key: value for key, value in fixed(resolved).items() if key != "sampler"})
+    recorded = {key: value for key, value in fixed(resolved).items() if key != "sampler"} | {"objective": "accuracy"}
+    study.set_study(ATTRIBUTE, recorded)
     run = Run.create(tmp_path / "demo", resolved)
     require_unchanged(run, resolved, study)
+    require_unchanged(run, {**resolved, "objective": "accuracy"}, study)
     with pytest.raises(UserError, match="seed: 0 -> 1"):
         require_unchanged(run, {**resolved, "seed": 1}, study)
 
@@ -84,6 +86,20 @@ def test_what_a_search_began_with_cannot_be_edited(tmp_path: Path, study: StudyR
     before["setting"]["images"] = {"training": {"images": 120}}
     after["setting"]["images"] = {"training": {"images": 140}}
     assert "(setting.images.training.images: 120 -> 140)" in refused(tmp_path, study, before, after)
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("objective", "accuracy,cost"), ("sampler", "gp"), ("sampler", "nsga2"), ("pruner", "hyperband"),
+])
+def test_a_run_of_an_earlier_version_with_an_option_that_is_gone_is_refused(
+    tmp_path: Path, study: StudyRecord, resolved: dict[str, Any], key: str, value: str
+) -> None:
+    earlier = {**resolved, key: value}
+    run = Run.create(tmp_path / "demo", earlier)
+    with pytest.raises(UserError) as told:
+        require_unchanged(run, earlier, study)
+    assert f"search.yaml has {key}: {value}, which this version no longer offers; continue it with" in str(told.value)
+    assert "\n" not in str(told.value) and study.study_attributes() == {}
 
 
 def test_a_key_that_was_taken_out_or_put_in_differs() -> None:

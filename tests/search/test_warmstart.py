@@ -97,7 +97,6 @@ def test_what_is_kept_are_the_gains_over_the_control_at_the_same_step(make_lab: 
     assert len(whole) >= 5 and len(stopped) >= 1
     assert {round(share, 2) for share in stopped.values()} <= {0.25, 0.5}
     assert (one.same_space, one.others, one.left_out) == (True, {}, {})
-    assert all(head.cost == pytest.approx(1.2) for head in one.heads if HeadConfig(**head.head).label() in whole)
     assert {"overlap_excess", "macs", "parameters", "head_loss"} <= one.heads[0].measured.keys()
 
 
@@ -121,7 +120,7 @@ def test_a_search_goes_on_when_the_earlier_run_is_gone(
     assert kept(lab.study.study_attributes()) == kept(whole.study.study_attributes())
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "nsga2", "random", "exhaustive"])
+@pytest.mark.parametrize("sampler", ["tpe", "random", "exhaustive"])
 def test_the_same_seed_and_the_same_start_leave_the_same_study_with_every_sampler(
     make_lab: Callable[..., Lab], many: Space, earlier: str, sampler: Name
 ) -> None:
@@ -221,7 +220,7 @@ def test_a_run_without_results_or_without_a_head_in_the_space_is_refused(make_la
 @pytest.mark.parametrize(("sampler", "promote", "told"), [
     ("tpe", "learned", "From the earlier results the sampler (tpe) and the forecast that promotes heads learn."),
     ("random", "learned", "From the earlier results the forecast that promotes heads learns; the sampler random draws without learning."),
-    ("gp", "discrepancy", "From the earlier results the sampler (gp) learns; promotion by discrepancy does not learn."),
+    ("tpe", "discrepancy", "From the earlier results the sampler (tpe) learns; promotion by discrepancy does not learn."),
 ])
 def test_who_learns_is_said(sampler: Any, promote: Any, told: str) -> None:
     one = EarlierSearch("runs/a", "none", True, {}, [], {})

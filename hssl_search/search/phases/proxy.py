@@ -78,11 +78,7 @@ class Proxy(Phase):
         self.on_score(job, report.step, found.score)
         if found.control or report.step >= job.task["steps"] or not math.isfinite(found.score):
             return Decision.CONTINUE
-        stopped = self.pruner.stops(found, others, self._place(job, report.step), self.resolution)
-        return Decision.STOP if stopped else Decision.CONTINUE
-
-    def _place(self, job: Job, step: int) -> int:
-        return sum(rung < step for rung in job.task["rungs"])
+        return Decision.STOP if self.pruner.stops(found, others, self.resolution) else Decision.CONTINUE
 
     def _gain(self, step: int, last: int) -> float:
         both = self._at_rung[step].keys() & self._at_rung[last].keys()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,28 +10,25 @@ from optuna.trial import FrozenTrial
 
 from hssl_search.scratch import Scratch
 from hssl_search.search.execution.jobs import Job, Outcome, State
-from hssl_search.search.measures import Measure
-from hssl_search.search.records.curve import Curve
 from hssl_search.search.records.run import Run
 from hssl_search.search.records.study import StudyRecord
 
-CURVE, LOG, HEAD = "curve.png", "log.txt", "head.yaml"
+LOG, HEAD = "log.txt", "head.yaml"
 LOG_LINES = 100
 """Of a log that is kept, at most: its end."""
 
 
 class Artifacts:
-    """Attaches to the trial of a training that has ended its learning curve and head, and to one that failed the end of its log.
+    """Attaches to the trial of a training that has ended its head, and to one that failed the end of its log.
 
     They are copies of what the run holds elsewhere. So one that cannot be kept is told of, and the search goes on.
 
     Args:
-        measure: what the curve is of.
         tell: told one sentence of an artifact that could not be kept.
     """
 
-    def __init__(self, run: Run, study: StudyRecord, measure: Measure, tell: Callable[[str], None]) -> None:
-        self.run, self.study, self.measure, self.tell = run, study, measure, tell
+    def __init__(self, run: Run, study: StudyRecord, tell: Callable[[str], None]) -> None:
+        self.run, self.study, self.tell = run, study, tell
 
     def keep(self, job: Job, outcome: Outcome) -> None:
         """To be called before the trial is decided: a decided one takes none. What it has already is not attached again."""
@@ -50,19 +46,12 @@ class Artifacts:
         has = {one.filename for one in get_all_artifact_meta(trial, storage=self.study.storage)}
         self.run.artifacts.mkdir(exist_ok=True)
         with Scratch("artifacts") as folder:
-            for path in self._made(job, outcome, folder) + [self.run.trial_folder(number) / HEAD]:
+            log = folder / LOG
+            if outcome.state is State.FAILED:
+                log.write_text(end_of_log(job, outcome), encoding="utf-8")
+            for path in (log, self.run.trial_folder(number) / HEAD):
                 if path.name not in has and path.exists():
                     self._upload(trial, path)
-
-    def _made(self, job: Job, outcome: Outcome, folder: Path) -> list[Path]:
-        """Files in the folder: the curve where there is one, and what was said of a failure."""
-        points = [(report.step, score) for report in outcome.reports
-                  if (score := self.measure.score(report.metrics)) is not None and math.isfinite(score)]
-        if points:
-            Curve(points, str(job.task["name"]), self.measure.score_name + self.measure.unit).image().save(folder / CURVE)
-        if outcome.state is State.FAILED:
-            (folder / LOG).write_text(end_of_log(job, outcome), encoding="utf-8")
-        return [folder / CURVE, folder / LOG]
 
     def _upload(self, trial: FrozenTrial, path: Path) -> None:
         upload_artifact(artifact_store=FileSystemArtifactStore(self.run.artifacts), file_path=str(path), study_or_trial=trial,

@@ -16,8 +16,8 @@ from hssl_search.search.earlier import EarlierSearch, on_scale
 from hssl_search.search.execution.jobs import Plain
 from hssl_search.spaces.space import Space
 
-Name = Literal["tpe", "gp", "random", "exhaustive", "nsga2"]
-LEARNING: tuple[Name, ...] = ("tpe", "gp", "nsga2")
+Name = Literal["tpe", "random", "exhaustive"]
+LEARNING: tuple[Name, ...] = ("tpe",)
 ENUMERATED = 20_000
 """Finite spaces up to this size are listed."""
 STARTUP = 5
@@ -27,8 +27,6 @@ TRUSTING = 2
 best of the first 24 heads that TPE draws is worth 0.68 standard deviations of families without an earlier search, 1.03 after one of 20
 heads that tells the truth, and 0.46 after one that says the opposite; were all heads drawn with it, 1.02 and -0.20
 (`benchmarks/warm_start.py`)."""
-GENERATION = "NSGAIISampler:generation"
-"""Where NSGA-II keeps which population a trial is of; it breeds from those that are of one."""
 TRIES = 5
 """Draws of a sampler that learns before another kind of draw takes over: what it proposes is known already."""
 RANDOM_TRIES = 300
@@ -40,13 +38,10 @@ class CandidateSampler:
 
     A finite space is drawn from without putting back until there are results to learn from. Each proposal depends on the seed, the
     number of candidates and what is known of them, so that a resumed search goes on with the same heads.
-
-    Args:
-        cost: whether the candidates' `step_s`, seconds of a step, are to be low beside their values being high.
     """
 
-    def __init__(self, name: Name = "tpe", seed: int = 0, cost: bool = False) -> None:
-        self.name, self.seed, self.cost = name, seed, cost
+    def __init__(self, name: Name = "tpe", seed: int = 0) -> None:
+        self.name, self.seed = name, seed
 
     def proposals(self, space: Space, known: Sequence[FrozenTrial], unseen: Iterator[HeadConfig],
                   earlier: Sequence[EarlierSearch] = (), control: FrozenTrial | None = None) -> Iterator[HeadConfig]:
@@ -66,14 +61,14 @@ class CandidateSampler:
             learned = own if len(heads) % TRUSTING else [*lent, *own]
             results = sum(trial.state is TrialState.COMPLETE for trial in learned)
             learns = results >= STARTUP and self.name in LEARNING
-            head = self._new(self._sampler(seed, results), space, heads, learned, TRIES) if learns else None
+            head = self._new(_tpe(seed), space, heads, learned, TRIES) if learns else None
             head = head or next((other for other in unseen if other not in heads), None)
             head = head or self._new(optuna.samplers.RandomSampler(seed), space, heads, [], RANDOM_TRIES)
             if head is None:
                 return
             heads.add(head)
             yield head
-            if (learns or lent) and not self.cost:
+            if learns or lent:
                 own.append(_shown(space, head.model_dump(), state=TrialState.RUNNING))
 
     def _new(self, sampler: optuna.samplers.BaseSampler, space: Space, seen: Collection[HeadConfig],
@@ -81,7 +76,7 @@ class CandidateSampler:
         """A head that was not seen, drawn in a study of its own: samplers keep more in a study than its trials.
 
         None when so many tries gave heads that were."""
-        study = optuna.create_study(directions=["maximize", "minimize"] if self.cost else ["maximize"], sampler=sampler)
+        study = optuna.create_study(direction="maximize", sampler=sampler)
         study.add_trials(learned)
         for _ in range(tries):
             trial = study.ask()
@@ -95,10 +90,8 @@ class CandidateSampler:
         attributes = trial.user_attrs
         copied = partial(optuna.trial.create_trial, params=trial.params, distributions=trial.distributions)
         if trial.state is TrialState.COMPLETE:
-            cost = [attributes.get("step_s")] if self.cost else []
-            reached: list[Any] = [trial.value, *cost]
-            return None if None in reached else copied(values=reached, system_attrs={GENERATION: 0})
-        if self.cost or trial.state is TrialState.FAIL:
+            return copied(value=trial.value)
+        if trial.state is TrialState.FAIL:
             return None
         if "gate" not in attributes and not trial.state.is_finished():
             return copied(state=TrialState.RUNNING)
@@ -114,25 +107,17 @@ class CandidateSampler:
         compared = control is not None and control.state is TrialState.COMPLETE
         if reached and not compared:
             return
-        level, step_s = (control.value or 0.0, control.user_attrs.get("step_s") or 1.0) if control and compared else (0.0, 1.0)
+        level = control.value or 0.0 if control and compared else 0.0
         for search, gains in zip(earlier, on_scale(earlier, [value - level for value in reached]), strict=True):
             for head, gain in zip(search.trained, gains, strict=True):
-                if not self.cost:
-                    yield _shown(space, head.head, values=[level + gain], system_attrs={GENERATION: 0})
-                elif head.cost is not None:
-                    yield _shown(space, head.head, values=[level + gain, head.cost * step_s], system_attrs={GENERATION: 0})
-            if not self.cost:
-                yield from (_shown(space, head.head, state=TrialState.PRUNED) for head in search.heads if head.gain is None)
+                yield _shown(space, head.head, value=level + gain)
+            yield from (_shown(space, head.head, state=TrialState.PRUNED) for head in search.heads if head.gain is None)
 
-    def _sampler(self, seed: int, results: int) -> optuna.samplers.BaseSampler:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            if self.name == "gp":
-                return optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP, warn_independent_sampling=False)  # imports torch
-            if self.name == "nsga2":
-                return optuna.samplers.NSGAIISampler(population_size=max(2, results // 2), seed=seed)
-            liar = not self.cost  # Optuna has it for one objective
-            return optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=liar, n_startup_trials=STARTUP, seed=seed)
+
+def _tpe(seed: int) -> optuna.samplers.BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of `group`
+        return optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP, seed=seed)
 
 
 def _shown(space: Space, head: Plain, **known: Any) -> FrozenTrial:

@@ -193,13 +193,3 @@ def test_scores_of_proxies_that_ended_before_a_resume_are_known() -> None:
     ended = {"proxy/2": Outcome(State.DONE, "", [Report(25, {"accuracy": 1.0}), Report(100, {"accuracy": 9.0})]),
              "proxy/3": Outcome(State.STOPPED, "", [Report(25, {"accuracy": 0.0})])}
     assert Bench(ended).phase.scores() == {2: 9.0, 3: 8.0}
-
-
-def test_hyperband_knows_which_rung_it_is() -> None:
-    bench = Bench(pruner="hyperband")
-    for step in RUNGS[:2]:
-        bench.says(0, step, 50.0)
-        bench.says(1, step, 50.0)
-    assert [bench.says(2, step, 1.0) for step in RUNGS] == [Decision.CONTINUE] * 3
-    assert [bench.says(4, step, 1.0) for step in RUNGS[:2]] == [Decision.CONTINUE, Decision.STOP]
-    assert bench.says(3, 25, 1.0) is Decision.STOP

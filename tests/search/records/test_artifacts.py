@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from optuna.artifacts import get_all_artifact_meta
-from PIL import Image
 
 from hssl_search.search.execution.jobs import Job, Outcome, Report, State
-from hssl_search.search.measures import ACCURACY
 from hssl_search.search.records.artifacts import LOG_LINES, Artifacts
 from hssl_search.search.records.run import Run
 from hssl_search.search.records.study import StudyRecord
@@ -27,7 +24,7 @@ class Bench:
         self.number = study.add_control("identity", {})
         self.run.write_head(self.number, {"format": "hssl-head/1", "family": "identity"})
         self.job = Job("proxy/0000/seed0", "proxy", {"name": "identity head"}, str(folder / "job"), trial=self.number)
-        self.artifacts = Artifacts(self.run, study, ACCURACY, self.told.append)
+        self.artifacts = Artifacts(self.run, study, self.told.append)
 
     def keep(self, state: State, reports: list[Report] = REPORTS, cause: str = "") -> None:
         self.artifacts.keep(self.job, Outcome(state, cause, reports))
@@ -46,12 +43,10 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 @pytest.mark.parametrize("state", [State.DONE, State.STOPPED])
-def test_a_training_leaves_its_curve_and_its_head(bench: Bench, state: State) -> None:
+def test_a_training_leaves_its_head(bench: Bench, state: State) -> None:
     bench.keep(state)
     kept = bench.kept()
-    assert set(kept) == {"curve.png", "head.yaml"} and bench.told == []
-    with Image.open(kept["curve.png"]) as image:
-        assert image.format == "PNG"
+    assert set(kept) == {"head.yaml"} and bench.told == []
     assert "family: identity" in kept["head.yaml"].read_text()
 
 
@@ -59,9 +54,9 @@ def test_a_failed_training_leaves_the_end_of_its_log(bench: Bench) -> None:
     folder = Path(bench.job.folder)
     folder.mkdir()
     (folder / "traceback.txt").write_text("\n".join(f"line {number}" for number in range(10 * LOG_LINES)))
-    bench.keep(State.FAILED, [Report(20, {"accuracy": math.nan})], "ValueError: the loss was nan")
+    bench.keep(State.FAILED, REPORTS[:1], "ValueError: the loss was nan")
     log = bench.kept()["log.txt"].read_text().splitlines()
-    assert set(bench.kept()) == {"log.txt", "head.yaml"}, "no curve without a number"
+    assert set(bench.kept()) == {"log.txt", "head.yaml"}
     assert log[:2] == ["ValueError: the loss was nan", ""]
     assert log[2:] == [f"line {number}" for number in range(9 * LOG_LINES, 10 * LOG_LINES)]
 
