@@ -67,7 +67,7 @@ def measure(task: Task, send: Send) -> None:
                     "judged": len(bench.data.queries) + len(bench.data.bank or ())}
 
     stage, base_s = _fastest(bench, bench.recipe.proxy, clock, lambda seconds, still_open: send(
-        1, {**known, "step_s": seconds, "open": still_open, "doing": f"a first step of the base takes {seconds:.3g} s; timing the base"}))
+        1, {**known, "step_s": seconds, "open": still_open, "doing": f"a step of the base takes {seconds:.3g} s; timing it further"}))
     known |= {"precision": stage.precision, "open": False, "step_s": base_s}
     send(2, {**known, "doing": f"a step of the base takes {base_s:.3g} s in {stage.precision}; timing heads"})
 
@@ -121,14 +121,14 @@ def _fastest(bench: Bench, stage: Stage, clock: _Clock, first: Callable[[float, 
     """The stage with `precision: auto` resolved to what is faster here, and its seconds a step.
 
     Args:
-        first: told of the first step's seconds, and whether another precision is still to be tried.
+        first: told of the seconds of a step as soon as one was timed, and whether another precision is still to be tried.
     """
     choices = ["fp32", "bf16"] if stage.precision == "auto" else [stage.precision]
     found: list[tuple[float, Stage]] = []
     for place, choice in enumerate(choices):
         chosen = stage.model_copy(update={"precision": choice})
         tell = (lambda seconds: first(seconds, len(choices) > 1)) if place == 0 else None
-        found.append((step_seconds(bench, chosen, [], clock.left() / 4, first=tell), chosen))
+        found.append((step_seconds(bench, chosen, [], clock.left() / 4, least=2, told=tell), chosen))
     seconds, fastest = min(found, key=lambda one: one[0])
     return fastest, seconds
 
@@ -164,12 +164,12 @@ class _Heads:
 
     def _seconds(self, place: int) -> float:
         """Of a step with that head. Where it contradicts the multiply-adds, base and head are timed again: the machine was busy."""
-        head, spare_s = self.task.heads[place], self.clock.left() / 2
-        found = step_seconds(self.bench, self.stage, [head], spare_s)
-        if not 1 / CONTRADICTS <= self._by_macs(place, found) <= CONTRADICTS:
-            self.base_s = min(self.base_s, step_seconds(self.bench, self.stage, [], spare_s))
-            found = min(found, step_seconds(self.bench, self.stage, [head], spare_s))
-        return found
+        head = self.task.heads[place]
+        found = step_seconds(self.bench, self.stage, [head], self.clock.left() / 4)
+        if 1 / CONTRADICTS <= self._by_macs(place, found) <= CONTRADICTS or not self.clock.spares(2 * (self.base_s + found)):
+            return found
+        self.base_s = min(self.base_s, step_seconds(self.bench, self.stage, [], self.clock.left() / 4))
+        return min(found, step_seconds(self.bench, self.stage, [head], self.clock.left() / 4))
 
     def _by_macs(self, place: int, seconds: float) -> float:
         """Seconds that a head adds for each by multiply-adds."""

@@ -22,21 +22,22 @@ LONG_S = 1.0
 
 
 def step_seconds(bench: Bench, stage: Stage, heads: list[dict[str, Any]], spare_s: float = float("inf"), most: int = TIMED,
-                 first: Callable[[float], None] | None = None) -> float:
+                 least: int = 1, told: Callable[[float], None] | None = None) -> float:
     """Return the seconds of the fastest of a few training steps, the device waited for.
 
     Args:
-        spare_s: no further step is begun once so many seconds are over; one is always made.
-        first: told of the first step's seconds.
+        spare_s: no further step is begun once so many seconds are over.
+        least: steps that are made in any case. The first of a process may take ten times as long as those after it.
+        told: told of the fastest of those.
     """
     def use(trainer: Trainer) -> float:
         seconds: list[float] = []
-        while len(seconds) < most and sum(seconds) < spare_s and (len(seconds) < 2 or seconds[-1] < LONG_S):
+        while len(seconds) < least or (len(seconds) < most and sum(seconds) < spare_s and (len(seconds) < 2 or seconds[-1] < LONG_S)):
             began = time.monotonic()
             trainer.advance(len(seconds) + 1)
             seconds.append(time.monotonic() - began)
-            if first and len(seconds) == 1:
-                first(seconds[0])
+            if told and len(seconds) == least:
+                told(min(seconds))
         return min(seconds)
 
     return in_memory(lambda: bench.trainer_of(heads, stage, most, seed=0), use)

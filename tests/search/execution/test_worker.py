@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from timm.layers import DropPath
 
 from hssl_search.methods.base import methods
-from hssl_search.search.execution import measuring
+from hssl_search.search.execution import measuring, timing
 from hssl_search.search.execution.bench import Bench
 from hssl_search.search.execution.jobs import DeviceFull, Halt, Job, Plain
 from hssl_search.search.execution.tasks import Setting, Task
@@ -82,7 +82,9 @@ def test_every_rung_reports_losses_accuracy_and_each_head(screened: tuple[Job, l
         assert [len(metrics[key]) for key in ("base_losses", "head_losses", "heads")] == [3, 3, 3]
         assert 0 < metrics["accuracy"] < 100
         for head, loss in zip(metrics["heads"], metrics["head_losses"], strict=True):
-            assert head.keys() == {*OF_A_HEAD, *(["architecture"] if step == 30 and head is not metrics["heads"][2] else [])}
+            last = step == 30
+            assert head.keys() == {*OF_A_HEAD, *(["architecture"] if last and head is not metrics["heads"][2] else []),
+                                   *(["step_ratio"] if last and head is metrics["heads"][1] else [])}, "reference heads have no proxy"
             assert head["head_loss"] == loss
         assert [head["head_loss"] + head["excess_loss"] for head in metrics["heads"]] == pytest.approx(metrics["base_losses"])
 
@@ -268,7 +270,7 @@ def test_measuring_gives_all_that_a_plan_needs(tmp_path: Path) -> None:
                             "side_by_side", "embedding_width", "skipped", "worker_s", "costs", "base_macs", "judged", "doing", "open",
                             "timed"}
     assert found["precision"] in ("fp32", "bf16")
-    assert re.fullmatch(r"a first step of the base takes \S+ s; timing the base", told[0])
+    assert re.fullmatch(r"a step of the base takes \S+ s; timing it further", told[0])
     assert told[2] == "2 of 2 head families timed; timing an evaluation"
     assert found["side_by_side"] == 1, "it was not said on how many cores"
     assert min(found["step_s"], found["evaluate_s"], found["checkpoint_s"], found["checkpoint_bytes"], found["memory_bytes"]) > 0
@@ -307,6 +309,24 @@ def timed_heads(monkeypatch: pytest.MonkeyPatch, seconds: Seconds, families: lis
     monkeypatch.setattr(measuring, "step_seconds", seconds)
     task = Task(kind="measure", setting=setting(), heads=[{"family": name} for name in families])
     return measuring._Heads(Bench(task.setting), Stage(batch_size=8), task, measuring._Clock(limit_s), 1.0, 1_000, [100] * len(families))
+
+
+def test_the_first_step_of_a_process_is_not_taken_for_the_steps_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look at the clock is later by what the step before it took."""
+    took = iter([5.0, 1.5, 1.6, 9.0])
+    now = [0.0]
+
+    class Stepping:
+        recomputes = False
+
+        def advance(self, step: int) -> None:
+            now[0] += next(took)
+
+    monkeypatch.setattr(timing.time, "monotonic", lambda: now[0])
+    bench: Any = type("OneBench", (), {"trainer_of": lambda *asked, **seed: Stepping()})()
+    told: list[float] = []
+    assert timing.step_seconds(bench, Stage(batch_size=8), [], spare_s=0.1, least=2, told=told.append) == 1.5
+    assert (told, now) == ([1.5], [6.5])
 
 
 def test_one_family_of_each_kind_of_operation_is_timed_first_and_stands_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
