@@ -13,6 +13,7 @@ import torch
 
 from hssl_search.cli import key_value
 from hssl_search.heads.registry import families
+from hssl_search.search.execution.jobs import Plain
 from hssl_search.search.execution.measuring import measure
 from hssl_search.search.execution.tasks import Setting, Task
 from hssl_search.training.recipe import Recipe
@@ -30,7 +31,9 @@ def main() -> None:
     setting = Setting(base=given.base, base_args=dict(map(key_value, given.base_arg)), image_size=given.image_size, data=given.data,
                       probe_data=None, data_seed=0, recipe=Recipe.read(given.trainer).as_plain(), device=given.device)
     names = [name for name, family in families().items() if not family.control]
-    found = measure(Task(kind="measure", setting=setting, heads=[{"family": name} for name in names]))
+    told: list[Plain] = []
+    measure(Task(kind="measure", setting=setting, heads=[{"family": name} for name in names]), lambda step, known: told.append(known))
+    found = told[-1]
     batch = found["batch_size"]
     print(f"{given.base}, {given.trainer}, {batch} images a step, {found['precision']}, {given.device}, {torch.get_num_threads()} threads")
     print("| head | ms a step | images a second |\n|---|---|---|")

@@ -14,6 +14,7 @@ import timm
 import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from hssl_search.errors import UserError, advice, nearest
 
@@ -294,3 +295,13 @@ def default_image_size(name: str) -> int:
     _check_name(name)
     config = timm.get_pretrained_cfg(name)
     return int(config.input_size[-1]) if config is not None else 224
+
+
+@torch.no_grad()
+def base_macs(base: Base) -> int:
+    """Return the multiply-adds of an image in the base; matrix products and convolutions are counted."""
+    trains = base.training
+    with FlopCounterMode(display=False) as counter:
+        base.eval()(torch.zeros(1, 3, base.image_size, base.image_size, device=next(base.parameters()).device))
+    base.train(trains)
+    return max(1, counter.get_total_flops() // 2)

@@ -32,7 +32,7 @@ from hssl_search.search.records.study import StudyRecord
 
 FLAGS = {
     "-h", "--help", "--version", "--config", "--base", "--base-arg", "--image-size", "--data", "--probe-data", "--budget",
-    "--space", "--trainer", "--rank-by", "--sampler", "--promote", "--pruner", "--warm-start", "--name", "--storage",
+    "--space", "--trainer", "--rank-by", "--sampler", "--promote", "--pruner", "--max-head-cost", "--warm-start", "--name", "--storage",
     "--ray-address", "--gpus-per-trial", "--seed", "--full-epochs",
 }
 COMMANDS = {"plan", "resume", "status", "report", "dashboard", "replay", "spaces", "trainers", "families"}
@@ -187,14 +187,14 @@ def test_a_plan_takes_the_flags_of_a_search_and_prints_one_json_document(
 def test_a_plan_whose_budget_buys_no_search_is_printed_and_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = {"enough": False, "budget": "10cpu-min", "device": "cpu", "smallest_s": 1200.0}
+    page = {"enough": False, "budget": "10cpu-min", "device": "cpu", "smallest_s": 1200.0, "fits": ["--image-size 32"]}
     monkeypatch.setattr(api, "plan_search", lambda config, console: page)
     with pytest.raises(SystemExit) as ended:
         cli.main(["plan", *ASKED, "--json"])
     told = capsys.readouterr()
     assert (ended.value.code, json.loads(told.out)) == (2, page)
-    assert told.err == ("hssl-search: the budget '10cpu-min' is too small for a search: a smallest one would need about 20 cpu-min; give a "
-                        "larger --budget, a smaller base or smaller images.\n")
+    assert told.err == ("hssl-search: the budget '10cpu-min' is too small for a search; give --budget 20cpu-min, or --image-size 32 "
+                        "within 10cpu-min.\n")
 
 
 # What is refused at once

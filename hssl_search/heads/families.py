@@ -22,7 +22,7 @@ def _blocks(module: str, name: str, defaults: Mapping[str, Any], summary: str) -
         block: nn.Module = getattr(importlib.import_module(f"hssl_search.heads.blocks.{module}"), name)(given, place)
         return block
 
-    register(Family(name, make_block, {**COMMON, **defaults}, summary))
+    register(Family(name, make_block, {**COMMON, **defaults}, summary, kind=module))
 
 
 _blocks("attention", "transformer", {"attention_heads": 4, "mlp_ratio": 4.0, "positions": False},

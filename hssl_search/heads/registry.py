@@ -43,6 +43,8 @@ class Family:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """The HeadConfig parameters that the family reads, with their defaults; `reads` adds those of a hybrid's blocks."""
     summary: str = ""
+    kind: str = ""
+    """Which kind of operation its blocks are made of: families of one kind take about as long for a multiply-add."""
     control: bool = False
     """Whether it is a control rather than a candidate: it may not be in a search space."""
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hssl_search.reporting.formats import MISSING, duration, plural
+from hssl_search.search.budget import written
 
 Plain = dict[str, Any]
 
@@ -28,6 +29,10 @@ def _lines(page: Plain) -> list[str]:
     found = [f"Budget: {page['budget']}. In {measured['precision']} a step takes {1e3 * measured['step_s']:.3g} ms, a typical head "
              f"{1e3 * measured['head_step_s']:.3g} ms more, an evaluation takes {1e3 * measured['evaluate_s']:.3g} ms, a "
              f"checkpoint {1e3 * measured['checkpoint_s']:.3g} ms."]
+    if page["costly"]:
+        times = ", ".join(f"{family} {times:.1f}" for family, times in page["costly"].items())
+        found.append(f"Left out after screening while there are others, by --max-head-cost {page['max_head_cost']:g}: heads with "
+                     f"which a step takes more than that many times as long as without one ({times}).")
     if (plan := page["plan"]) is not None:
         in_rounds = f" in {plan['rounds']} rounds" if plan["rounds"] > 1 else ""
         found += [
@@ -69,9 +74,8 @@ def cannot_buy(page: Plain) -> list[str]:
 
 def too_small(page: Plain) -> str:
     """Why the budget buys no search."""
-    needed = amount(page["smallest_s"], page["device"])
-    return (f"the budget {page['budget']!r} is too small for a search: a smallest one would need about {needed}; give a larger --budget, "
-            "a smaller base or smaller images.")
+    within = f", or {' or '.join(page['fits'])} within {page['budget']}" if page["fits"] else ""
+    return f"the budget {page['budget']!r} is too small for a search; give --budget {written(page['smallest_s'], page['device'])}{within}."
 
 
 def amount(device_s: float, device: str) -> str:

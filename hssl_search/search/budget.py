@@ -99,3 +99,13 @@ def format_duration(seconds: float) -> str:
         if whole >= size:
             return f"{whole // size} {unit} {whole % size // part:02d} {smaller}"
     return f"{whole} s"
+
+
+def written(seconds: float, device: str) -> str:
+    """Write at least so many device-seconds as a budget is typed, in round figures: `90cpu-s`, `12cpu-min`, `31gpu-h`."""
+    if seconds <= 300:
+        return f"{max(1, math.ceil(round(seconds / 10, 9))) * 10}{device}-s"
+    unit, size = ("min", 60.0) if seconds < 5400 else ("h", 3600.0)
+    amount = seconds / size
+    grain = 10.0 ** max(0 if unit == "min" else -1, math.floor(math.log10(amount)) - 1)
+    return f"{math.ceil(round(amount / grain, 9)) * grain:.6g}{device}-{unit}"

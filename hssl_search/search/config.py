@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from copy import deepcopy
@@ -21,9 +22,9 @@ NAME_BYTES = 200
 """Of a run's name, at most: file systems take 255 bytes, of which a file that is being written needs some, and a letter may be four."""
 
 
-ADDED: Mapping[str, Any] = {"sampler": "random", "promote": "discrepancy", "pruner": "median", "warm_start": []}
+ADDED: Mapping[str, Any] = {"sampler": "random", "promote": "discrepancy", "pruner": "median", "warm_start": [], "max_head_cost": None}
 """Options that runs of an earlier version lack, and what those runs did: draw all heads before there were results, promote by the
-paper's rule, stop by the median."""
+paper's rule whatever a head cost, stop by the median."""
 
 
 def flag(name: str) -> str:
@@ -55,6 +56,9 @@ class SearchConfig(BaseModel):
         "or any healthy one (default: learned)")
     pruner: Literal["median", "asha", "none"] = Field(
         "median", description="which proxies are stopped at a rung (default: median, which in a small search stops fewest by bad luck)")
+    max_head_cost: float | Literal["off"] = Field(
+        4.0, description="leave out heads with which a training step takes more than this many times as long as without a head, while "
+        "there are others; off for no limit (default: 4)")
     warm_start: list[str] = Field(
         [], description="earlier runs, whose results teach sampler and forecast from the start: folders such as runs/resnet50-photos, or "
         "their names")
@@ -99,6 +103,19 @@ class SearchConfig(BaseModel):
         if value is not None and len(value.encode()) > NAME_BYTES:
             raise ValueError(f"must be at most {NAME_BYTES} bytes long, and its {len(value)} letters are {len(value.encode())}")
         return value
+
+    @field_validator("max_head_cost", mode="before")
+    @classmethod
+    def _times_or_off(cls, value: Any) -> Any:
+        if value is False or value == "off":  # YAML reads an unquoted off as false
+            return "off"
+        try:
+            times = float(value) if not isinstance(value, bool) else math.nan
+        except (TypeError, ValueError):
+            times = math.nan
+        if not 1 < times < math.inf:
+            raise ValueError("must be a number above 1, or off")
+        return times
 
     @field_validator("full_epochs", mode="before")
     @classmethod

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
+from statistics import mean
 
 from hssl_search.errors import UserError
-from hssl_search.search import winnerless
+from hssl_search.search import ties, winnerless
 from hssl_search.search.budget import Budget
 from hssl_search.search.chance import NAME as CHANCE
 from hssl_search.search.chance import Chance
 from hssl_search.search.confirming import Confirming
+from hssl_search.search.costs import Costs
 from hssl_search.search.execution.jobs import Job, Outcome, Plain, State
 from hssl_search.search.execution.tasks import Setting
+from hssl_search.search.fitting import after_first_step, macs_like, what_fits
 from hssl_search.search.jobmaker import full_key
 from hssl_search.search.measured import Measured
 from hssl_search.search.measures import ACCURACY, OF_BASES, RANKINGS, Measure
 from hssl_search.search.phases import full
+from hssl_search.search.phases.measure import SHARE, Measuring, limit_s
 from hssl_search.search.phases.phase import Phase
-from hssl_search.search.planner import GROUP_SIZE
-from hssl_search.search.planning import Planning
+from hssl_search.search.planner import GROUP_SIZE, BudgetTooSmall, smallest_s
+from hssl_search.search.planning import PLAN, Planning
 from hssl_search.search.prices import Prices
 from hssl_search.search.promoter import Promoter
 from hssl_search.search.proxies import Proxies
@@ -30,6 +34,7 @@ from hssl_search.search.scoreboard import Scoreboard
 from hssl_search.search.screening import Screening
 from hssl_search.search.verdict import judge
 from hssl_search.search.workshop import Workshop
+from hssl_search.spaces.space import Space
 
 FULL, VERDICT = "full", "verdict"
 """The study's attributes: the full training, and what was found."""
@@ -48,7 +53,6 @@ class Controller:
         self.ranked_by = RANKINGS[resolved["rank_by"]]
         self.pruner = PRUNERS[resolved["pruner"]]
         self.workshop = Workshop(run, runner, Setting.model_validate(resolved["setting"]), self.ranked_by in OF_BASES)
-        self.promoter = Promoter(roster, self.study, resolved["promote"], self.seed)
         self.images: Plain = resolved.get("images", {})
         resolution = self.ranked_by.resolution(self.images.get("queries"))
         self.board = Scoreboard(roster, self.watcher, self.ranked_by, resolution, self.pruner.why)
@@ -58,7 +62,7 @@ class Controller:
 
         What the budget did not last for stays undecided, and goes on when the budget is extended.
         """
-        settled = self._measure(f"go on with: hssl-search resume {self.run.shown}")
+        settled = self._measure(self.runner.meter.budget, f"continue with: hssl-search resume {self.run.shown}")
         self.planning.begin({**self.resolved, **settled})
         verdict = self.study.study_attributes()[VERDICT] if self.planning.done else self._find()
         while self.planning.extend(self.promoter.healthy() - len(self.promoter.promoted())):
@@ -73,24 +77,46 @@ class Controller:
 
     def preview(self, budget: Budget) -> Plain:
         """Measure, and say what a search with this budget would do and cost (`hssl_search.search.preview`)."""
-        self._measure("run the command again")
+        self._measure(budget, "run the command again", to_the_end=True)
         return self.planning.preview(budget, self.measured)
+
+    def _how_to_resume(self) -> str:
+        return f"hssl-search resume {os.path.relpath(self.run.folder)}"
 
     def _how_to_extend(self) -> str:
         newest = self.runner.meter.budget.text.rpartition("+")[2]
-        return f"hssl-search resume {os.path.relpath(self.run.folder)} --budget +{newest}"
+        return f"{self._how_to_resume()} --budget +{newest}"
 
-    def _measure(self, when_mended: str) -> Plain:
-        """Measure, and from then on know what work takes; what is settled by that. `when_mended`: what to do after a failure."""
+    def _measure(self, budget: Budget, when_mended: str, to_the_end: bool = False) -> Plain:
+        """Measure, and from then on know what work takes; what is settled by that.
+
+        Args:
+            when_mended: what a user is told to do after a failure.
+            to_the_end: whether also where the first step shows that the budget is too small. Else that is a BudgetTooSmall.
+        """
         families = list(self.roster.space.families)
-        job = self.workshop.maker.measure([{"family": family} for family in families], self.seed, self.roster.group(GROUP_SIZE))
-        # A failure is no result: without measuring there is no search, and what made it fail may be mended by now.
-        ended = {key: outcome for key, outcome in self.workshop.ended.items() if outcome.state is not State.FAILED}
-        phase = Phase([job], ended)
+        refused: list[tuple[float, Costs]] = []
+
+        def goes_on(known: Plain) -> bool:
+            self.watcher.note(f"measure: {known['doing']}.")
+            least, most = after_first_step(known, mean(macs for _, macs in self.roster.typical()))
+            planned = PLAN in self.study.study_attributes()
+            if to_the_end or planned or ties.at_least(self.runner.meter.remaining(), smallest_s(least)):
+                return True
+            refused.append((smallest_s(most) + SHARE * self.runner.meter.budget.seconds, most))
+            return False
+
+        job = self.workshop.maker.measure([{"family": family} for family in families], self.seed, self.roster.group(GROUP_SIZE),
+                                          limit_s(budget.seconds))
+        phase = Measuring(job, self.workshop.ended, goes_on)
         self.workshop.run("measure", phase, {}, lambda job, outcome: None)
+        if refused:
+            raise BudgetTooSmall(self.workshop.too_small(*refused[0], self._fits))
         outcome = phase.outcomes.get(job.key, Outcome(State.CUT))
         if outcome.state is not State.DONE:
-            remedy = f"mend the cause, then {when_mended}" if outcome.cause else f"extend it with: {self._how_to_extend()}"
+            remedy = f"extend it with: {self._how_to_extend()}"
+            if outcome.cause:
+                remedy = f"mend the cause, then {when_mended}"
             raise UserError(f"measuring a few training steps did not succeed ({outcome.cause or 'the budget ended before it was done'}); "
                             f"{remedy}.")
         machine = self.workshop.machine
@@ -107,10 +133,22 @@ class Controller:
         chance = Chance.of(self.images) if measure == ACCURACY else None
         return self.measured.reference(measure) | ({} if chance is None else {CHANCE: chance.level})
 
+    def _fits(self, available_s: float, costs: Costs) -> list[str]:
+        """Say with which options a smallest search would fit into so many device-seconds."""
+        setting = self.resolved["setting"]
+        return what_fits(available_s, costs, setting, macs_like(setting), self._tiny_heads)
+
+    def _tiny_heads(self) -> float | None:
+        """Mean multiply-adds of the tiny space's heads, of those of this space; None where this is no larger one."""
+        tiny = self.roster.of_space(Space.read("tiny"))
+        share = mean(macs for _, macs in tiny) / max(1.0, mean(macs for _, macs in self.roster.typical()))
+        return share if share < 1 else None
+
     def _equip(self) -> None:
         roster, workshop, board, seed = self.roster, self.workshop, self.board, self.seed
         self.prices = prices = Prices(self.measured, workshop.setting, roster.typical(), lambda: self.runner.pace, workshop.whole)
-        self.planning = Planning(self.run, self.resolved, workshop, prices, roster.space.size())
+        self.planning = Planning(self.run, self.resolved, workshop, prices, roster.space.size(), self._fits)
+        self.promoter = Promoter(roster, self.study, self.resolved["promote"], seed, self.resolved["max_head_cost"], prices.times_base)
         self.screening = Screening(roster, workshop, prices, seed)
         self.proxies = Proxies(roster, workshop, prices, board, self.promoter, self.pruner, seed)
         self.confirming = Confirming(roster, workshop, prices, board, seed, self.resolved["same_architecture"])
@@ -122,7 +160,7 @@ class Controller:
             self.screening.run(self.planning.plan, number)
             if self.runner.short:
                 break
-            self.planning.again()
+            self.planning.again(self.promoter.likely)
             scores = self.proxies.run(self.planning.plan, number)
             if self.runner.short:
                 break
@@ -148,27 +186,31 @@ class Controller:
         return verdict
 
     def _full(self, verdict: Plain) -> None:
-        epochs = self.resolved["full_epochs"]
-        if epochs == "off" or verdict["winner"] is None:
+        wanted = self.planning.full
+        if not wanted.steps or verdict["winner"] is None:
             return
         self.workshop.use(self.workshop.whole)
-        training = self._full_training(verdict, self.prices.full_steps(epochs))
+        training = self._full_training(verdict, wanted)
         if training["steps"] == 0:
-            self.watcher.note("The budget left is too small for a full training.")
+            least = wanted.least(self.planning.plan.proxy_steps)
+            cause = f"--full-epochs gives it {wanted.steps}" if wanted.steps < least else "the budget left is too small for that"
+            self.watcher.note(f"No full training: one shorter than a proxy comes out worse, so it needs {least} steps, and {cause}. "
+                              "The base of the best proxy is exported.")
             return
         job = self.workshop.maker.full(training["name"], training["heads"], training["steps"], training["rungs"], self.seed,
                                        self.prices.reserve(), training.get("number", 1))
         self.workshop.run("full", Phase([job], self.workshop.ended), {}, self._trained)
 
-    def _full_training(self, verdict: Plain, wanted: int) -> Plain:
-        """What is to be trained, and kept in the study; up to so many steps."""
+    def _full_training(self, verdict: Plain, wanted: full.Wanted) -> Plain:
+        """What is to be trained, and kept in the study."""
         winner = self.roster.contender(verdict["winner"])
         chosen = self.roster.control("none") if verdict["state"] == "no head" else winner
-        step_s = self.prices.pace * self.prices.full_step(self.prices.step([chosen]))
+        step_s = self.prices.pace * self.prices.step([chosen])
         known = self.study.study_attributes().get(FULL)
         before = self.workshop.ended.get(full_key(known.get("number", 1)), Outcome(State.CUT)) if known else Outcome(State.CUT)
         training = full.to_run(known, before.state, winner, chosen,
-                               *full.affordable(self.runner.meter.remaining(), self.prices.costs, step_s, wanted))
+                               *wanted.affordable(self.runner.meter.remaining(), self.prices.costs, step_s,
+                                                  self.planning.plan.proxy_steps))
         if training["steps"] and training != known:
             self.study.set_study(FULL, training)
         return training

@@ -6,11 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from hssl_search.search.phases.screen import repeats
+from hssl_search.search.plan import PROXY_CONTROLS
 
 REFERENCES = 2
 """The identity and the noise head in every group."""
 LEAST_SHARE = 0.25
 """Of the default head's time that a smaller head of its family costs at least."""
+ALONE = 2
+"""Steps of each screened head alone with the base, after its group's screening: so a proxy's cost is known before it is promoted."""
+CONFIRMED_HEADS = 0.75
+"""Heads in a confirming run on average: of the first four, three train a head or as long as with one."""
 PHASE_OVERHEAD_S = 3.0
 """Seconds in which one phase is wound up and the next begun, workers not counted."""
 
@@ -45,8 +50,9 @@ class Costs:
         return self.evaluate + self.checkpoint
 
     def profiles(self, candidates: int) -> float:
-        """Device-seconds in which the structures of the base and of a group's heads are measured."""
-        return (1 + candidates + REFERENCES) * self.profile
+        """Device-seconds in which the structures of the base and of a group's heads are measured, and each candidate alone is timed."""
+        alone_s = ALONE * ((1 + candidates) * self.step + candidates * self.mean_head)
+        return (1 + candidates + REFERENCES) * self.profile + alone_s
 
     def together(self, heads_s: float) -> float:
         """Device-seconds of a joint step with heads that add so much one by one."""
@@ -81,6 +87,18 @@ def proxy_cost(costs: Costs, steps: int, rungs: int) -> float:
     """Device-seconds of a proxy of a typical head, or of a further seed of it, beside others."""
     costs = costs.beside_others
     return costs.training(steps, costs.step + costs.mean_head, rungs)
+
+
+def proxies_cost(costs: Costs, proxies: int, steps: int, rungs: int) -> float:
+    """Device-seconds of so many proxies of a typical head and of the two controls, which add nothing to the base's step."""
+    beside = costs.beside_others
+    return proxies * proxy_cost(costs, steps, rungs) + PROXY_CONTROLS * beside.training(steps, beside.step, rungs)
+
+
+def confirming_cost(costs: Costs, jobs: int, steps: int) -> float:
+    """Device-seconds of so many confirming runs, which are evaluated at their end alone."""
+    beside = costs.beside_others
+    return jobs * beside.training(steps, beside.step + CONFIRMED_HEADS * beside.mean_head, rungs=1)
 
 
 def group_cost(costs: Costs, size: int, steps: int) -> float:

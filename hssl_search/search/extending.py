@@ -7,12 +7,13 @@ from dataclasses import replace
 
 from hssl_search.search import ties
 from hssl_search.search.costs import Costs, group_cost, proxy_cost
+from hssl_search.search.phases.full import Wanted
 from hssl_search.search.phases.screen import repeats
 from hssl_search.search.plan import Plan
-from hssl_search.search.planner import MOST_CANDIDATES, MOST_CONFIRM_JOBS, MOST_PROXIES, SHARES
+from hssl_search.search.planner import ENDLESS, MOST_CANDIDATES, MOST_CONFIRM_JOBS, MOST_PROXIES, SHARES, without_full
 
 
-def extend_plan(plan: Plan, remaining_s: float, costs: Costs, space_size: int | None, waiting: int) -> Plan:
+def extend_plan(plan: Plan, remaining_s: float, costs: Costs, space_size: int | None, waiting: int, full: Wanted = ENDLESS) -> Plan:
     """The plan with more candidates, proxies and confirming runs, as many as the budget left buys; the same where it buys none.
 
     Steps, rungs and the size of groups stay: results must be comparable with those that are known. Where the space has no candidate
@@ -22,6 +23,7 @@ def extend_plan(plan: Plan, remaining_s: float, costs: Costs, space_size: int | 
         remaining_s: device-seconds that are left.
         costs: as they turned out (`Costs.scaled`).
         waiting: healthy candidates that were screened and had no proxy.
+        full: where what is left for it makes less than a proxy, that goes to confirming.
 
     Returns:
         A plan whose numbers count all that the search is to do, and whose `expected_s` is of what is added alone.
@@ -33,11 +35,13 @@ def extend_plan(plan: Plan, remaining_s: float, costs: Costs, space_size: int | 
     if not proxies:
         heads, screen_s = 0, 0.0  # they would be screened for nothing
         proxies, confirming = _more_runs(remaining_s / one, 0, waiting)
-    expected = {"screen": screen_s, "proxy": one * proxies, "confirm": one * confirming}
+    full_s = max(0.0, remaining_s - screen_s - one * (proxies + confirming))
+    if without := without_full(full_s, costs, plan.proxy_steps, full):
+        confirming, full_s = min(MOST_CONFIRM_JOBS, confirming + ties.floor(full_s / one)), 0.0
+    expected = {"screen": screen_s, "proxy": one * proxies, "confirm": one * confirming, "full": full_s}
     batches = [*plan.dealt, heads] if heads else plan.batches
     return replace(plan, candidates=plan.candidates + heads, batches=batches, proxies=plan.proxies + proxies,
-                   confirm_jobs=plan.confirm_jobs + confirming,
-                   expected_s={**expected, "full": max(0.0, remaining_s - sum(expected.values()))})
+                   confirm_jobs=plan.confirm_jobs + confirming, expected_s=expected, without_full=without)
 
 
 def _more_runs(runs: float, heads: int, waiting: int) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from hssl_search.search import ties
 from hssl_search.search.candidates import Contender
 from hssl_search.search.execution.jobs import Job, Plain
 from hssl_search.search.execution.tasks import Setting, Task
+from hssl_search.search.phases.measure import STAGES
 
 MOST_AT_ONCE_ON_CPU = 8
 MOST_WAITING = 1.25
@@ -105,10 +106,11 @@ class JobMaker:
     def __init__(self, setting: Setting, folder: Path, machine: Machine, labelfree_ranks: bool = False) -> None:
         self.setting, self.folder, self.machine, self.labelfree_ranks = setting, folder, machine, labelfree_ranks
 
-    def measure(self, heads: list[Plain], seed: int, together: Sequence[Plain] = ()) -> Job:
-        """`heads`, `together`: see `Task`."""
+    def measure(self, heads: list[Plain], seed: int, together: Sequence[Plain] = (), measure_s: float | None = None) -> Job:
+        """`heads`, `together`, `measure_s`: see `Task`."""
         beside = int(self.machine.fewest_cpus) if self.machine.device == "cpu" else None
-        task = Task(kind="measure", name="measuring", setting=self.setting, heads=heads, seed=seed, labelfree_always=self.labelfree_ranks,
+        task = Task(kind="measure", name="measuring", setting=self.setting, heads=heads, seed=seed, steps=STAGES, measure_s=measure_s,
+                    labelfree_always=self.labelfree_ranks,
                     together=list(together), cpus_beside=beside if beside != self.machine.cpus else None)
         return self._job("measure", "measure", task, "measure", 1)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate
-from typing import Any
+from typing import Any, Literal
 
 from hssl_search.search.phases.screen import shares
 
@@ -30,6 +30,8 @@ class Plan:
     """Device-seconds that each phase is expected to take."""
     rounds: int = 1
     """Of screening and proxies: those after the first draw heads from what proxies have found."""
+    without_full: Literal["", "off", "short"] = ""
+    """Why no full training is planned: it was not asked for, or would be shorter than a proxy. Its share goes to confirming."""
     batches: list[int] = field(default_factory=list)
     """Candidates planned at a time, where the budget was extended; together they are `candidates`."""
 
@@ -37,8 +39,8 @@ class Plan:
         return asdict(self)
 
     def runs_as(self, other: Plan) -> bool:
-        """Whether both run the same, whatever they expect that to take."""
-        return self == replace(other, expected_s=self.expected_s)
+        """Whether both run the same up to the full training, whatever they expect that to take."""
+        return self == replace(other, expected_s=self.expected_s, without_full=self.without_full)
 
     @property
     def groups(self) -> int:
@@ -52,7 +54,8 @@ class Plan:
     @property
     def jobs(self) -> dict[str, int]:
         """By phase; at the most, where a phase can end early."""
-        return {"measure": 1, "screen": self.groups, "proxy": self.proxies + PROXY_CONTROLS, "confirm": self.confirm_jobs, "full": 1}
+        return {"measure": 1, "screen": self.groups, "proxy": self.proxies + PROXY_CONTROLS, "confirm": self.confirm_jobs,
+                "full": 0 if self.without_full else 1}
 
     @property
     def dealt(self) -> list[int]:
@@ -79,7 +82,15 @@ class Plan:
 
     def proxies_sentence(self) -> str:
         return (f"{_count(self.proxies, 'proxy', 'proxies')} and {PROXY_CONTROLS} controls of {self.proxy_steps} steps, then about "
-                f"{self.confirm_jobs} confirming runs, then the full training.")
+                f"{self.confirm_jobs} confirming runs{_FULL[self.without_full]}")
+
+
+_FULL = {
+    "": ", then the full training.",
+    "off": ".",
+    "short": "; a full training would be shorter than a proxy, so its share of the budget goes to these runs.",
+}
+"""How the plan ends, by `Plan.without_full`."""
 
 
 def _count(number: int, one: str, several: str | None = None) -> str:

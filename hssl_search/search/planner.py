@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Literal
 
 from hssl_search.errors import UserError
 from hssl_search.search import ties
-from hssl_search.search.costs import Costs, group_cost, proxy_cost, screening_cost
+from hssl_search.search.costs import Costs, confirming_cost, group_cost, proxies_cost, proxy_cost, screening_cost
+from hssl_search.search.phases.full import Wanted
 from hssl_search.search.phases.screen import repeats, shares
 from hssl_search.search.plan import PROXY_CONTROLS, Plan
 
@@ -38,49 +40,101 @@ FITS = (0.8, 1.05)
 
 
 class BudgetTooSmall(UserError):
-    """The budget does not suffice for any search."""
+    """The budget does not suffice for any search.
+
+    Args:
+        needed_s: device-seconds, after measuring, that would suffice.
+    """
+
+    def __init__(self, message: str = "", needed_s: float = 0.0) -> None:
+        super().__init__(message or f"the budget is too small for a search, which needs {needed_s:.0f} device-seconds after measuring; "
+                         "give a larger --budget.")
+        self.needed_s = needed_s
 
 
-def make_plan(remaining_s: float, costs: Costs, space_size: int | None, learning: bool = True) -> Plan:
+ENDLESS = Wanted(10**9)
+"""A full training as long as the budget lasts."""
+
+
+def make_plan(remaining_s: float, costs: Costs, space_size: int | None, learning: bool = True, full: Wanted = ENDLESS) -> Plan:
     """The plan for the device-seconds that are left after measuring. BudgetTooSmall when they do not suffice for any search.
 
     Args:
         learning: whether what draws heads learns from proxies, so that it may be worth to go in rounds.
+        full: where it would be shorter than a proxy, what it would have cost goes to confirming.
     """
     remaining_s = max(0.0, remaining_s - len(SHARES) * costs.between_phases())
     candidates, group_size, screen_steps = _plan_screen(remaining_s * SHARES["screen"], costs, space_size)
     together_s = remaining_s * (SHARES["proxy"] + SHARES["confirm"])
     proxies, rungs = _plan_proxies(together_s, costs, candidates)
     if rungs[-1] < PROXY_STEPS[0]:
-        raise BudgetTooSmall(_too_small(costs))
+        raise BudgetTooSmall(needed_s=smallest_s(costs))
     screen_s = screening_cost(costs, math.ceil(candidates / group_size), group_size, screen_steps)
-    jobs, expected = _confirming(together_s, costs, proxies, rungs)
-    left_s = max(0.0, remaining_s - screen_s - sum(expected.values()))
-    expected = {"screen": screen_s, **expected, "full": left_s}
     rounds = _rounds(remaining_s, costs, math.ceil(candidates / group_size), proxies) if learning else 1
-    return Plan(candidates, group_size, screen_steps, proxies, rungs[-1], rungs, jobs, expected, rounds)
+    plan = Plan(candidates, group_size, screen_steps, proxies, rungs[-1], rungs, 0, {"screen": screen_s}, rounds)
+    return _with_the_rest(plan, together_s, remaining_s - screen_s, costs, full)
 
 
-def plan_again(plan: Plan, remaining_s: float, costs: Costs) -> Plan:
-    """The plan after the first round's screening, when it is known how fast work gets done: it stays where it fits, else its proxies are
-    planned anew. What the screening of later rounds costs is kept back.
+def plan_again(plan: Plan, remaining_s: float, costs: Costs, full: Wanted = ENDLESS) -> Plan:
+    """The plan after the first round's screening, when it is known how fast work gets done and what the heads cost that are promoted:
+    it stays where it fits, else its proxies are planned anew. What the screening of later rounds costs is kept back.
 
     Args:
         remaining_s: device-seconds that are left.
-        costs: as they turned out (`Costs.scaled`).
+        costs: as they turned out, with the heads that will be promoted (`Prices.at_pace`).
     """
     remaining_s = max(0.0, remaining_s - (len(SHARES) - 1) * costs.between_phases() - _later_rounds_s(plan, costs))
     together_s = remaining_s * (SHARES["proxy"] + SHARES["confirm"]) / (1 - SHARES["screen"])
-    one = proxy_cost(costs, plan.proxy_steps, len(plan.rungs))
-    share = one * (plan.proxies + PROXY_CONTROLS + plan.confirm_jobs) / together_s if together_s else math.inf
-    if ties.at_least(share, FITS[0]) and ties.at_least(FITS[1], share):
-        return plan
+    share_s = remaining_s if plan.without_full else together_s
+    planned_s = _together(costs, plan.proxies, plan.confirm_jobs, plan.proxy_steps, len(plan.rungs))
+    full_s = max(0.0, remaining_s - planned_s)
+    fits = ties.at_least(planned_s, FITS[0] * share_s) and ties.at_least(FITS[1] * share_s, planned_s)
+    if fits and without_full(full_s, costs, plan.proxy_steps, full) == plan.without_full:
+        return replace(plan, expected_s=_expected(plan, costs, 0.0 if plan.without_full else full_s))
     proxies, rungs = _plan_proxies(together_s, costs, plan.candidates)
     if rungs[-1] < PROXY_STEPS[0]:
         rungs = [PROXY_STEPS[0]]  # not all of it fits then: what does not is not started
-    jobs, expected = _confirming(together_s, costs, proxies, rungs)
-    expected = {"screen": plan.expected_s["screen"], **expected, "full": max(0.0, remaining_s - sum(expected.values()))}
-    return replace(plan, proxies=proxies, proxy_steps=rungs[-1], rungs=rungs, confirm_jobs=jobs, expected_s=expected)
+    return _with_the_rest(replace(plan, proxies=proxies, proxy_steps=rungs[-1], rungs=rungs), together_s, remaining_s, costs, full)
+
+
+def _with_the_rest(plan: Plan, together_s: float, left_s: float, costs: Costs, full: Wanted) -> Plan:
+    """The plan with its confirming runs, and with the full training where that is at least as long as a proxy.
+
+    Args:
+        together_s: device-seconds of proxies and confirming.
+        left_s: of proxies, confirming and full training.
+    """
+    proxies_s = proxies_cost(costs, plan.proxies, plan.proxy_steps, len(plan.rungs))
+    jobs = _confirm_jobs(together_s - proxies_s, costs, plan.proxy_steps)
+    full_s = max(0.0, left_s - proxies_s - confirming_cost(costs, jobs, plan.proxy_steps))
+    without = without_full(full_s, costs, plan.proxy_steps, full)
+    if without:
+        jobs, full_s = _confirm_jobs(left_s - proxies_s, costs, plan.proxy_steps), 0.0
+    plan = replace(plan, confirm_jobs=jobs, without_full=without)
+    return replace(plan, expected_s=_expected(plan, costs, full_s))
+
+
+def _expected(plan: Plan, costs: Costs, full_s: float) -> dict[str, float]:
+    """Device-seconds of each phase; of screening as they stand."""
+    return {"screen": plan.expected_s["screen"], "proxy": proxies_cost(costs, plan.proxies, plan.proxy_steps, len(plan.rungs)),
+            "confirm": confirming_cost(costs, plan.confirm_jobs, plan.proxy_steps), "full": full_s}
+
+
+def without_full(full_s: float, costs: Costs, proxy_steps: int, full: Wanted) -> Literal["", "off", "short"]:
+    """Say why no full training of that many device-seconds is planned; empty where one is."""
+    if not full.steps:
+        return "off"
+    steps, _ = full.affordable(full_s + costs.between_phases(), costs, costs.step + costs.mean_head, proxy_steps)
+    return "" if steps else "short"
+
+
+def _confirm_jobs(share_s: float, costs: Costs, steps: int) -> int:
+    return max(CONFIRM_JOBS, min(MOST_CONFIRM_JOBS, ties.floor(share_s / confirming_cost(costs, 1, steps))))
+
+
+def _together(costs: Costs, proxies: int, jobs: int, steps: int, rungs: int) -> float:
+    """Device-seconds of proxies and of what confirms them."""
+    return proxies_cost(costs, proxies, steps, rungs) + confirming_cost(costs, jobs, steps)
 
 
 def _later_rounds_s(plan: Plan, costs: Costs) -> float:
@@ -88,13 +142,6 @@ def _later_rounds_s(plan: Plan, costs: Costs) -> float:
     groups = plan.first_groups - shares(plan.first_groups, plan.rounds)[0]
     screen_s = groups * group_cost(costs, plan.group_size + repeats(plan.first_groups), plan.screen_steps)
     return screen_s + 2 * (plan.rounds - 1) * costs.between_phases()
-
-
-def _confirming(together_s: float, costs: Costs, proxies: int, rungs: list[int]) -> tuple[int, dict[str, float]]:
-    """(confirm jobs, device-seconds of proxies and of confirming)."""
-    one = proxy_cost(costs, rungs[-1], len(rungs))
-    jobs = max(CONFIRM_JOBS, min(MOST_CONFIRM_JOBS, ties.floor(together_s / one) - proxies - PROXY_CONTROLS))
-    return jobs, {"proxy": one * (proxies + PROXY_CONTROLS), "confirm": one * jobs}
 
 
 def proxy_rungs(steps: int, count: int) -> list[int]:
@@ -117,7 +164,7 @@ def _plan_screen(share_s: float, costs: Costs, space_size: int | None) -> tuple[
     if groups < 1:
         groups, size = 1, max((n for n in range(1, size + 1) if ties.at_least(share_s, group_cost(costs, n, fewest))), default=0)
     if size == 0:
-        raise BudgetTooSmall(_too_small(costs))
+        raise BudgetTooSmall(needed_s=smallest_s(costs))
     candidates = min(reach, groups * size)
     size = math.ceil(candidates / groups)
     steps = ties.floor((share_s - screening_cost(costs, groups, size, 0)) / (
@@ -131,14 +178,16 @@ def _plan_proxies(share_s: float, costs: Costs, candidates: int) -> tuple[int, l
     An evaluation may cost as much as many steps do, so that it is done less often in short proxies.
     """
     fewest, wanted, most = PROXY_STEPS
-    costs = costs.beside_others
-    step_s = costs.step + costs.mean_head
+    beside = costs.beside_others
     others = PROXY_CONTROLS + CONFIRM_JOBS
-    affordable = ties.floor(share_s / costs.training(wanted, step_s, rungs=MOST_RUNGS)) - others
+    spare_s = share_s - _together(costs, 0, CONFIRM_JOBS, wanted, MOST_RUNGS)
+    affordable = ties.floor(spare_s / proxy_cost(costs, wanted, MOST_RUNGS))
     proxies = max(min(FEWEST_PROXIES, candidates), min(affordable, MOST_PROXIES, math.ceil(candidates / 2)))
     each_s = share_s / (proxies + others)
-    rungs = max(1, min(MOST_RUNGS, ties.floor(min(RUNGS_SHARE * each_s, each_s - costs.training(fewest, step_s, 0)) / costs.rung())))
-    steps = ties.floor((each_s - costs.training(0, step_s, rungs)) / step_s)
+    shortest_s = beside.training(fewest, beside.step + beside.mean_head, 0)
+    rungs = max(1, min(MOST_RUNGS, ties.floor(min(RUNGS_SHARE * each_s, each_s - shortest_s) / beside.rung())))
+    fixed_s = _together(costs, proxies, CONFIRM_JOBS, 0, rungs)
+    steps = ties.floor((share_s - fixed_s) / (_together(costs, proxies, CONFIRM_JOBS, 1, rungs) - fixed_s))
     return proxies, proxy_rungs(max(0, min(most, steps)), rungs)
 
 
@@ -156,11 +205,6 @@ def ranking_s(heads: int, steps: int, costs: Costs) -> float:
 
 def _needed(costs: Costs, screen_s: float, proxies: int, steps: int, rungs: int) -> float:
     """Device-seconds of a search whose screening, and whose proxies with what confirms them, fit into their shares."""
-    together_s = (proxies + PROXY_CONTROLS + CONFIRM_JOBS) * proxy_cost(costs, steps, rungs)
+    together_s = _together(costs, proxies, CONFIRM_JOBS, steps, rungs)
     shares_s = max(screen_s / SHARES["screen"], together_s / (SHARES["proxy"] + SHARES["confirm"]))
     return shares_s + len(SHARES) * costs.between_phases()
-
-
-def _too_small(costs: Costs) -> str:
-    return (f"the budget is too small for this base and these data: after measuring, a smallest search needs about "
-            f"{math.ceil(smallest_s(costs) / 60)} more device-minutes; give a larger --budget, a smaller base or smaller images.")

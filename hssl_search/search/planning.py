@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hssl_search.search.budget import Budget
+from hssl_search.search.candidates import Contender
+from hssl_search.search.costs import Costs
 from hssl_search.search.execution.jobs import Plain
 from hssl_search.search.extending import extend_plan
 from hssl_search.search.measured import Measured
@@ -25,12 +28,15 @@ class Planning:
     Args:
         resolved: what search.yaml held when the search was begun or taken up.
         space_size: how many heads there are, None for endless.
+        fits: options with which a smallest search would fit into so many device-seconds, by the costs of this one.
     """
 
-    def __init__(self, run: Run, resolved: Plain, workshop: Workshop, prices: Prices, space_size: int | None) -> None:
-        self.run, self.workshop, self.prices, self.space_size = run, workshop, prices, space_size
+    def __init__(self, run: Run, resolved: Plain, workshop: Workshop, prices: Prices, space_size: int | None,
+                 fits: Callable[[float, Costs], list[str]]) -> None:
+        self.run, self.workshop, self.prices, self.space_size, self.fits = run, workshop, prices, space_size, fits
+        self.max_head_cost: float | None = resolved["max_head_cost"]
         self.runner, self.study, self.meter = workshop.runner, workshop.runner.study, workshop.runner.meter
-        self.learning, self.full_epochs = resolved["sampler"] in LEARNING, resolved["full_epochs"]
+        self.learning, self.full = resolved["sampler"] in LEARNING, prices.full(resolved["full_epochs"])
         self.plan: Plan
 
     @property
@@ -51,18 +57,34 @@ class Planning:
         """Take up the plan that the study holds, or make one for what is left; search.yaml then holds all of it."""
         if known := self.known:
             self.plan = Plan(**known["numbers"])
+            self.prices.expect(known.get("head_s"))
         else:
-            self.plan = make_plan(self.meter.remaining(), self.prices.planned, self.space_size, self.learning)
+            try:
+                self.plan = make_plan(self.meter.remaining(), self.prices.planned, self.space_size, self.learning, self.full)
+            except BudgetTooSmall as error:
+                raise BudgetTooSmall(self.workshop.too_small(error.needed_s, self.prices.planned, self.fits), error.needed_s) from None
             phases = {"measure": self.meter.ledger.by_phase()["measure"], **self._phases_s(self.plan)}
             self.note(budget_s=self.meter.budget.seconds, phases=phases, jobs=self.plan.jobs, numbers=self.plan.as_plain())
         self.run.write_config({**resolved, "plan": self.plan.as_plain()})
         self.runner.watcher.note(self.plan.sentence())
+        costly = {} if self.max_head_cost is None else self.prices.costly(self.max_head_cost)
+        if costly:
+            told = ", ".join(f"{family} {times:.1f}" for family, times in costly.items())
+            self.runner.watcher.note(f"Some heads make a step many times as long as without a head ({told} times); after screening, those "
+                                     f"above {self.max_head_cost:g} times are left out while there are others (--max-head-cost).")
 
-    def again(self) -> None:
-        """Once, after the first screening: fit proxies and confirming to what is left now, at the pace that it has shown."""
+    def again(self, likely: Callable[[int], Sequence[Contender]]) -> None:
+        """Once, after the first screening: fit proxies and confirming to what is left now, at the pace that it has shown, and to what
+        the heads cost that will be promoted.
+
+        Args:
+            likely: which heads are promoted where so many are.
+        """
         known = self.known
         if "first" not in known and (remaining_s := self.meter.remaining()) > 0:
-            plan = plan_again(self.plan, remaining_s, self.prices.at_pace())
+            self.prices.promoted(likely(self.plan.proxies))
+            self.note(head_s=self.prices.planned.mean_head)
+            plan = plan_again(self.plan, remaining_s, self.prices.at_pace(), self.full)
             if not plan.runs_as(self.plan):
                 self.runner.watcher.note(f"Planned anew after screening: {plan.proxies_sentence()}")
             phases = {**known["phases"], **self._phases_s(plan, self.prices.pace), "screen": known["phases"]["screen"]}
@@ -76,7 +98,7 @@ class Planning:
         """
         if self.runner.short or not self.extended:
             return False
-        plan = extend_plan(self.plan, self.meter.remaining(), self.prices.at_pace(), self.space_size, waiting)
+        plan = extend_plan(self.plan, self.meter.remaining(), self.prices.at_pace(), self.space_size, waiting, self.full)
         spent = self.meter.ledger.by_phase()
         phases = {phase: spent.get(phase, 0.0) + seconds for phase, seconds in {"measure": 0.0, **plan.expected_s}.items()}
         more = not plan.runs_as(self.plan)
@@ -91,12 +113,15 @@ class Planning:
     def preview(self, budget: Budget, measured: Measured) -> Plain:
         """What a search with this budget would do and cost (`hssl_search.search.preview`), after measuring."""
         measuring_s, reserve_s, costs = self.meter.spent(), self.meter.reserve_s, self.prices.planned
+        fits: Sequence[str] = ()
         try:
-            plan = make_plan(budget.seconds - reserve_s - measuring_s, costs, self.space_size, self.learning)
+            plan = make_plan(budget.seconds - reserve_s - measuring_s, costs, self.space_size, self.learning, self.full)
         except BudgetTooSmall:
             plan = None
+            fits = self.fits(budget.seconds - reserve_s - measuring_s, costs)
         phases = [] if plan is None else self._phases(plan)
-        return preview(budget, measuring_s, reserve_s, measured, costs, plan, phases, self.space_size)
+        costly = {} if self.max_head_cost is None else self.prices.costly(self.max_head_cost)
+        return preview(budget, measuring_s, reserve_s, measured, costs, plan, phases, self.space_size, fits, costly, self.max_head_cost)
 
     def _replace(self, plan: Plan, **values: Any) -> None:
         self.plan = plan
@@ -105,8 +130,8 @@ class Planning:
 
     def _phases(self, plan: Plan, pace: float = 1.0) -> list[PlannedPhase]:
         costs = self.prices.costs
-        step_s = pace * self.prices.full_step(costs.step + self.prices.planned.mean_head)
-        full = FullTraining.within(plan.expected_s["full"], costs, step_s, self.prices.full_steps(self.full_epochs))
+        step_s = pace * (costs.step + self.prices.planned.mean_head)
+        full = FullTraining.within(plan.expected_s["full"], costs, step_s, self.full, plan.proxy_steps)
         return planned_phases(plan, full, costs, self.workshop.machine, self.workshop.whole)
 
     def _phases_s(self, plan: Plan, pace: float = 1.0) -> dict[str, float]:

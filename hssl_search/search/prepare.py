@@ -155,7 +155,8 @@ def prepare(config: SearchConfig, machine: Machine, progress: Progress | None = 
 def _options(config: SearchConfig) -> Plain:
     """What is resolved as it was asked for."""
     as_asked = ("sampler", "promote", "pruner", "seed", "ray_address", "gpus_per_trial")
-    return {**{name: getattr(config, name) for name in as_asked}, "warm_start": _earlier_runs(config),
+    most = None if config.max_head_cost == "off" else config.max_head_cost
+    return {**{name: getattr(config, name) for name in as_asked}, "max_head_cost": most, "warm_start": _earlier_runs(config),
             "storage": config.storage and absolute(config.storage)}
 
 

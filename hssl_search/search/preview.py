@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from hssl_search.search.budget import Budget
 from hssl_search.search.costs import PHASE_OVERHEAD_S, Costs
 from hssl_search.search.execution.jobs import Plain
+from hssl_search.search.fitting import ENOUGH
 from hssl_search.search.jobmaker import Machine
 from hssl_search.search.measured import Measured
 from hssl_search.search.phases import full
@@ -41,10 +42,14 @@ class FullTraining:
     device_s: float
 
     @classmethod
-    def within(cls, left_s: float, costs: Costs, step_s: float, wanted: int) -> FullTraining:
-        """That of the device-seconds which the phases before leave; none where they do not suffice."""
-        steps, rungs = full.affordable(left_s + costs.between_phases(), costs, step_s, wanted)
-        return cls(steps, costs.training(steps, step_s, len(rungs)) if steps else 0.0)
+    def within(cls, left_s: float, costs: Costs, step_s: float, wanted: full.Wanted, proxy_steps: int) -> FullTraining:
+        """That of the device-seconds which the phases before leave; none where they do not suffice for more than a proxy.
+
+        Args:
+            step_s: device-seconds of a step of a proxy.
+        """
+        steps, rungs = wanted.affordable(left_s + costs.between_phases(), costs, step_s, proxy_steps)
+        return cls(steps, costs.training(steps, wanted.batches * step_s, len(rungs)) if steps else 0.0)
 
 
 def planned_phases(plan: Plan, full: FullTraining, costs: Costs, machine: Machine, whole: Machine) -> list[PlannedPhase]:
@@ -71,7 +76,8 @@ def _phase(name: str, jobs: int, steps: int, device_s: float, startup_s: float, 
 
 
 def preview(budget: Budget, measuring_s: float, reserve_s: float, measured: Measured, costs: Costs, plan: Plan | None,
-            phases: Sequence[PlannedPhase], space_size: int | None) -> Plain:
+            phases: Sequence[PlannedPhase], space_size: int | None, fits: Sequence[str] = (),
+            costly: Mapping[str, float] | None = None, max_head_cost: float | None = None) -> Plain:
     """What the command `plan` shows; times are seconds, and device-seconds where they are so named.
 
     Args:
@@ -79,6 +85,8 @@ def preview(budget: Budget, measuring_s: float, reserve_s: float, measured: Meas
         reserve_s: device-seconds kept for what comes after the last job.
         costs: with the typical head of the space as the only one.
         plan: None where the budget buys no search; what one would need is told all the same.
+        fits: options with which one would fit.
+        costly: family -> times the base's step, of heads that cost more than `max_head_cost`.
     """
     measuring = PlannedPhase("measure", 1, 0, 1, measuring_s, measuring_s)
     rows = [measuring, *phases]
@@ -86,13 +94,14 @@ def preview(budget: Budget, measuring_s: float, reserve_s: float, measured: Meas
         "budget": budget.text, "device": budget.device, "budget_s": budget.seconds, "enough": plan is not None,
         "measured": {"step_s": costs.step, "head_step_s": costs.mean_head, "evaluate_s": costs.evaluate, "checkpoint_s": costs.checkpoint,
                      "families": dict(measured.costs.heads), "precision": measured.precision},
+        "max_head_cost": max_head_cost, "costly": dict(costly or {}),
         "plan": None if plan is None else _numbers(plan),
         "phases": [asdict(row) for row in rows],
         "reserve_s": reserve_s,
         "device_s": sum(row.device_s for row in rows) + reserve_s, "eta_s": sum(row.wall_s for row in rows) + reserve_s,
         "memory_bytes": measured.memory_bytes, "checkpoint_bytes": measured.checkpoint_bytes,
         "disk_bytes": _disk_bytes(phases, measured.checkpoint_bytes),
-        "smallest_s": measuring_s + reserve_s + smallest_s(costs),
+        "smallest_s": measuring_s + reserve_s + ENOUGH * smallest_s(costs), "fits": list(fits),
         "beyond": _beyond(plan, budget.seconds, measuring_s + reserve_s, costs, space_size),
     }
 

@@ -16,8 +16,20 @@ PROMOTED, PROMOTION = "promoted", "promotion"
 """The study's attributes: trials in the order of their promotion, and how well they were foretold."""
 
 
+COSTLY = "too_costly"
+"""Attribute of a head that is left out for its cost: how many times the base's step one with it takes."""
+
+
 class Promoter:
-    def __init__(self, roster: Roster, study: StudyRecord, rule: Rule, seed: int) -> None:
+    """
+    Args:
+        most: how many times the base's step one with a promoted head may take; None: any number of times.
+        times_base: how many times it does.
+    """
+
+    def __init__(self, roster: Roster, study: StudyRecord, rule: Rule, seed: int, most: float | None = None,
+                 times_base: Callable[[Contender], float] = lambda one: 1.0) -> None:
+        self.most, self.times_base = most, times_base
         self.roster, self.study, self.rule, self.seed = roster, study, rule, seed
         self.earlier = [one for one in kept(study.study_attributes()) if one.trained and rule == "learned"]
         self._round: tuple[Contender, ...] | None = None
@@ -30,6 +42,15 @@ class Promoter:
     def healthy(self) -> int:
         """How many heads may be promoted, those included that are."""
         return len(healthy(self._screened()))
+
+    def likely(self, count: int) -> list[Contender]:
+        """That many heads: those that are promoted, and those that would be next by what screening found alone."""
+        self.reject()
+        screened, trials = self._screened(), self._trials()
+        rule: Rule = "random" if self.rule == "random" else "discrepancy"
+        while len(trials) < count and (one := choose(rule, screened, trials, {}, self.seed)) is not None:
+            trials.append(one.trial)
+        return [self.roster.contender(trial) for trial in trials]
 
     def promote(self, scores: Callable[[], Mapping[int, float]]) -> Contender | None:
         """The next head, from now on promoted; None when no healthy one is left. One that was pruned before is given another trial.
@@ -48,11 +69,26 @@ class Promoter:
         return one
 
     def reject(self) -> None:
-        """Prune the heads that are not healthy; to be called before promoting, once more have been screened."""
+        """Prune the heads that are not healthy, and those that cost too much while there are others; to be called before promoting, once
+        more have been screened."""
         self._round = None
+        self._reject_costly()
         for one in self.roster.contenders():
             if one.attributes.get("gate", "healthy") != "healthy" and one.control in (None, "noise"):
                 self._prune(one, f"{one.attributes['gate']}: {one.attributes['gate_reason']}")
+
+    def _reject_costly(self) -> None:
+        """Where all heads cost too much, none is left out for it."""
+        trials = self._trials()
+        waiting = [one for one in healthy(self._screened()) if one.trial not in trials]
+        times = {one.trial: self.times_base(one) for one in waiting}
+        if self.most is None or not (trials or any(each <= self.most for each in times.values())):
+            return
+        for one in waiting:
+            if times[one.trial] > self.most:
+                self.roster.note(one.trial, {COSTLY: round(times[one.trial], 2)})
+                self._prune(one, f"too costly: a step with it takes {times[one.trial]:.1f} times as long as without a head, and "
+                                 f"--max-head-cost is {self.most:g}.")
 
     def close(self, scores: Mapping[int, float], final: bool = True) -> str:
         """Keep how well the scores were foretold, and tell it; prune what was not promoted, where that is final."""
@@ -79,8 +115,8 @@ class Promoter:
         self.roster.decide(one.trial, "PRUNED", cause=cause)
 
     def _screened(self) -> tuple[Contender, ...]:
-        """All contenders, of a head with several trials the last."""
-        contenders = self.roster.contenders()
+        """All contenders but the too costly ones, of a head with several trials the last."""
+        contenders = [one for one in self.roster.contenders() if COSTLY not in one.attributes]
         earlier = {one.attributes.get("retry_of") for one in contenders}
         return tuple(one for one in contenders if one.trial not in earlier)
 

@@ -7,13 +7,16 @@ from hssl_search.search.execution.jobs import Job
 from hssl_search.search.phases import screen
 from hssl_search.search.phases.proxy import Proxy
 from hssl_search.search.plan import PROXY_CONTROLS, Plan
-from hssl_search.search.planner import CONFIRM_JOBS
+from hssl_search.search.planner import CONFIRM_JOBS, FEWEST_PROXIES
 from hssl_search.search.prices import Prices
 from hssl_search.search.promoter import Promoter
 from hssl_search.search.pruning import Pruner
 from hssl_search.search.roster import Roster
 from hssl_search.search.scoreboard import Scoreboard
 from hssl_search.search.workshop import Workshop
+
+DEARER = 1.2
+"""How many times what was planned proxies may cost; then no more heads are promoted, so that what confirms them keeps its share."""
 
 
 class Proxies:
@@ -38,13 +41,18 @@ class Proxies:
             return job
 
         def choose() -> Job | None:
+            if len(expected) >= PROXY_CONTROLS + FEWEST_PROXIES and sum(expected.values()) + max(expected.values()) > most_s:
+                phase.total = len(phase.jobs)
+                self.workshop.runner.watcher.note(f"The promoted heads cost more than was planned: {total - phase.total} fewer proxies.")
+                return None
             one = None if self.workshop.runner.short else self.promoter.promote(phase.scores)
             return None if one is None else job_of(one)
 
+        most_s = DEARER * self.prices.proxies(plan)
         jobs = [job_of(one) for one in first]
         phase = Proxy(jobs, self.workshop.ended, contenders, self.board.ranked_by, self.board.report, self.pruner, total, choose,
                       self.board.resolution)
-        self.workshop.run("proxy", phase, expected, self.board.take, keep_s=CONFIRM_JOBS * self.prices.typical_proxy(plan))
+        self.workshop.run("proxy", phase, expected, self.board.take, keep_s=self.prices.confirming(plan, CONFIRM_JOBS))
         return phase.scores()
 
 

@@ -166,10 +166,16 @@ class Roster:
 
     @cached_property
     def _typical(self) -> list[tuple[HeadConfig, int]]:
-        if (heads := self._shuffled()) is None:
-            study = optuna.create_study(sampler=optuna.samplers.RandomSampler(self.seed))
-            heads = [self.space.sample(study.ask()) for _ in range(TYPICAL)]
+        heads = self._shuffled() or self._drawn(self.space)
         return [(head, self._cost(head)[1]) for head in heads[:TYPICAL]]
+
+    def of_space(self, space: Space) -> list[tuple[str, int]]:
+        """(family, multiply-adds) of a few heads drawn from another space."""
+        return [(head.family, self._cost(head)[1]) for head in self._drawn(space)]
+
+    def _drawn(self, space: Space) -> list[HeadConfig]:
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(self.seed))
+        return [space.sample(study.ask()) for _ in range(TYPICAL)]
 
     def _cost(self, head: HeadConfig) -> tuple[int, int]:
         return self.cost(head, self.map_shapes[head.tap or 0])

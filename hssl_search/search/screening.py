@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
 
-from hssl_search.search.candidates import final_metrics
-from hssl_search.search.execution.jobs import Job, Outcome, State
+from hssl_search.search.candidates import Contender, final_metrics
+from hssl_search.search.execution.jobs import Decision, Job, Outcome, Plain, Report, State
 from hssl_search.search.phases import screen
 from hssl_search.search.phases.phase import Phase
 from hssl_search.search.plan import Plan
-from hssl_search.search.prices import Prices
+from hssl_search.search.prices import RATIO, Prices
 from hssl_search.search.roster import Roster
 from hssl_search.search.workshop import Workshop
+
+
+class _Groups(Phase):
+    """Groups to be screened.
+
+    Args:
+        timed: told of each report.
+    """
+
+    def __init__(self, jobs: Iterable[Job], ended: Mapping[str, Outcome], timed: Callable[[Job, Report], None]) -> None:
+        super().__init__(jobs, ended)
+        self._timed = timed
+
+    def on_report(self, job: Job, report: Report) -> Decision:
+        self._timed(job, report)
+        return super().on_report(job, report)
+
+
+def _timed(one: Contender, metrics: Plain) -> Contender:
+    """The contender with what its head was timed at."""
+    return replace(one, attributes={**one.attributes, **({RATIO: metrics[RATIO]} if RATIO in metrics else {})})
 
 
 class Screening:
@@ -32,7 +53,12 @@ class Screening:
             job = self.workshop.maker.group(group.number, screen.heads_of(group.members), plan.screen_steps, self.seed, reserve_s, at_once)
             jobs[job.key] = job, group
             expected[job.key] = self.prices.screening(job, group.members)
-        self.workshop.run("screen", Phase([job for job, _ in jobs.values()], self.workshop.ended), expected,
+        def timed(job: Job, report: Report) -> None:
+            """Expect of a group what its heads cost as they were timed, so that it tells how fast work gets done and nothing else."""
+            members = [_timed(one, head) for one, head in zip(jobs[job.key][1].members, report.metrics["heads"], strict=False)]
+            expected[job.key] = self.prices.screening(job, members)
+
+        self.workshop.run("screen", _Groups([job for job, _ in jobs.values()], self.workshop.ended, timed), expected,
                           lambda job, outcome: self._screened(job, outcome, jobs[job.key][1]))
 
     def _groups(self, plan: Plan, ends: Sequence[int]) -> list[screen.Group]:

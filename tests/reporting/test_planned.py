@@ -18,6 +18,7 @@ PAGE: dict[str, Any] = {
                {"phase": "proxy", "jobs": 8, "steps": 400, "at_once": 4, "device_s": 7200.0, "wall_s": 1800.0}],
     "reserve_s": 2.0, "device_s": 7262.0, "eta_s": 1862.0,
     "memory_bytes": 5 * 10**9, "checkpoint_bytes": 4 * 10**8, "disk_bytes": 8 * 10**9, "smallest_s": 300.0,
+    "fits": [], "max_head_cost": 4.0, "costly": {},
     "beyond": [{"heads": 20, "steps": 150, "device_s": 110_000.0}],
 }
 
@@ -34,11 +35,19 @@ def test_everything_that_is_planned_is_told(capsys: pytest.CaptureFixture[str]) 
     assert ["proxy", "8", "400", "4", "2", "h", "00", "min", "30", "min", "00", "s"] in cells
 
 
+def test_heads_that_will_be_left_out_for_their_cost_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    print_plan(Console(width=120), {**PAGE, "costly": {"swin": 7.14}})
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Left out after screening while there are others, by --max-head-cost 4: heads with which a step takes more" in told
+    assert "(swin 7.1)" in told
+
+
 def test_a_budget_too_small_is_told_what_a_search_needs(capsys: pytest.CaptureFixture[str]) -> None:
     page = {**PAGE, "enough": False, "plan": None}
     assert cannot_buy(page) == ["A ranking of 20 heads by 150 steps would need about 31 gpu-h."]
-    assert too_small(page) == ("the budget '10gpu-h' is too small for a search: a smallest one would need about 5 gpu-min; give a larger "
-                               "--budget, a smaller base or smaller images.")
+    assert too_small(page) == "the budget '10gpu-h' is too small for a search; give --budget 300gpu-s."
+    assert too_small({**page, "fits": ["--base test_resnet", "--image-size 32"]}) == (
+        "the budget '10gpu-h' is too small for a search; give --budget 300gpu-s, or --base test_resnet or --image-size 32 within 10gpu-h.")
     print_plan(Console(width=120), page)
     assert "Candidates" not in capsys.readouterr().out
 

@@ -135,7 +135,7 @@ class Lab:
     """
 
     def __init__(self, folder: Path, setting: Setting, space: Space, **changes: Any) -> None:
-        options = {"budget": "10cpu-min", "rank_by": "accuracy", "full_epochs": 3, "machine": MACHINE, **changes}
+        options = {"budget": "10cpu-min", "rank_by": "accuracy", "full_epochs": 110, "machine": MACHINE, **changes}
         self.setting, self.space, self.budget, self.machine = setting, space, parse_budget(options["budget"]), options["machine"]
         self.run = Run.create(
             folder / "demo",
@@ -149,6 +149,7 @@ class Lab:
                 "promote": options.get("promote", "learned"),
                 "pruner": options.get("pruner", "median"),
                 "warm_start": options.get("warm_start", []),
+                "max_head_cost": options.get("max_head_cost"),
                 "space": {"name": space.name, "hash": space.hash(), **space.as_plain()},
                 "full_epochs": options["full_epochs"],
                 "gpus_per_trial": options.get("gpus_per_trial", options["machine"].gpus_per_trial),
@@ -177,6 +178,10 @@ class Lab:
         """Head -> how many times longer its part of a step takes than a head's."""
         self.slow: dict[str, float] = {}
         """Phase -> how many times longer its steps take than was measured."""
+        self.first_step = 1.0
+        """How many times longer the first step that is measured takes than those after it."""
+        self.start_s = 0.0
+        """Seconds in which a controller starts."""
         self.memory: Plain = {}
         """What measuring says of a GPU's memory."""
         self.deaf = False
@@ -199,6 +204,7 @@ class Lab:
         study = self.study
         ledger = MortalLedger(self.run.ledger, self.clock, self.storage)
         self.meter = DeviceMeter(ledger, self.budget, self.machine.cpus, self.machine.gpus, clock=self.clock)
+        self.now += self.start_s
         executor = inline_executor.InlineExecutor(self.work, self.meter)
         runner = Runner(self.run, executor, self.meter, study, self.watcher, self.machine)
         resolved = self.run.config()
@@ -273,8 +279,11 @@ class Lab:
         began, share = self.now, job.cpus / self.machine.cpus if self.machine.device == "cpu" else 1.0
         if task.kind == "measure":
             self._raise(job)
-            self.now += 4.0
-            send(1, self._measured(task))
+            self.now += 1.0
+            send(1, {"doing": "timing", "step_s": STEP_S * self.first_step, "open": False, "base_macs": 300_000, "judged": 500,
+                     "batch_size": 128})
+            self.now += 3.0
+            send(4, self._measured(task))
         limit = (1e9 if job.seconds is None or self.deaf else job.seconds) - task.reserve_s
         step_s = self._step_s(task) * (2 if task.stage == "full" else 1) * self.slow.get(job.phase, 1.0) / share
         assert self.lengths.setdefault(job.folder, (task.steps, task.seed)) == (task.steps, task.seed), (
@@ -289,6 +298,8 @@ class Lab:
             if reached == task.steps:
                 self._raise(job)
             self.now += (EVALUATE_S + CHECKPOINT_S) / share
+            if task.architecture and reached == task.steps:
+                self.now += sum(2 * self._alone_s(head) for head in [{}, *task.heads[:-2]]) * self.slow.get(job.phase, 1.0) / share
             self.at_rung(job.key, reached)
             send(reached, {**timed, **self._metrics(task, reached)})
             if reached < rung:
@@ -298,6 +309,10 @@ class Lab:
 
     def _step_s(self, task: Task) -> float:
         return STEP_S + HEAD_S * sum(self.weight.get(HeadConfig(**head).label(), 1.0) for head in task.heads)
+
+    def _alone_s(self, head: Plain) -> float:
+        """Seconds of a step of the base with this head alone, or without one."""
+        return STEP_S + (HEAD_S * self.weight.get(HeadConfig(**head).label(), 1.0) if head else 0.0)
 
     def _raise(self, job: Job) -> None:
         if job.key in self.raises or f"{job.phase}/" in self.raises:
@@ -351,7 +366,7 @@ class Lab:
         gate = self.gate.get(config.label(), "not learning" if config.family == "noise" else "healthy")
         found = {"cka": overlap / 2, "overlap": overlap, "head_loss": 4.5 if config.family == "noise" else 3.0}
         gate = gate if gated else self.gate_alone.get(config.label(), "healthy")
-        return found | {"gate": gate, "gate_reason": f"found {gate}."}
+        return found | {"gate": gate, "gate_reason": f"found {gate}.", "step_ratio": self._alone_s(head) / STEP_S}
 
     def _table(self, table: Mapping[str, float], controls: Mapping[str, float], head: Plain | None) -> float:
         config = HeadConfig(**head) if head else None

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from hssl_search.errors import UserError
-from hssl_search.search.budget import format_duration, parse_budget
+from hssl_search.search.budget import format_duration, parse_budget, written
 
 
 @pytest.mark.parametrize(
@@ -86,3 +86,12 @@ def test_a_budget_is_extended_in_any_unit_of_its_device_alone() -> None:
         parse_budget("10cpu-min").plus(parse_budget("+2gpu-h"))
     with pytest.raises(UserError, match="is in CPU time"):
         parse_budget("10cpu-min+1gpu-h")
+
+
+@pytest.mark.parametrize(("seconds", "text"), [
+    (1.0, "10cpu-s"), (85.0, "90cpu-s"), (90.0, "90cpu-s"), (300.0, "300cpu-s"), (301.0, "6cpu-min"), (700.0, "12cpu-min"),
+    (5_400.0, "1.5cpu-h"), (100_000.0, "28cpu-h"), (1e6, "280cpu-h"),
+])
+def test_a_budget_that_is_named_is_at_least_as_large_and_can_be_typed(seconds: float, text: str) -> None:
+    assert written(seconds, "cpu") == text
+    assert parse_budget(f"+{text}").seconds >= seconds

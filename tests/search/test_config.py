@@ -86,6 +86,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"image_size": 4}, r"image_size is 4, but should be greater than or equal to 8\."),
     ({"seed": "x"}, r"seed is 'x', but should be a valid integer"),
     ({"rank_by": "luck"}, r"rank_by is 'luck', but should be 'accuracy', 'discrepancy' or 'labelfree'\."),
+    ({"max_head_cost": 1.0}, r"max_head_cost is 1\.0: must be a number above 1, or off\."),
+    ({"max_head_cost": "cheap"}, r"max_head_cost is 'cheap': must be a number above 1, or off\."),
     ({"full_epochs": 0}, r"full_epochs is 0: must be a whole number of at least 1, or off\."),
     ({"gpus_per_trial": 0}, r"gpus_per_trial is 0, but should be greater than 0\."),
     ({"name": "../elsewhere"}, r"name is '\.\./elsewhere': must be at most 100 letters"),
@@ -160,7 +162,7 @@ def test_a_missing_config_file_is_refused() -> None:
 
 def test_a_run_of_an_earlier_version_is_read_as_it_went_whatever_the_defaults_are_now() -> None:
     went = with_defaults({"seed": 3, "pruner": "asha"})
-    assert went == {"seed": 3, "sampler": "random", "promote": "discrepancy", "pruner": "asha", "warm_start": []}
+    assert went == {"seed": 3, "sampler": "random", "promote": "discrepancy", "pruner": "asha", "warm_start": [], "max_head_cost": None}
     assert set(ADDED) < set(SearchConfig.model_fields)
     assert (went["sampler"], went["promote"]) != (SearchConfig(**ASKED).sampler, SearchConfig(**ASKED).promote)
 

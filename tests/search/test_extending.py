@@ -49,7 +49,7 @@ def test_nothing_is_added_where_nothing_is_left() -> None:
 
 
 def test_where_screening_would_leave_nothing_for_a_proxy_heads_that_wait_have_it_or_confirming() -> None:
-    plan = replace(PLAN, screen_steps=20)
+    plan = replace(PLAN, screen_steps=20, proxy_steps=300)
     one = COSTS.training(plan.proxy_steps, 0.13, len(plan.rungs))
     budget = 2.4 * one + len(SHARES) * COSTS.between_phases()
     assert group_cost(COSTS, plan.group_size + repeats(plan.first_groups), 20) < 0.2 * 2.4 * one, "a group would be affordable"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import random
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -15,9 +14,10 @@ import pytest
 from hssl_search.errors import UserError
 from hssl_search.search import planner
 from hssl_search.search.costs import Costs, proxy_cost
+from hssl_search.search.phases.full import Wanted
 from hssl_search.search.phases.screen import repeats
 from hssl_search.search.plan import Plan
-from hssl_search.search.planner import make_plan, plan_again, proxy_rungs
+from hssl_search.search.planner import BudgetTooSmall, make_plan, plan_again, proxy_rungs
 
 SIZES = (None, 1, 2, 3, 7, 8, 9, 10, 17, 64, 65, 1000)
 COSTS = Costs(step=0.1, heads={"mlp": 0.02, "convnext": 0.04}, evaluate=0.4, checkpoint=0.1, startup=5.0)
@@ -47,6 +47,23 @@ def proxy_s(plan: Plan, costs: Costs) -> float:
     return proxy_cost(costs, plan.proxy_steps, len(plan.rungs))
 
 
+def proxies_s(plan: Plan, costs: Costs) -> float:
+    """Of the proxies with a head, and of the two controls, whose step is the base's alone."""
+    beside = costs.beside_others
+    return plan.proxies * proxy_s(plan, costs) + 2 * beside.training(plan.proxy_steps, beside.step, len(plan.rungs))
+
+
+def confirming_s(plan: Plan, costs: Costs) -> float:
+    """Of confirming runs, one in four of which has no head; each is evaluated once."""
+    beside = costs.beside_others
+    return plan.confirm_jobs * beside.training(plan.proxy_steps, beside.step + 0.75 * beside.mean_head, 1)
+
+
+def alone_s(costs: Costs, candidates: int) -> float:
+    """Of two steps of the base, and of two of each candidate of a group."""
+    return 2 * ((1 + candidates) * costs.step + candidates * costs.mean_head)
+
+
 def test_what_is_planned_costs_no_more_than_is_left() -> None:
     for budget, costs, _, plan in plans(0):
         assert set(plan.expected_s) == set(planner.SHARES)
@@ -57,10 +74,11 @@ def test_what_is_planned_costs_no_more_than_is_left() -> None:
 def test_expected_seconds_are_those_of_the_jobs_planned() -> None:
     for _, costs, _, plan in plans(1):
         together = [plan.group_size + 2 + (repeats(plan.groups) if number else 0) for number in range(plan.groups)]
-        screening = sum(costs.training(plan.screen_steps, costs.step + heads * costs.mean_head, 2) for heads in together)
+        screening = sum(costs.training(plan.screen_steps, costs.step + heads * costs.mean_head, 2) + alone_s(costs, heads - 2)
+                        for heads in together)
         assert plan.expected_s["screen"] == pytest.approx(screening)
-        assert plan.expected_s["proxy"] == pytest.approx((plan.proxies + 2) * proxy_s(plan, costs))
-        assert plan.expected_s["confirm"] == pytest.approx(plan.confirm_jobs * proxy_s(plan, costs))
+        assert plan.expected_s["proxy"] == pytest.approx(proxies_s(plan, costs))
+        assert plan.expected_s["confirm"] == pytest.approx(confirming_s(plan, costs))
 
 
 def test_plans_keep_to_their_bounds() -> None:
@@ -117,23 +135,49 @@ def test_screening_uses_its_share_up_to_the_last_whole_step() -> None:
         assert plan.screen_steps in (20, 200) or plan.expected_s["screen"] + one_more > share
 
 
-def test_the_minutes_that_a_refusal_names_are_enough_and_not_many_times_too_many() -> None:
+def test_the_seconds_that_a_refusal_names_are_enough_and_not_many_times_too_many() -> None:
     refused = 0
     for costs, size, budgets in drawn(7):
         if affords(budgets[0], costs, size):
             continue
-        with pytest.raises(UserError, match=r"about \d+ more device-minutes; give a larger --budget") as told:
+        with pytest.raises(BudgetTooSmall, match="the budget is too small for a search") as told:
             make_plan(budgets[0], costs, size)
-        minutes = int(re.findall(r"(\d+) more", str(told.value))[0])
-        make_plan(60 * minutes, costs, size)
-        assert not affords(60 * minutes / 2 - 60, costs, size)
+        make_plan(told.value.needed_s * (1 + 1e-9), costs, size)
+        assert not affords(told.value.needed_s / 2 - 1, costs, size)
         refused += 1
     assert refused > 50
 
 
+def test_a_full_training_is_at_least_as_long_as_a_proxy_or_its_share_goes_to_confirming() -> None:
+    counted = dict.fromkeys(("", "off", "short"), 0)
+    dice = random.Random(15)
+    for budget, costs, size, plan in plans(14):
+        full = Wanted(dice.choice([0, 50, 1_000, 10**9]), dice.choice([0.5, 1.0, 2.0]))
+        found = make_plan(budget, costs, size, full=full)
+        left_s, step_s = found.expected_s["full"] + costs.between_phases(), costs.step + costs.mean_head
+        steps, _ = full.affordable(left_s, costs, step_s, found.proxy_steps)
+        counted[found.without_full] += 1
+        assert (found.jobs["full"], steps > 0) == ((0, False) if found.without_full else (1, True))
+        assert (steps >= found.proxy_steps and steps * full.batches >= found.proxy_steps) or found.without_full
+        assert sum(found.expected_s.values()) + 4 * costs.between_phases() <= budget * (1 + 1e-9)
+        if found.without_full:
+            one_s = confirming_s(replace(found, confirm_jobs=1), costs)
+            left_s = budget - 4 * costs.between_phases() - sum(found.expected_s.values())
+            assert found.confirm_jobs in (planner.CONFIRM_JOBS, planner.MOST_CONFIRM_JOBS) or left_s < one_s
+            assert found.confirm_jobs >= plan.confirm_jobs
+    assert min(counted.values()) > 100
+
+
+def test_a_plan_without_a_full_training_says_why() -> None:
+    short, off = (make_plan(600, COSTS, None, full=full) for full in (Wanted(20), Wanted(0)))
+    assert short.sentence().endswith("; a full training would be shorter than a proxy, so its share of the budget goes to these runs.")
+    assert off.sentence().endswith("confirming runs.")
+    assert short.confirm_jobs == off.confirm_jobs > make_plan(600, COSTS, None).confirm_jobs
+
+
 @pytest.mark.parametrize("remaining", [0.0, 1e-9, 30.0])
 def test_nothing_left_is_too_small(remaining: float) -> None:
-    with pytest.raises(UserError, match="the budget is too small for this base and these data"):
+    with pytest.raises(UserError, match="the budget is too small for a search"):
         make_plan(remaining, COSTS, None)
 
 
@@ -171,7 +215,7 @@ def test_rungs_are_a_quarter_half_and_all(steps: int, count: int, rungs: list[in
 def rounds_s(plan: Plan, costs: Costs) -> list[float]:
     """Device-seconds of the screening of each round."""
     together = [plan.group_size + 2 + (repeats(plan.groups) if number else 0) for number in range(plan.groups)]
-    each = [costs.training(plan.screen_steps, costs.step + heads * costs.mean_head, 2) for heads in together]
+    each = [costs.training(plan.screen_steps, costs.step + heads * costs.mean_head, 2) + alone_s(costs, heads - 2) for heads in together]
     ends = [0, *(math.ceil(end / plan.group_size) for end in plan.ends)]
     return [sum(each[begin:end]) for begin, end in pairwise(ends)]
 
@@ -222,7 +266,7 @@ def test_work_that_takes_longer_than_measured_gets_fewer_or_shorter_proxies_that
         assert again.expected_s["screen"] == plan.expected_s["screen"]
         if again != plan and again.proxy_steps > planner.PROXY_STEPS[0]:
             changed += 1
-            assert again.expected_s["proxy"] == pytest.approx((again.proxies + 2) * proxy_s(again, slow))
+            assert again.expected_s["proxy"] == pytest.approx(proxies_s(again, slow))
             assert again.expected_s["proxy"] + again.expected_s["confirm"] <= left_s
     assert changed > 300
 
@@ -238,4 +282,5 @@ def test_a_slow_joint_step_means_fewer_candidates_or_shorter_screening_and_leave
     assert slow.groups * slow.screen_steps < plan.groups * plan.screen_steps
     assert slow.expected_s["screen"] <= 600 * planner.SHARES["screen"]
     step_s = 3 * (0.1 + (slow.group_size + 2) * 0.03)
-    assert slow.expected_s["screen"] == pytest.approx(slow.groups * (slow.screen_steps * step_s + 2 * COSTS.rung()))
+    each_s = slow.screen_steps * step_s + 2 * COSTS.rung() + alone_s(COSTS, slow.group_size)
+    assert slow.expected_s["screen"] == pytest.approx(slow.groups * each_s)

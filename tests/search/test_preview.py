@@ -12,6 +12,7 @@ import pytest
 from hssl_search.search.budget import parse_budget
 from hssl_search.search.costs import Costs
 from hssl_search.search.jobmaker import Machine
+from hssl_search.search.phases.full import Wanted
 from hssl_search.search.planner import make_plan, ranking_s, smallest_s
 from hssl_search.search.preview import FullTraining, planned_phases
 from hssl_search.search.records.ledger import Ledger
@@ -26,20 +27,20 @@ MakeLab = Callable[..., Any]
 def test_each_phase_costs_what_was_planned_of_the_jobs_that_it_ran(make_lab: MakeLab, budget: str) -> None:
     """Without early stopping; confirming ends when nothing is open any more, so its planned cost is that of as many runs as it made."""
     planned = {row["phase"]: row for row in previewed(make_lab, budget)["phases"]}
-    lab = make_lab(budget=budget, pruner="none", full_epochs=100)
+    lab = make_lab(budget=budget, pruner="none", full_epochs=1_000)
     lab.search()
     spent = Ledger(lab.run.ledger).by_phase()
     ran = {phase: sum(key.startswith(phase) for key in lab.ends) for phase in planned}
     whole = ("measure", "screen", "proxy", "full")
     assert {phase: ran[phase] for phase in whole} == {phase: planned[phase]["jobs"] for phase in whole}
-    assert 0 < ran["confirm"] <= planned["confirm"]["jobs"]
+    assert 0 < ran["confirm"] <= lab.study.study_attributes()["plan"]["jobs"]["confirm"], "which may be planned anew after screening"
     for phase, row in planned.items():
         assert spent[phase] == pytest.approx(row["device_s"] * ran[phase] / row["jobs"], rel=0.2), phase
 
 
 def test_a_preview_is_the_plan_that_the_search_then_makes(make_lab: MakeLab) -> None:
     page = previewed(make_lab, "20cpu-min")
-    lab = make_lab(budget="20cpu-min", pruner="none", full_epochs=100)
+    lab = make_lab(budget="20cpu-min", pruner="none", full_epochs=1_000)
     lab.search()
     known = lab.study.study_attributes()["plan"]
     assert {row["phase"]: row["device_s"] for row in page["phases"]} == pytest.approx(known["first_phases"])
@@ -87,7 +88,7 @@ def test_a_ranking_is_planned_from_its_cost_on_and_not_much_before(heads: int, s
 def test_phases_take_turns_on_the_places_that_the_machine_has() -> None:
     whole, packed = Machine("gpu", 16, 2), Machine("gpu", 16, 2, gpus_per_trial=0.25)
     plan = make_plan(3600.0, COSTS, 30)
-    full = FullTraining.within(plan.expected_s["full"], COSTS, 0.12, 10**6)
+    full = FullTraining.within(plan.expected_s["full"], COSTS, 0.12, Wanted(10**6), plan.proxy_steps)
     rows = {row.phase: row for row in planned_phases(plan, full, COSTS, packed, whole)}
     proxy, jobs = rows["proxy"], plan.proxies + 2
     assert (proxy.jobs, proxy.steps, proxy.at_once) == (jobs, plan.proxy_steps, min(8, math.ceil(jobs / plan.rounds)))
@@ -112,7 +113,7 @@ def test_without_a_full_training_none_is_planned(make_lab: MakeLab) -> None:
 
 def previewed(make_lab: MakeLab, budget: str, **changes: Any) -> dict[str, Any]:
     """What a search with this budget would be, by a controller that may measure for as long as it likes."""
-    lab = make_lab(**{"budget": "1cpu-h", "pruner": "none", "full_epochs": 100, **changes})
+    lab = make_lab(**{"budget": "1cpu-h", "pruner": "none", "full_epochs": 1_000, **changes})
     lab.memory = {"memory_bytes": 5_000_000, "checkpoint_bytes": CHECKPOINT_BYTES}
     found: dict[str, Any] = lab.controller().preview(parse_budget(budget))
     return found

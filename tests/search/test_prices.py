@@ -47,7 +47,7 @@ def test_jobs_are_their_steps_rungs_and_last_evaluation(prices: Prices, setting:
     assert prices.training(proxy, MLP) == pytest.approx(100 * 0.14 + 3 * 0.5 + 0.3)
     group = maker.group(0, [{"family": "mlp"}, {"family": "resnet"}], 60, 0, 0.0, 1)
     together_s = 1.5 * (0.1 + 0.04 + 0.03 + 2 * 0.04)
-    assert prices.screening(group, [MLP, RESNET]) == pytest.approx(60 * together_s + 2 * 0.5 + 0.3 + 5 * 0.2)
+    assert prices.screening(group, [MLP, RESNET]) == pytest.approx(60 * together_s + 2 * 0.5 + 0.3 + 5 * 0.2 + 2 * (3 * 0.1 + 2 * 0.04))
 
 
 def test_what_runs_beside_others_costs_what_was_measured_of_that(setting: Setting, tmp_path: Path) -> None:
@@ -57,9 +57,10 @@ def test_what_runs_beside_others_costs_what_was_measured_of_that(setting: Settin
         proxy = maker.training("proxy", MLP, 0, 100, [50, 100], 0.0, at_once)
         assert prices.training(proxy, MLP) == pytest.approx(factor * (100 * 0.14 + 2 * 0.5 + 0.3))
         group = maker.group(0, [{"family": "mlp"}], 60, 0, 0.0, at_once)
-        assert prices.screening(group, [MLP]) == pytest.approx(60 * 1.5 * (0.14 + 2 * 0.02) + 2 * 0.5 + 0.3 + 4 * 0.2)
+        assert prices.screening(group, [MLP]) == pytest.approx(
+            60 * 1.5 * (0.14 + 2 * 0.02) + 2 * 0.5 + 0.3 + 4 * 0.2 + 2 * (2 * 0.1 + 0.04))
     plan = make_plan(600, prices.planned, None)
-    assert prices.typical_proxy(plan) == pytest.approx(0.6 * (plan.proxy_steps * 0.12 + len(plan.rungs) * 0.5 + 0.3))
+    assert prices.confirming(plan, 2) == pytest.approx(2 * 0.6 * (plan.proxy_steps * 0.115 + 0.5 + 0.3))
     assert prices.further_seeds(plan, [MLP]) == {1: pytest.approx(0.6 * (plan.proxy_steps * 0.14 + 0.5 + 0.3))}
 
 
@@ -70,10 +71,10 @@ def test_slow_work_costs_more_and_fast_work_is_not_relied_upon(prices: Prices, p
         assert (prices.pace, prices.reserve()) == (safe, pytest.approx(safe * (2 * 0.5 + 0.3)))
         assert prices.at_pace().step == pytest.approx(safe * 0.1)
         assert prices.further_seeds(plan, [MLP]) == {1: pytest.approx(paced.pace * seed_s)}
-    assert prices.typical_proxy(plan) == pytest.approx(plan.proxy_steps * 0.14 + len(plan.rungs) * 0.5 + 0.3)
+    assert prices.confirming(plan, 1) == pytest.approx(plan.proxy_steps * 0.13 + 0.5 + 0.3)
 
 
 def test_a_full_training_has_as_many_steps_as_its_epochs_and_none_where_it_is_off(prices: Prices, setting: Setting) -> None:
     batch = setting.recipe["full"]["batch_size"]
-    assert [prices.full_steps(epochs) for epochs in ("off", 1, 3)] == [0, 1_000 // batch, 3 * (1_000 // batch)]
-    assert prices.full_step(0.2) == pytest.approx(0.2 * batch / setting.recipe["proxy"]["batch_size"])
+    assert [prices.full(epochs).steps for epochs in ("off", 1, 3)] == [0, 1_000 // batch, 3 * (1_000 // batch)]
+    assert prices.full(1).batches == pytest.approx(batch / setting.recipe["proxy"]["batch_size"])

@@ -33,6 +33,29 @@ def test_unhealthy_heads_are_left_out(lab: Lab) -> None:
     assert [lab.trial(name).user_attrs["promoted"] for name in order] == [True, True, False, False, False, False]
 
 
+def test_heads_that_cost_too_much_are_left_out_while_there_are_others(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(max_head_cost=4.0)
+    costly = sorted(lab.overlap, key=lab.overlap.__getitem__)[-2:]
+    lab.weight = {costly[0]: 15.1, costly[1]: 30.0}
+    verdict = lab.search()
+    lab.check()
+    assert verdict["winner"] is not None and verdict["name"] not in costly
+    for name, times in zip(costly, ("4.0", "7.0"), strict=True):
+        trial = lab.trial(name)
+        assert trial.state is PRUNED and not trial.intermediate_values
+        assert trial.user_attrs["cause"] == (f"too costly: a step with it takes {times} times as long as without a head, and "
+                                             "--max-head-cost is 4.")
+    assert lab.search() == verdict
+
+
+@pytest.mark.parametrize(("most", "weight"), [(4.0, 30.0), (None, 30.0), (4.0, 15.0)], ids=["all cost too much", "no limit", "just so"])
+def test_no_head_is_left_out_for_its_cost_where_none_costs_less(make_lab: Callable[..., Lab], most: float | None, weight: float) -> None:
+    lab = make_lab(max_head_cost=most, budget="30cpu-min")
+    lab.weight = dict.fromkeys(lab.overlap, weight)
+    assert lab.search()["winner"] is not None
+    assert not any("costly" in trial.user_attrs.get("cause", "") for trial in lab.study.trials())
+
+
 def test_no_healthy_head_is_no_winner_and_costs_two_controls(lab: Lab) -> None:
     lab.gate = {name: "not learning" for name in lab.overlap}
     verdict = lab.search()

@@ -53,7 +53,8 @@ def expected(make_lab: Callable[..., Lab]) -> dict[str, Any]:
     """The verdict of a search that nothing stopped, and how long it was."""
     lab = make_lab(budget=BUDGET)
     verdict = lab.search()
-    return {**verdict, "rungs": len(lab.watcher.of("report")), "jobs": len(lab.starts), "writes": lab.storage.writes}
+    rungs = len(lab.watcher.of("report")) - 1  # measuring reports twice
+    return {**verdict, "rungs": rungs, "jobs": len(lab.starts), "writes": lab.storage.writes}
 
 
 def test_ctrl_c_at_any_report_is_taken_up_again_to_the_same_verdict(make_lab: Callable[..., Lab], expected: dict[str, Any]) -> None:
@@ -68,7 +69,7 @@ def test_ctrl_c_at_any_report_is_taken_up_again_to_the_same_verdict(make_lab: Ca
                 raise KeyboardInterrupt
 
         lab.at_rung, lab.interrupted = interrupt, None
-        if stop_at < expected["rungs"]:  # measuring reports once and passes no rung
+        if stop_at < expected["rungs"]:  # measuring passes no rung
             with pytest.raises(KeyboardInterrupt):
                 lab.search()
             assert recorded(lab).get(seen[-1], {"state": "cut"})["state"] == "cut"
@@ -85,7 +86,7 @@ def test_ctrl_c_at_any_report_is_taken_up_again_to_the_same_verdict(make_lab: Ca
 def test_a_search_ranked_without_labels_is_taken_up_again_to_the_same_verdict(make_lab: Callable[..., Lab], labelled: bool) -> None:
     whole = make_lab(budget=BUDGET, rank_by="labelfree", labelled=labelled)
     expected = whole.search()
-    for stop_at in range(1, len(whole.watcher.of("report")), 3):
+    for stop_at in range(1, len(whole.watcher.of("report")) - 1, 3):  # measuring reports twice and passes no rung
         lab = make_lab(budget=BUDGET, rank_by="labelfree", labelled=labelled)
         seen: list[str] = []
 

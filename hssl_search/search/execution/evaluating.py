@@ -18,6 +18,7 @@ from hssl_search.heads.head import Head
 from hssl_search.search.execution.bench import Bench
 from hssl_search.search.execution.jobs import Plain
 from hssl_search.search.execution.tasks import Task
+from hssl_search.search.execution.timing import alone
 from hssl_search.training.health import MATCHING_ERROR, Verdict, judge_alone, judge_group, shape
 from hssl_search.training.outputs import HeadOutput, compare_outputs
 from hssl_search.training.pair import Pair
@@ -58,8 +59,10 @@ def _heads(bench: Bench, trainer: Trainer, task: Task, report: StepReport) -> li
     for one, verdict in zip(found, _gate(bench, trainer, task, report, heads, outputs), strict=True):
         one |= {"gate": verdict.gate, "gate_reason": verdict.reason}
     if task.architecture and report.step >= task.steps:
-        for one, architecture in zip(found, architectures(pair), strict=True):
-            one |= architecture
+        healthy = [one["gate"] == "healthy" for one in found]
+        timed = alone(bench, bench.recipe.stage(task.stage), task.heads, healthy)
+        for one, architecture, seconds in zip(found, architectures(pair), timed, strict=True):
+            one |= {**architecture, **seconds}
     return found
 
 

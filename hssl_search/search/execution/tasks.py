@@ -51,6 +51,8 @@ class Task(BaseModel):
     """Whether to measure, at the last rung, how different the structures of base and heads are."""
     together: list[dict[str, Any]] = []
     """For `measure`: heads as the space has them, each as `head` with its multiply-adds as `macs`, whose joint step is timed."""
+    measure_s: float | None = None
+    """For `measure`: seconds in which may be timed what multiply-adds predict too; None: no limit."""
     cpus_beside: int | None = None
     """For `measure`: cores of a job that runs beside as many others as may, where those are fewer than all."""
     reserve_s: float = 0.0

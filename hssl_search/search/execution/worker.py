@@ -38,7 +38,7 @@ def run_job(job: Job, send: Send, judge: Judge = evaluate, bench_of: Callable[[S
     limit = float("inf") if job.seconds is None else job.seconds - task.reserve_s
     try:
         if task.kind == "measure":
-            send(1, measure(task))
+            measure(task, send)
         else:
             _train(job, task, send, lambda: time.monotonic() - started > limit, judge, bench_of(task.setting))
     except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from hssl_search.search import ties
@@ -14,6 +15,29 @@ FULL_SHARE = 0.9
 """Of what is left, which the full training is planned for: it must end within it though steps vary."""
 EVALUATION_SHARE = 0.1
 """Of the full training's time that its evaluations may take."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The full training as it was asked for."""
+
+    steps: int
+    """0 for none."""
+    batches: float = 1.0
+    """How many times larger its batches are than a proxy's."""
+
+    def least(self, proxy_steps: int) -> int:
+        """Return the steps below which it would be shorter than a proxy, in steps or in images: it comes out worse then."""
+        return max(proxy_steps, ties.ceil(proxy_steps / self.batches))
+
+    def affordable(self, remaining_s: float, costs: Costs, step_s: float, proxy_steps: int) -> tuple[int, list[int]]:
+        """Return (steps, rungs) of what the device-seconds left hold of it; (0, []) where that is shorter than a proxy.
+
+        Args:
+            step_s: device-seconds of a step of a proxy.
+        """
+        steps, rungs = affordable(remaining_s, costs, self.batches * step_s, self.steps)
+        return (steps, rungs) if steps >= self.least(proxy_steps) else (0, [])
 
 
 def affordable(remaining_s: float, costs: Costs, step_s: float, wanted: int) -> tuple[int, list[int]]:

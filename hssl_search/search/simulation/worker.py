@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Protocol
 
 from hssl_search.heads.config import HeadConfig
+from hssl_search.search.costs import ALONE
 from hssl_search.search.execution.jobs import Job, Plain, Report
 from hssl_search.search.execution.tasks import Task
 from hssl_search.search.jobmaker import Machine
+from hssl_search.search.phases.measure import STAGES
+from hssl_search.search.prices import RATIO
 
 
 class Answers(Protocol):
@@ -86,7 +89,7 @@ class SimulatedWorker:
 
     def _measuring(self, task: Task) -> Iterator[tuple[float, Report]]:
         found = self.answers.measured([HeadConfig.model_validate(head) for head in task.heads])
-        yield found["worker_s"], Report(1, found)
+        yield found["worker_s"], Report(STAGES, found)
 
     def _training(self, job: Job, task: Task, slow: float) -> Iterator[tuple[float, Report]]:
         """(seconds, report) at each rung; it ends at a checkpoint before its seconds are over."""
@@ -100,8 +103,11 @@ class SimulatedWorker:
         for rung in [rung for rung in task.rungs if rung >= at]:
             reached = int(min(rung, at + max(0.0, (limit_s - spent_s) / step_s)))
             train_s = (reached - at) * step_s
-            seconds = train_s + slow * self._looking_s(task, reached)
+            seconds = train_s + slow * self._looking_s(task, heads, reached)
             found = self.answers.metrics(heads, task.seed, reached, task)
+            if task.architecture and reached >= task.steps:
+                timed = [{RATIO: self.answers.step_s([head]) / self.answers.step_s([])} for head in heads]
+                found = {**found, "heads": [{**one, **ratio} for one, ratio in zip(found["heads"], timed, strict=True)]}
             held = {"recomputed": False, "gpus": job.gpus, "surroundings": {}}
             yield seconds, Report(reached, {**found, **held, "train_s": train_s, "train_steps": reached - at})
             at, spent_s = reached, spent_s + seconds
@@ -109,10 +115,13 @@ class SimulatedWorker:
                 Path(job.folder, f"step-{reached}").mkdir(parents=True, exist_ok=True)  # as `Job.step_reached` looks for it
                 return
 
-    def _looking_s(self, task: Task, step: int) -> float:
+    def _looking_s(self, task: Task, heads: Sequence[HeadConfig], step: int) -> float:
         """Seconds of all that is done at a rung beside training."""
         costs, last = self.answers.measured([]), step >= task.steps
-        profiles = (1 + len(task.heads)) * costs["profile_s"] if last and task.architecture else 0.0
+        profiles = 0.0
+        if last and task.architecture:
+            candidates = [[head] for head in heads if head.family not in ("identity", "noise")]
+            profiles = (1 + len(heads)) * costs["profile_s"] + ALONE * sum(map(self.answers.step_s, [[], *candidates]))
         return float(costs["evaluate_s"] + costs["checkpoint_s"] + profiles + (costs["last_evaluate_s"] if last and task.accuracy else 0.0))
 
 

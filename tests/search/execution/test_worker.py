@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from safetensors import SafetensorError
 from timm.layers import DropPath
 
 from hssl_search.methods.base import methods
-from hssl_search.search.execution import measuring
+from hssl_search.search.execution import measuring, timing
 from hssl_search.search.execution.bench import Bench
 from hssl_search.search.execution.jobs import DeviceFull, Halt, Job, Plain
 from hssl_search.search.execution.tasks import Setting, Task
@@ -57,7 +58,9 @@ def run(made: Job) -> list[tuple[int, Plain]]:
 
 
 def without_time(report: tuple[int, Plain]) -> tuple[int, Plain]:
-    return report[0], {key: value for key, value in report[1].items() if not key.startswith("train_")}
+    step, metrics = report
+    told = {key: value for key, value in metrics.items() if not key.startswith("train_")}
+    return step, {**told, "heads": [{key: value for key, value in head.items() if key != "step_ratio"} for head in told.get("heads", [])]}
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +82,9 @@ def test_every_rung_reports_losses_accuracy_and_each_head(screened: tuple[Job, l
         assert [len(metrics[key]) for key in ("base_losses", "head_losses", "heads")] == [3, 3, 3]
         assert 0 < metrics["accuracy"] < 100
         for head, loss in zip(metrics["heads"], metrics["head_losses"], strict=True):
-            assert head.keys() == {*OF_A_HEAD, *(["architecture"] if step == 30 and head is not metrics["heads"][2] else [])}
+            last = step == 30
+            assert head.keys() == {*OF_A_HEAD, *(["architecture"] if last and head is not metrics["heads"][2] else []),
+                                   *(["step_ratio"] if last and head is metrics["heads"][1] else [])}, "reference heads have no proxy"
             assert head["head_loss"] == loss
         assert [head["head_loss"] + head["excess_loss"] for head in metrics["heads"]] == pytest.approx(metrics["base_losses"])
 
@@ -220,7 +225,7 @@ def test_a_checkpoint_that_finds_no_space_halts_the_search_with_one_sentence(tmp
 def test_measuring_goes_on_in_less_memory(tmp_path: Path, memory_ends: Callable[[Exception, Held], None]) -> None:
     memory_ends(OUT_OF_MEMORY[0], lambda trainer: len(trainer.pair.student.heads) > 0 and not trainer.recomputes)
     fp32 = Recipe.from_plain({**RECIPE, "proxy": {"batch_size": 8, "precision": "fp32"}}).as_plain()
-    ((_, found),) = run(job(tmp_path / "checkpoint", Task(kind="measure", setting=setting(recipe=fp32), heads=HEADS[:1])))
+    *_, (_, found) = run(job(tmp_path / "checkpoint", Task(kind="measure", setting=setting(recipe=fp32), heads=HEADS[:1])))
     assert found["step_s"] > 0 and found["evaluate_s"] > 0
 
 
@@ -248,17 +253,28 @@ def test_images_without_labels_are_judged_by_discrepancy_alone(tmp_path: Path) -
     assert [head.keys() for head in metrics["heads"]] == [set(OF_A_HEAD)] * 2
 
 
+def measured(task: Task, tmp_path: Path) -> tuple[list[str], Plain]:
+    """(what was told on the way, all that was found)."""
+    reports = run(job(tmp_path / "checkpoint", task))
+    assert [step for step, _ in reports] == [1, 2, 3, 4]
+    return [metrics["doing"] for _, metrics in reports], reports[-1][1]
+
+
 def test_measuring_gives_all_that_a_plan_needs(tmp_path: Path) -> None:
     auto = {**RECIPE, "proxy": {"batch_size": 8, "precision": "auto"}}
     heads = [{"family": "mlp"}, {"family": "convnext"}]
     task = Task(kind="measure", setting=setting(recipe=Recipe.from_plain(auto).as_plain()), heads=heads)
-    ((_, found),) = run(job(tmp_path / "checkpoint", task))
+    told, found = measured(task, tmp_path)
     assert found.keys() == {"precision", "step_s", "head_step_s", "evaluate_s", "last_evaluate_s", "checkpoint_s", "checkpoint_bytes",
                             "memory_bytes", "gpu_bytes", "images", "batch_size", "joint", "profile_s", "reference", "map_shape",
-                            "side_by_side", "embedding_width", "skipped", "worker_s", "costs"}
+                            "side_by_side", "embedding_width", "skipped", "worker_s", "costs", "base_macs", "judged", "doing", "open",
+                            "timed"}
     assert found["precision"] in ("fp32", "bf16")
+    assert re.fullmatch(r"a step of the base takes \S+ s; timing it further", told[0])
+    assert told[2] == "2 of 2 head families timed; timing an evaluation"
     assert found["side_by_side"] == 1, "it was not said on how many cores"
     assert min(found["step_s"], found["evaluate_s"], found["checkpoint_s"], found["checkpoint_bytes"], found["memory_bytes"]) > 0
+    assert min(found["head_step_s"]) > 0 and found["base_macs"] > 10**6
     assert [len(found["head_step_s"]), len(found["costs"])] == [2, 2]
     assert found["reference"].keys() == {"raw pixels", "untrained base"}
     assert found["reference"]["raw pixels"]["accuracy"] > 90
@@ -268,12 +284,77 @@ def test_measuring_gives_all_that_a_plan_needs(tmp_path: Path) -> None:
     assert found["images"] == len(Bench(task.setting).data.train)
 
 
+def test_without_time_heads_are_taken_from_multiply_adds_and_the_base_is_timed_all_the_same(tmp_path: Path) -> None:
+    heads = [{"family": "mlp"}, {"family": "convnext"}, {"family": "resnet"}]
+    task = Task(kind="measure", setting=setting(), heads=heads, measure_s=0.0, together=[{"head": heads[0], "macs": 10}] * 2, cpus_beside=1)
+    told, found = measured(task, tmp_path)
+    assert told[2].startswith("0 of 3 head families timed") and found["step_s"] > 0
+    by_macs = [2.0 * found["step_s"] * macs / found["base_macs"] for _, macs in found["costs"]]
+    assert found["head_step_s"] == pytest.approx(by_macs)
+    assert (found["joint"], found["side_by_side"]) == (1.4, 1.0)
+
+
+class Seconds:
+    """Stands in for timing: seconds of a step by family of the only head, one after the other."""
+
+    def __init__(self, **seconds: list[float]) -> None:
+        self.seconds, self.asked = seconds, list[str]()
+
+    def __call__(self, bench: Bench, stage: Stage, heads: list[Plain], *more: Any, **others: Any) -> float:
+        self.asked.append("+".join(head["family"] for head in heads) or "base")
+        return self.seconds[self.asked[-1]].pop(0)
+
+
+def timed_heads(monkeypatch: pytest.MonkeyPatch, seconds: Seconds, families: list[str], limit_s: float | None = None) -> measuring._Heads:
+    monkeypatch.setattr(measuring, "step_seconds", seconds)
+    task = Task(kind="measure", setting=setting(), heads=[{"family": name} for name in families])
+    return measuring._Heads(Bench(task.setting), Stage(batch_size=8), task, measuring._Clock(limit_s), 1.0, 1_000, [100] * len(families))
+
+
+def test_the_first_step_of_a_process_is_not_taken_for_the_steps_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look at the clock is later by what the step before it took."""
+    took = iter([5.0, 1.5, 1.6, 9.0])
+    now = [0.0]
+
+    class Stepping:
+        recomputes = False
+
+        def advance(self, step: int) -> None:
+            now[0] += next(took)
+
+    monkeypatch.setattr(timing.time, "monotonic", lambda: now[0])
+    bench: Any = type("OneBench", (), {"trainer_of": lambda *asked, **seed: Stepping()})()
+    told: list[float] = []
+    assert timing.step_seconds(bench, Stage(batch_size=8), [], spare_s=0.1, least=2, told=told.append) == 1.5
+    assert (told, now) == ([1.5], [6.5])
+
+
+def test_one_family_of_each_kind_of_operation_is_timed_first_and_stands_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = Seconds(convnext=[1.3], swin=[1.1], transformer=[1.2])
+    heads = timed_heads(monkeypatch, seconds, ["convnext", "resnet", "swin", "transformer"])
+    heads.time_kinds()
+    assert seconds.asked == ["convnext", "swin"]
+    assert heads.seconds() == pytest.approx([0.3, 0.3, 0.1, 0.1]), "by multiply-adds, of which all have equally many"
+    seconds.seconds["resnet"] = [1.15]
+    heads.time_others()
+    assert heads.seconds() == pytest.approx([0.3, 0.15, 0.1, 0.2])
+
+
+def test_a_head_that_contradicts_its_multiply_adds_is_timed_again_and_none_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The base was timed while the machine was busy: heads seem to cost nothing beside it."""
+    seconds = Seconds(mlp=[0.9, 0.7], swin=[0.6, 0.6], base=[0.6, 0.6])
+    heads = timed_heads(monkeypatch, seconds, ["mlp", "swin"])
+    heads.time_kinds()
+    assert seconds.asked == ["mlp", "base", "mlp", "swin", "base", "swin"]
+    assert (heads.base_s, heads.seconds()) == (0.6, pytest.approx([0.1, 0.25 * 0.1 * 0.6])), "a quarter of that by multiply-adds at least"
+
+
 @pytest.mark.parametrize(("seconds", "ratio"), [(0.3, 0.75), (9.0, 1.5), (0.01, 0.5)], ids=["fits", "too slow", "too fast"])
 def test_a_step_beside_others_is_timed_on_fewer_cores(seconds: float, ratio: float, monkeypatch: pytest.MonkeyPatch) -> None:
     threads = []
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
-    monkeypatch.setattr(measuring, "_step_seconds", lambda bench, stage, heads: seconds)
+    monkeypatch.setattr(measuring, "step_seconds", lambda bench, stage, heads: seconds)
     found = measuring._side_by_side(Bench(setting()), Stage(batch_size=8), base_s=0.2, cpus=2)
     assert found == pytest.approx(ratio), "half of the cores for one and a half of the time"
     assert threads == [2, 4]
@@ -310,12 +391,8 @@ def test_unknown_fields_of_a_task_are_refused(tmp_path: Path, screening: Task) -
     ([{"head": {"family": "mlp", "depth": 2}, "macs": 200}, {"head": {"family": "mlp"}, "macs": 10}],
      [{"family": "mlp", "depth": 2}, {"family": "mlp"}, {"family": "identity"}, {"family": "noise"}], 0.6 / (0.1 + 0.4 + 0.05 + 2 * 0.225)),
 ], ids=["of the families' default heads", "of a group of the space's heads"])
-def test_a_joint_step_is_timed_beside_what_its_heads_are_priced_at(
-    together: list[Plain], timed: list[Plain], ratio: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[list[Plain]] = []
-    monkeypatch.setattr(measuring, "_step_seconds", lambda bench, stage, heads: (asked.append(heads), 0.6)[1])
+def test_a_joint_step_is_timed_beside_what_its_heads_are_priced_at(together: list[Plain], timed: list[Plain], ratio: float) -> None:
     heads = HEADS[:2] if not together else [{"family": "mlp"}, {"family": "convnext"}]
     task = Task(kind="measure", setting=setting(), heads=heads, together=together)
-    found = measuring._joint(Bench(task.setting), Stage(batch_size=8), task, 0.1, [(0.2, 100), (0.1, 50)])
-    assert (found, asked) == (pytest.approx(ratio), [timed])
+    assert measuring._group(task) == timed
+    assert measuring._joint(task, 0.1, [(0.2, 100), (0.1, 50)], 0.6) == pytest.approx(ratio)
