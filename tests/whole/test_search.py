@@ -158,7 +158,8 @@ def test_the_identity_head_has_no_excess_discrepancy(demo: Demo) -> None:
 
 def test_the_verdict_names_references_controls_and_winner(demo: Demo) -> None:
     reference = demo.found.attributes["reference"]
-    assert set(reference) == {"raw pixels", "untrained base"}
+    assert set(reference) == {"raw pixels", "untrained base", "chance"}
+    assert reference["chance"] == pytest.approx(100 * 37 / 359), "of ten classes of digits"
     assert 90 < reference["raw pixels"] < 100 and 40 < reference["untrained base"] < 100
     rows = {row["name"]: row for row in demo.found.attributes["verdict"]["rows"]}
     assert {row["name"] for row in rows.values() if row["role"] == "reference"} == set(reference)
