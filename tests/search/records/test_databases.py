@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pwd
 import shutil
@@ -18,15 +19,23 @@ from urllib.parse import quote, unquote
 
 import pytest
 import sqlalchemy
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import TrialState
 
 from hssl_search.errors import UserError
 from hssl_search.reporting.record import RunRecord
+from hssl_search.search.budget import Budget
 from hssl_search.search.execution.jobs import Job, Outcome, Report, State
+from hssl_search.search.execution.tasks import Setting
+from hssl_search.search.jobmaker import Machine
+from hssl_search.search.plan import Plan
 from hssl_search.search.records import storage
 from hssl_search.search.records.storage import StorageError
 from hssl_search.search.records.storage_url import absolute, check_storage
 from hssl_search.search.records.study import MissingStudy, StudyRecord
+from hssl_search.search.simulation.search import Simulation
+from hssl_search.search.simulation.synthetic_heads import SyntheticHeads
+from hssl_search.spaces.space import Space
 
 pytestmark = pytest.mark.slow(reason="starts database servers")
 PASSWORD = "s3@c:r/e%t"
@@ -204,8 +213,7 @@ class MariaDB(Server):
 
     def end_connections(self) -> int:
         found = self.execute("SELECT id FROM information_schema.processlist WHERE user = 'optuna'")
-        for (number,) in found:
-            self.execute(f"KILL {number}")
+        self.execute("KILL USER optuna")  # one by one, some would be gone before
         return len(found)
 
 
@@ -301,6 +309,40 @@ def test_a_restart_in_the_middle_of_a_search_is_waited_for(server: Server, caplo
         record.set_study("key", "value")
         assert len(record.trials()) == 3
     assert all("does not answer" in told and "s3@" not in told for told in caplog.messages)
+
+
+def disturb(server: Server, opened: BaseStorage) -> list[int]:
+    """Let the server end all connections before every tenth attribute of the study, once by a restart; how many it ended each time."""
+    calls, ended, write = itertools.count(1), list[int](), opened.set_study_user_attr
+
+    def disturbed(*values: Any) -> None:
+        if (call := next(calls)) == 15:
+            server.stop()
+            server.start()
+        elif call % 10 == 0:
+            ended.append(server.end_connections())
+        write(*values)
+
+    opened.set_study_user_attr = disturbed  # type: ignore[method-assign,assignment]
+    return ended
+
+
+def test_a_whole_search_finds_the_same_on_a_server_that_ends_connections(server: Server, tmp_path: Path, setting: Setting) -> None:
+    def found(name: str, where: BaseStorage) -> list[Any]:
+        plan = Plan(16, 8, 40, 8, 80, [20, 40, 80], 38, {"screen": 1.0, "proxy": 1.0, "confirm": 1.0, "full": 0.0})
+        space = Space.from_plain({"parameters": {"family": {"choice": ["convnext", "mlp"]}, "depth": {"int": [1, 16]}}}, "wide")
+        started = Simulation(tmp_path / name / "run", space, setting, SyntheticHeads(), Machine("gpu", cpus=4, gpus=4),
+                             Budget(1_000.0, "gpu", "some"), plan=plan, cost=lambda head, shape: (10, 10)).start(where)
+        verdict = started.search()
+        trials = [(trial.number, trial.state, trial.value, trial.params, trial.intermediate_values, trial.user_attrs)
+                  for trial in started.study.trials()]
+        return [verdict, trials, started.study.job_records()]
+
+    in_memory = found("memory", InMemoryStorage())
+    with storage.open_storage(server.new_database()) as opened:
+        ended = disturb(server, opened)
+        assert found("server", opened) == in_memory
+    assert sum(ended) > 0
 
 
 def test_a_server_that_stays_away_is_one_sentence_and_is_not_waited_for_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
