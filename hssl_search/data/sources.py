@@ -135,8 +135,20 @@ def open_source(name: str) -> Source:
     return Folder(name, names, stamps, labels, classes, root)
 
 
+def folder_of(name: str) -> Path:
+    """Return the path of a folder of images, with `~` resolved.
+
+    Raises:
+        UserError: for the home directory of nobody.
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{name!r} begins with a home directory that there is not; give the full path of the folder.") from error
+
+
 def _existing_folder(name: str) -> Path:
-    root = Path(name).expanduser()
+    root = folder_of(name)
     if root.is_dir():
         return root
     if root.exists():

@@ -10,7 +10,7 @@ import numpy as np
 
 from hssl_search.data.cachefile import Progress
 from hssl_search.data.packed import PackedImages, pack_source, reopen
-from hssl_search.data.sources import DIGITS, Contents, Source, open_source
+from hssl_search.data.sources import DIGITS, Contents, Source, folder_of, open_source
 from hssl_search.errors import UserError
 
 TRAINING, BANK, QUERIES = "training", "bank", "queries"
@@ -176,7 +176,7 @@ def _probe_sources(probe_data: str, data: str, random: np.random.Generator, most
 
 def _probe_folders(probe_data: str) -> tuple[str, ...]:
     """The folder itself, or its bank and query folders."""
-    root = Path(probe_data).expanduser()
+    root = folder_of(probe_data)
     held = [name for name in ("test", "val") if (root / name).is_dir()]
     if probe_data == DIGITS or not held or not (root / "train").is_dir():
         return (probe_data,)
@@ -186,7 +186,7 @@ def _probe_folders(probe_data: str) -> tuple[str, ...]:
 def _refuse_seen(probe_data: str, queries: str, data: str) -> None:
     same = queries == data
     if not same and DIGITS not in (queries, data):
-        judged, trained = (Path(name).expanduser().resolve() for name in (queries, data))
+        judged, trained = (folder_of(name).resolve() for name in (queries, data))
         same = judged.is_relative_to(trained) or trained.is_relative_to(judged)
     if same:
         raise UserError(f"the queries in {queries!r} would be trained on, since they share a folder with the data {data!r}: leave "

@@ -8,13 +8,12 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hssl_search import __version__
 from hssl_search.bundled import find
 from hssl_search.configfile import read_yaml
-from hssl_search.data.sources import DIGITS, open_source, shown
+from hssl_search.data.sources import DIGITS, folder_of, open_source, shown
 from hssl_search.errors import UserError
 from hssl_search.search.budget import Budget, parse_budget
 from hssl_search.search.candidates import LABELFREE, RANK_BY
@@ -90,11 +89,7 @@ def _require_size(config: SearchConfig, image_size: int) -> None:
 def require_folders(*sources: str | None) -> None:
     """UserError for data whose folder is not there; what is in it is not looked at, which may take long."""
     for source in filter(None, sources):
-        try:
-            there = source == DIGITS or Path(source).expanduser().is_dir()
-        except RuntimeError as error:
-            raise UserError(f"{source!r} begins with a home directory that there is not; give the full path of the folder.") from error
-        if not there:
+        if source != DIGITS and not folder_of(source).is_dir():
             open_source(source)  # says what is wrong
 
 
@@ -214,14 +209,14 @@ def _rank_by(config: SearchConfig, labelled: bool) -> str:
 
 
 def _absolute(source: str) -> str:
-    return source if source == DIGITS else str(Path(source).expanduser().resolve())
+    return source if source == DIGITS else str(folder_of(source).resolve())
 
 
 def _name(config: SearchConfig) -> str:
     """As asked for, else `resnet50-photos`, cut where that is long, or with the first number that is free behind it."""
     if config.name is not None:
         return config.name
-    data = Path(config.data).expanduser().resolve().name or "data"
+    data = folder_of(config.data).resolve().name or "data"
     stem = re.sub(r"[^\w.-]+", "-", f"{config.base}-{data}").encode()[:DERIVED_BYTES].decode(errors="ignore")
     names = (stem if number == 1 else f"{stem}-{number}" for number in range(1, 100_000))
     return next(name for name in names if not (RUNS / name).exists())

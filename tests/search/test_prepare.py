@@ -300,7 +300,7 @@ def test_queries_are_counted_by_class_so_that_chance_is_known(tmp_path: Path) ->
 
 def test_images_of_one_colour_are_told_when_the_search_begins(tmp_path: Path) -> None:
     _, warnings = prepare(config(data=str(photos(tmp_path / "photos", {"cat": 40, "dog": 40}))), CPU)
-    assert not [warning for warning in warnings if "colour" in warning]
+    assert not [warning for warning in warnings if "of one colour" in warning]
     for kind in ("circle", "square"):
         (tmp_path / "icons" / kind).mkdir(parents=True)
         for index in range(40):
@@ -308,4 +308,4 @@ def test_images_of_one_colour_are_told_when_the_search_begins(tmp_path: Path) ->
             Image.fromarray(pixels).save(tmp_path / "icons" / kind / f"{index}.png")
     resolved, warnings = prepare(config(data=str(tmp_path / "icons")), CPU)
     assert resolved["images"]["looked_at"] == {"images": 64, "one_colour": 64, "same": 64}
-    assert warnings == ["64 of 64 images are of one colour: heads learn nothing from these; look at them, and mend --data."]
+    assert "64 of 64 images are of one colour: heads learn nothing from these; look at them, and mend --data." in warnings

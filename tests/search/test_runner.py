@@ -25,6 +25,8 @@ from hssl_search.search.records.study import StudyRecord
 from hssl_search.search.runner import PATIENCE, Runner
 
 LEAVES = object()
+ACTS: dict[str, tuple[Any, ...]] = {}
+"""What each job does, by its key: a task is plain data, which an error is not."""
 CPU = Machine("cpu", cpus=4, gpus=0)
 GPUS = Machine("gpu", cpus=16, gpus=4, gpus_per_trial=0.5)
 
@@ -32,7 +34,8 @@ GPUS = Machine("gpu", cpus=16, gpus=4, gpus_per_trial=0.5)
 def job(
     key: str, cpus: float = 4.0, gpus: float = 0.0, trial: int | None = None, reserve_s: float = 0.0, acts: tuple[Any, ...] = ()
 ) -> Job:
-    task = {"name": f"the {key}", "kind": "train", "steps": 100, "rungs": [50, 100], "reserve_s": reserve_s, "seed": 0, "acts": list(acts)}
+    task = {"name": f"the {key}", "kind": "train", "steps": 100, "rungs": [50, 100], "reserve_s": reserve_s, "seed": 0}
+    ACTS[key] = acts
     return Job(key, key.split("/")[0], task, "/nowhere", trial, cpus, gpus)
 
 
@@ -64,13 +67,13 @@ class Bench:
 
     def work(self, job: Job, send: Send) -> None:
         self.started.append(job)
-        for number, act in enumerate(job.task["acts"], start=1):
+        for number, act in enumerate(ACTS[job.key], start=1):
             if act is LEAVES:
                 return
             if isinstance(act, BaseException):
                 raise act
             self.now += act
-            send(100 * number // len(job.task["acts"]), {"accuracy": 40.0 + number})
+            send(100 * number // len(ACTS[job.key]), {"accuracy": 40.0 + number})
 
     def run(self, *jobs: Job, ended: dict[str, Outcome] | None = None, expected: dict[str, float] | None = None, keep_s: float = 0.0,
             kind: type[Phase] = Phase) -> Phase:
@@ -435,7 +438,7 @@ class Steady:
         if asked.folder == "/nowhere":
             return self.bench.work(asked, send)
         self.bench.started.append(asked)
-        (step_s,), begun = asked.task["acts"], asked.step_reached()
+        (step_s,), begun = ACTS[asked.key], asked.step_reached()
         assert asked.seconds is not None
         reached = min(100, begun + max(0, int((asked.seconds - asked.task["reserve_s"]) / step_s)))
         self.bench.now += self.bench.runner.startup_s * (len(self.bench.started) == 1) + (reached - begun) * step_s

@@ -70,7 +70,7 @@ class SlowTrainings(SyntheticHeads):
         return super().step_s(heads) * (3 if len(heads) < 2 else 1)
 
 
-@pytest.mark.parametrize(("faults", "seed"), [(Faults(), 0), (Faults(dies=0.1, straggling=0.3, startup_s=20.0), 2)],
+@pytest.mark.parametrize(("faults", "seed"), [(Faults(), 0), (Faults(dies=0.1, straggling=0.3, startup_s=20.0), 4)],
                          ids=["healthy", "straggling"])
 def test_on_several_gpus_slow_trainings_are_confirmed_as_long_as_the_budget_buys_another(
     tmp_path: Path, setting: Setting, faults: Faults, seed: int
