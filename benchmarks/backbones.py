@@ -29,10 +29,10 @@ from torch import Tensor
 from benchmarks.recording import Deadline, execute
 from hssl_search.backbones import Base, Masking, default_image_size, residual_blocks
 from hssl_search.data.views import Views, ViewsConfig
+from hssl_search.engine.execution.jobs import Job, Plain, Send, State
 from hssl_search.errors import UserError
 from hssl_search.heads.head import build_head
 from hssl_search.methods.simclr import SimCLR, SimCLRConfig
-from hssl_search.search.execution.jobs import Job, Plain, Send, State
 from hssl_search.training.pair import Pair
 
 MODELS = {

@@ -21,15 +21,15 @@ from pathlib import Path
 
 from optuna.storages import BaseStorage, InMemoryStorage
 
-from hssl_search.search.budget import Budget
-from hssl_search.search.execution.tasks import Setting
-from hssl_search.search.jobmaker import Machine
-from hssl_search.search.plan import Plan
-from hssl_search.search.records.storage import open_storage
-from hssl_search.search.records.storage_url import sqlite_url
-from hssl_search.search.simulation.search import Simulation
-from hssl_search.search.simulation.synthetic_heads import SyntheticHeads
-from hssl_search.search.simulation.worker import Faults
+from benchmarks.simulation.search import Simulation
+from benchmarks.simulation.synthetic_heads import SyntheticHeads
+from benchmarks.simulation.worker import Faults
+from hssl_search.engine.budget import Budget
+from hssl_search.engine.execution.jobs import Setting
+from hssl_search.engine.execution.machine import Machine
+from hssl_search.engine.planning.plan import Plan
+from hssl_search.engine.records.storage import open_storage
+from hssl_search.engine.records.storage_url import sqlite_url
 from hssl_search.spaces.space import Space
 
 WIDE = {"family": {"choice": ["convnext", "resnet", "transformer", "mlp"]}, "depth": {"int": [1, 16]},

@@ -18,19 +18,19 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.recording import Deadline, at_rungs, ended, execute, step_s
+from benchmarks.simulation.headbench import OF_BASE, OF_HEAD, HeadBench
 from hssl_search.backbones import Base
 from hssl_search.cli import key_value
 from hssl_search.data.splits import load_data
+from hssl_search.engine.candidates.candidate import Contender
+from hssl_search.engine.execution.jobs import Job, Outcome, Plain, Report, Setting, State
+from hssl_search.engine.execution.machine import Machine
+from hssl_search.engine.phases import screen
+from hssl_search.engine.phases.jobs import JobMaker
+from hssl_search.engine.planning.cost_model import Measured
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.head import head_cost
 from hssl_search.heads.same_architecture import same_architecture_head
-from hssl_search.search.candidates import Contender
-from hssl_search.search.execution.jobs import Job, Outcome, Plain, Report, State
-from hssl_search.search.execution.tasks import Setting
-from hssl_search.search.jobmaker import JobMaker, Machine
-from hssl_search.search.measured import Measured
-from hssl_search.search.phases import screen
-from hssl_search.search.simulation.headbench import OF_BASE, OF_HEAD, HeadBench
 from hssl_search.spaces.space import Space
 from hssl_search.training.recipe import Recipe
 

@@ -14,7 +14,7 @@ from itertools import starmap
 import numpy as np
 from scipy import stats
 
-from hssl_search.search.inference import TwoWay
+from hssl_search.engine.statistics.two_way import TwoWay
 
 HEADS = 5
 SEEDS = (2, 3, 4, 5)

@@ -24,12 +24,11 @@ import torch
 
 from benchmarks.printing import with_interval
 from benchmarks.recording import Deadline, execute
+from hssl_search.engine.execution.jobs import Job, Plain, Send, Setting, Task
+from hssl_search.engine.execution.machine import Machine
+from hssl_search.engine.worker.evaluate import evaluate
+from hssl_search.engine.worker.setup import Bench
 from hssl_search.methods.base import method_class, methods
-from hssl_search.search.execution.bench import Bench
-from hssl_search.search.execution.evaluating import evaluate
-from hssl_search.search.execution.jobs import Job, Plain, Send
-from hssl_search.search.execution.tasks import Setting, Task
-from hssl_search.search.jobmaker import Machine
 from hssl_search.training.pair import Pair
 from hssl_search.training.recipe import Recipe
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean
 
-from hssl_search.search.inference import t_interval
+from hssl_search.engine.statistics.two_way import t_interval
 
 
 def with_interval(values: Sequence[float], form: str = ".2f") -> str:

@@ -11,10 +11,10 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from hssl_search.search.execution.inline_executor import InlineExecutor
-from hssl_search.search.execution.jobs import Decision, Job, Meter, Outcome, Plain, Report, Send, State
-from hssl_search.search.execution.worker import run_job
-from hssl_search.search.phases.phase import Phase
+from hssl_search.engine.execution.inline import InlineExecutor
+from hssl_search.engine.execution.jobs import Decision, Job, Meter, Outcome, Plain, Report, Send, State
+from hssl_search.engine.phases.phase import Phase
+from hssl_search.engine.worker.run_job import run_job
 
 TIMES = ("train_s", "train_steps", "core_s", "wall_s")
 """What a report says of the time since the one before."""
@@ -89,7 +89,7 @@ def execute(worker: str, jobs: Sequence[Job], path: Path, deadline: Deadline, me
     if at_once == 1:
         InlineExecutor(resolve_name(worker), meter).run(source)
     elif source.waiting():
-        from hssl_search.search.execution.ray_executor import RayExecutor
+        from hssl_search.engine.execution.ray_tune.executor import RayExecutor
 
         with RayExecutor(meter, worker) as executor:
             executor.run(source, at_once)

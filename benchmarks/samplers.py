@@ -21,12 +21,12 @@ from pathlib import Path
 from statistics import mean
 
 from benchmarks.printing import with_interval
+from benchmarks.simulation.search import Simulation
+from benchmarks.simulation.synthetic_heads import SyntheticHeads
+from hssl_search.engine.budget import parse_budget
+from hssl_search.engine.execution.jobs import Setting
+from hssl_search.engine.execution.machine import Machine
 from hssl_search.heads.config import HeadConfig
-from hssl_search.search.budget import parse_budget
-from hssl_search.search.execution.tasks import Setting
-from hssl_search.search.jobmaker import Machine
-from hssl_search.search.simulation.search import Simulation
-from hssl_search.search.simulation.synthetic_heads import SyntheticHeads
 from hssl_search.spaces.space import Space
 from hssl_search.training.recipe import Recipe
 

@@ -30,25 +30,24 @@ import optuna
 from optuna.trial import TrialState
 
 from benchmarks.printing import with_interval
+from benchmarks.simulation.executor import SimulatedExecutor, VirtualClock
+from benchmarks.simulation.headbench import HeadBench
+from benchmarks.simulation.measured_heads import MeasuredHeads
+from benchmarks.simulation.search import Simulation
+from benchmarks.simulation.synthetic_heads import SyntheticHeads
+from benchmarks.simulation.worker import Answers, Faults, SimulatedWorker
+from hssl_search.engine.budget import Budget
+from hssl_search.engine.candidates.candidate import Contender
+from hssl_search.engine.candidates.pruners import PRUNERS, AtRung, Rule
+from hssl_search.engine.execution.jobs import Decision, Job, Outcome, Report, Setting, State
+from hssl_search.engine.execution.machine import Machine
+from hssl_search.engine.phases.jobs import JobMaker
+from hssl_search.engine.planning.cost_model import Measured
+from hssl_search.engine.planning.costs import PROXY_CONTROLS, group_cost, screening_cost
+from hssl_search.engine.planning.plan import GROUP_SIZE, SHARES, Plan
+from hssl_search.engine.records.ledger import Ledger
+from hssl_search.engine.records.meter import DeviceMeter
 from hssl_search.heads.config import HeadConfig
-from hssl_search.search.budget import Budget
-from hssl_search.search.candidates import Contender
-from hssl_search.search.costs import group_cost, screening_cost
-from hssl_search.search.execution.jobs import Decision, Job, Outcome, Report, State
-from hssl_search.search.execution.tasks import Setting
-from hssl_search.search.jobmaker import JobMaker, Machine
-from hssl_search.search.measured import Measured
-from hssl_search.search.plan import PROXY_CONTROLS, Plan
-from hssl_search.search.planner import GROUP_SIZE, SHARES
-from hssl_search.search.pruning import PRUNERS, AtRung, Rule
-from hssl_search.search.records.ledger import Ledger
-from hssl_search.search.records.meter import DeviceMeter
-from hssl_search.search.simulation.executor import SimulatedExecutor, VirtualClock
-from hssl_search.search.simulation.headbench import HeadBench
-from hssl_search.search.simulation.measured_heads import MeasuredHeads
-from hssl_search.search.simulation.search import Simulation
-from hssl_search.search.simulation.synthetic_heads import SyntheticHeads
-from hssl_search.search.simulation.worker import Answers, Faults, SimulatedWorker
 from hssl_search.spaces.space import Space
 
 CORE = Machine("cpu", cpus=1, gpus=0)

@@ -12,10 +12,9 @@ import argparse
 import torch
 
 from hssl_search.cli import key_value
+from hssl_search.engine.execution.jobs import Plain, Setting, Task
+from hssl_search.engine.worker.measure import measure
 from hssl_search.heads.registry import families
-from hssl_search.search.execution.jobs import Plain
-from hssl_search.search.execution.measuring import measure
-from hssl_search.search.execution.tasks import Setting, Task
 from hssl_search.training.recipe import Recipe
 
 

@@ -20,11 +20,12 @@ from unittest.mock import patch
 import numpy as np
 import optuna
 
+from hssl_search.engine.candidates import prior_runs as earlier
+from hssl_search.engine.candidates import promotion, sampler
+from hssl_search.engine.candidates import surrogate as forecast
+from hssl_search.engine.candidates.candidate import Contender
+from hssl_search.engine.candidates.prior_runs import EarlierHead, EarlierSearch
 from hssl_search.heads.config import HeadConfig
-from hssl_search.search import earlier, forecast, promotion
-from hssl_search.search.candidates import Contender
-from hssl_search.search.earlier import EarlierHead, EarlierSearch
-from hssl_search.search.records import sampler
 from hssl_search.spaces.space import Space
 
 HEADS, PROMOTED, EARLIER, DRAWN = 40, 10, 20, 24

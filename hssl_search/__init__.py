@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hssl_search.api import curves, device_time, leaderboard, plan, replay, resume, search, trials
+    from hssl_search.engine.records.run import Run
     from hssl_search.errors import UserError
     from hssl_search.heads.config import HeadConfig
     from hssl_search.heads.head import load_head
-    from hssl_search.search.records.run import Run
     from hssl_search.spaces.space import Space
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    **dict.fromkeys(("curves", "device_time", "leaderboard", "plan", "replay", "resume", "trials"), "hssl_search.api"),
+    **dict.fromkeys(("curves", "device_time", "leaderboard", "plan", "replay", "resume", "search", "trials"), "hssl_search.api"),
     "HeadConfig": "hssl_search.heads.config",
     "load_head": "hssl_search.heads.head",
     "Space": "hssl_search.spaces.space",
-    "Run": "hssl_search.search.records.run",
+    "Run": "hssl_search.engine.records.run",
     "UserError": "hssl_search.errors",
 }
 
@@ -32,8 +32,6 @@ __all__ = ["HeadConfig", "Run", "Space", "UserError", "curves", "device_time", "
 
 
 def __getattr__(name: str) -> Any:
-    if name == "search":
-        return importlib.import_module("hssl_search.search")  # a module that can be called: see there
     if name not in _HOMES:
         raise AttributeError(f"module 'hssl_search' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

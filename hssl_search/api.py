@@ -15,27 +15,27 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from hssl_search.dashboard import HOST, PORT, find_port
+from hssl_search.engine.budget import parse_budget
+from hssl_search.engine.config import SearchConfig, gather
+from hssl_search.engine.execution.jobs import Plain
+from hssl_search.engine.execution.ray_tune.session import RaySession
+from hssl_search.engine.planning.plan import BudgetTooSmall
+from hssl_search.engine.records import standstill
+from hssl_search.engine.records.disk import AGAIN, disk_errors
+from hssl_search.engine.records.ledger import Ledger
+from hssl_search.engine.records.run import RUNS, Run
+from hssl_search.engine.records.storage import StorageError
+from hssl_search.engine.records.study import StudyRecord
+from hssl_search.engine.resolve import require_unchanged
 from hssl_search.output import standard_streams
 from hssl_search.scratch import Scratch
-from hssl_search.search.budget import parse_budget
-from hssl_search.search.config import SearchConfig, gather
-from hssl_search.search.execution.jobs import Plain
-from hssl_search.search.execution.ray_session import RaySession
-from hssl_search.search.planner import BudgetTooSmall
-from hssl_search.search.records import standstill
-from hssl_search.search.records.disk import AGAIN, disk_errors
-from hssl_search.search.records.ledger import Ledger
-from hssl_search.search.records.run import RUNS, Run
-from hssl_search.search.records.storage import StorageError
-from hssl_search.search.records.study import StudyRecord
-from hssl_search.search.unchanged import require_unchanged
 from hssl_search.session import controller_of, prepared, ray_session, study_of, summary
 
 if TYPE_CHECKING:
     from optuna import Study
     from pandas import DataFrame
 
-    from hssl_search.search.replay import Replay
+    from hssl_search.engine.replay import Replay
 
 MEASURING_S = 3600.0
 """Device-seconds that measuring may take for a plan; the budget that is planned for may be too small even for that."""
@@ -70,8 +70,8 @@ def run_search(config: SearchConfig, stop: Event | None = None) -> Run:
 def plan(**options: Any) -> Plain:
     """What a search with these options would do and cost, from real measurements: the same as the command `hssl-search plan`.
 
-    Nothing is left behind but the image cache. Returns plain data (`hssl_search.search.preview`); a budget that is too small for any search
-    has `enough` false and says what would be needed. Raises UserError as `search` does.
+    Nothing is left behind but the image cache. Returns plain data (`hssl_search.engine.planning.preview`); a budget that is too
+    small for any search has `enough` false and says what would be needed. Raises UserError as `search` does.
     """
     return plan_search(gather(options), Console(markup=False))
 
@@ -139,7 +139,7 @@ def replay(run: Run | str | Path, trial: int, seed: int | None = None) -> Replay
     Raises:
         UserError: for a trial that there is not, or that was never trained alone; for data or a GPU that is not there.
     """
-    from hssl_search.search.replay import replay as again
+    from hssl_search.engine.replay import replay as again
 
     opened = open_run(run)
     with study_of(opened) as study:
@@ -148,7 +148,7 @@ def replay(run: Run | str | Path, trial: int, seed: int | None = None) -> Replay
 
 def print_replay(run: Run | str | Path, trial: int, seed: int | None = None) -> None:
     """Replay a trial and print how it compares; raise `Differs` where a number is another one."""
-    from hssl_search.search.replay import Differs
+    from hssl_search.engine.replay import Differs
 
     console = Console(markup=False)
     with console.status(f"Replaying trial {trial}"):
@@ -287,9 +287,9 @@ def _print_verdict(run: Run, study: StudyRecord, console: Console) -> None:
 
 def _same_images(resolved: Plain) -> str | None:
     """Return a note when the images have changed and those that the search began with are still there; UserError when they are not."""
-    from hssl_search.search.execution.tasks import Setting
-    from hssl_search.search.images import require_images
-    from hssl_search.search.prepare import require_folders
+    from hssl_search.engine.execution.jobs import Setting
+    from hssl_search.engine.images import require_images
+    from hssl_search.engine.resolve import require_folders
 
     setting = Setting.model_validate(resolved["setting"])
     require_folders(setting.data, setting.probe_data)

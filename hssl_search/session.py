@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from hssl_search.engine.budget import parse_budget
+from hssl_search.engine.config import SearchConfig
+from hssl_search.engine.execution.jobs import Plain
+from hssl_search.engine.execution.machine import Machine
+from hssl_search.engine.execution.ray_tune.executor import RayExecutor
+from hssl_search.engine.execution.ray_tune.session import RaySession
+from hssl_search.engine.records.ledger import Ledger
+from hssl_search.engine.records.meter import CONTROLLER, OVERHEAD, DeviceMeter
+from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.storage_url import shown
+from hssl_search.engine.records.study import MissingStudy, StudyRecord
 from hssl_search.errors import UserError
-from hssl_search.search.budget import parse_budget
-from hssl_search.search.config import SearchConfig
-from hssl_search.search.execution.jobs import Plain
-from hssl_search.search.execution.ray_executor import RayExecutor
-from hssl_search.search.execution.ray_session import RaySession
-from hssl_search.search.jobmaker import Machine
-from hssl_search.search.records.ledger import Ledger
-from hssl_search.search.records.meter import CONTROLLER, OVERHEAD, DeviceMeter
-from hssl_search.search.records.run import Run
-from hssl_search.search.records.storage_url import shown
-from hssl_search.search.records.study import MissingStudy, StudyRecord
 
 if TYPE_CHECKING:
-    from hssl_search.search.controller import Controller
-    from hssl_search.search.roster import Roster
+    from hssl_search.engine.candidates.trials import Roster
+    from hssl_search.engine.controller import Controller
 
 GPU_RESERVE_S = 2.0
 """Of a GPU budget, for each GPU: what passes between the end of the budget and the end of the jobs."""
@@ -37,7 +37,7 @@ CPU_RESERVE_S = 15.0
 @contextmanager
 def prepared(config: SearchConfig, console: Console, stop: Event | None = None) -> Iterator[tuple[Plain, RaySession]]:
     """(what search.yaml will hold, a session that is started), after everything was checked. `stop`: see RaySession."""
-    from hssl_search.search.prepare import check, prepare
+    from hssl_search.engine.resolve import check, prepare
 
     budget = check(config)
     with ray_session(config.ray_address, stop) as session:
@@ -141,11 +141,11 @@ def controller_of(run: Run, resolved: Plain, session: RaySession, study: StudyRe
     """A controller with all that it works with, charged for the time since `started` on a CPU budget."""
     meter = _meter(run, resolved, started)
     with closing(meter), meter.beating():
+        from hssl_search.engine.candidates.warm_start import sentences, warm_start
+        from hssl_search.engine.controller import Controller
+        from hssl_search.engine.phases.runner import Runner
+        from hssl_search.engine.records.artifacts import Artifacts
         from hssl_search.reporting.progress import Progress
-        from hssl_search.search.controller import Controller
-        from hssl_search.search.records.artifacts import Artifacts
-        from hssl_search.search.runner import Runner
-        from hssl_search.search.warmstart import sentences, warm_start
 
         earlier = warm_start(study, resolved)
         roster = _roster(run, resolved, study, meter.ledger)
@@ -160,8 +160,8 @@ def controller_of(run: Run, resolved: Plain, session: RaySession, study: StudyRe
 
 
 def _roster(run: Run, resolved: Plain, study: StudyRecord, ledger: Ledger) -> Roster:
-    from hssl_search.search.records.sampler import CandidateSampler
-    from hssl_search.search.roster import Roster
+    from hssl_search.engine.candidates.sampler import CandidateSampler
+    from hssl_search.engine.candidates.trials import Roster
     from hssl_search.spaces.space import Space
 
     space = Space.from_plain({"parameters": resolved["space"]["parameters"]}, resolved["space"]["name"])

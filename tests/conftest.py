@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 
@@ -14,6 +16,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _skip(items, "slow", "takes minutes; give --run-slow")
     if any(item.get_closest_marker("gpu") for item in items) and not _has_gpu():
         _skip(items, "gpu", "needs a CUDA device, and there is none")
+
+
+@pytest.fixture(scope="session")
+def setting() -> Any:
+    """What all jobs of a small search have in common."""
+    from hssl_search.engine.execution.jobs import Setting
+    from hssl_search.training.recipe import Recipe  # torch, which many tests do without
+
+    recipe = Recipe.read("simclr").as_plain()
+    return Setting(base="test_resnet", base_args={"output_stride": 8}, image_size=32, data="digits", probe_data=None, data_seed=0,
+                   recipe=recipe, device="cpu")
 
 
 def _skip(items: list[pytest.Item], mark: str, reason: str) -> None:

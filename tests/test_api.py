@@ -23,11 +23,11 @@ from PIL import Image
 import hssl_search
 from hssl_search import UserError, api
 from hssl_search.configfile import read_yaml
+from hssl_search.engine.execution.ray_tune.session import RaySession
+from hssl_search.engine.records.ledger import Ledger
+from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.study import StudyRecord
 from hssl_search.reporting.dashboard import DashboardServer
-from hssl_search.search.execution.ray_session import RaySession
-from hssl_search.search.records.ledger import Ledger
-from hssl_search.search.records.run import Run
-from hssl_search.search.records.study import StudyRecord
 
 ASKED = {"base": "test_resnet", "base_arg": {"output_stride": 8}, "image_size": 32, "budget": "10cpu-min", "name": "demo"}
 SENTENCE = "No head was healthy."
@@ -95,7 +95,7 @@ def test_the_public_names_are_these_and_all_resolve() -> None:
 
 def test_search_and_its_folder_share_a_name() -> None:
     assert callable(hssl_search.search)
-    assert importlib.import_module("hssl_search.search.budget").parse_budget("2cpu-min").seconds == 120
+    assert importlib.import_module("hssl_search.engine.budget").parse_budget("2cpu-min").seconds == 120
     assert callable(hssl_search.search), "still, after something below the folder was imported"
 
 

@@ -23,12 +23,12 @@ from rich.console import Console
 
 from hssl_search import __version__, api, cli
 from hssl_search.bundled import bundled_folder, names
+from hssl_search.engine.config import SearchConfig
+from hssl_search.engine.execution.ray_tune.session import RaySession
+from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.study import StudyRecord
+from hssl_search.engine.statistics.metrics import LABELFREE
 from hssl_search.reporting.progress import Progress
-from hssl_search.search.candidates import LABELFREE
-from hssl_search.search.config import SearchConfig
-from hssl_search.search.execution.ray_session import RaySession
-from hssl_search.search.records.run import Run
-from hssl_search.search.records.study import StudyRecord
 
 FLAGS = {
     "-h", "--help", "--version", "--config", "--base", "--base-arg", "--image-size", "--data", "--probe-data", "--budget",

@@ -21,15 +21,14 @@ LAYERS = [
     {"heads", "backbones", "data"},
     {"methods", "evaluation", "discrepancy", "spaces"},
     {"training"},
-    {"search"},
+    {"engine"},
     {"reporting", "export"},
     {"", "api", "cli", "session", "__main__"},
 ]
 """The files and folders of the package, lowest first; "" is `hssl_search/__init__.py`, the public API."""
 
-DECISIONS = ("search.phases", "search.execution.jobs", "search.budget", "search.costs", "search.plan", "search.extending", "search.preview",
-             "search.promotion", "search.pruning", "search.forecast", "search.correlation", "search.inference", "search.posterior",
-             "search.verdict", "search.ties")
+DECISIONS = ("engine.controller", "engine.phases", "engine.planning", "engine.candidates", "engine.statistics", "engine.budget",
+             "engine.verdict", "engine.winnerless", "engine.execution.jobs", "engine.execution.machine")
 """What decides, and is tested in milliseconds: it needs neither ray nor torch."""
 
 HEAVY = {"torch", "torchvision", "timm", "ray", "optuna", "pandas", "pyarrow", "plotly", "sklearn"}
@@ -41,7 +40,7 @@ def layer(unit: str) -> int:
 
 @cache
 def modules() -> dict[str, Path]:
-    """Every module of the package by its name within it: `search.planner`; a folder's `__init__` has the folder's name."""
+    """Every module of the package by its name within it: `engine.planning.plan`; a folder's `__init__` has the folder's name."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
@@ -131,7 +130,7 @@ def test_decisions_need_neither_ray_nor_torch(module: str) -> None:
 @pytest.mark.parametrize("statement", [
     "from hssl_search.heads.config import HeadConfig; HeadConfig(family='hybrid')",
     "from hssl_search.spaces.space import Space; Space.read('default').size()",
-    "import hssl_search.search.simulation.search",
+    "import benchmarks.simulation.search",
 ])
 def test_heads_are_known_and_searches_simulated_without_torch(statement: str) -> None:
     assert not loaded_after(statement) & {"ray", "torch", "timm"}

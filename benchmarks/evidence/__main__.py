@@ -23,10 +23,9 @@ from benchmarks.evidence import table as tables
 from benchmarks.evidence.protocol import SCALES, BaseModel, Cell, Maker, Scale, Training, cells, in_order, same_time
 from benchmarks.recording import Deadline, ended, execute, read
 from hssl_search.data.splits import load_data
+from hssl_search.engine.execution.jobs import Job, Meter, Plain, Setting
+from hssl_search.engine.execution.machine import Machine
 from hssl_search.heads.config import HeadConfig
-from hssl_search.search.execution.jobs import Job, Meter, Plain
-from hssl_search.search.execution.tasks import Setting
-from hssl_search.search.jobmaker import Machine
 from hssl_search.training.recipe import Recipe
 
 WORKER = "benchmarks.evidence.worker:run"

@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.evidence.protocol import NONE, longer
-from hssl_search.search.correlation import rank_correlation
-from hssl_search.search.inference import t_interval
+from hssl_search.engine.statistics.correlation import rank_correlation
+from hssl_search.engine.statistics.two_way import t_interval
 
 CELL = ["base", "method"]
 SCORES = ("accuracy", "linear")

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hssl_search.backbones import Base
+from hssl_search.engine.execution.jobs import Job, Plain, Setting, Task
+from hssl_search.engine.execution.machine import Machine
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.same_architecture import same_architecture_head
-from hssl_search.search.execution.jobs import Job, Plain
-from hssl_search.search.execution.tasks import Setting, Task
-from hssl_search.search.jobmaker import Machine
 
 FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 """Of the schedule, after which everything is measured."""

@@ -12,12 +12,12 @@ import pandas as pd
 
 from benchmarks.evidence.protocol import NONE, Cell, Scale
 from benchmarks.recording import at_rungs, step_s
+from benchmarks.simulation.headbench import COLUMNS as OF_HEADBENCH
+from benchmarks.simulation.headbench import HeadBench, spelled
 from hssl_search.data.splits import load_data
+from hssl_search.engine.execution.jobs import Plain
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.head import head_cost
-from hssl_search.search.execution.jobs import Plain
-from hssl_search.search.simulation.headbench import COLUMNS as OF_HEADBENCH
-from hssl_search.search.simulation.headbench import HeadBench, spelled
 from hssl_search.spaces.space import Space
 
 TABLE, ABOUT = "evidence.csv", "evidence.json"

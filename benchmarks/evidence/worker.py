@@ -14,15 +14,14 @@ from benchmarks.recording import timed
 from hssl_search.data.packed import PackedImages
 from hssl_search.data.resident import on_device
 from hssl_search.data.splits import SearchData, load_data
+from hssl_search.engine.execution.jobs import Job, Plain, Send, Setting, Task
+from hssl_search.engine.worker.evaluate import evaluate
+from hssl_search.engine.worker.run_job import run_job
+from hssl_search.engine.worker.setup import Bench
 from hssl_search.evaluation.embed import embed_pair
 from hssl_search.evaluation.knn import knn_accuracy
 from hssl_search.evaluation.linear import linear_accuracy
 from hssl_search.evaluation.rankme import rankme
-from hssl_search.search.execution.bench import Bench
-from hssl_search.search.execution.evaluating import evaluate
-from hssl_search.search.execution.jobs import Job, Plain, Send
-from hssl_search.search.execution.tasks import Setting, Task
-from hssl_search.search.execution.worker import run_job
 from hssl_search.training.trainer import StepReport, Trainer
 
 TIMED = 5

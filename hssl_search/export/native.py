@@ -6,12 +6,12 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hssl_search.engine.phases.jobs import full_key, full_place
+from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.study import StudyRecord
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.files import write_head
 from hssl_search.scratch import replacing
-from hssl_search.search.jobmaker import full_key, full_place
-from hssl_search.search.records.run import Run
-from hssl_search.search.records.study import StudyRecord
 from hssl_search.training.checkpoint import CheckpointFolder
 
 HOWTO = """\

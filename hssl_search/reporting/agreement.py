@@ -11,12 +11,12 @@ import pandas as pd
 from optuna import Study
 from optuna.trial import FrozenTrial
 
+from hssl_search.engine.statistics.correlation import LEAST, RankCorrelation, rank_correlation
+from hssl_search.engine.statistics.metrics import OF_BASES, Measure
 from hssl_search.reporting.formats import known
 from hssl_search.reporting.frames import row_of
 from hssl_search.reporting.leaderboard import leaderboard
 from hssl_search.reporting.record import RunRecord
-from hssl_search.search.correlation import LEAST, RankCorrelation, rank_correlation
-from hssl_search.search.measures import OF_BASES, Measure
 
 OF_HEADS = (
     Measure("discrepancy", "discrepancy: k-NN overlap, in excess"),

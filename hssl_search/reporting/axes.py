@@ -9,10 +9,10 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from hssl_search.engine.statistics.metrics import ACCURACY, Measure
 from hssl_search.reporting.figure_data import Reference
 from hssl_search.reporting.formats import known
 from hssl_search.reporting.palette import CONTROL, GRID, INK, MUTED, faded
-from hssl_search.search.measures import ACCURACY, Measure
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', Arial, sans-serif"
 

@@ -9,14 +9,14 @@ from typing import Any
 import pandas as pd
 from optuna import Study
 
+from hssl_search.engine.records.meter import OVERHEAD
+from hssl_search.engine.statistics.correlation import RankCorrelation, rank_correlation
+from hssl_search.engine.statistics.metrics import Measure
 from hssl_search.reporting import tables
 from hssl_search.reporting.formats import known, signed, signed_interval
 from hssl_search.reporting.frames import OTHER_DISCREPANCIES
 from hssl_search.reporting.leaderboard import judged_column
 from hssl_search.reporting.record import RunRecord
-from hssl_search.search.correlation import RankCorrelation, rank_correlation
-from hssl_search.search.measures import Measure
-from hssl_search.search.records.meter import OVERHEAD
 
 FEW = 10
 """Below this many points a rank correlation is called what it is: not meaningful."""

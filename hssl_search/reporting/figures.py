@@ -12,12 +12,12 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
+from hssl_search.engine.statistics.metrics import Measure
 from hssl_search.reporting.axes import axis_title, base_layout, error_bars, frame_around, panels, reference_lines, short
 from hssl_search.reporting.figure_data import DiscrepancyAccuracy, Reference
 from hssl_search.reporting.formats import count, interval, known, number, plural, signed
 from hssl_search.reporting.frames import OTHER_DISCREPANCIES
 from hssl_search.reporting.palette import CONTROL, GRID, faded, family_looks
-from hssl_search.search.measures import Measure
 
 _STRIPS = ("failed", "gated out", "not promoted", "stopped early", "not finished", "no accuracy")
 """Why a point has no accuracy at full proxy fidelity, from the lowest row up."""

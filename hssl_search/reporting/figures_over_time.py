@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
+from hssl_search.engine.statistics.metrics import Measure
 from hssl_search.reporting.axes import axis_title, base_layout, frame_around, reference_lines, short
 from hssl_search.reporting.figure_data import Reference
 from hssl_search.reporting.formats import duration, number, plural, time_unit
 from hssl_search.reporting.palette import CONTROL, CONTROL_DASHES, INK, MUTED, faded, family_looks, phase_colour, phase_order
-from hssl_search.search.measures import Measure
 
 
 def draw_curves(lines: pd.DataFrame, references: Sequence[Reference], measure: Measure) -> go.Figure | None:

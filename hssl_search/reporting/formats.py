@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from hssl_search.search.budget import format_duration
+from hssl_search.engine.budget import format_duration
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs

@@ -11,13 +11,13 @@ import pandas as pd
 from optuna import Study
 from optuna.trial import FrozenTrial
 
+from hssl_search.engine.statistics import ties
+from hssl_search.engine.statistics.metrics import ACCURACY, Measure
+from hssl_search.engine.statistics.posterior import Posterior
+from hssl_search.engine.statistics.two_way import Difference, TwoWay
 from hssl_search.reporting.formats import known
 from hssl_search.reporting.frames import OTHER_DISCREPANCIES, row_of, where_measured, whole_numbers
 from hssl_search.reporting.record import RunRecord, is_control
-from hssl_search.search import ties
-from hssl_search.search.inference import Difference, TwoWay
-from hssl_search.search.measures import ACCURACY, Measure
-from hssl_search.search.posterior import Posterior
 
 LEADERBOARD = [
     *("rank", "name", "role", "family", "score", "accuracy", "low", "high", "seeds"),

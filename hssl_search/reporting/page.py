@@ -16,6 +16,7 @@ from optuna import Study
 from plotly.offline import get_plotlyjs
 
 from hssl_search import bundled
+from hssl_search.engine.statistics.correlation import LEAST
 from hssl_search.errors import UserError
 from hssl_search.reporting import relations, sections, tables
 from hssl_search.reporting.agreement import agreements
@@ -25,7 +26,6 @@ from hssl_search.reporting.panels import panels
 from hssl_search.reporting.record import RunRecord
 from hssl_search.reporting.repeated import repeated
 from hssl_search.reporting.verdict import verdict_text
-from hssl_search.search.correlation import LEAST
 
 Entries = Iterable[Mapping[str, Any]]
 

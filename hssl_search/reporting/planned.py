@@ -9,8 +9,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from hssl_search.engine.budget import written
 from hssl_search.reporting.formats import MISSING, duration, plural
-from hssl_search.search.budget import written
 
 Plain = dict[str, Any]
 

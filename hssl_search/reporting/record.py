@@ -11,11 +11,11 @@ from typing import Any
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from hssl_search.engine.candidates.candidate import ailment
+from hssl_search.engine.candidates.prior_runs import EarlierSearch, kept
+from hssl_search.engine.records.attributes import joined
+from hssl_search.engine.statistics.metrics import ACCURACY, RANKINGS, Measure
 from hssl_search.reporting.formats import known
-from hssl_search.search.candidates import ailment
-from hssl_search.search.earlier import EarlierSearch, kept
-from hssl_search.search.measures import ACCURACY, RANKINGS, Measure
-from hssl_search.search.records.attributes import joined
 
 JOB = "job/"
 TRAINING_PHASES = ("proxy", "confirm")

@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from hssl_search.engine.statistics.correlation import LEAST, RankCorrelation
+from hssl_search.engine.statistics.metrics import Measure
 from hssl_search.reporting.agreement import Agreement
 from hssl_search.reporting.formats import number, signed, signed_interval
-from hssl_search.search.correlation import LEAST, RankCorrelation
-from hssl_search.search.measures import Measure
 
 Plain = dict[str, Any]
 

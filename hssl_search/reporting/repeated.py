@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from optuna import Study
 
+from hssl_search.engine.statistics.correlation import LEAST, RankCorrelation, rank_correlation
 from hssl_search.reporting.formats import plural
 from hssl_search.reporting.record import RunRecord
-from hssl_search.search.correlation import LEAST, RankCorrelation, rank_correlation
 
 
 @dataclass(frozen=True)

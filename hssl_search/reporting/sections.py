@@ -13,14 +13,14 @@ from typing import Any
 
 import pandas as pd
 
+from hssl_search.engine.candidates.prior_runs import EarlierSearch
+from hssl_search.engine.statistics.metrics import ACCURACY, Measure
 from hssl_search.reporting.cost import Cost
 from hssl_search.reporting.formats import count, duration, interval, known, number, plural, share, signed, signed_interval
 from hssl_search.reporting.frames import OTHER_DISCREPANCIES
 from hssl_search.reporting.leaderboard import judged_column
 from hssl_search.reporting.palette import CONTROL, family_looks, phase_colour
 from hssl_search.reporting.record import RunRecord
-from hssl_search.search.earlier import EarlierSearch
-from hssl_search.search.measures import ACCURACY, Measure
 
 Plain = dict[str, Any]
 MOST_ROWS = 200

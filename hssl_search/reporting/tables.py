@@ -1,6 +1,6 @@
 """The tables of a run as pandas frames, and the files written from them.
 
-All read a study with the attributes that `hssl_search.search.records.study` writes, at any moment of a run. Accuracies are per cent.
+All read a study with the attributes that `hssl_search.engine.records.study` writes, at any moment of a run. Accuracies are per cent.
 """
 
 from __future__ import annotations

@@ -16,12 +16,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from hssl_search.engine.statistics.metrics import ACCURACY, Measure
 from hssl_search.reporting.cost import cost
 from hssl_search.reporting.formats import MISSING, interval, known, number, plural, share, signed
 from hssl_search.reporting.leaderboard import judged_column
 from hssl_search.reporting.record import RunRecord, is_control
 from hssl_search.reporting.tables import leaderboard
-from hssl_search.search.measures import ACCURACY, Measure
 
 TONES = {"better": "green", "undecided": "yellow", "no head": "cyan", "unranked": "white"}
 

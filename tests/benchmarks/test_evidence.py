@@ -20,10 +20,10 @@ from benchmarks.evidence import table as tables
 from benchmarks.evidence.protocol import HEADS, NONE, SAME, SCALES, Training, rungs, same_time
 from benchmarks.printing import with_interval
 from benchmarks.recording import Deadline, Recorded, at_rungs, ended, execute, read, step_s
+from benchmarks.simulation.headbench import HeadBench
+from benchmarks.simulation.measured_heads import MeasuredHeads
+from hssl_search.engine.execution.jobs import Job, Outcome, Report, Send, State
 from hssl_search.heads.config import HeadConfig
-from hssl_search.search.execution.jobs import Job, Outcome, Report, Send, State
-from hssl_search.search.simulation.headbench import HeadBench
-from hssl_search.search.simulation.measured_heads import MeasuredHeads
 
 torch.set_num_threads(1)
 TIMES = ["step_s", "device_s"]

@@ -13,12 +13,12 @@ import torch
 
 from hssl_search import load_head
 from hssl_search.backbones import Base
+from hssl_search.engine.execution.jobs import Job, Outcome, Report, State
+from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.study import StudyRecord
 from hssl_search.export.native import export_winner
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.files import read_head
-from hssl_search.search.execution.jobs import Job, Outcome, Report, State
-from hssl_search.search.records.run import Run
-from hssl_search.search.records.study import StudyRecord
 from hssl_search.training.checkpoint import CheckpointFolder
 from hssl_search.training.recipe import Recipe
 

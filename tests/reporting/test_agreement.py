@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from hssl_search.engine.statistics.correlation import LEAST
 from hssl_search.reporting import figure_data
 from hssl_search.reporting.agreement import Agreement, agreements
-from hssl_search.search.correlation import LEAST
 
 
 def by_name(study: Any) -> dict[str, Agreement]:

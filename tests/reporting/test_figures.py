@@ -7,9 +7,9 @@ import optuna
 import plotly.graph_objects as go
 import pytest
 
+from hssl_search.engine.statistics.metrics import ACCURACY
 from hssl_search.reporting import axes, figure_data, figures, figures_over_time, palette
 from hssl_search.reporting.record import RunRecord
-from hssl_search.search.measures import ACCURACY
 
 
 def drawn(run: Any) -> dict[str, go.Figure | None]:

@@ -15,12 +15,12 @@ from optuna.trial import TrialState
 from rich.console import Console
 from scipy import stats
 
+from hssl_search.engine.statistics.metrics import ALIGNMENT, RANKME
 from hssl_search.reporting import axes, figure_data, figures, figures_over_time, sections, tables
 from hssl_search.reporting.agreement import agreements
 from hssl_search.reporting.page import build_page
 from hssl_search.reporting.record import RunRecord
 from hssl_search.reporting.verdict import print_verdict, verdict_text
-from hssl_search.search.measures import ALIGNMENT, RANKME
 
 
 def opposite(accuracy: float) -> float:

@@ -11,11 +11,11 @@ import pytest
 from optuna.trial import TrialState
 from plotly.offline import get_plotlyjs
 
+from hssl_search.engine.candidates.prior_runs import EarlierSearch
+from hssl_search.engine.statistics.correlation import rank_correlation
 from hssl_search.errors import UserError
 from hssl_search.reporting.page import build_page, write_report
 from hssl_search.reporting.tables import parameter_values
-from hssl_search.search.correlation import rank_correlation
-from hssl_search.search.earlier import EarlierSearch
 
 
 class Reader(HTMLParser):

@@ -55,7 +55,7 @@ def test_a_budget_too_small_is_told_what_a_search_needs(capsys: pytest.CaptureFi
 @pytest.mark.parametrize(("seconds", "text"), [(300, "5 gpu-min"), (301, "5.1 gpu-min"), (7_200, "2 gpu-h"), (110_000, "31 gpu-h"),
                                                (3_601_000, "1100 gpu-h"), (0.6, "0.01 gpu-min")])
 def test_what_would_be_needed_is_rounded_up_and_can_be_typed(seconds: float, text: str) -> None:
-    from hssl_search.search.budget import parse_budget
+    from hssl_search.engine.budget import parse_budget
 
     assert amount(seconds, "gpu") == text
     assert parse_budget(text.replace(" ", "")).seconds >= seconds

@@ -14,11 +14,11 @@ import pytest
 from optuna.trial import TrialState
 from scipy import stats
 
+from hssl_search.engine.statistics.two_way import TwoWay
 from hssl_search.reporting import tables
 from hssl_search.reporting.frames import OTHER_DISCREPANCIES
 from hssl_search.reporting.leaderboard import LEADERBOARD
 from hssl_search.reporting.record import RunRecord
-from hssl_search.search.inference import TwoWay
 
 
 def row(frame: pd.DataFrame, name: str) -> Any:
@@ -93,9 +93,9 @@ def test_with_one_seed_of_each_there_is_neither_interval_nor_chance(builder: Cal
 
 
 def test_leaderboard_and_verdict_agree(run: Any) -> None:
-    from hssl_search.search.candidates import Contender
-    from hssl_search.search.measures import ACCURACY
-    from hssl_search.search.verdict import judge
+    from hssl_search.engine.candidates.candidate import Contender
+    from hssl_search.engine.statistics.metrics import ACCURACY
+    from hssl_search.engine.verdict import judge
 
     record = RunRecord.of(run.study)
     contenders = [
@@ -189,7 +189,7 @@ def test_device_time_has_one_row_an_attempt() -> None:
 
 
 def test_device_time_reads_a_real_ledger(tmp_path: Path) -> None:
-    from hssl_search.search.records.ledger import Charge, Ledger
+    from hssl_search.engine.records.ledger import Charge, Ledger
 
     times = iter([10.0, 12.0, 15.0])
     ledger = Ledger(tmp_path / "ledger.jsonl", clock=lambda: next(times))

@@ -18,9 +18,9 @@ import pytest
 from optuna.trial import FrozenTrial
 
 import hssl_search
-from hssl_search.search.records.ledger import Ledger
-from hssl_search.search.records.run import Run
-from hssl_search.search.records.study import StudyRecord
+from hssl_search.engine.records.ledger import Ledger
+from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.study import StudyRecord
 
 RECIPE = """\
 description: Small steps, for tests.

@@ -19,7 +19,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from hssl_search.search.records.run import Run
+from hssl_search.engine.records.run import Run
 
 pytestmark = pytest.mark.slow(reason="a whole search; pytest --run-slow tests/whole/test_dashboard.py runs it")
 EVERY_S = 0.2

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from hssl_search import load_head
-from hssl_search.search.budget import parse_budget
-from hssl_search.search.records.run import Run
+from hssl_search.engine.budget import parse_budget
+from hssl_search.engine.records.run import Run
 
 slow = pytest.mark.slow(reason="four starts of the program; pytest --run-slow tests/whole/test_faults.py runs them")
 

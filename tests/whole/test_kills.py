@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from hssl_search import load_head
-from hssl_search.search.budget import parse_budget
-from hssl_search.search.records.ledger import Ledger
-from hssl_search.search.records.meter import OVERHEAD
-from hssl_search.search.records.run import Run
+from hssl_search.engine.budget import parse_budget
+from hssl_search.engine.records.ledger import Ledger
+from hssl_search.engine.records.meter import OVERHEAD
+from hssl_search.engine.records.run import Run
 
 pytestmark = pytest.mark.slow(reason="a search that is started more than twenty times; pytest --run-slow tests/whole/test_kills.py runs it")
 KILLS, SEED = 20, 4

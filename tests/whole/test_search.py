@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 
 from hssl_search import cli, load_head
 from hssl_search.backbones import Base
+from hssl_search.engine.budget import parse_budget
+from hssl_search.engine.records.ledger import Ledger
+from hssl_search.engine.records.run import Run
 from hssl_search.heads.files import read_head
-from hssl_search.search.budget import parse_budget
-from hssl_search.search.records.ledger import Ledger
-from hssl_search.search.records.run import Run
 
 CHECKPOINT_FILES = {"about.json", "base.safetensors", "sha256.json", "state.safetensors"}
 

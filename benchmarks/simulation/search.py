@@ -1,0 +1,110 @@
+"""A whole search in virtual time: the real controller, study, ledger and desk over simulated workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from optuna.storages import BaseStorage, InMemoryStorage
+
+from benchmarks.simulation.executor import SimulatedExecutor, VirtualClock
+from benchmarks.simulation.worker import Answers, Faults, SimulatedWorker
+from hssl_search.engine.budget import Budget
+from hssl_search.engine.candidates.sampler import CandidateSampler, Name
+from hssl_search.engine.candidates.trials import Roster
+from hssl_search.engine.controller import Controller
+from hssl_search.engine.execution.jobs import Plain, Setting
+from hssl_search.engine.execution.machine import Machine
+from hssl_search.engine.phases.runner import Runner
+from hssl_search.engine.planning.plan import Plan
+from hssl_search.engine.records.ledger import Ledger
+from hssl_search.engine.records.meter import DeviceMeter
+from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.study import StudyRecord
+from hssl_search.heads.config import HeadConfig
+from hssl_search.spaces.space import Space
+
+STUDY = "simulated"
+SAME_ARCHITECTURE = HeadConfig(family="resnet", depth=2)
+"""The control's head; that of any base of basic residual blocks."""
+
+
+class Silent:
+    """A watcher that tells nobody."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *values: None
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """One search to be simulated. `start` makes its controller; started again on the same folder and storage, it goes on.
+
+    Args:
+        map_shape: C x h x w of the map that heads are fed.
+        plan: instead of what the planner makes of the budget.
+        cost: (parameters, multiply-adds) of a head, where counting them takes too long or is not wanted.
+    """
+
+    folder: Path
+    space: Space
+    setting: Setting
+    answers: Answers
+    machine: Machine
+    budget: Budget
+    seed: int = 0
+    map_shape: tuple[int, int, int] = (96, 4, 4)
+    faults: Faults | None = None
+    plan: Plan | None = None
+    sampler: Name = "tpe"
+    promote: str = "discrepancy"
+    pruner: str = "median"
+    full_epochs: int | str = "off"
+    cost: Callable[[HeadConfig, tuple[int, int, int]], tuple[int, int]] | None = None
+    heartbeat_s: float = 60.0
+    same_architecture: HeadConfig = SAME_ARCHITECTURE
+
+    def start(self, storage: BaseStorage | None = None) -> Started:
+        storage = storage or InMemoryStorage()
+        study, run, clock = self._study(storage), self._run(), VirtualClock()
+        meter = DeviceMeter(Ledger(run.ledger, clock), self.budget, self.machine.cpus, self.machine.gpus, clock=clock,
+                            heartbeat_s=self.heartbeat_s)
+        if self.plan is not None and "plan" not in study.study_attributes():
+            numbers = self.plan.as_plain()
+            study.set_study("plan", {"budget_s": self.budget.seconds, "phases": self.plan.expected_s, "numbers": numbers, "first": numbers})
+        worker = SimulatedWorker(self.answers, self.machine, self.faults or Faults())
+        runner = Runner(run, SimulatedExecutor(worker, meter, clock), meter, study, Silent(), self.machine)
+        roster = Roster(study, run, self.space, [self.map_shape], self.seed, meter.ledger.of_trial, self.cost,
+                        CandidateSampler(self.sampler, self.seed))
+        return Started(Controller(run, run.config(), roster, runner), meter, study, clock)
+
+    def _study(self, storage: BaseStorage) -> StudyRecord:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = optuna.create_study(storage=storage, study_name=STUDY, direction="maximize", load_if_exists=True)
+        return StudyRecord(study, storage, "simulated")
+
+    def _run(self) -> Run:
+        if (self.folder / "search.yaml").exists():
+            return Run.open(self.folder)
+        return Run.create(self.folder, {
+            "name": self.folder.name, "seed": self.seed, "rank_by": "accuracy", "full_epochs": self.full_epochs,
+            "sampler": self.sampler, "promote": self.promote, "pruner": self.pruner,
+            "setting": self.setting.model_dump(mode="json"),
+            "same_architecture": self.same_architecture.model_dump(exclude_none=True)})
+
+
+@dataclass(frozen=True)
+class Started:
+    controller: Controller
+    meter: DeviceMeter
+    study: StudyRecord
+    clock: VirtualClock
+
+    def search(self) -> Plain:
+        """The verdict; the ledger is closed."""
+        try:
+            return self.controller.search()
+        finally:
+            self.meter.close()

@@ -1,0 +1,1 @@
+"""Who is tried, who is promoted, who is stopped."""

@@ -1,0 +1,57 @@
+"""Pruning: which proxy is stopped at a rung. Pure functions of the scores of those that have been there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal
+
+from hssl_search.engine.statistics import ties
+
+Rule = Literal["median", "asha", "none"]
+ENOUGH_AT_RUNG = 4
+"""Others that must have reached a rung before the median rule stops anyone there."""
+ETA = 2
+"""Of those at a rung, one in so many goes on: each rung is twice as long as the one before it."""
+
+
+@dataclass(frozen=True)
+class AtRung:
+    """One who reaches a rung."""
+
+    trial: int
+    score: float
+    control: bool = False
+    """Never stopped, and counted for all."""
+
+
+@dataclass(frozen=True)
+class Pruner:
+    stops: Callable[[AtRung, Mapping[int, AtRung], float], bool]
+    """Whether the first is stopped, given the others that have reached the rung, by trial, and the resolution of scores. Who ties with
+    those that go on goes on."""
+    why: str
+    """What follows `stopped at step 75: `."""
+
+
+def below_median(one: AtRung, others: Mapping[int, AtRung], resolution: float = 0.0) -> bool:
+    """Median rule (Vizier, KDD 2017): below the median of those that reached the same rung before it."""
+    if len(others) < ENOUGH_AT_RUNG:
+        return False
+    middle = median(other.score for other in others.values())
+    return ties.above(middle, one.score, resolution / 2)  # the median of an even number lies half a step between two scores
+
+
+def below_half(one: AtRung, others: Mapping[int, AtRung], resolution: float = 0.0) -> bool:
+    """Asynchronous successive halving (Li et al., MLSys 2020), as it stops: not among the better `1 / ETA` of those at the rung, itself
+    counted. The best so far always goes on."""
+    better = sum(ties.above(other.score, one.score, resolution) for other in others.values())
+    return better >= max(1, (1 + len(others)) // ETA)
+
+
+PRUNERS: Mapping[Rule, Pruner] = {
+    "median": Pruner(below_median, "below the median of that rung."),
+    "asha": Pruner(below_half, "not in the better half of that rung (successive halving)."),
+    "none": Pruner(lambda *_: False, "not at all."),
+}

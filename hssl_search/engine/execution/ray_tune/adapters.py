@@ -1,0 +1,235 @@
+"""Ray Tune's Searcher, Scheduler, Stopper and Callback, each a few lines over the desk."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from hssl_search.engine.execution.dispatcher import Desk
+from hssl_search.engine.execution.jobs import Decision, Halt, Job, State
+from hssl_search.engine.execution.ray_tune.trainable import CAUSE, FULL, HALT, JOB, METRICS, STEP
+
+PENDING = ("PENDING", "PREPARED", "RESCHEDULING")
+"""States of a placement group that holds nothing yet."""
+_MEMORY = re.compile(r"running low on memory\b.*?\bwas (\S+) used / (\S+) limit", re.DOTALL)
+_ERROR_LINE = re.compile(r"^\s*((?:\w+\.)*\w*(?:Error|Exception): .*\S)", re.MULTILINE)
+
+
+class Crew:
+    """Which Tune trial runs which job, in which actor, and what a failing worker said last."""
+
+    def __init__(self, desk: Desk, tell_waiting: Callable[[Job], None] | None = None) -> None:
+        self.desk = desk
+        self._tell_waiting = tell_waiting
+        self._told = False
+        self.keys: dict[str, str] = {}
+        """Job key by Tune's trial id."""
+        self.causes: dict[str, str] = {}
+        self.full: set[str] = set()
+        """Trials whose workers ran out of memory."""
+        self.actors: dict[str, Any] = {}
+
+    def kill(self) -> None:
+        """End all worker processes at once: they hold nothing that is not in a checkpoint, and waiting for their next report takes long."""
+        import ray
+
+        for actor in self.actors.values():
+            ray.kill(actor)
+        self.actors.clear()
+
+    def kill_hung(self) -> None:
+        """End the workers that make no step; Tune takes them for dead ones."""
+        import ray
+
+        hung = self.desk.hung()
+        for trial in [trial for trial, key in self.keys.items() if key in hung and trial in self.actors]:
+            self.causes[trial] = "the worker made no step for a long time and was ended: it hung, or what it waited for never came"
+            ray.kill(self.actors.pop(trial))
+
+    def place(self) -> None:
+        """Tell the desk which jobs wait for a place; the user, once, when that is long. On a Ray of our own none does."""
+        waiting = self._waiting() if self._tell_waiting is not None else []
+        if (job := self.desk.place(waiting)) is not None and self._tell_waiting is not None and not self._told:
+            self._told = True
+            self._tell_waiting(job)
+
+    def _waiting(self) -> list[str]:
+        """Keys of the jobs for which Ray has found no place yet: of those of one size that have not started, the last ones."""
+        import ray
+
+        not_started = [key for trial, key in self.keys.items() if trial not in self.actors]
+        if not not_started:
+            return []
+        driver = ray.get_runtime_context().get_job_id()  # with which the ids of its placement groups end
+        groups = [group for key, group in ray.util.placement_group_table().items() if key.endswith(driver) and group["state"] in PENDING]
+        pending = Counter(_size(bundle) for group in groups for bundle in group["bundles"].values())
+        waiting = []
+        for key in reversed(not_started):
+            size = _size(devices(self.desk.job(key)))
+            if pending[size]:
+                pending[size] -= 1
+                waiting.append(key)
+        return waiting
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Tune writes all that it was given into a snapshot, which nobody reads; the desk's open files could not be written."""
+        return (Crew, (None,))
+
+
+class JobSearcher(Searcher):
+    """Hands the desk's jobs to Tune and hears of their end."""
+
+    def __init__(self, crew: Crew) -> None:
+        super().__init__(metric=STEP, mode="max")
+        self._crew = crew
+
+    def suggest(self, trial_id: str) -> Any:
+        if (job := self._crew.desk.next_job()) is not None:
+            self._crew.keys[trial_id] = job.key
+            return {JOB: json.dumps(job.as_plain())}
+        return Searcher.FINISHED if self._crew.desk.idle else None
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        key = self._crew.keys.pop(trial_id)
+        self._crew.actors.pop(trial_id, None)
+        cause = self._crew.causes.pop(trial_id, "")
+        self._crew.desk.end(key, State.FAILED if error else None, cause, trial_id in self._crew.full)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study remembers, and a search that goes on opens a fresh Tuner."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("a search goes on from its study, never from Tune's files")
+
+
+class ReportScheduler(FIFOScheduler):
+    """Asks the desk after each report; a raising worker is not retried, a dead one is."""
+
+    def __init__(self, crew: Crew) -> None:
+        super().__init__()
+        self._crew = crew
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        if result.get(HALT):
+            self._crew.desk.stop(Halt(result[CAUSE]))
+        if CAUSE in result:
+            self._crew.causes[trial.trial_id] = result[CAUSE]
+            self._crew.full |= {trial.trial_id} if result[FULL] else set()
+            trial.max_failures = 0
+            return TrialScheduler.CONTINUE
+        key = self._crew.keys.get(trial.trial_id, "")
+        decision = self._crew.desk.report(key, result[STEP], json.loads(result[METRICS]))
+        return TrialScheduler.STOP if decision is Decision.STOP else TrialScheduler.CONTINUE
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        """The worker raised or died; called before each retry and before the end."""
+        if trial.trial_id not in self._crew.causes:
+            self._crew.causes[trial.trial_id] = self._cause(trial)
+
+    def _cause(self, trial: Trial) -> str:
+        attempts = self._crew.desk.attempt(self._crew.keys[trial.trial_id])
+        return cause_of_death(_last_error(trial), attempts)
+
+
+class CrewCallback(tune.Callback):
+    """Knows the live actors, and begins a new attempt where Tune retries."""
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._crew.actors[trial.trial_id] = trial.temporary_state.ray_actor
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._crew.actors.pop(trial.trial_id, None)
+        self._crew.causes.pop(trial.trial_id, None)
+        trial.config[JOB] = json.dumps(self._crew.desk.retry(self._crew.keys[trial.trial_id]).as_plain())
+
+
+class DeskStopper(tune.Stopper):
+    """Ticks the meter, about every 0.1 s even without reports, and ends everything when the desk stops."""
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        if not self._crew.desk.poll():
+            self._crew.kill_hung()
+            self._crew.place()
+            return False
+        self._crew.kill()
+        return True
+
+
+def _last_error(trial: Trial) -> str:
+    """What Ray says of the trial's last failure; its file has all of them, also those for which Tune keeps no exception."""
+    text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
+    return text.rpartition("Failure # ")[2]
+
+
+def cause_of_death(said: str, attempts: int) -> str:
+    """Why a worker has died, or the error that it raised, in one sentence or line.
+
+    Args:
+        said: Ray's text about it.
+        attempts: how often its job has been started.
+    """
+    times = "once" if attempts == 1 else f"{attempts} times"
+    if memory := _MEMORY.search(said):
+        return (f"Ray's memory monitor ended the worker process {times}: {memory[1]} of its machine's {memory[2]} of memory were in use; "
+                "end other programs that use much, or choose a smaller base, --image-size or batch_size "
+                "(RAY_memory_usage_threshold, 0.95 unless it is set, says when the monitor steps in)")
+    if lines := _ERROR_LINE.findall(said):
+        return str(lines[-1])
+    return f"the worker process died {times}: something killed it, perhaps because memory ran out, or it crashed outside Python"
+
+
+def devices(job: Job) -> dict[str, float]:
+    """What a job needs, in Ray's words."""
+    return {"CPU": job.cpus, "GPU": job.gpus} if job.gpus else {"CPU": job.cpus}
+
+
+def resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    """What a trial needs, from its job."""
+    return tune.PlacementGroupFactory([devices(Job(**json.loads(config[JOB])))])
+
+
+def _size(bundle: dict[str, float]) -> tuple[float, float]:
+    return bundle.get("CPU", 0.0), bundle.get("GPU", 0.0)
+
+
+def tuner(crew: Crew, trial: Any, concurrency: int, retries: int, folder: str) -> tune.Tuner:
+    """A fresh Tuner over the crew; its files go to `folder`."""
+    return tune.Tuner(
+        tune.with_resources(trial, resources),
+        tune_config=tune.TuneConfig(
+            search_alg=JobSearcher(crew),
+            scheduler=ReportScheduler(crew),
+            num_samples=sys.maxsize,
+            max_concurrent_trials=concurrency,
+            reuse_actors=True,
+            trial_name_creator=lambda trial: trial.trial_id,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name="jobs",
+            storage_path=folder,
+            stop=DeskStopper(crew),
+            callbacks=[CrewCallback(crew)],
+            failure_config=tune.FailureConfig(max_failures=retries),
+            verbose=0,
+        ),
+    )

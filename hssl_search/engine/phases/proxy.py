@@ -1,0 +1,150 @@
+"""proxy: each promoted head alone with the base, beside two controls; the weak ones are stopped at a rung."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from statistics import fmean
+
+from hssl_search.engine.candidates.candidate import Contender
+from hssl_search.engine.candidates.promotion import Promoter
+from hssl_search.engine.candidates.pruners import AtRung, Pruner
+from hssl_search.engine.candidates.trials import Roster
+from hssl_search.engine.execution.jobs import Decision, Job, Outcome, Report, State
+from hssl_search.engine.phases.jobs import Workshop
+from hssl_search.engine.phases.phase import Phase
+from hssl_search.engine.phases.scores import Scoreboard
+from hssl_search.engine.planning.cost_model import Prices
+from hssl_search.engine.planning.costs import PROXY_CONTROLS, shares
+from hssl_search.engine.planning.plan import CONFIRM_JOBS, FEWEST_PROXIES, Plan
+from hssl_search.engine.statistics.metrics import Measure
+
+
+class Proxy(Phase):
+    """Proxies with early stopping. Controls are never stopped, and count for the others.
+
+    Args:
+        jobs: those to begin with.
+        total: how many there will be.
+        choose: the next job, asked for when these are handed out; None when there is none. It may read `scores`.
+        resolution: step in which scores move.
+    """
+
+    def __init__(self, jobs: Iterable[Job], ended: Mapping[str, Outcome], contenders: Mapping[int, Contender], ranked_by: Measure,
+                 on_score: Callable[[Job, int, float], None], pruner: Pruner, total: int, choose: Callable[[], Job | None],
+                 resolution: float = 0.0) -> None:
+        self.contenders, self.ranked_by, self.on_score, self.pruner = contenders, ranked_by, on_score, pruner
+        self.total, self.choose, self.resolution = total, choose, resolution
+        self._at_rung: dict[int, dict[int, AtRung]] = {}
+        self._reached: dict[int, int] = {}
+        """trial -> last rung with a score, of the proxies that `scores` counts."""
+        super().__init__(jobs, ended)
+
+    def add(self, job: Job) -> None:
+        super().add(job)
+        known = self.outcomes.get(job.key) or self.cut.get(job.key)
+        for report in known.reports if known else []:
+            self._note(job, report)
+        if job.key in self.outcomes:
+            self._count(job, self.outcomes[job.key])
+
+    def waiting(self) -> int:
+        return super().waiting() + self.total - len(self.jobs)
+
+    def next_job(self) -> Job | None:
+        while (job := super().next_job()) is None and len(self.jobs) < self.total and (chosen := self.choose()) is not None:
+            self.add(chosen)
+        return job
+
+    def scores(self) -> dict[int, float]:
+        """trial -> score of the proxies that have ended by themselves or were stopped.
+
+        One that was stopped at a rung is taken to gain as much from there to the end as those that went on have, in the mean.
+        """
+        steps = set(self._reached.values())
+        gains = {step: self._gain(step, max(steps)) for step in steps}
+        return {trial: self._at_rung[step][trial].score + gains[step] for trial, step in self._reached.items()}
+
+    def on_end(self, job: Job, outcome: Outcome) -> None:
+        super().on_end(job, outcome)
+        self._count(job, outcome)
+
+    def _count(self, job: Job, outcome: Outcome) -> None:
+        assert job.trial is not None
+        steps = [step for step, at in self._at_rung.items() if job.trial in at]
+        if steps and outcome.reports and outcome.state in (State.DONE, State.STOPPED):
+            self._reached[job.trial] = max(steps)
+
+    def on_report(self, job: Job, report: Report) -> Decision:
+        if report.step not in job.task["rungs"]:  # where it ran out of time
+            return Decision.CONTINUE
+        others = {trial: one for trial, one in self._at_rung.get(report.step, {}).items() if trial != job.trial}
+        found = self._note(job, report)
+        if found is None:
+            return Decision.CONTINUE
+        self.on_score(job, report.step, found.score)
+        if found.control or report.step >= job.task["steps"] or not math.isfinite(found.score):
+            return Decision.CONTINUE
+        return Decision.STOP if self.pruner.stops(found, others, self.resolution) else Decision.CONTINUE
+
+    def _gain(self, step: int, last: int) -> float:
+        both = self._at_rung[step].keys() & self._at_rung[last].keys()
+        return fmean(self._at_rung[last][trial].score - self._at_rung[step][trial].score for trial in both) if both else 0.0
+
+    def _note(self, job: Job, report: Report) -> AtRung | None:
+        assert job.trial is not None
+        if (score := self.ranked_by.score(report.metrics)) is None:
+            return None
+        found = AtRung(job.trial, score, self.contenders[job.trial].control is not None)
+        if math.isfinite(score):
+            self._at_rung.setdefault(report.step, {})[job.trial] = found
+        return found
+
+
+DEARER = 1.2
+"""How many times what was planned proxies may cost; then no more heads are promoted, so that what confirms them keeps its share."""
+
+
+class Proxies:
+    def __init__(self, roster: Roster, workshop: Workshop, prices: Prices, board: Scoreboard, promoter: Promoter, pruner: Pruner,
+                 seed: int) -> None:
+        self.roster, self.workshop, self.prices, self.board = roster, workshop, prices, board
+        self.promoter, self.pruner, self.seed = promoter, pruner, seed
+
+    def run(self, plan: Plan, number: int) -> dict[int, float]:
+        """The promoted heads of the round of that number and of those before, each chosen when there is a place for it; their scores."""
+        self.promoter.reject()
+        no_head, identity = self.roster.control("none"), self.roster.control("identity", {"family": "identity"})
+        promoted = self.promoter.promoted() or list(filter(None, [self.promoter.promote(dict)]))
+        first = [no_head, *promoted[:1], identity, *promoted[1:]]  # should the budget end early, there is something to compare
+        total = PROXY_CONTROLS + max(len(promoted), min(_wanted(plan, number), self.promoter.healthy()))
+        at_once, contenders, expected = self.workshop.machine.concurrency(total), dict[int, Contender](), dict[str, float]()
+
+        def job_of(one: Contender) -> Job:
+            job = self.workshop.maker.training("proxy", one, self.seed, plan.proxy_steps, plan.rungs, self.prices.reserve(), at_once)
+            contenders[one.trial], expected[job.key] = one, self.prices.training(job, one)
+            self.workshop.recall(job)
+            return job
+
+        def choose() -> Job | None:
+            if len(expected) >= PROXY_CONTROLS + FEWEST_PROXIES and sum(expected.values()) + max(expected.values()) > most_s:
+                phase.total = len(phase.jobs)
+                self.workshop.runner.watcher.note(f"The promoted heads cost more than was planned: {total - phase.total} fewer proxies.")
+                return None
+            one = None if self.workshop.runner.short else self.promoter.promote(phase.scores)
+            return None if one is None else job_of(one)
+
+        most_s = DEARER * self.prices.proxies(plan)
+        jobs = [job_of(one) for one in first]
+        phase = Proxy(jobs, self.workshop.ended, contenders, self.board.ranked_by, self.board.report, self.pruner, total, choose,
+                      self.board.resolution)
+        self.workshop.run("proxy", phase, expected, self.board.take, keep_s=self.prices.confirming(plan, CONFIRM_JOBS))
+        return phase.scores()
+
+
+def _wanted(plan: Plan, number: int) -> int:
+    """How many heads are to be promoted by the end of that round; where the budget was extended, more only in the last."""
+    rounds = len(plan.ends)
+    if number == rounds - 1:
+        return plan.proxies
+    return 0 if plan.batches else shares(plan.proxies, rounds)[number]

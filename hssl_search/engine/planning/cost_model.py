@@ -1,0 +1,194 @@
+"""What the measure phase found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import mean
+
+from hssl_search.engine.candidates.candidate import Contender
+from hssl_search.engine.execution.jobs import Job, Outcome, Plain, Setting
+from hssl_search.engine.execution.machine import Machine, packed
+from hssl_search.engine.planning.costs import (
+    LEAST_SHARE,
+    PROXY_CONTROLS,
+    REFERENCES,
+    Costs,
+    Wanted,
+    confirming_cost,
+    head_cost_s,
+    proxies_cost,
+)
+from hssl_search.engine.planning.plan import CONFIRM_JOBS, MOST_PROXIES, Plan
+from hssl_search.engine.statistics.metrics import Measure
+
+
+@dataclass(frozen=True)
+class Measured:
+    costs: Costs
+    macs: Mapping[str, int]
+    """Multiply-adds of each family's default head."""
+    references: Mapping[str, Plain]
+    """What was measured of raw pixels and of the untrained base."""
+    precision: str
+    images: int
+    gpu_share: float = 1.0
+    """Of a GPU, that one training has to hold for its memory."""
+    memory_bytes: int | None = None
+    """At the most, in training."""
+    checkpoint_bytes: int | None = None
+    """Of one checkpoint of the base with a head."""
+    side_by_side: float = 1.0
+    """How many times the core-seconds of a step on all cores it takes on the fewest that a job may have."""
+
+    @classmethod
+    def of(cls, outcome: Outcome, families: Sequence[str], machine: Machine) -> Measured:
+        """Read the measure job's outcome; seconds become device-seconds."""
+        found = outcome.reports[-1].metrics
+        held = 1.0 if machine.device == "cpu" else machine.gpus_per_trial
+        heads = {family: held * seconds for family, seconds in zip(families, found["head_step_s"], strict=True)}
+        startup = max(0.0, (outcome.seconds if outcome.last_s is None else outcome.last_s) - found["worker_s"])
+        costs = Costs(held * found["step_s"], heads, held * found["evaluate_s"], held * found["checkpoint_s"], held * startup,
+                      held * found["profile_s"], found["joint"], held * found["last_evaluate_s"])
+        ratio = found.get("side_by_side", 1.0)
+        cores = {machine.resources(machine.concurrency(jobs))[0] for jobs in range(CONFIRM_JOBS, PROXY_CONTROLS + MOST_PROXIES + 1)}
+        costs = replace(costs, side_by_side=max(machine.cores_used(cpus, ratio) for cpus in cores))
+        macs = {family: cost[1] for family, cost in zip(families, found["costs"], strict=True)}
+        gpu_bytes = found.get("gpu_bytes")
+        share = packed(found["memory_bytes"], gpu_bytes) if gpu_bytes else 1.0
+        return cls(costs, macs, _references(found["reference"]), found["precision"], found["images"], share,
+                   found.get("memory_bytes"), found.get("checkpoint_bytes"), ratio)
+
+    def reference(self, measure: Measure) -> dict[str, float]:
+        """The score of each reference that has one: accuracies need labels, and pixels have nothing but an accuracy."""
+        scores = {name: measure.score(metrics) for name, metrics in self.references.items()}
+        return {name: found for name, found in scores.items() if found is not None}
+
+    def head_s(self, family: str, macs: int) -> float:
+        """Device-seconds that a head adds to a step."""
+        if not self.macs.get(family):
+            return 0.0 if family in ("identity", "noise", "none") else self.costs.mean_head
+        return head_cost_s(self.costs.heads[family], self.macs[family], macs)
+
+    def settle(self, setting: Setting) -> Setting:
+        """The setting with `precision: auto` replaced by what was faster."""
+        recipe = dict(setting.recipe)
+        for stage in ("proxy", "full"):
+            if recipe[stage]["precision"] == "auto":
+                recipe[stage] = {**recipe[stage], "precision": self.precision}
+        return setting.model_copy(update={"recipe": recipe})
+
+    def full_step_s(self, setting: Setting, proxy_step_s: float) -> float:
+        """Device-seconds of a step of the full training, whose batches may be larger than a proxy's."""
+        full, proxy = (min(self.images, setting.recipe[stage]["batch_size"]) for stage in ("full", "proxy"))
+        return proxy_step_s * full / proxy
+
+    def full_steps(self, setting: Setting) -> int:
+        """Steps of one epoch of the full training."""
+        return max(1, self.images // setting.recipe["full"]["batch_size"])
+
+
+def _references(found: Plain) -> dict[str, Plain]:
+    """By names for people; a base's accuracy by another token than the one that ranks is a row of its own."""
+    rows = {}
+    for name, metrics in found.items():
+        tokens = {key: key.removeprefix("accuracy_") for key in metrics if key.startswith("accuracy_")}
+        rows[name] = {key: value for key, value in metrics.items() if key not in tokens}
+        rows |= {f"{name}, {token} token": {"accuracy": metrics[key]} for key, token in tokens.items()}
+    return rows
+
+
+RATIO = "step_ratio"
+"""Attribute of a screened head: how many times the seconds of the base's step one with this head alone takes, in the same worker."""
+
+
+class Prices:
+    """
+    Args:
+        typical: (family, multiply-adds) of heads as the space has them.
+        pace: device-seconds taken for each one expected.
+        machine: the whole.
+    """
+
+    def __init__(self, measured: Measured, setting: Setting, typical: Iterable[tuple[str, int]], pace: Callable[[], float],
+                 machine: Machine) -> None:
+        self.costs, self._measured, self._setting, self._pace, self._machine = measured.costs, measured, setting, pace, machine
+        self.typical = list(typical)
+        self.planned = replace(self.costs, heads={"typical": mean(measured.head_s(family, macs) for family, macs in self.typical)})
+        """The costs with the mean of typical heads as the only head; once heads are promoted, with the mean of those."""
+
+    @property
+    def pace(self) -> float:
+        """That of work which is to be on the safe side."""
+        return max(1.0, self._pace())
+
+    def at_pace(self) -> Costs:
+        """The planned costs as they turned out."""
+        return self.planned.scaled(self.pace)
+
+    def promoted(self, heads: Sequence[Contender]) -> None:
+        """Plan from now on with the mean of these heads as the only head."""
+        self.expect(mean(map(self.head, heads)) if heads else None)
+
+    def expect(self, head_s: float | None) -> None:
+        """Plan from now on with a head that adds so much to a step; None: as before."""
+        if head_s is not None:
+            self.planned = replace(self.costs, heads={"promoted": head_s})
+
+    def head(self, one: Contender) -> float:
+        """What a head adds to a step: as its screening timed it, else what its family's default head adds, by multiply-adds."""
+        if not one.heads:
+            return 0.0
+        by_family = self._measured.head_s(one.family, one.attributes["macs"])
+        if (ratio := one.attributes.get(RATIO)) is None:
+            return by_family
+        return max(LEAST_SHARE * by_family, (ratio - 1) * self.costs.step)
+
+    def step(self, together: Sequence[Contender]) -> float:
+        """A step of the base with these heads together."""
+        return self.costs.step + sum(map(self.head, together))
+
+    def times_base(self, one: Contender) -> float:
+        """How many times the base's step one with this head takes."""
+        return self.step([one]) / self.costs.step
+
+    def costly(self, most: float) -> dict[str, float]:
+        """family -> how many times the base's step one with its costliest typical head takes, where that is more than so many."""
+        found: dict[str, float] = {}
+        for family, macs in self.typical:
+            times = 1 + self._measured.head_s(family, macs) / self.costs.step
+            if times > most:
+                found[family] = max(times, found.get(family, 0.0))
+        return found
+
+    def training(self, job: Job, one: Contender) -> float:
+        """A training of one contender, on a worker that is up."""
+        factor = self._machine.cores_used(job.cpus, self._measured.side_by_side)
+        return factor * self.costs.training(job.task["steps"], self.step([one]), len(job.task["rungs"]))
+
+    def screening(self, job: Job, group: Sequence[Contender]) -> float:
+        """A joint screening, on a worker that is up, as if it had all cores: beside others many heads gain little of having fewer."""
+        step_s = self.costs.together(self.step(group) - self.costs.step + REFERENCES * self.planned.mean_head)
+        return self.costs.training(job.task["steps"], step_s, len(job.task["rungs"])) + self.costs.profiles(len(group))
+
+    def proxies(self, plan: Plan) -> float:
+        """The proxies of the plan with their controls, as their heads were expected to cost."""
+        return proxies_cost(self.planned, plan.proxies, plan.proxy_steps, len(plan.rungs))
+
+    def confirming(self, plan: Plan, jobs: int) -> float:
+        """So many confirming runs."""
+        return confirming_cost(self.planned, jobs, plan.proxy_steps)
+
+    def further_seeds(self, plan: Plan, contenders: Sequence[Contender]) -> dict[int, float]:
+        """trial -> one more seed, at the pace of the search."""
+        pace = self._pace() * self.costs.side_by_side
+        return {one.trial: pace * self.costs.training(plan.proxy_steps, self.step([one]), 1) for one in contenders}
+
+    def full(self, epochs: int | str) -> Wanted:
+        """The full training of so many epochs; none of `off`."""
+        steps = 0 if isinstance(epochs, str) else epochs * self._measured.full_steps(self._setting)
+        return Wanted(steps, self._measured.full_step_s(self._setting, 1.0))
+
+    def reserve(self) -> float:
+        """What a worker keeps for its last evaluation and checkpoint, at the pace of the search."""
+        return self.pace * (2 * self.costs.rung() + self.costs.last)

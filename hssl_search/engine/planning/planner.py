@@ -1,0 +1,136 @@
+"""Planning: makes the plan of a search, makes it anew as the search goes, and keeps it in the study and in search.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hssl_search.engine.budget import Budget
+from hssl_search.engine.candidates.candidate import Contender
+from hssl_search.engine.candidates.sampler import LEARNING
+from hssl_search.engine.execution.jobs import Plain
+from hssl_search.engine.phases.jobs import Workshop
+from hssl_search.engine.planning.cost_model import Measured, Prices
+from hssl_search.engine.planning.costs import Costs
+from hssl_search.engine.planning.plan import BudgetTooSmall, Plan, extend_plan, make_plan, plan_again
+from hssl_search.engine.planning.preview import FullTraining, PlannedPhase, planned_phases, preview
+from hssl_search.engine.records.run import Run
+
+PLAN = "plan"
+"""The study's attribute."""
+
+
+class Planning:
+    """
+    Args:
+        resolved: what search.yaml held when the search was begun or taken up.
+        space_size: how many heads there are, None for endless.
+        fits: options with which a smallest search would fit into so many device-seconds, by the costs of this one.
+    """
+
+    def __init__(self, run: Run, resolved: Plain, workshop: Workshop, prices: Prices, space_size: int | None,
+                 fits: Callable[[float, Costs], list[str]]) -> None:
+        self.run, self.workshop, self.prices, self.space_size, self.fits = run, workshop, prices, space_size, fits
+        self.max_head_cost: float | None = resolved["max_head_cost"]
+        self.runner, self.study, self.meter = workshop.runner, workshop.runner.study, workshop.runner.meter
+        self.learning, self.full = resolved["sampler"] in LEARNING, prices.full(resolved["full_epochs"])
+        self.plan: Plan
+
+    @property
+    def known(self) -> Plain:
+        """What the study holds of the plan."""
+        return dict(self.study.study_attributes().get(PLAN, {}))
+
+    @property
+    def extended(self) -> bool:
+        """Whether the budget is larger than what was planned for."""
+        return bool(self.meter.budget.seconds > self.known["budget_s"])
+
+    @property
+    def done(self) -> bool:
+        return bool(self.known.get("done")) and not self.extended
+
+    def begin(self, resolved: Plain) -> None:
+        """Take up the plan that the study holds, or make one for what is left; search.yaml then holds all of it."""
+        if known := self.known:
+            self.plan = Plan(**known["numbers"])
+            self.prices.expect(known.get("head_s"))
+        else:
+            try:
+                self.plan = make_plan(self.meter.remaining(), self.prices.planned, self.space_size, self.learning, self.full)
+            except BudgetTooSmall as error:
+                raise BudgetTooSmall(self.workshop.too_small(error.needed_s, self.prices.planned, self.fits), error.needed_s) from None
+            phases = {"measure": self.meter.ledger.by_phase()["measure"], **self._phases_s(self.plan)}
+            self.note(budget_s=self.meter.budget.seconds, phases=phases, jobs=self.plan.jobs, numbers=self.plan.as_plain())
+        self.run.write_config({**resolved, "plan": self.plan.as_plain()})
+        self.runner.watcher.note(self.plan.sentence())
+        costly = {} if self.max_head_cost is None else self.prices.costly(self.max_head_cost)
+        if costly:
+            told = ", ".join(f"{family} {times:.1f}" for family, times in costly.items())
+            self.runner.watcher.note(f"Some heads make a step many times as long as without a head ({told} times); after screening, those "
+                                     f"above {self.max_head_cost:g} times are left out while there are others (--max-head-cost).")
+
+    def again(self, likely: Callable[[int], Sequence[Contender]]) -> None:
+        """Once, after the first screening: fit proxies and confirming to what is left now, at the pace that it has shown, and to what
+        the heads cost that will be promoted.
+
+        Args:
+            likely: which heads are promoted where so many are.
+        """
+        known = self.known
+        if "first" not in known and (remaining_s := self.meter.remaining()) > 0:
+            self.prices.promoted(likely(self.plan.proxies))
+            self.note(head_s=self.prices.planned.mean_head)
+            plan = plan_again(self.plan, remaining_s, self.prices.at_pace(), self.full)
+            if not plan.runs_as(self.plan):
+                self.runner.watcher.note(f"Planned anew after screening: {plan.proxies_sentence()}")
+            phases = {**known["phases"], **self._phases_s(plan, self.prices.pace), "screen": known["phases"]["screen"]}
+            self._replace(plan, first=known["numbers"], first_phases=known["phases"], phases=phases)
+
+    def extend(self, waiting: int) -> bool:
+        """Plan more at the same fidelity, where the budget was extended and what was planned before is done; whether there is more.
+
+        Args:
+            waiting: healthy candidates that were screened and had no proxy.
+        """
+        if self.runner.short or not self.extended:
+            return False
+        plan = extend_plan(self.plan, self.meter.remaining(), self.prices.at_pace(), self.space_size, waiting, self.full)
+        spent = self.meter.ledger.by_phase()
+        phases = {phase: spent.get(phase, 0.0) + seconds for phase, seconds in {"measure": 0.0, **plan.expected_s}.items()}
+        more = not plan.runs_as(self.plan)
+        self._replace(plan, budget_s=self.meter.budget.seconds, phases=phases, done=not more)
+        self.runner.watcher.note(f"The budget was extended. {plan.sentence()}" if more else "The extended budget buys no more proxies.")
+        return more
+
+    def note(self, **values: Any) -> None:
+        """Keep these values with the plan in the study."""
+        self.study.set_study(PLAN, {**self.known, **values})
+
+    def preview(self, budget: Budget, measured: Measured) -> Plain:
+        """What a search with this budget would do and cost (`hssl_search.engine.planning.preview`), after measuring."""
+        measuring_s, reserve_s, costs = self.meter.spent(), self.meter.reserve_s, self.prices.planned
+        fits: Sequence[str] = ()
+        try:
+            plan = make_plan(budget.seconds - reserve_s - measuring_s, costs, self.space_size, self.learning, self.full)
+        except BudgetTooSmall:
+            plan = None
+            fits = self.fits(budget.seconds - reserve_s - measuring_s, costs)
+        phases = [] if plan is None else self._phases(plan)
+        costly = {} if self.max_head_cost is None else self.prices.costly(self.max_head_cost)
+        return preview(budget, measuring_s, reserve_s, measured, costs, plan, phases, self.space_size, fits, costly, self.max_head_cost)
+
+    def _replace(self, plan: Plan, **values: Any) -> None:
+        self.plan = plan
+        self.note(jobs=plan.jobs, numbers=plan.as_plain(), **values)
+        self.run.write_config({**self.run.config(), "plan": plan.as_plain()})
+
+    def _phases(self, plan: Plan, pace: float = 1.0) -> list[PlannedPhase]:
+        costs = self.prices.costs
+        step_s = pace * (costs.step + self.prices.planned.mean_head)
+        full = FullTraining.within(plan.expected_s["full"], costs, step_s, self.full, plan.proxy_steps)
+        return planned_phases(plan, full, costs, self.workshop.machine, self.workshop.whole)
+
+    def _phases_s(self, plan: Plan, pace: float = 1.0) -> dict[str, float]:
+        """Device-seconds of each phase after measuring, the starting of workers included."""
+        return {"full": 0.0, **{one.phase: one.device_s for one in self._phases(plan, pace)}}

@@ -1,0 +1,236 @@
+"""The run folder: where everything that belongs to one search lies, and the lock that keeps it to one controller."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from hssl_search.configfile import read_yaml, write_yaml
+from hssl_search.engine.config import with_defaults
+from hssl_search.engine.records.disk import disk_is_full
+from hssl_search.engine.records.storage_url import database_url, sqlite_url
+from hssl_search.errors import UserError, nearest
+from hssl_search.scratch import Scratch
+
+FORMAT = "hssl-search/1"
+RUNS = Path("runs")
+SEARCH_YAML = "search.yaml"
+LONGEST = 100
+"""Characters that paths within a run folder have at most."""
+
+
+class Written(dict[str, Any]):
+    """What search.yaml holds. UserError for a key that is not there: someone has edited it away."""
+
+    def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self._path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise UserError(f"{self._path} has no {key!r} any more, which every search writes there; put it back.")
+
+
+class Run:
+    """A run folder that exists. Knows where things lie; makes no decisions."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.search_yaml = folder / SEARCH_YAML
+        self.study_db = folder / "study.db"
+        self.ledger = folder / "ledger.jsonl"
+        self.trials = folder / "trials"
+        self.artifacts = folder / "artifacts"
+        self.winner = folder / "winner"
+        self.report_html = folder / "report.html"
+        self.leaderboard_csv = folder / "leaderboard.csv"
+        self.trials_parquet = folder / "trials.parquet"
+        self._lock = folder / "lock"
+        self._holder = folder / "lock.holder"
+
+    @classmethod
+    def create(cls, folder: Path, config: Mapping[str, Any]) -> Run:
+        """Make the folder with `config` as its search.yaml, both or neither. UserError when the name is taken."""
+        folder = folder.resolve()
+        require_free(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with Scratch("run", folder.parent) as beside:
+                beside.chmod(0o777 & ~_umask())
+                write_yaml(beside / SEARCH_YAML, dict(config))
+                beside.rename(folder)
+        except OSError:
+            require_free(folder)
+            raise
+        return cls(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """The run in `folder`. UserError when there is none, with the nearest names of runs beside it."""
+        run = cls(folder.resolve())
+        if not run.search_yaml.is_file():
+            raise UserError(f"{folder} is no run: it has no {SEARCH_YAML}; {_runs_beside(folder)}")
+        return run
+
+    @classmethod
+    def find(cls, run: Path | str) -> Run:
+        """The run of this path, or of this name under runs/. UserError when there is none, or when another version wrote it."""
+        path = Path(run)
+        by_name = len(path.parts) == 1 and not (path / SEARCH_YAML).exists()
+        opened = cls.open(RUNS / path if by_name else path)
+        if (found := opened.config().get("format")) != FORMAT:
+            raise UserError(f"{opened.search_yaml} has the format {found!r} and this version reads {FORMAT!r}; "
+                            "use the version that wrote it.")
+        return opened
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def shown(self) -> str:
+        """Its folder as a person would type it."""
+        return _shown(self.folder)
+
+    @property
+    def storage_url(self) -> str:
+        """Where the study is unless the user named another database."""
+        return sqlite_url(self.study_db)
+
+    def study_url(self, config: Mapping[str, Any]) -> str:
+        """Return the URL of the study's database, which may hold a password.
+
+        Args:
+            config: what search.yaml holds.
+        """
+        if not isinstance(storage := config["storage"], str | None):
+            raise UserError(f"{self.search_yaml}: storage is {storage!r}, but should be a text; correct it.")
+        return database_url(storage) if storage else self.storage_url
+
+    def config(self) -> dict[str, Any]:
+        """What search.yaml holds; one of an earlier version also what it did by options added since."""
+        return Written(self.search_yaml, with_defaults(read_yaml(self.search_yaml)))
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Replace search.yaml, e.g. with an extended budget."""
+        write_yaml(self.search_yaml, dict(config))
+
+    def trial_folder(self, number: int) -> Path:
+        return self.trials / f"{number:04d}"
+
+    def checkpoint_folder(self, number: int) -> Path:
+        return self.trial_folder(number) / "checkpoint"
+
+    def write_head(self, number: int, head: Mapping[str, Any]) -> Path:
+        """Write the trial's head.yaml, a copy of what the study holds; its path."""
+        path = self.trial_folder(number) / "head.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_yaml(path, dict(head), durable=False)
+        return path
+
+    def append_metrics(self, number: int, metrics: Mapping[str, Any]) -> None:
+        """Append a line to the trial's metrics.jsonl."""
+        path = self.trial_folder(number) / "metrics.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(dict(metrics)) + "\n")
+
+    def metrics(self, number: int) -> list[dict[str, Any]]:
+        """The lines of the trial's metrics.jsonl, without those that a kill cut off."""
+        path = self.trial_folder(number) / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return [line for line in map(_whole_line, lines) if line is not None]
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Within: no other controller works in this run. UserError when one does, with its process id. A dead holder holds nothing."""
+        lock = FileLock(self._lock)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(
+                f"the run {self.name!r} is being worked on by {self._held_by()}; wait for it, or stop it with Ctrl-C there."
+            ) from None
+        except OSError as error:
+            if disk_is_full(error):
+                raise
+            raise UserError(f"the run folder {_shown(self.folder)} cannot be written ({error.strerror}); mend that, or work on a copy "
+                            "elsewhere.") from error
+        try:
+            self._holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+            yield
+        finally:
+            self._holder.unlink(missing_ok=True)
+            lock.release()
+
+    def _held_by(self) -> str:
+        try:
+            return self._holder.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return "another process"
+
+
+def require_free(folder: Path) -> None:
+    """UserError when `folder` cannot become a run: it is taken, or cannot be made."""
+    _require_nameable(folder)
+    if folder.is_dir() and not (folder / SEARCH_YAML).exists() and not any(folder.iterdir()):
+        return
+    if (folder / SEARCH_YAML).exists():
+        raise UserError(f"the run {folder.name!r} exists already; go on with `hssl-search resume {_shown(folder)}` or give another --name.")
+    if folder.exists():
+        raise UserError(f"{_shown(folder)} exists already and is no run; give another --name.")
+    above = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        reason = "may not be written" if above.is_dir() else "is a file"
+        raise UserError(f"the run folder {_shown(folder)} cannot be made: {_shown(above)} {reason}; work in another folder.")
+
+
+def _require_nameable(folder: Path) -> None:
+    """UserError where the file system does not take the run's path, or a database URL cannot hold it."""
+    longest = folder.absolute().with_name(f".{folder.name}.{'x' * 8}") / ("x" * LONGEST)
+    try:
+        str(folder.resolve()).encode()
+        longest.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except UnicodeEncodeError:
+        raise UserError(f"the run folder {_shown(folder)} cannot be made: its path is not UTF-8; work in another folder.") from None
+    except OSError as error:
+        raise UserError(f"the run folder {_shown(folder)} cannot be made ({error.strerror}); work in another folder, or give a shorter "
+                        "--name.") from error
+
+
+def _shown(folder: Path) -> str:
+    """The path as the user would type it."""
+    return os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else str(folder)
+
+
+def _runs_beside(folder: Path) -> str:
+    parent = folder.resolve().parent
+    names = sorted(path.parent.name for path in parent.glob(f"*/{SEARCH_YAML}")) if parent.is_dir() else []
+    if not names:
+        return f"there are no runs in {parent}."
+    if close := nearest(folder.name, names):
+        return f"did you mean {' or '.join(repr(str(folder.parent / name)) for name in close)}?"
+    return f"runs there: {', '.join(names)}."
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _whole_line(line: str) -> dict[str, Any] | None:
+    """A line of metrics.jsonl; None for one that a kill cut off, maybe with what was appended behind it."""
+    try:
+        found: dict[str, Any] = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return found

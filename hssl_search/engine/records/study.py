@@ -1,0 +1,291 @@
+"""The study: the one place where every result of a run lands, readable by every tool that reads Optuna."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import optuna
+import sqlalchemy
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import StorageInternalError
+from optuna.trial import FrozenTrial, TrialState
+
+from hssl_search.engine.execution.jobs import Job, Outcome, Plain, Report, State
+from hssl_search.engine.records.attributes import joined, split
+from hssl_search.engine.records.storage import database_errors, flush, holds_studies, open_storage, storage_errors
+from hssl_search.engine.records.storage_url import shown
+from hssl_search.errors import UserError
+
+JOB_PREFIX = "job/"
+LONGEST_TEXT = 2_000
+"""Characters of a trial's texts, such as the cause of a failure; a dashboard shows them, and MySQL holds 65,535 bytes."""
+NOTE_VERSION, NOTE_PART, NOTE_LENGTH = "dashboard:note_ver", "dashboard:note_str:", 2045
+"""Where optuna-dashboard keeps a study's note, in parts of at most so many characters."""
+Finished = Literal["COMPLETE", "PRUNED", "FAIL"]
+
+
+class MissingStudy(UserError):
+    """The database has no such study."""
+
+
+class StudyRecord:
+    """Writes the run's Optuna study, and is the only one who does; open it with `StudyRecord.open`.
+
+    One trial is one head candidate or one control. The states are true: COMPLETE reached full proxy fidelity, PRUNED was not
+    promoted or stopped early, FAIL has its cause, RUNNING is not decided yet. A trial's attributes must be set before it is finished:
+    Optuna allows none afterwards. What later jobs add to a finished trial, such as more seeds, lives in their job records.
+
+    After a crash the trials of the dead controller are still RUNNING. They are *continued*: the same trial goes on from its checkpoint,
+    its curve grows where it ended, and `report` ignores what was reported before. The other way, closing it as FAIL and opening a new
+    trial with `retry_of`, would count a healthy head as failed, draw its parameters twice into the sampler's model and tear its curve
+    in two.
+    """
+
+    def __init__(self, study: optuna.Study, storage: optuna.storages.BaseStorage, url: str) -> None:
+        self.study = study
+        self._storage = storage
+        self._url = url
+        self._id = storage.get_study_id_from_name(study.study_name)
+        self._own: dict[str, Any] | None = None
+        """The study's attributes without the job records, once they were read: what only this object changes is not read again."""
+
+    @classmethod
+    @contextmanager
+    def open(cls, url: str, name: str, new: bool = False) -> Iterator[StudyRecord]:
+        """The study `name` in the database at `url`, made when it is missing.
+
+        Args:
+            new: UserError when the database holds a study of this name already.
+        """
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        with open_storage(url) as storage:
+            with storage_errors(url):
+                study = _create(storage, url, name, new)
+            yield cls(study, storage, url)
+
+    @classmethod
+    @contextmanager
+    def existing(cls, url: str, name: str) -> Iterator[StudyRecord]:
+        """The study `name` in the database at `url`. UserError when there is none; nothing is made."""
+        missing = MissingStudy(f"the storage {shown(url)!r} holds no study {name!r}; name a run whose study is there.")
+        if not holds_studies(url):
+            raise missing
+        with open_storage(url) as storage:
+            with storage_errors(url):
+                try:
+                    study = optuna.load_study(study_name=name, storage=storage)
+                except KeyError:
+                    raise missing from None
+                if _name(study, storage) != name:
+                    raise missing
+            yield cls(study, storage, url)
+
+    @property
+    def storage(self) -> optuna.storages.BaseStorage:
+        """For what Optuna writes of itself, such as artifacts."""
+        return self._storage
+
+    def add_candidate(self, parameters: Mapping[str, Any], distributions: Mapping[str, BaseDistribution],
+                      attributes: Mapping[str, Any]) -> int:
+        """A new candidate with these parameters, RUNNING; its number. One write, however many trials there are."""
+        return self._add(optuna.trial.create_trial(state=TrialState.RUNNING, params=dict(parameters), distributions=dict(distributions),
+                                                   user_attrs=_kept(attributes)))
+
+    def add_control(self, name: str, attributes: Mapping[str, Any] | None = None) -> int:
+        """A new trial without parameters, RUNNING; its number."""
+        template = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            user_attrs=_kept({"role": "control", "control": name, **(attributes or {})}),
+        )
+        return self._add(template)
+
+    def _add(self, template: FrozenTrial) -> int:
+        with self._errors():
+            trial = self._storage.create_new_trial(self._id, template_trial=template)
+            return self._storage.get_trial_number_from_id(trial)
+
+    def frozen(self, number: int) -> FrozenTrial:
+        """The trial as it is now."""
+        with self._errors():
+            return self._storage.get_trial(self._trial_id(number))
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials as they are now; not to be changed."""
+        with self._errors():
+            return self.study.get_trials(deepcopy=False)
+
+    def set_attributes(self, number: int, attributes: Mapping[str, Any]) -> Plain:
+        """Set user attributes of a trial that is not finished; numbers that are not finite become None, as JSON has none.
+
+        Returns them as they are now.
+        """
+        written = _kept(attributes)
+        with self._errors():
+            trial = self._trial_id(number)
+            for key, value in written.items():
+                self._storage.set_trial_user_attr(trial, key, value)
+        return written
+
+    def report(self, number: int, step: int, value: float) -> None:
+        """Set the trial's intermediate value; nothing happens for a step that has one, or when the trial is finished."""
+        trial = self.frozen(number)
+        if step in trial.intermediate_values or trial.state.is_finished():
+            return
+        with self._errors():
+            self._storage.set_trial_intermediate_value(self._trial_id(number), step, value)
+
+    def finish(self, number: int, state: Finished, value: float | None = None, cause: str | None = None) -> None:
+        """Decide a trial; nothing happens when it is decided already. A COMPLETE value that is not a number makes it FAIL instead.
+
+        Args:
+            value: for COMPLETE: accuracy in per cent at full proxy fidelity. PRUNED takes the last intermediate value.
+            cause: one sentence, required for FAIL; becomes the user attribute `cause`.
+        """
+        if self.frozen(number).state.is_finished():
+            return
+        if state == "COMPLETE" and (value is None or not math.isfinite(value)):
+            state, cause = "FAIL", f"the accuracy was {value}"
+        if state == "FAIL" and not cause:
+            raise ValueError(f"trial {number} failed without a cause")
+        if cause:
+            self.set_attributes(number, {"cause": cause})
+        with self._errors(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.study.tell(number, values=value if state == "COMPLETE" else None, state=TrialState[state], skip_if_finished=True)
+
+    def set_study(self, key: str, value: Any) -> None:
+        """Set a user attribute of the study: `config`, `reference`, `plan`, `verdict`."""
+        written = _finite(value)
+        self._set(key, written)
+        if self._own is not None:
+            self._own[key] = written
+
+    def study_attributes(self) -> dict[str, Any]:
+        """The study's user attributes, without the job records."""
+        if self._own is None:
+            self._own = {key: value for key, value in self._attributes().items() if not key.startswith(JOB_PREFIX)}
+        return dict(self._own)
+
+    def note(self) -> str:
+        """Return the study's note in the Optuna dashboard."""
+        with self._errors():
+            attributes = self._storage.get_study_system_attrs(self._id)
+        parts = sorted((int(key.removeprefix(NOTE_PART)), str(text)) for key, text in attributes.items() if key.startswith(NOTE_PART))
+        return "".join(text for _, text in parts)
+
+    def set_note(self, body: str) -> None:
+        """Write the study's note as `optuna_dashboard.save_note` does, which is not imported: it takes seconds."""
+        with self._errors():
+            attributes = self._storage.get_study_system_attrs(self._id)
+            parts = [body[start:start + NOTE_LENGTH] for start in range(0, len(body), NOTE_LENGTH)]
+            written = sum(key.startswith(NOTE_PART) for key in attributes)
+            for number in range(max(len(parts), written)):
+                self._storage.set_study_system_attr(self._id, f"{NOTE_PART}{number}", parts[number] if number < len(parts) else "")
+            self._storage.set_study_system_attr(self._id, NOTE_VERSION, int(attributes.get(NOTE_VERSION, 0)) + 1)
+
+    def record_job(self, job: Job, outcome: Outcome) -> None:
+        """Keep how a job ended, as the study's attribute `job/KEY`; a resumed search reads it instead of running the job again,
+        and a replay runs it again: of the job's task only what all jobs have in common is not in it. On the disk when this returns."""
+        record = {
+            "key": job.key,
+            "phase": job.phase,
+            "state": outcome.state.value,
+            "cause": outcome.cause,
+            "trial": job.trial,
+            "seed": job.task.get("seed"),
+            "name": job.task.get("name"),
+            "task": {key: value for key, value in job.task.items() if key != "setting"},
+            "cpus": job.cpus,
+            "gpus": job.gpus,
+            "seconds": round(outcome.seconds, 3),
+            "last_s": None if outcome.last_s is None else round(outcome.last_s, 3),
+            "reports": [{"step": report.step, "metrics": _spelled(report.metrics)} for report in outcome.reports],
+        }
+        self._set(JOB_PREFIX + job.key, record)
+        flush(self._url)
+
+    def job_records(self) -> dict[str, Plain]:
+        """All job records by job key."""
+        return {key.removeprefix(JOB_PREFIX): value for key, value in self._attributes().items() if key.startswith(JOB_PREFIX)}
+
+    def job_outcomes(self) -> dict[str, Outcome]:
+        """How every ended job ended, by job key; as it was given to `record_job`."""
+        return {key: _outcome(record) for key, record in self.job_records().items()}
+
+    def _set(self, key: str, value: Any) -> None:
+        with self._errors():
+            for name, part in split(key, value):
+                self._storage.set_study_user_attr(self._id, name, part)
+
+    def _attributes(self) -> dict[str, Any]:
+        with self._errors():
+            return joined(self._storage.get_study_user_attrs(self._id))
+
+    def _trial_id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+
+    def _errors(self) -> Any:
+        return database_errors(self._url)
+
+
+def _create(storage: optuna.storages.BaseStorage, url: str, name: str, new: bool) -> optuna.Study:
+    taken = UserError(f"the storage {shown(url)!r} holds a study {name!r} already; give this run another --name.")
+    try:
+        study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=not new)
+        if _name(study, storage) != name:
+            raise taken
+        return study
+    except optuna.exceptions.DuplicatedStudyError:
+        raise taken from None
+    except (sqlalchemy.exc.DataError, sqlalchemy.exc.StatementError, StorageInternalError, UnicodeError) as error:
+        if name.isascii():
+            raise
+        raise UserError(f"the storage {shown(url)!r} cannot hold the name {name!r}; give this run another --name, of ASCII letters, or the "
+                        "database the encoding UTF-8.") from error
+
+
+def _name(study: optuna.Study, storage: optuna.storages.BaseStorage) -> str:
+    """Return how the database spells the study's name: to MySQL, `demo` and `Demo` are the same."""
+    return storage.get_study_name_from_id(study._study_id)
+
+
+def _kept(attributes: Mapping[str, Any]) -> Plain:
+    """Return a trial's attributes as the study keeps them: JSON, and no text longer than need be."""
+    kept: Plain = _finite(attributes)
+    for key, value in kept.items():
+        if isinstance(value, str) and len(value) > LONGEST_TEXT:
+            kept[key] = f"{value[:LONGEST_TEXT]} ... ({len(value):,} characters)"
+    return kept
+
+
+def _finite(value: Any) -> Any:
+    """`value` with None for every number that JSON cannot hold."""
+    return _replaced(value, lambda number: None)
+
+
+def _spelled(value: Any) -> Any:
+    """`value` with every number that JSON cannot hold spelled out; `_numbers` reads it back."""
+    return _replaced(value, lambda number: {"number": str(number)})
+
+
+def _replaced(value: Any, replace: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _replaced(item, replace) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_replaced(item, replace) for item in value]
+    return replace(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return float(value["number"]) if value.keys() == {"number"} else {key: _numbers(item) for key, item in value.items()}
+    return [_numbers(item) for item in value] if isinstance(value, list) else value
+
+
+def _outcome(record: Plain) -> Outcome:
+    reports = [Report(report["step"], _numbers(report["metrics"])) for report in record["reports"]]
+    return Outcome(State(record["state"]), record["cause"], reports, record["seconds"], record.get("last_s"))

@@ -1,0 +1,1 @@
+"""Pure statistics: scores, intervals, correlations, ties."""

@@ -1,0 +1,1 @@
+"""The worker process's side of a job."""

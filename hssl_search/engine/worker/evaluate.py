@@ -1,0 +1,99 @@
+"""What is measured of a pair at a rung, inside a worker."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from hssl_search.backbones import Base
+from hssl_search.data.resident import on_device
+from hssl_search.discrepancy.architecture import Profile, base_profile, distance, head_profile
+from hssl_search.discrepancy.feature import feature_discrepancy
+from hssl_search.engine.execution.jobs import Plain, Task
+from hssl_search.engine.worker.setup import Bench
+from hssl_search.engine.worker.timing import alone
+from hssl_search.evaluation.embed import embed_base, embed_heads
+from hssl_search.evaluation.matching import matching_error
+from hssl_search.heads.config import HeadConfig
+from hssl_search.heads.head import Head
+from hssl_search.training.health import MATCHING_ERROR, Verdict, judge_alone, judge_group, shape
+from hssl_search.training.outputs import HeadOutput, compare_outputs
+from hssl_search.training.pair import Pair
+from hssl_search.training.trainer import StepReport, Trainer
+
+MATCHED = 512
+"""Held-out images, at most, among which the health gate looks for an image's other view."""
+
+
+def evaluate(bench: Bench, trainer: Trainer, task: Task, report: StepReport) -> Plain:
+    """Accuracy and label-free quality of the base, discrepancy and health of each head; of the network that is kept.
+
+    The training goes on as if it had not been looked at: torch's random state stays as it is.
+    """
+    with torch.random.fork_rng([bench.device] if bench.device.type == "cuda" else []):
+        metrics = _of_base(bench, trainer, task, report) if task.accuracy else {}
+        if task.heads:
+            metrics["heads"] = _heads(bench, trainer, task, report)
+        return metrics
+
+
+def _of_base(bench: Bench, trainer: Trainer, task: Task, report: StepReport) -> Plain:
+    base, asked = trainer.pair.kept.base, task.labelfree_always or report.step >= task.steps
+    return {**bench.accuracy(base, trainer.views), **(bench.labelfree(base, trainer.views) if asked else {})}
+
+
+def _heads(bench: Bench, trainer: Trainer, task: Task, report: StepReport) -> list[Plain]:
+    """Discrepancies of each head on held-out images, and the gate's verdict: against the noise head where one is among them."""
+    pair, plain = trainer.pair, trainer.views.plain
+    images = on_device(bench.data.queries, bench.device)
+    base, heads = embed_heads(pair.kept.base, list(pair.kept.heads), images, plain)
+    of_student = base if pair.kept is pair.student else embed_base(pair.student.base, images, plain)["embedding"]
+    outputs = compare_outputs(pair, of_student, heads)
+    losses = zip(report.base_losses, report.head_losses, strict=True)
+    found: list[Plain] = [
+        {**feature_discrepancy(base, head), "output": output.discrepancy, "head_loss": of_head, "excess_loss": of_base - of_head}
+        for head, output, (of_base, of_head) in zip(heads, outputs, losses, strict=True)]
+    for one, verdict in zip(found, _gate(bench, trainer, task, report, heads, outputs), strict=True):
+        one |= {"gate": verdict.gate, "gate_reason": verdict.reason}
+    if task.architecture and report.step >= task.steps:
+        healthy = [one["gate"] == "healthy" for one in found]
+        timed = alone(bench, bench.recipe.stage(task.stage), task.heads, healthy)
+        for one, architecture, seconds in zip(found, architectures(pair), timed, strict=True):
+            one |= {**architecture, **seconds}
+    return found
+
+
+def _gate(bench: Bench, trainer: Trainer, task: Task, report: StepReport, heads: list[Tensor], outputs: list[HeadOutput]) -> list[Verdict]:
+    families = [HeadConfig.model_validate(head).family for head in task.heads]
+    assignments = [output.assignment for output in outputs]
+    if "noise" not in families:
+        return [judge_alone(loss, *shape(head), assignment)
+                for loss, head, assignment in zip(report.head_losses, heads, assignments, strict=True)]
+    noise = families.index("noise")
+    if trainer.pair.method.loss_shows_learning:
+        return judge_group(report.head_losses, heads, noise, assignments=assignments)
+    return judge_group(_matching_errors(bench, trainer), heads, noise, MATCHING_ERROR, assignments)
+
+
+def _matching_errors(bench: Bench, trainer: Trainer) -> list[float]:
+    network, generator = trainer.pair.kept, torch.Generator(bench.device).manual_seed(trainer.seed)
+    images = bench.some_queries(MATCHED)
+    views = [embed_heads(network.base, list(network.heads), images, partial(trainer.views, generator=generator, view=view))[1]
+             for view in range(2)]
+    return [matching_error(first, second) for first, second in zip(*views, strict=True)]
+
+
+def architectures(pair: Pair) -> list[Plain]:
+    """`architecture` of each head that is fed from the base's last stage; nothing of one without structure."""
+    base = pair.kept.base
+    profile = base_profile(base, device=next(base.parameters()).device)
+    return [_architecture(profile, base, head) for head in pair.kept.heads]
+
+
+def _architecture(profile: Profile, base: Base, head: Head) -> Plain:
+    if head.config.family == "noise" or head.config.tap:  # the base that a tapped head differs from is one of fewer stages
+        return {}
+    _, height, width = base.map_shape
+    return {"architecture": distance(profile, head_profile(head, (height, width), device=next(base.parameters()).device))["architecture"]}

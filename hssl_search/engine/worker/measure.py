@@ -1,0 +1,274 @@
+"""What training costs here: a few real steps, timed inside a worker."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from hssl_search.backbones import base_macs
+from hssl_search.engine.execution.jobs import REFERENCE_HEADS, Plain, Send, Task
+from hssl_search.engine.planning.costs import head_cost_s
+from hssl_search.engine.worker.evaluate import architectures, evaluate
+from hssl_search.engine.worker.memory import in_memory
+from hssl_search.engine.worker.setup import Bench
+from hssl_search.engine.worker.timing import step_seconds
+from hssl_search.heads.config import HeadConfig
+from hssl_search.heads.head import head_cost
+from hssl_search.heads.registry import family
+from hssl_search.scratch import Scratch
+from hssl_search.training.checkpoint import CheckpointFolder
+from hssl_search.training.recipe import Stage
+from hssl_search.training.trainer import Trainer
+
+JOINT_RATIO = (0.5, 2.0)
+"""What lies outside is taken for the noise of a few steps on a busy machine."""
+JOINT_UNTIMED = 1.4
+"""Where there is no time to time a joint step: in the middle of what was measured for three bases (1.0 to 1.7)."""
+SIDE_BY_SIDE_RATIO = (0.5, 1.5)
+"""The same of a step on some of the cores, which is timed while the others idle, and so looks better than it is beside others."""
+PROFILED = 3
+"""Heads, at most, whose structures are measured for the time it takes."""
+JOINT = 8
+"""Heads, at most, whose joint step is timed: as many as a screening group has."""
+CONTRADICTS = 4.0
+"""A head that adds so many times more, or fewer, seconds than its share of the multiply-adds is timed a second time, and the base too."""
+LEAST_OF_MACS = 0.25
+"""Of the seconds by multiply-adds that a head adds at least, whatever was timed: no head costs nothing."""
+UNTIMED = 2.0
+"""Seconds for each by multiply-adds of a head where none was timed."""
+
+
+def measure(task: Task, send: Send) -> None:
+    """Send seconds of a step of the base alone and with each head, of an evaluation and a checkpoint; peak memory; bytes of a
+    checkpoint; and the reference rows. The last of the reports has all of it, those before what is known by then.
+
+    The base, an evaluation and a checkpoint are timed in any case. Within `task.measure_s` seconds also a head of each kind of operation,
+    a joint step, and then the other families; what is not timed is taken from multiply-adds.
+
+    `step_s` is the base alone; `head_step_s` the *additional* seconds of each head of the task; `joint` how many times longer than the sum
+    of those a step with several heads at once takes; `side_by_side` how many times the core-seconds of the base's step it takes in a job
+    that has only some of the cores; `precision` what `auto` became.
+    """
+    clock = _Clock(task.measure_s)
+    bench = Bench(task.setting)
+    base = bench.base(task.seed).to(bench.device)
+    views = bench.views(base)
+    costs = [head_cost(HeadConfig.model_validate(head), base.map_shape) for head in task.heads]
+    batch = min(bench.recipe.proxy.batch_size, len(bench.data.train))
+    known: Plain = {"costs": costs, "base_macs": base_macs(base), "images": len(bench.data.train), "batch_size": batch,
+                    "judged": len(bench.data.queries) + len(bench.data.bank or ())}
+
+    stage, base_s = _fastest(bench, bench.recipe.proxy, clock, lambda seconds, still_open: send(
+        1, {**known, "step_s": seconds, "open": still_open, "doing": f"a step of the base takes {seconds:.3g} s; timing it further"}))
+    known |= {"precision": stage.precision, "open": False, "step_s": base_s}
+    send(2, {**known, "doing": f"a step of the base takes {base_s:.3g} s in {stage.precision}; timing heads"})
+
+    heads = _Heads(bench, stage, task, clock, base_s, known["base_macs"], [macs for _, macs in costs])
+    heads.time_kinds()
+    joint_s = heads.joint_seconds()
+    heads.time_others()
+    apart = [(seconds, macs) for seconds, (_, macs) in zip(heads.seconds(), costs, strict=True)]
+    known |= {"step_s": heads.base_s, "head_step_s": [seconds for seconds, _ in apart], "timed": sorted(heads.timed),
+              "joint": JOINT_UNTIMED if joint_s is None else _joint(task, heads.base_s, apart, joint_s)}
+    send(3, {**known, "doing": f"{len(heads.timed)} of {len(task.heads)} head families timed; timing an evaluation"})
+
+    beside = task.cpus_beside
+    fits = beside is not None and clock.spares(2 * base_s * torch.get_num_threads() / beside)
+    pixels, (accuracy, _), (labelfree, last_s) = bench.pixels(), _timed(lambda: bench.accuracy(base, views)), _timed(
+        lambda: bench.labelfree(base, views))
+    send(4, {
+        **known, "doing": "measured", "reference": {"raw pixels": pixels, "untrained base": {**accuracy, **labelfree}},
+        "side_by_side": _side_by_side(bench, stage, heads.base_s, beside) if beside is not None and fits else 1.0,
+        **_looked_at(bench, task, stage, 0.0 if task.labelfree_always else last_s),
+        "memory_bytes": _peak_memory(bench), "gpu_bytes": _gpu_memory(bench),
+        "map_shape": list(base.map_shape), "embedding_width": base.embedding_width,
+        "skipped": [[str(path), reason] for path, reason in bench.data.train.skipped],
+        "worker_s": clock.passed(),
+    })
+
+
+class _Clock:
+    """Knows how much of the time is left in which may be timed what multiply-adds predict too."""
+
+    def __init__(self, limit_s: float | None) -> None:
+        self._began, self.limit_s = time.monotonic(), float("inf") if limit_s is None else limit_s
+
+    def passed(self) -> float:
+        return time.monotonic() - self._began
+
+    def left(self) -> float:
+        return self.limit_s - self.passed()
+
+    def spares(self, seconds: float) -> bool:
+        return seconds <= self.left()
+
+
+def _timed(work: Callable[[], Plain]) -> tuple[Plain, float]:
+    """(what it gives, seconds that it took)."""
+    began = time.monotonic()
+    return work(), time.monotonic() - began
+
+
+def _fastest(bench: Bench, stage: Stage, clock: _Clock, first: Callable[[float, bool], None]) -> tuple[Stage, float]:
+    """The stage with `precision: auto` resolved to what is faster here, and its seconds a step.
+
+    Args:
+        first: told of the seconds of a step as soon as one was timed, and whether another precision is still to be tried.
+    """
+    choices = ["fp32", "bf16"] if stage.precision == "auto" else [stage.precision]
+    found: list[tuple[float, Stage]] = []
+    for place, choice in enumerate(choices):
+        chosen = stage.model_copy(update={"precision": choice})
+        tell = (lambda seconds: first(seconds, len(choices) > 1)) if place == 0 else None
+        found.append((step_seconds(bench, chosen, [], clock.left() / 4, least=2, told=tell), chosen))
+    seconds, fastest = min(found, key=lambda one: one[0])
+    return fastest, seconds
+
+
+class _Heads:
+    """Times heads as far as there is time, and takes the others from multiply-adds.
+
+    Args:
+        macs: multiply-adds of each head of the task.
+    """
+
+    def __init__(self, bench: Bench, stage: Stage, task: Task, clock: _Clock, base_s: float, of_base: int, macs: list[int]) -> None:
+        self.bench, self.stage, self.task, self.clock, self.base_s = bench, stage, task, clock, base_s
+        self.shares = [one / max(1, of_base) for one in macs]
+        """Multiply-adds of each head, of the base's."""
+        self.timed: dict[int, float] = {}
+        """Place of a head -> seconds of a step with it."""
+
+    def time_kinds(self) -> None:
+        """Time one head of each kind of operation."""
+        places: dict[str, int] = {}
+        for place, head in enumerate(self.task.heads):
+            places.setdefault(family(head["family"]).kind, place)
+        self._time(list(places.values()))
+
+    def time_others(self) -> None:
+        self._time([place for place in range(len(self.task.heads)) if place not in self.timed])
+
+    def _time(self, places: list[int]) -> None:
+        for place in places:
+            if self.clock.spares(2 * self.base_s * (1 + UNTIMED * self.shares[place])):
+                self.timed[place] = self._seconds(place)
+
+    def _seconds(self, place: int) -> float:
+        """Of a step with that head. Where it contradicts the multiply-adds, base and head are timed again: the machine was busy."""
+        head = self.task.heads[place]
+        found = step_seconds(self.bench, self.stage, [head], self.clock.left() / 4)
+        if 1 / CONTRADICTS <= self._by_macs(place, found) <= CONTRADICTS or not self.clock.spares(2 * (self.base_s + found)):
+            return found
+        self.base_s = min(self.base_s, step_seconds(self.bench, self.stage, [], self.clock.left() / 4))
+        return min(found, step_seconds(self.bench, self.stage, [head], self.clock.left() / 4))
+
+    def _by_macs(self, place: int, seconds: float) -> float:
+        """Seconds that a head adds for each by multiply-adds."""
+        return (seconds - self.base_s) / max(1e-9, self.base_s * self.shares[place])
+
+    def seconds(self) -> list[float]:
+        """What each head adds to a step: never nothing. One that was not timed is as efficient as those of its kind that were."""
+        rates = {place: max(LEAST_OF_MACS, self._by_macs(place, seconds)) for place, seconds in self.timed.items()}
+        return [self.base_s * self.shares[place] * self._rate(place, rates) for place in range(len(self.task.heads))]
+
+    def _rate(self, place: int, rates: dict[int, float]) -> float:
+        if place in rates:
+            return rates[place]
+        kinds = [family(head["family"]).kind for head in self.task.heads]
+        alike = [rate for other, rate in rates.items() if kinds[other] == kinds[place]]
+        return fmean(alike or rates.values() or [UNTIMED])
+
+    def joint_seconds(self) -> float | None:
+        """Seconds of a joint step of the group; None where there is no time for it, or no group."""
+        group = _group(self.task)
+        priced_s = self.base_s + len(group) * fmean(self.seconds()) if group else 0.0
+        if len(group) < 2 or not self.clock.spares(JOINT_UNTIMED * priced_s):
+            return None
+        return step_seconds(self.bench, self.stage, group, self.clock.left() / 2)
+
+
+def _group(task: Task) -> list[Plain]:
+    """The heads that are to be timed together and the reference heads, as a group is screened; else the heads timed one by one."""
+    return [*(one["head"] for one in task.together), *REFERENCE_HEADS] if task.together else task.heads[:JOINT]
+
+
+def _joint(task: Task, base_s: float, apart: list[tuple[float, int]], joint_s: float) -> float:
+    """How many times longer a joint step takes than its parts.
+
+    Args:
+        apart: seconds that each head of the task adds, and its multiply-adds.
+    """
+    heads_s = [seconds for seconds, _ in apart[:JOINT]]
+    if task.together:
+        default = {head["family"]: known for head, known in zip(task.heads, apart, strict=True)}
+        priced = [(*default[one["head"]["family"]], one["macs"]) for one in task.together]
+        heads_s = [head_cost_s(seconds, default_macs, macs) for seconds, default_macs, macs in priced]
+        heads_s += [fmean(heads_s)] * len(REFERENCE_HEADS)
+    return _within(JOINT_RATIO, joint_s / (base_s + sum(heads_s)))
+
+
+def _within(ratios: tuple[float, float], found: float) -> float:
+    low, high = ratios
+    return min(high, max(low, found))
+
+
+def _side_by_side(bench: Bench, stage: Stage, base_s: float, cpus: int) -> float:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(cpus)
+    try:
+        return _within(SIDE_BY_SIDE_RATIO, step_seconds(bench, stage, []) * cpus / (base_s * threads))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _looked_at(bench: Bench, task: Task, stage: Stage, last_s: float) -> Plain:
+    """Seconds of all that is evaluated at a rung of a proxy, of a checkpoint with its bytes, and of measuring one structure.
+
+    Args:
+        last_s: what the last rung takes more.
+    """
+    heads = task.heads[:1]
+
+    def use(trainer: Trainer) -> Plain:
+        trainer.advance(1)
+        report, rung = trainer.report(), task.model_copy(update={"heads": heads, "steps": 2})
+        _, evaluate_s = _timed(lambda: evaluate(bench, trainer, rung, report))
+        return {"evaluate_s": evaluate_s, "last_evaluate_s": last_s, **_checkpoint(trainer)}
+
+    found = in_memory(lambda: bench.trainer_of(heads, stage, 2, seed=0), use)
+    return {**found, "profile_s": _profile_seconds(bench, stage, task.heads[:PROFILED])}
+
+
+def _profile_seconds(bench: Bench, stage: Stage, heads: list[dict[str, Any]]) -> float:
+    """Seconds for measuring one structure: the mean over the base and some heads."""
+    pair = bench.trainer_of(heads, stage, 1, seed=0).pair
+    started = time.monotonic()
+    architectures(pair)
+    return (time.monotonic() - started) / (1 + len(heads))
+
+
+def _checkpoint(trainer: Trainer) -> Plain:
+    """Seconds in which a checkpoint is written, and its bytes."""
+    with Scratch("measure") as folder:  # a worker is killed at any moment, when its budget ends
+        started = time.monotonic()
+        trainer.save(CheckpointFolder(folder))
+        seconds = time.monotonic() - started
+        return {"checkpoint_s": seconds, "checkpoint_bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())}
+
+
+def _peak_memory(bench: Bench) -> int:
+    """Bytes: of the device's allocator, or on CPU of this process."""
+    if bench.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(bench.device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _gpu_memory(bench: Bench) -> int | None:
+    """Bytes that the GPU has; None on CPU."""
+    return torch.cuda.get_device_properties(bench.device).total_memory if bench.device.type == "cuda" else None

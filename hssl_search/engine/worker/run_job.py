@@ -1,0 +1,68 @@
+"""Runs one job inside a trial."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from hssl_search.engine.execution.jobs import DeviceFull, Halt, Job, Plain, Send, Setting, Task
+from hssl_search.engine.records.disk import disk_is_full, full
+from hssl_search.engine.worker.environment import surroundings
+from hssl_search.engine.worker.evaluate import evaluate
+from hssl_search.engine.worker.measure import measure
+from hssl_search.engine.worker.memory import in_memory, out_of_memory
+from hssl_search.engine.worker.setup import Bench
+from hssl_search.training.checkpoint import CheckpointFolder
+from hssl_search.training.trainer import StepReport, Trainer, train
+
+Judge = Callable[[Bench, Trainer, Task, StepReport], Plain]
+"""What is measured of a training at a rung."""
+
+
+def run_job(job: Job, send: Send, judge: Judge = evaluate, bench_of: Callable[[Setting], Bench] = Bench) -> None:
+    """Run a job to its end, or until its seconds are over; `send` gets a report at each rung.
+
+    A training that runs out of memory goes on from its newest checkpoint with fewer activations kept (`recompute_blocks`).
+
+    Raises:
+        DeviceFull: when memory runs out all the same.
+        Halt: when there is no space for a checkpoint.
+    """
+    started = time.monotonic()
+    task = Task.model_validate(job.task)
+    if task.setting.device == "cpu":
+        torch.set_num_threads(max(1, int(job.cpus)))
+    limit = float("inf") if job.seconds is None else job.seconds - task.reserve_s
+    try:
+        if task.kind == "measure":
+            measure(task, send)
+        else:
+            _train(job, task, send, lambda: time.monotonic() - started > limit, judge, bench_of(task.setting))
+    except Exception as error:
+        if disk_is_full(error):
+            raise Halt(full(job.folder)) from error
+        if not out_of_memory(error):
+            raise
+        raise DeviceFull(f"the memory of the {task.setting.device} device ran out, also with activations computed again instead of kept, "
+                         f"in a job that held {job.gpus or job.cpus:g} of the {'GPUs' if job.gpus else 'CPUs'}; give the recipe a smaller "
+                         "batch_size, or choose a smaller base or --image-size.") from error
+
+
+def _train(job: Job, task: Task, send: Send, out_of_time: Callable[[], bool], judge: Judge, bench: Bench) -> None:
+    folder = CheckpointFolder(job.folder)
+
+    def use(trainer: Trainer) -> None:
+        for report in train(trainer, task.rungs, folder, out_of_time):
+            held = {"recomputed": trainer.recomputes, "gpus": job.gpus, "surroundings": surroundings(task.setting.device)}
+            send(report.step, {**_losses(report), **held, **judge(bench, trainer, task, report)})
+
+    in_memory(lambda: bench.trainer(task), use)
+    folder.keep_newest()
+
+
+def _losses(report: StepReport) -> Plain:
+    timing = {"train_s": report.seconds, "train_steps": report.timed_steps}
+    return {"loss": report.loss, "base_losses": report.base_losses, "head_losses": report.head_losses,
+            "patch_losses": report.patch_losses, **timing}

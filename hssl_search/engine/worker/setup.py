@@ -1,0 +1,105 @@
+"""A setting made ready in a worker's process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hssl_search.backbones import Base, residual_blocks
+from hssl_search.data.resident import Images, on_device
+from hssl_search.data.views import Views
+from hssl_search.engine.execution.jobs import Plain, Setting, Task
+from hssl_search.engine.images import search_data
+from hssl_search.evaluation.embed import embed_base, raw_pixels
+from hssl_search.evaluation.knn import knn_accuracy
+from hssl_search.evaluation.labelfree import labelfree_quality
+from hssl_search.heads.config import HeadConfig
+from hssl_search.heads.head import build_head
+from hssl_search.methods.base import method_class
+from hssl_search.training.pair import Pair
+from hssl_search.training.recipe import Recipe, Stage
+from hssl_search.training.stochastic_depth import continued
+from hssl_search.training.trainer import Trainer
+
+VIEWS, VIEWED = 8, 256
+"""Random views of each of how many held-out images, for the label-free measures that compare views."""
+
+
+class Bench:
+    """Images on the device, bases and trainers on demand, and what is measured of them."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.device = torch.device(setting.device)
+        self.recipe = Recipe.from_plain(setting.recipe)
+        self.method = method_class(self.recipe.method.name)(self.recipe.method)
+        self.data = search_data(setting)
+        self.images = on_device(self.data.train, self.device)
+
+    def trainer(self, task: Task) -> Trainer:
+        return self.trainer_of(task.heads, self.recipe.stage(task.stage), task.steps, task.seed)
+
+    def trainer_of(self, heads: list[dict[str, Any]], stage: Stage, steps: int, seed: int) -> Trainer:
+        """A trainer whose base and images' order depend on the seed alone: runs with equal seeds are paired, whatever their heads."""
+        configs = [HeadConfig.model_validate(head) for head in heads]
+        base_rate, head_rates = self._stochastic_depth(configs, stage.drop_path)
+        base = self.base(seed, 1 + max((config.tap or 0 for config in configs), default=0), base_rate)
+        torch.manual_seed(seed + 1)
+        modules = [build_head(config, base.tap_shapes[config.tap or 0][0], rates)
+                   for config, rates in zip(configs, head_rates, strict=True)]
+        pair = Pair(base, modules, self.method).to(self.device)
+        return Trainer(pair, stage, self.views(base), self.images, steps, seed)
+
+    def base(self, seed: int, taps: int = 1, drop_path: float = 0.0) -> Base:
+        """A new base; its weights depend on the seed alone."""
+        args = {**self.setting.base_args, **({"drop_path_rate": drop_path} if drop_path else {})}
+        torch.manual_seed(seed)
+        return Base(self.setting.base, self.setting.image_size, args, taps, any_size=self.recipe.views.local_crops > 0)
+
+    def views(self, base: Base) -> Views:
+        masked = base.mask_grid if self.method.masks else None
+        return Views(self.recipe.views, self.setting.image_size, *base.mean_std, mask_grid=masked)
+
+    def _stochastic_depth(self, heads: list[HeadConfig], last: float) -> tuple[float, list[list[float]]]:
+        if not last:
+            return 0.0, [[]] * len(heads)
+        setting = self.setting
+        return continued(residual_blocks(setting.base, setting.image_size, setting.base_args), heads, last)
+
+    def accuracy(self, base: Base, views: Views) -> Plain:
+        """k-NN accuracy in per cent of each embedding of the base, `accuracy` and for ViTs `accuracy_mean`; empty without labels."""
+        bank, queries = self.data.bank, self.data.queries
+        if bank is None:
+            return {}
+        embedded = [embed_base(base, on_device(images, self.device), views.plain) for images in (bank, queries)]
+        return {"accuracy" if name == "embedding" else f"accuracy_{name}": self.knn(embedded[0][name], embedded[1][name])
+                for name in embedded[0]}
+
+    def pixels(self) -> Plain:
+        """k-NN accuracy of the raw pixels, larger images shrunk to 32 x 32; empty without labels."""
+        if self.data.bank is None:
+            return {}
+        flat = [raw_pixels(on_device(images, self.device)) for images in (self.data.bank, self.data.queries)]
+        return {"accuracy": self.knn(*flat)}
+
+    def knn(self, bank: Tensor, queries: Tensor) -> float:
+        assert self.data.bank is not None
+        labels = [torch.from_numpy(images.labels).to(self.device) for images in (self.data.bank, self.data.queries)]
+        return knn_accuracy(bank, labels[0], queries, labels[1])
+
+    def some_queries(self, most: int) -> Images:
+        """At most that many held-out images, evenly spaced among all: they lie sorted by class."""
+        count = len(self.data.queries)
+        rows = np.linspace(0, count - 1, min(most, count)).astype(int)
+        return on_device(self.data.queries.subset(rows), self.device)
+
+    def labelfree(self, base: Base, views: Views) -> Plain:
+        """Quality of the base's embedding without labels, each as `labelfree_NAME`: of held-out images and of random views of them."""
+        images, generator = self.data.queries, torch.Generator(self.device).manual_seed(0)
+        plain = embed_base(base, on_device(images, self.device), views.plain)["embedding"]
+        some = self.some_queries(VIEWED)
+        of_views = [embed_base(base, some, lambda batch: views(batch, generator))["embedding"] for _ in range(VIEWS)]
+        return {f"labelfree_{name}": value for name, value in labelfree_quality(torch.stack(of_views), plain).items()}

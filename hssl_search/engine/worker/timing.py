@@ -1,0 +1,51 @@
+"""Times training steps inside a worker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from hssl_search.engine.execution.jobs import REFERENCE_HEADS, Plain
+from hssl_search.engine.planning.cost_model import RATIO
+from hssl_search.engine.planning.costs import ALONE
+from hssl_search.engine.worker.memory import in_memory
+from hssl_search.engine.worker.setup import Bench
+from hssl_search.training.recipe import Stage
+from hssl_search.training.trainer import Trainer
+
+TIMED = 4
+"""Steps timed at most; the fastest counts: what else runs on the machine can only slow a step down, and so does the first step's set-up."""
+LONG_S = 1.0
+"""A step that takes so long is timed twice at most."""
+
+
+def step_seconds(bench: Bench, stage: Stage, heads: list[dict[str, Any]], spare_s: float = float("inf"), most: int = TIMED,
+                 least: int = 1, told: Callable[[float], None] | None = None) -> float:
+    """Return the seconds of the fastest of a few training steps, the device waited for.
+
+    Args:
+        spare_s: no further step is begun once so many seconds are over.
+        least: steps that are made in any case. The first of a process may take ten times as long as those after it.
+        told: told of the fastest of those.
+    """
+    def use(trainer: Trainer) -> float:
+        seconds: list[float] = []
+        while len(seconds) < least or (len(seconds) < most and sum(seconds) < spare_s and (len(seconds) < 2 or seconds[-1] < LONG_S)):
+            began = time.monotonic()
+            trainer.advance(len(seconds) + 1)
+            seconds.append(time.monotonic() - began)
+            if told and len(seconds) == least:
+                told(min(seconds))
+        return min(seconds)
+
+    return in_memory(lambda: bench.trainer_of(heads, stage, most, seed=0), use)
+
+
+def alone(bench: Bench, stage: Stage, heads: list[dict[str, Any]], healthy: list[bool]) -> list[Plain]:
+    """Return for each head of a group how many times the base's step one with that head alone takes, as its proxy will; nothing for
+    reference heads and for those that are not healthy, which have no proxy."""
+    base_s = step_seconds(bench, stage, [], most=ALONE)
+    references = [head["family"] for head in REFERENCE_HEADS]
+    return [{RATIO: step_seconds(bench, stage, [head], most=ALONE) / base_s} if well and head["family"] not in references else {}
+            for head, well in zip(heads, healthy, strict=True)]

@@ -1,1 +1,0 @@
-"""Running jobs: the contract (`jobs`), what every executor shares (`desk`), and the executors."""

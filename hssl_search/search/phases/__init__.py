@@ -1,1 +1,0 @@
-"""The phases of a search: pure decisions about what to run next, and what its results mean."""

@@ -1,0 +1,227 @@
+"""Candidates and controls as trials of the study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from optuna.trial import TrialState
+
+from hssl_search.engine.candidates.candidate import Contender
+from hssl_search.engine.candidates.trials import NAMES, Roster
+from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.study import StudyRecord
+from hssl_search.heads.config import HeadConfig
+from hssl_search.heads.head import build_head
+from hssl_search.spaces.space import Space
+
+MAP_SHAPE = (16, 4, 4)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run.create(tmp_path / "demo", {})
+
+
+@pytest.fixture
+def make(study: StudyRecord, run: Run, small_space: Space) -> Callable[..., Roster]:
+    """Rosters on one study, as one controller after another has them."""
+    return lambda space=small_space, seed=0: Roster(study, run, space, [MAP_SHAPE], seed, lambda trial: 1.5 + trial)
+
+
+def endless_space() -> Space:
+    parameters = {"family": {"choice": ["convnext", "mlp"]}, "mlp_ratio": {"log": [1.0, 6.0]}, "depth": {"int": [1, 3]}}
+    return Space.from_plain({"parameters": parameters}, "endless")
+
+
+def heads(roster: Roster, count: int) -> list[HeadConfig]:
+    return [HeadConfig(**one.heads[0]) for one in roster.candidates(count)]
+
+
+def held(contenders: Iterable[Contender]) -> list[dict[str, Any]]:
+    """All that is known of each."""
+    return [asdict(one) for one in contenders]
+
+
+def test_candidates_of_a_finite_space_are_distinct_and_in_the_end_all_of_it(make: Callable[..., Roster], small_space: Space) -> None:
+    drawn = heads(make(), 6)
+    assert set(drawn) == {HeadConfig(**values) for values in small_space.enumerate()}
+    assert len(drawn) == 6
+
+
+def test_the_seed_decides_which_heads_are_drawn(
+    mortal: Callable[[], Any], opened: Callable[[Any], StudyRecord], run: Run, small_space: Space
+) -> None:
+    orders = [heads(Roster(opened(mortal()), run, small_space, [MAP_SHAPE], seed, lambda trial: 0.0), 3) for seed in (0, 0, 1, 2)]
+    assert orders[0] == orders[1]
+    assert any(order != orders[0] for order in orders[2:])
+
+
+@pytest.mark.parametrize("space", [None, endless_space()], ids=["finite", "endless"])
+def test_typical_heads_are_of_the_space_and_open_no_trials(make: Callable[..., Roster], study: StudyRecord, space: Space | None) -> None:
+    roster = make(space) if space else make()
+    group = roster.group(4)
+    assert [(one["head"]["family"], one["macs"]) for one in group] == roster.typical()[:4]
+    assert [HeadConfig(**one["head"]).family in roster.space.families for one in group] == [True] * 4
+    assert group == (make(space) if space else make()).group(4)
+    assert study.trials() == []
+
+
+def test_a_trial_tells_what_the_head_is_and_costs(make: Callable[..., Roster], study: StudyRecord, run: Run) -> None:
+    for one in make(seed=4).candidates(3):
+        config = HeadConfig(**one.heads[0])
+        trial = study.frozen(one.trial)
+        assert trial.state is TrialState.RUNNING
+        assert trial.params == {"family": config.family, "depth": config.depth}
+        expected = {
+            "role": "candidate",
+            "head": config.model_dump(exclude_none=True),
+            "name": config.label(),
+            "family": config.family,
+            "seed": 4,
+        }
+        assert {key: trial.user_attrs[key] for key in expected} == expected
+        assert trial.user_attrs["parameters"] == sum(weight.numel() for weight in build_head(config, MAP_SHAPE[0]).parameters())
+        assert trial.user_attrs["macs"] > 0
+        assert HeadConfig(**yaml.safe_load((run.trial_folder(one.trial) / "head.yaml").read_text())) == config
+        assert (one.name, one.family, one.control, one.attributes) == (config.label(), config.family, None, trial.user_attrs)
+
+
+def test_names_are_unique(make: Callable[..., Roster]) -> None:
+    names = [one.name for one in make().candidates(6)]
+    assert len(set(names)) == 6
+
+
+@pytest.mark.parametrize("before", [0, 1, 3, 6])
+def test_a_resume_draws_what_is_missing_and_nothing_again(make: Callable[..., Roster], study: StudyRecord, before: int) -> None:
+    first = make().candidates(before)
+    all_of_it = make().candidates(6)
+    assert [one.trial for one in all_of_it[:before]] == [one.trial for one in first]
+    assert len(set(heads(make(), 6))) == 6
+    assert held(make().candidates(6)) == held(all_of_it)
+    assert len(study.trials()) == 6
+
+
+def test_fewer_candidates_than_the_study_holds_are_its_first(make: Callable[..., Roster]) -> None:
+    assert held(make().candidates(6)[:2]) == held(make().candidates(2))
+
+
+@pytest.mark.parametrize("space", [None, endless_space()], ids=["finite", "endless"])
+def test_wherever_a_controller_is_killed_the_next_completes_what_it_left(
+    mortal: Callable[[], Any],
+    opened: Callable[[Any], StudyRecord],
+    killed: type[BaseException],
+    run: Run,
+    small_space: Space,
+    space: Space | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hssl_search.heads.head.head_cost", lambda head, shape: (7, 8))
+    monkeypatch.setattr("os.fsync", lambda file: None)
+
+    def drawn(storage: Any, count: int) -> list[Contender]:
+        return Roster(opened(storage), run, space or small_space, [MAP_SHAPE], 0, lambda trial: 0.0).candidates(count)
+
+    for dies_at in range(1, 100):
+        storage = mortal()
+        opened(storage)
+        storage.dies_at = storage.writes + dies_at
+        try:
+            drawn(storage, 2)
+        except killed:
+            storage.dies_at = None
+        else:
+            break
+        found, trials = drawn(storage, 4), opened(storage).trials()
+        assert [trial.state for trial in trials] == [TrialState.RUNNING] * 4
+        assert all(set(trial.user_attrs) == {"role", "head", "name", "family", "parameters", "macs", "seed"} for trial in trials)
+        assert [HeadConfig(**one.heads[0]).label() for one in found] == [trial.user_attrs["name"] for trial in trials]
+        assert len({one.name for one in found}) == 4
+    assert dies_at == 3, "each candidate is one write"
+
+
+def test_a_control_is_opened_once(make: Callable[..., Roster], study: StudyRecord, run: Run) -> None:
+    identity = make().control("identity", {"family": "identity"})
+    again = [make().control("identity", {"family": "identity"}), make().control("identity")]
+    assert held(again) == held([identity, identity])
+    assert (identity.name, identity.family, identity.control, identity.heads) == (
+        "identity head",
+        "identity",
+        "identity",
+        [{"format": "hssl-head/1", "family": "identity"}],
+    )
+    assert len(study.trials()) == 1
+    assert (run.trial_folder(identity.trial) / "head.yaml").exists()
+
+
+def test_the_control_without_head_costs_nothing_and_has_no_head_file(make: Callable[..., Roster], study: StudyRecord, run: Run) -> None:
+    none = make(seed=3).control("none")
+    assert (none.heads, none.attributes["head"], none.attributes["parameters"], none.attributes["macs"]) == ([], None, 0, 0)
+    assert (none.attributes["role"], none.attributes["seed"]) == ("control", 3)
+    assert not run.trial_folder(none.trial).exists()
+
+
+def test_the_same_device_time_is_one_controls_for_about_as_many_steps_and_anothers_for_others(make: Callable[..., Roster]) -> None:
+    assert make().same_time(200) is None
+    first = make().open_same_time(200)
+    assert held(make().open_same_time(steps) for steps in (192, 200, 210)) == held([first] * 3)
+    assert make().same_time(215) is None
+    second = make().open_same_time(215)
+    assert [one.attributes["same_time_steps"] for one in (first, second)] == [200, 215]
+    assert [one.name for one in (first, second)] == ["no head, same device-time", "no head, same device-time (215 steps)"]
+    assert held(filter(None, (make().same_time(steps) for steps in (205, 209, 220)))) == held([first, second, second]), "the nearest"
+    assert make().same_time(500) is None
+
+
+def test_controls_have_names_of_their_own_and_are_no_candidates(make: Callable[..., Roster]) -> None:
+    roster = make()
+    roster.candidates(2)
+    controls = [roster.control(kind, {"family": "mlp"} if kind == "same_architecture" else None) for kind in NAMES]
+    assert [one.name for one in controls] == list(NAMES.values())
+    assert len(roster.contenders()) == 2 + len(NAMES)
+    assert [one.trial for one in roster.candidates(3)] == [0, 1, 2 + len(NAMES)]
+
+
+def test_a_decision_is_taken_once_with_what_the_trial_has_cost(make: Callable[..., Roster], study: StudyRecord) -> None:
+    roster = make()
+    number = roster.candidates(2)[1].trial
+    roster.decide(number, "COMPLETE", 41.5)
+    roster.decide(number, "FAIL", cause="never")
+    roster.note(number, {"gate": "collapsed"})
+    trial = study.frozen(number)
+    assert (trial.state, trial.value, trial.user_attrs["device_s"]) == (TrialState.COMPLETE, 41.5, 2.5)
+    assert not {"cause", "gate"} & set(trial.user_attrs)
+
+
+def test_noting_writes_what_is_new_only(make: Callable[..., Roster], opened: Callable[[Any], StudyRecord], study: StudyRecord) -> None:
+    number = make().candidates(1)[0].trial
+    make().note(number, {"group": 0, "cka": 0.25})
+    before = study._storage.writes  # type: ignore[attr-defined]
+    make().note(number, {"group": 0, "cka": 0.5})
+    assert study._storage.writes == before + 1  # type: ignore[attr-defined]
+    assert study.frozen(number).user_attrs["cka"] == 0.5
+
+
+def test_closing_prunes_what_is_not_decided_and_nothing_else(make: Callable[..., Roster], study: StudyRecord) -> None:
+    roster = make()
+    roster.candidates(3)
+    roster.decide(0, "COMPLETE", 40.0)
+    roster.decide(1, "FAIL", cause="it broke")
+    roster.close("the end")
+    assert [(trial.state, trial.user_attrs.get("cause")) for trial in study.trials()] == [
+        (TrialState.COMPLETE, None),
+        (TrialState.FAIL, "it broke"),
+        (TrialState.PRUNED, "the end"),
+    ]
+
+
+def test_a_continuous_space_is_drawn_through_the_sampler(make: Callable[..., Roster], study: StudyRecord) -> None:
+    drawn = heads(make(space=endless_space()), 12)
+    assert {head.family for head in drawn} == {"convnext", "mlp"}
+    assert len({head.mlp_ratio for head in drawn}) == 12
+    assert all(1.0 <= head.mlp_ratio <= 6.0 for head in drawn if head.mlp_ratio)
+    assert [trial.params["mlp_ratio"] for trial in study.trials()] == [head.mlp_ratio for head in drawn]

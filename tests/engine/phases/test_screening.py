@@ -1,0 +1,88 @@
+"""Screening, in whole searches without training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from hssl_search.engine.execution.jobs import State
+from hssl_search.spaces.space import Space
+
+Lab = Any
+"""See conftest.py."""
+COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
+
+
+def test_trials_hold_what_screening_measured(lab: Lab) -> None:
+    lab.search()
+    for name, overlap in lab.overlap.items():
+        found = lab.trial(name).user_attrs
+        assert (found["overlap"], found["overlap_excess"], found["discrepancy"]) == (overlap, *[pytest.approx(overlap - 0.3)] * 2)
+        assert (found["gate"], found["chance_loss"], found["group"]) == ("healthy", 4.5, 0)
+    assert lab.trial("identity head").user_attrs["discrepancy"] == 0
+    assert lab.trial("noise head").user_attrs["gate"] == "not learning"
+
+
+def test_a_failing_screening_fails_its_candidates_and_the_others_go_on(make_lab: Callable[..., Lab], small_space: Space) -> None:
+    twelve = Space.from_plain({"parameters": {**small_space.as_plain()["parameters"], "depth": {"choice": [1, 2, 3, 4]}}}, "twelve")
+    lab = make_lab(twelve, budget="30cpu-min")
+    lab.raises = {"screen/group1"}
+    controller, shown = lab.controller(), set[tuple[int | None, State]]()
+    controller.runner.show = lambda job, outcome: shown.add((job.trial, outcome.state))
+    verdict = controller.search()
+    lab.meter.close()
+    lab.check()
+    failed = [trial for trial in lab.study.trials() if trial.state is FAIL]
+    assert {trial.user_attrs["cause"] for trial in failed} == {"its screening failed: RuntimeError: screen/group1 came to nothing"}
+    assert {trial for trial, state in shown if state is State.FAILED} == {None, *(trial.number for trial in failed)}
+    assert len(failed) == 6
+    assert verdict["state"] == "better"
+    assert verdict["winner"] not in {trial.number for trial in failed}
+
+
+def test_all_screenings_failing_is_no_winner(lab: Lab) -> None:
+    lab.raises = {"screen/"}
+    verdict = lab.search()
+    lab.check()
+    assert verdict["winner"] is None
+    assert {trial.state for trial in lab.study.trials() if "control" not in trial.user_attrs} == {FAIL}
+
+
+def test_some_heads_are_screened_again_in_the_next_group_and_keep_what_was_found_first(
+    make_lab: Callable[..., Lab], wide_space: Space
+) -> None:
+    lab = make_lab(budget="60cpu-min", space=wide_space, sampler="random")
+    lab.search()
+    trials = {trial.number: trial.user_attrs for trial in lab.study.trials() if trial.user_attrs["role"] == "candidate"}
+    again = {number: held for number, held in trials.items() if "again" in held}
+    assert [held["again"]["group"] - held["group"] for held in again.values()] == [1] * 6
+    assert all(held["again"]["overlap_excess"] == held["overlap_excess"] for held in again.values())
+    assert {held["group"] for held in trials.values()} == {0, 1, 2}
+    shared = [record["name"] for record in lab.study.job_records().values() if record["phase"] == "screen"]
+    assert shared == ["group 1: 10 heads", "group 2: 13 heads", "group 3: 13 heads"]
+
+
+@pytest.mark.parametrize(("sampler", "rounds"), [("tpe", 3), ("random", 1), ("exhaustive", 1)])
+def test_there_are_as_many_groups_and_rounds_as_the_plan_says(make_lab: Callable[..., Lab], sampler: str, rounds: int) -> None:
+    parameters = {"family": {"choice": ["convnext", "resnet", "mlp", "poolformer"]}, "depth": {"int": [1, 16]}}
+    lab = make_lab(budget="3cpu-h", space=Space.from_plain({"parameters": parameters}, "large"), sampler=sampler, promote="random")
+    lab.search()
+    plan = lab.study.study_attributes()["plan"]
+    assert (plan["numbers"]["rounds"], plan["numbers"]["candidates"], plan["jobs"]["screen"]) == (rounds, 64, 8)
+    started = lab.watcher.of("phase_started")
+    assert [phase for phase, *_ in started].count("screen") == rounds
+    assert sum(jobs for phase, jobs, _ in started if phase == "screen") == 8 == sum(key.startswith("screen/") for key in lab.starts)
+
+
+def test_a_slow_screening_goes_on_to_its_end_where_the_budget_lasts(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(budget="3cpu-h")
+    lab.slow = {"screen": 6.0}
+    verdict = lab.search()
+    lab.check()
+    assert "group 1: 8 heads takes much longer than planned" in lab.watcher.notes()
+    assert lab.starts.count("screen/group0") == 2
+    assert all(lab.trial(name).user_attrs["gate"] == "healthy" for name in lab.overlap)
+    assert verdict["state"] == "better"

@@ -1,0 +1,85 @@
+"""What is attached to a trial for the dashboard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from optuna.artifacts import get_all_artifact_meta
+
+from hssl_search.engine.execution.jobs import Job, Outcome, Report, State
+from hssl_search.engine.records.artifacts import LOG_LINES, Artifacts
+from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.study import StudyRecord
+
+REPORTS = [Report(20, {"accuracy": 31.0}), Report(40, {"accuracy": 35.5})]
+
+
+class Bench:
+    """A run with one undecided trial that has a head."""
+
+    def __init__(self, folder: Path, study: StudyRecord) -> None:
+        self.run, self.study, self.told = Run.create(folder / "demo", {"name": "demo"}), study, list[str]()
+        self.number = study.add_control("identity", {})
+        self.run.write_head(self.number, {"format": "hssl-head/1", "family": "identity"})
+        self.job = Job("proxy/0000/seed0", "proxy", {"name": "identity head"}, str(folder / "job"), trial=self.number)
+        self.artifacts = Artifacts(self.run, study, self.told.append)
+
+    def keep(self, state: State, reports: list[Report] = REPORTS, cause: str = "") -> None:
+        self.artifacts.keep(self.job, Outcome(state, cause, reports))
+
+    def kept(self) -> dict[str, Path]:
+        """file name -> where it lies."""
+        found = get_all_artifact_meta(self.study.frozen(self.number), storage=self.study.storage)
+        assert len({one.filename for one in found}) == len(found), "attached twice"
+        return {one.filename: self.run.artifacts / one.artifact_id for one in found}
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with StudyRecord.open(f"sqlite:///{tmp_path}/study.db", "demo") as study:
+        yield Bench(tmp_path, study)
+
+
+@pytest.mark.parametrize("state", [State.DONE, State.STOPPED])
+def test_a_training_leaves_its_head(bench: Bench, state: State) -> None:
+    bench.keep(state)
+    kept = bench.kept()
+    assert set(kept) == {"head.yaml"} and bench.told == []
+    assert "family: identity" in kept["head.yaml"].read_text()
+
+
+def test_a_failed_training_leaves_the_end_of_its_log(bench: Bench) -> None:
+    folder = Path(bench.job.folder)
+    folder.mkdir()
+    (folder / "traceback.txt").write_text("\n".join(f"line {number}" for number in range(10 * LOG_LINES)))
+    bench.keep(State.FAILED, REPORTS[:1], "ValueError: the loss was nan")
+    log = bench.kept()["log.txt"].read_text().splitlines()
+    assert set(bench.kept()) == {"log.txt", "head.yaml"}
+    assert log[:2] == ["ValueError: the loss was nan", ""]
+    assert log[2:] == [f"line {number}" for number in range(9 * LOG_LINES, 10 * LOG_LINES)]
+
+
+def test_without_a_traceback_the_log_is_the_cause(bench: Bench) -> None:
+    bench.keep(State.FAILED, [], "the worker process died 3 times")
+    assert bench.kept()["log.txt"].read_text().splitlines()[0] == "the worker process died 3 times"
+
+
+def test_nothing_is_attached_twice_to_a_decided_trial_or_for_a_job_that_goes_on(bench: Bench) -> None:
+    bench.keep(State.CUT)
+    assert bench.kept() == {}
+    bench.keep(State.DONE)
+    before = bench.kept()
+    bench.keep(State.DONE)
+    bench.study.finish(bench.number, "COMPLETE", 35.5)
+    bench.keep(State.FAILED, cause="never")
+    assert bench.kept() == before and bench.told == []
+
+
+def test_what_cannot_be_kept_is_told_of_and_stops_nothing(bench: Bench) -> None:
+    bench.run.artifacts.write_text("a file where a folder should be")
+    bench.keep(State.DONE)
+    [told] = bench.told
+    assert told.startswith(f"The dashboard will not show all of trial {bench.number}: ")
+    assert bench.kept() == {}

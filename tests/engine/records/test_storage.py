@@ -1,0 +1,193 @@
+"""What is on the disk, and when; how a server that does not answer is asked again."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.exceptions import StorageInternalError
+from optuna.storages import InMemoryStorage
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError, PendingRollbackError
+
+from hssl_search.engine.execution.jobs import Job, Outcome, State
+from hssl_search.engine.records import storage
+from hssl_search.engine.records.storage import StorageError, flush
+from hssl_search.engine.records.storage_url import sqlite_url
+from hssl_search.engine.records.study import StudyRecord
+
+
+def test_how_a_job_ended_is_on_the_disk_before_anything_goes_on_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: dict[str, bytes] = {}
+
+    def fsync(file: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{file}"))
+        synced[path.name] = path.read_bytes()
+
+    with StudyRecord.open(sqlite_url(tmp_path / "study.db"), "demo", new=True) as record:
+        monkeypatch.setattr("os.fsync", fsync)
+        record.set_study("reference", {})
+        assert synced == {}, "what a search can find out again need not be"
+        record.record_job(Job("screen/group0", "screen", {}, "/nowhere"), Outcome(State.DONE))
+    assert list(synced) == ["study.db-wal"]
+    assert b"job/screen/group0" in synced["study.db-wal"]
+
+
+def test_nothing_is_done_for_what_has_no_log_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("name-wal").touch()
+    monkeypatch.setattr("os.fsync", lambda file: pytest.fail("there is nothing to write"))
+    for url in ("postgresql://user@host/name", f"sqlite:///{tmp_path}/study.db", "memory"):
+        flush(url)
+
+
+@pytest.mark.parametrize("name", ["run", "what is it? #2 50%"])
+def test_a_study_that_may_only_be_read_is_read_and_nothing_is_written(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / name).mkdir()
+    path = tmp_path / name / "study.db"
+    with StudyRecord.open(sqlite_url(path), "demo", new=True) as record:
+        record.set_study("key", "value")
+    before = path.read_bytes(), path.stat().st_mtime_ns
+    access, connect = os.access, sqlite3.connect
+
+    def connect_without_writing(file: str, **options: Any) -> sqlite3.Connection:
+        assert "immutable=1" in file, "the disk does not let SQLite make its files"
+        return connect(file, **options)
+
+    monkeypatch.setattr("os.access", lambda place, mode: place != path.parent and access(place, mode))
+    monkeypatch.setattr("sqlite3.dbapi2.connect", connect_without_writing)
+    with StudyRecord.existing(sqlite_url(path), "demo") as record:
+        assert record.study_attributes() == {"key": "value"}
+        assert [one.name for one in path.parent.iterdir()] == ["study.db"], "no log and no index beside it"
+        with pytest.raises(StorageError, match=r"attempt to write a readonly database"):
+            record.set_study("key", "another")
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+
+
+class Flaky(InMemoryStorage):
+    """Fails in some of the calls that write, counted from 0, before or after they are carried out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls, self.before, self.after = 0, set[int](), set[int]()
+        self.error = gone()
+
+    def _counted(self, call: Callable[..., Any], *values: Any, **named: Any) -> Any:
+        number, self.calls = self.calls, self.calls + 1
+        if number in self.before:
+            raise self.error
+        answer = call(*values, **named)
+        if number in self.after:
+            raise self.error
+        return answer
+
+    def create_new_trial(self, *values: Any, **named: Any) -> int:
+        return int(self._counted(super().create_new_trial, *values, **named))
+
+    def set_trial_user_attr(self, *values: Any, **named: Any) -> None:
+        self._counted(super().set_trial_user_attr, *values, **named)
+
+    def set_trial_state_values(self, *values: Any, **named: Any) -> bool:
+        return bool(self._counted(super().set_trial_state_values, *values, **named))
+
+    def set_study_user_attr(self, *values: Any, **named: Any) -> None:
+        self._counted(super().set_study_user_attr, *values, **named)
+
+
+def gone() -> Exception:
+    """As Optuna tells that a commit failed, and as a driver does."""
+    error = StorageInternalError("An exception is raised during the commit.")
+    error.__cause__ = OperationalError("INSERT", {}, Exception("server closed the connection unexpectedly"))
+    return error
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses between questions, which nothing waits for."""
+    made: list[float] = []
+    monkeypatch.setattr(storage.time, "sleep", made.append)
+    return made
+
+
+def patient(flaky: Flaky) -> StudyRecord:
+    study = optuna.create_study(storage=flaky, study_name="demo", direction="maximize")
+    storage._Patience(flaky, "postgresql://user@host/name")
+    return StudyRecord(study, flaky, "postgresql://user@host/name")
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_call_is_repeated_until_it_is_answered_and_carried_out_once(when: str, pauses: list[float]) -> None:
+    flaky = Flaky()
+    record = patient(flaky)
+    getattr(flaky, when).update(range(0, 40, 2))
+    for number in range(3):
+        assert record.add_candidate({}, {}, {"number": number}) == number
+        record.set_attributes(number, {"cka": 0.5})
+        record.finish(number, "COMPLETE", 50.0)
+    record.set_study("key", "value")
+    assert [(trial.state.name, trial.value, trial.user_attrs) for trial in record.trials()] == [
+        ("COMPLETE", 50.0, {"number": number, "cka": 0.5}) for number in range(3)]
+    assert record.study_attributes() == {"key": "value"}
+    assert set(pauses) == {storage.PAUSES_S[0]} and len(pauses) >= 7, "pauses are short again after each answer"
+
+
+def test_a_server_that_stays_silent_is_given_up_once(pauses: list[float], monkeypatch: pytest.MonkeyPatch,
+                                                     caplog: pytest.LogCaptureFixture) -> None:
+    clock = itertools.count(0.0, 10.0)
+    monkeypatch.setattr(storage.time, "monotonic", lambda: next(clock))
+    flaky = Flaky()
+    record = patient(flaky)
+    flaky.before.update(range(100))
+    for _ in range(3):
+        with pytest.raises(StorageError, match=r"^the storage 'postgresql://user@host/name' failed \(server closed the connection "
+                                               r"unexpectedly\); check that it .*, then run the command again\.$"):
+            record.set_study("key", "value")
+    assert pauses == [0.5, 1.0, 2.0, 4.0, *[8.0] * 9], "for 120 seconds, and the later calls were not waited for"
+    assert len(caplog.messages) == 1
+    flaky.before.clear()
+    record.set_study("key", "value")
+    assert record.study_attributes() == {"key": "value"}
+
+
+def test_whoever_interrupts_the_waiting_does_not_wait_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(storage.time, "sleep", interrupt)
+    flaky = Flaky()
+    record = patient(flaky)
+    flaky.before.update(range(10))
+    with pytest.raises(KeyboardInterrupt):
+        record.set_study("key", "value")
+    with pytest.raises(StorageError):
+        record.set_study("key", "value")
+    assert flaky.calls == 2
+
+
+@pytest.mark.parametrize("error", [
+    OperationalError("SELECT", {}, Exception("gone")), InterfaceError("SELECT", {}, Exception("closed")), PendingRollbackError("gone"),
+    DBAPIError("SELECT", {}, Exception("gone"), connection_invalidated=True),
+])
+def test_whatever_tells_of_a_broken_connection_is_asked_again(error: Exception, pauses: list[float]) -> None:
+    flaky = Flaky()
+    record = patient(flaky)
+    flaky.error = error
+    flaky.before.add(0)
+    record.set_study("key", "value")
+    assert (pauses, flaky.calls) == ([storage.PAUSES_S[0]], 2)
+
+
+@pytest.mark.parametrize("error", [DataError("INSERT", {}, Exception("Data too long for column")), ValueError("a bug")])
+def test_what_asking_again_cannot_mend_is_not_asked_again(error: Exception, pauses: list[float]) -> None:
+    flaky = Flaky()
+    record = patient(flaky)
+    flaky.error = error
+    flaky.before.add(0)
+    with pytest.raises(ValueError if isinstance(error, ValueError) else StorageError, match=r"Data too long|a bug"):
+        record.set_study("key", "value")
+    assert (pauses, flaky.calls) == ([], 1)
