@@ -44,7 +44,8 @@ from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.phases.jobs import JobMaker
 from hssl_search.engine.planning.cost_model import Measured
 from hssl_search.engine.planning.costs import PROXY_CONTROLS, group_cost, screening_cost
-from hssl_search.engine.planning.plan import GROUP_SIZE, SHARES, Plan
+from hssl_search.engine.planning.plan import Plan
+from hssl_search.engine.policy import DEFAULT
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.meter import DeviceMeter
 from hssl_search.heads.config import HeadConfig
@@ -158,13 +159,13 @@ def plan_of(world: World, answers: Answers) -> Plan:
     costs, heads, steps = Measured.of(outcome, world.space.families, CORE).costs, world.space.size(), world.rungs[-1]
     step_s = costs.step + costs.mean_head
     left_s = heads * costs.training(steps, step_s, 1) - measured["worker_s"]
-    share_s = left_s * SHARES["screen"] / (1 - SHARES["full"])
-    groups = min(math.ceil(heads / GROUP_SIZE), math.floor(share_s / group_cost(costs, GROUP_SIZE, SCREEN_STEPS)))
-    candidates, screen_s = min(heads, groups * GROUP_SIZE), screening_cost(costs, groups, GROUP_SIZE, SCREEN_STEPS)
+    share_s = left_s * DEFAULT.shares.screen / (1 - DEFAULT.shares.full)
+    groups = min(math.ceil(heads / DEFAULT.group_size), math.floor(share_s / group_cost(costs, DEFAULT.group_size, SCREEN_STEPS)))
+    candidates, screen_s = min(heads, groups * DEFAULT.group_size), screening_cost(costs, groups, DEFAULT.group_size, SCREEN_STEPS)
     trainings = math.floor((left_s - screen_s) / costs.training(steps, step_s, len(world.rungs)))
     proxies = min(candidates, trainings - PROXY_CONTROLS - CONFIRM_JOBS)
     expected = dict.fromkeys(("screen", "proxy", "confirm"), 1.0) | {"full": 0.0}
-    return Plan(candidates, GROUP_SIZE, SCREEN_STEPS, proxies, steps, world.rungs, CONFIRM_JOBS, expected)
+    return Plan(candidates, DEFAULT.group_size, SCREEN_STEPS, proxies, steps, world.rungs, CONFIRM_JOBS, expected)
 
 
 def ours(world: World, answers: Answers, folder: Path, seed: int, promote: str) -> tuple[HeadConfig, float]:

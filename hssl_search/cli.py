@@ -9,7 +9,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from hssl_search import __version__
 from hssl_search.dashboard import HOST, PORT
-from hssl_search.engine.config import SearchConfig, flag, gather
+from hssl_search.engine.config import NO_FLAG, SearchConfig, flag, gather
 from hssl_search.errors import UserError, advice
 from hssl_search.interrupts import interrupt, on_interrupt
 from hssl_search.output import Stream, standard_streams
@@ -97,6 +97,8 @@ def search_parser() -> Parser:
 def _with_options(parser: Parser) -> Parser:
     """The parser with the options of a search."""
     for name, field in SearchConfig.model_fields.items():
+        if name in NO_FLAG:
+            continue
         choices = _choices(field.annotation)
         how = SEVERAL.get(name) or {"choices": choices, "metavar": "|".join(choices) if choices else name.upper()}
         parser.add_argument(flag(name), help=field.description, **how)

@@ -12,9 +12,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from hssl_search.engine.budget import parse_budget
+from hssl_search.engine.policy import Policy
 from hssl_search.engine.statistics.metrics import LABELFREE
 from hssl_search.errors import UserError
 
+NO_FLAG = {"policy"}
+"""What no flag of the command line sets."""
 FILE = "hssl-search.yaml"
 """Read from the current folder when it exists; flags and `--config` go before it."""
 NAME = re.compile(r"\w[\w.-]{0,99}")
@@ -22,7 +25,8 @@ NAME_BYTES = 200
 """Of a run's name, at most: file systems take 255 bytes, of which a file that is being written needs some, and a letter may be four."""
 
 
-ADDED: Mapping[str, Any] = {"sampler": "random", "promote": "discrepancy", "pruner": "median", "warm_start": [], "max_head_cost": None}
+ADDED: Mapping[str, Any] = {"sampler": "random", "promote": "discrepancy", "pruner": "median", "warm_start": [], "max_head_cost": None,
+                             "policy": {}}
 """Options that runs of an earlier version lack, and what those runs did: draw all heads before there were results, promote by the
 paper's rule whatever a head cost, stop by the median."""
 
@@ -71,6 +75,9 @@ class SearchConfig(BaseModel):
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random")
     full_epochs: int | Literal["off"] | None = Field(
         None, description="length of the winner's full training; off for none (default: the recipe's)")
+
+    policy: Policy = Policy()
+    """How the budget is divided and how far each phase goes; in a configuration file alone, or from Python."""
 
     @field_validator("base", "data", "probe_data", "space", "trainer", "storage", "ray_address")
     @classmethod

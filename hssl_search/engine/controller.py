@@ -22,9 +22,10 @@ from hssl_search.engine.phases.scores import Scoreboard
 from hssl_search.engine.phases.screen import Screening
 from hssl_search.engine.planning.cost_model import Measured, Prices
 from hssl_search.engine.planning.costs import Costs, Wanted
-from hssl_search.engine.planning.plan import GROUP_SIZE, BudgetTooSmall, smallest_s
+from hssl_search.engine.planning.plan import BudgetTooSmall, smallest_s
 from hssl_search.engine.planning.planner import PLAN, Planning
 from hssl_search.engine.planning.too_small import after_first_step, macs_like, what_fits
+from hssl_search.engine.policy import Policy
 from hssl_search.engine.records.run import Run
 from hssl_search.engine.statistics import ties
 from hssl_search.engine.statistics.chance import NAME as CHANCE
@@ -49,7 +50,7 @@ class Controller:
         self.run, self.resolved, self.roster, self.runner = run, resolved, roster, runner
         self.study, self.watcher, self.seed = runner.study, runner.watcher, int(resolved["seed"])
         self.ranked_by = RANKINGS[resolved["rank_by"]]
-        self.pruner = PRUNERS[resolved["pruner"]]
+        self.pruner, self.policy = PRUNERS[resolved["pruner"]], Policy.model_validate(resolved["policy"])
         self.workshop = Workshop(run, runner, Setting.model_validate(resolved["setting"]), self.ranked_by in OF_BASES)
         self.images: Plain = resolved.get("images", {})
         resolution = self.ranked_by.resolution(self.images.get("queries"))
@@ -99,12 +100,12 @@ class Controller:
             self.watcher.note(f"measure: {known['doing']}.")
             least, most = after_first_step(known, mean(macs for _, macs in self.roster.typical()))
             planned = PLAN in self.study.study_attributes()
-            if to_the_end or planned or ties.at_least(self.runner.meter.remaining(), smallest_s(least)):
+            if to_the_end or planned or ties.at_least(self.runner.meter.remaining(), smallest_s(least, self.policy)):
                 return True
-            refused.append((smallest_s(most) + SHARE * self.runner.meter.budget.seconds, most))
+            refused.append((smallest_s(most, self.policy) + SHARE * self.runner.meter.budget.seconds, most))
             return False
 
-        job = self.workshop.maker.measure([{"family": family} for family in families], self.seed, self.roster.group(GROUP_SIZE),
+        job = self.workshop.maker.measure([{"family": family} for family in families], self.seed, self.roster.group(self.policy.group_size),
                                           limit_s(budget.seconds))
         phase = Measuring(job, self.workshop.ended, goes_on)
         self.workshop.run("measure", phase, {}, lambda job, outcome: None)
@@ -118,7 +119,7 @@ class Controller:
             raise UserError(f"measuring a few training steps did not succeed ({outcome.cause or 'the budget ended before it was done'}); "
                             f"{remedy}.")
         machine = self.workshop.machine
-        self.measured = Measured.of(outcome, families, machine)
+        self.measured = Measured.of(outcome, families, machine, self.policy)
         self.runner.startup_s = self.measured.costs.startup
         settled = self.workshop.settle(self.measured, self.resolved.get("gpus_per_trial", machine.gpus_per_trial))
         self.study.set_study("reference", self._reference(ACCURACY))
@@ -134,7 +135,7 @@ class Controller:
     def _fits(self, available_s: float, costs: Costs) -> list[str]:
         """Say with which options a smallest search would fit into so many device-seconds."""
         setting = self.resolved["setting"]
-        return what_fits(available_s, costs, setting, macs_like(setting), self._tiny_heads)
+        return what_fits(available_s, costs, setting, macs_like(setting), self._tiny_heads, self.policy)
 
     def _tiny_heads(self) -> float | None:
         """Mean multiply-adds of the tiny space's heads, of those of this space; None where this is no larger one."""
@@ -148,7 +149,7 @@ class Controller:
         self.planning = Planning(self.run, self.resolved, workshop, prices, roster.space.size(), self._fits)
         self.promoter = Promoter(roster, self.study, self.resolved["promote"], seed, self.resolved["max_head_cost"], prices.times_base)
         self.screening = Screening(roster, workshop, prices, seed)
-        self.proxies = Proxies(roster, workshop, prices, board, self.promoter, self.pruner, seed)
+        self.proxies = Proxies(roster, workshop, prices, board, self.promoter, self.pruner, seed, self.policy)
         self.confirming = Confirming(roster, workshop, prices, board, seed, self.resolved["same_architecture"])
 
     def _find(self) -> Plain:

@@ -155,6 +155,7 @@ def _options(config: SearchConfig) -> Plain:
     as_asked = ("sampler", "promote", "pruner", "seed", "ray_address", "gpus_per_trial")
     most = None if config.max_head_cost == "off" else config.max_head_cost
     return {**{name: getattr(config, name) for name in as_asked}, "max_head_cost": most, "warm_start": _earlier_runs(config),
+            "policy": config.policy.model_dump(),
             "storage": config.storage and absolute(config.storage)}
 
 
@@ -272,7 +273,7 @@ def _without_labels(rank_by: str) -> str:
 
 ATTRIBUTE = "fixed"
 """Study attribute: what no result of the study would be comparable without."""
-KEYS = ("seed", "rank_by", "sampler", "promote", "pruner", "warm_start", "same_architecture", "map_shapes", "setting")
+KEYS = ("seed", "rank_by", "sampler", "promote", "pruner", "policy", "warm_start", "same_architecture", "map_shapes", "setting")
 REMOVED = {"objective": ("accuracy,cost",), "sampler": ("gp", "nsga2"), "pruner": ("hyperband",)}
 """What searches of earlier versions could be asked for and no search can be any more."""
 MOST_TOLD = 3

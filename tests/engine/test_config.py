@@ -162,7 +162,8 @@ def test_a_missing_config_file_is_refused() -> None:
 
 def test_a_run_of_an_earlier_version_is_read_as_it_went_whatever_the_defaults_are_now() -> None:
     went = with_defaults({"seed": 3, "pruner": "asha"})
-    assert went == {"seed": 3, "sampler": "random", "promote": "discrepancy", "pruner": "asha", "warm_start": [], "max_head_cost": None}
+    assert went == {"seed": 3, "sampler": "random", "promote": "discrepancy", "pruner": "asha", "warm_start": [], "max_head_cost": None,
+                    "policy": {}}
     assert set(ADDED) < set(SearchConfig.model_fields)
     assert (went["sampler"], went["promote"]) != (SearchConfig(**ASKED).sampler, SearchConfig(**ASKED).promote)
 

@@ -17,7 +17,7 @@ from hssl_search.errors import UserError
 
 @pytest.fixture
 def resolved(setting: Setting) -> dict[str, Any]:
-    choices = {"sampler": "random", "promote": "learned", "pruner": "median", "warm_start": ["/runs/a"]}
+    choices = {"sampler": "random", "promote": "learned", "pruner": "median", "warm_start": ["/runs/a"], "policy": {"most_proxies": 5}}
     return {**choices, "seed": 0, "rank_by": "accuracy", "same_architecture": {"family": "resnet"}, "map_shapes": [[96, 4, 4]],
             "budget": "1cpu-h",
             "setting": setting.model_dump(mode="json"), "space": {"name": "tiny", "parameters": {"depth": {"choice": [1, 2]}}}}
@@ -38,6 +38,7 @@ def refused(tmp_path: Path, study: StudyRecord, before: dict[str, Any], after: d
     (("seed",), 1, "seed: 0 -> 1"),
     (("sampler",), "tpe", "sampler: random -> tpe"),
     (("pruner",), "asha", "pruner: median -> asha"),
+    (("policy", "most_proxies"), 6, "policy.most_proxies: 5 -> 6"),
     (("warm_start",), [], "warm_start: ['/runs/a'] -> []"),
 ])
 def test_what_was_changed_is_refused_with_the_difference(

@@ -27,7 +27,7 @@ description: Small steps, for tests.
 method: {name: simclr, temperature: 0.2, projector_layers: 2, projector_hidden: 64, projector_out: 32}
 views: {scale: [0.3, 1.0]}
 proxy: {batch_size: 32, lr: 3.0e-3, precision: fp32}
-full: {epochs: 1, batch_size: 32, lr: 3.0e-3, precision: fp32}
+full: {epochs: 2, batch_size: 32, lr: 3.0e-3, precision: fp32}
 """
 SPACE = """\
 description: Four small heads, for tests.
@@ -39,11 +39,18 @@ parameters:
   mlp_ratio: {choice: [1.0, 2.0]}
   first_shortcut: false
 """
+POLICY = """\
+policy:
+  screen_steps: {fewest: 60, wanted: 60, most: 60}
+  proxy_steps: {fewest: 60, wanted: 60, most: 60}
+  most_confirm_jobs: 6
+"""
+"""As many steps on every machine."""
 BASE = ["--base", "test_resnet", "--base-arg", "output_stride=8", "--image-size", "32"]
 ASKED = [*BASE, "--trainer", "recipe.yaml", "--space", "space.yaml"]
-BUDGETS = tuple(f"{150 * 2**doubling}cpu-s" for doubling in range(6))
-"""The first is enough on two idle cores. Where other programs use them, a search is begun anew with
-twice as much until one does all that it planned: no test depends on how fast the machine is."""
+BUDGETS = tuple(f"{600 * 2**doubling}cpu-s" for doubling in range(4))
+"""The policy lets no search do more than about 100 seconds of work on two idle cores. Where other programs make even the first
+budget too small, a search is begun anew with twice as much: no test depends on how fast the machine is."""
 LONGEST_S = 1800
 
 
@@ -142,6 +149,7 @@ class Place:
         self._mark = f"HSSL_TEST_{uuid4().hex}"
         (folder / "recipe.yaml").write_text(RECIPE)
         (folder / "space.yaml").write_text(SPACE)
+        (folder / "hssl-search.yaml").write_text(POLICY)
 
     def start(self, *argv: str) -> Program:
         return Program(self.folder, self._mark, argv)

@@ -16,7 +16,8 @@ from hssl_search.engine.phases.phase import Phase
 from hssl_search.engine.phases.scores import Scoreboard
 from hssl_search.engine.planning.cost_model import Prices
 from hssl_search.engine.planning.costs import PROXY_CONTROLS, shares
-from hssl_search.engine.planning.plan import CONFIRM_JOBS, FEWEST_PROXIES, Plan
+from hssl_search.engine.planning.plan import Plan
+from hssl_search.engine.policy import Policy
 from hssl_search.engine.statistics.metrics import Measure
 
 
@@ -107,9 +108,9 @@ DEARER = 1.2
 
 class Proxies:
     def __init__(self, roster: Roster, workshop: Workshop, prices: Prices, board: Scoreboard, promoter: Promoter, pruner: Pruner,
-                 seed: int) -> None:
+                 seed: int, policy: Policy) -> None:
         self.roster, self.workshop, self.prices, self.board = roster, workshop, prices, board
-        self.promoter, self.pruner, self.seed = promoter, pruner, seed
+        self.promoter, self.pruner, self.seed, self.policy = promoter, pruner, seed, policy
 
     def run(self, plan: Plan, number: int) -> dict[int, float]:
         """The promoted heads of the round of that number and of those before, each chosen when there is a place for it; their scores."""
@@ -127,7 +128,8 @@ class Proxies:
             return job
 
         def choose() -> Job | None:
-            if len(expected) >= PROXY_CONTROLS + FEWEST_PROXIES and sum(expected.values()) + max(expected.values()) > most_s:
+            enough = len(expected) >= PROXY_CONTROLS + self.policy.fewest_proxies
+            if enough and sum(expected.values()) + max(expected.values()) > most_s:
                 phase.total = len(phase.jobs)
                 self.workshop.runner.watcher.note(f"The promoted heads cost more than was planned: {total - phase.total} fewer proxies.")
                 return None
@@ -138,7 +140,7 @@ class Proxies:
         jobs = [job_of(one) for one in first]
         phase = Proxy(jobs, self.workshop.ended, contenders, self.board.ranked_by, self.board.report, self.pruner, total, choose,
                       self.board.resolution)
-        self.workshop.run("proxy", phase, expected, self.board.take, keep_s=self.prices.confirming(plan, CONFIRM_JOBS))
+        self.workshop.run("proxy", phase, expected, self.board.take, keep_s=self.prices.confirming(plan, self.policy.fewest_confirm_jobs))
         return phase.scores()
 
 

@@ -19,7 +19,8 @@ from hssl_search.engine.planning.costs import (
     head_cost_s,
     proxies_cost,
 )
-from hssl_search.engine.planning.plan import CONFIRM_JOBS, MOST_PROXIES, Plan
+from hssl_search.engine.planning.plan import Plan
+from hssl_search.engine.policy import DEFAULT, Policy
 from hssl_search.engine.statistics.metrics import Measure
 
 
@@ -42,7 +43,7 @@ class Measured:
     """How many times the core-seconds of a step on all cores it takes on the fewest that a job may have."""
 
     @classmethod
-    def of(cls, outcome: Outcome, families: Sequence[str], machine: Machine) -> Measured:
+    def of(cls, outcome: Outcome, families: Sequence[str], machine: Machine, policy: Policy = DEFAULT) -> Measured:
         """Read the measure job's outcome; seconds become device-seconds."""
         found = outcome.reports[-1].metrics
         held = 1.0 if machine.device == "cpu" else machine.gpus_per_trial
@@ -51,7 +52,8 @@ class Measured:
         costs = Costs(held * found["step_s"], heads, held * found["evaluate_s"], held * found["checkpoint_s"], held * startup,
                       held * found["profile_s"], found["joint"], held * found["last_evaluate_s"])
         ratio = found.get("side_by_side", 1.0)
-        cores = {machine.resources(machine.concurrency(jobs))[0] for jobs in range(CONFIRM_JOBS, PROXY_CONTROLS + MOST_PROXIES + 1)}
+        at_once = range(policy.fewest_confirm_jobs, PROXY_CONTROLS + policy.most_proxies + 1)
+        cores = {machine.resources(machine.concurrency(jobs))[0] for jobs in at_once}
         costs = replace(costs, side_by_side=max(machine.cores_used(cpus, ratio) for cpus in cores))
         macs = {family: cost[1] for family, cost in zip(families, found["costs"], strict=True)}
         gpu_bytes = found.get("gpu_bytes")

@@ -20,6 +20,7 @@ from hssl_search.engine.planning.costs import (
     screening_cost,
     shares,
 )
+from hssl_search.engine.policy import DEFAULT, Policy
 from hssl_search.engine.statistics import ties
 from hssl_search.errors import UserError
 
@@ -107,32 +108,6 @@ def _count(number: int, one: str, several: str | None = None) -> str:
     return f"{number} {one if number == 1 else several or one + 's'}"
 
 
-SHARES = {"screen": 0.20, "proxy": 0.45, "confirm": 0.14, "full": 0.20}
-"""Of what is left after measuring; the remaining hundredth is for measuring itself."""
-GROUP_SIZE = 8
-"""Candidates in one joint screening, beside the identity and the noise head."""
-SCREEN_STEPS = (20, 60, 200)
-"""Fewest, wanted and most steps of a screening. Before about 20 steps its ranking is not stable; at 40 to 80 it agrees with long runs."""
-PROXY_STEPS = (20, 150, 2000)
-"""Fewest, wanted and most steps of a proxy."""
-CONFIRM_JOBS = 4
-"""Fewest confirm jobs: the other two controls, and a second seed of the best candidate and of the control it must beat."""
-MOST_CONFIRM_JOBS = 38
-"""The other two controls, and nine more seeds of the best two candidates and of the two controls they are compared with."""
-MOST_RUNGS = 3
-MOST_ROUNDS = 3
-LEARNABLE = 8
-"""Proxies from which drawing heads in rounds pays."""
-ROUNDS_SHARE = 0.02
-"""Of what is left, which starting workers for further rounds may take."""
-RUNGS_SHARE = 0.2
-"""Of a proxy's time that its evaluations may take."""
-FEWEST_PROXIES, MOST_PROXIES = 2, 24
-MOST_CANDIDATES = 64
-FITS = (0.8, 1.05)
-"""Share of what is left for them within which planned proxies are left as they are."""
-
-
 class BudgetTooSmall(UserError):
     """The budget does not suffice for any search.
 
@@ -150,26 +125,27 @@ ENDLESS = Wanted(10**9)
 """A full training as long as the budget lasts."""
 
 
-def make_plan(remaining_s: float, costs: Costs, space_size: int | None, learning: bool = True, full: Wanted = ENDLESS) -> Plan:
+def make_plan(remaining_s: float, costs: Costs, space_size: int | None, learning: bool = True, full: Wanted = ENDLESS,
+              policy: Policy = DEFAULT) -> Plan:
     """The plan for the device-seconds that are left after measuring. BudgetTooSmall when they do not suffice for any search.
 
     Args:
         learning: whether what draws heads learns from proxies, so that it may be worth to go in rounds.
         full: where it would be shorter than a proxy, what it would have cost goes to confirming.
     """
-    remaining_s = max(0.0, remaining_s - len(SHARES) * costs.between_phases())
-    candidates, group_size, screen_steps = _plan_screen(remaining_s * SHARES["screen"], costs, space_size)
-    together_s = remaining_s * (SHARES["proxy"] + SHARES["confirm"])
-    proxies, rungs = _plan_proxies(together_s, costs, candidates)
-    if rungs[-1] < PROXY_STEPS[0]:
-        raise BudgetTooSmall(needed_s=smallest_s(costs))
+    remaining_s = max(0.0, remaining_s - len(policy.shares) * costs.between_phases())
+    candidates, group_size, screen_steps = _plan_screen(remaining_s * policy.shares.screen, costs, space_size, policy)
+    together_s = remaining_s * policy.shares.together
+    proxies, rungs = _plan_proxies(together_s, costs, candidates, policy)
+    if rungs[-1] < policy.proxy_steps.fewest:
+        raise BudgetTooSmall(needed_s=smallest_s(costs, policy))
     screen_s = screening_cost(costs, math.ceil(candidates / group_size), group_size, screen_steps)
-    rounds = _rounds(remaining_s, costs, math.ceil(candidates / group_size), proxies) if learning else 1
+    rounds = _rounds(remaining_s, costs, math.ceil(candidates / group_size), proxies, policy) if learning else 1
     plan = Plan(candidates, group_size, screen_steps, proxies, rungs[-1], rungs, 0, {"screen": screen_s}, rounds)
-    return _with_the_rest(plan, together_s, remaining_s - screen_s, costs, full)
+    return _with_the_rest(plan, together_s, remaining_s - screen_s, costs, full, policy)
 
 
-def plan_again(plan: Plan, remaining_s: float, costs: Costs, full: Wanted = ENDLESS) -> Plan:
+def plan_again(plan: Plan, remaining_s: float, costs: Costs, full: Wanted = ENDLESS, policy: Policy = DEFAULT) -> Plan:
     """The plan after the first round's screening, when it is known how fast work gets done and what the heads cost that are promoted:
     it stays where it fits, else its proxies are planned anew. What the screening of later rounds costs is kept back.
 
@@ -177,21 +153,21 @@ def plan_again(plan: Plan, remaining_s: float, costs: Costs, full: Wanted = ENDL
         remaining_s: device-seconds that are left.
         costs: as they turned out, with the heads that will be promoted (`Prices.at_pace`).
     """
-    remaining_s = max(0.0, remaining_s - (len(SHARES) - 1) * costs.between_phases() - _later_rounds_s(plan, costs))
-    together_s = remaining_s * (SHARES["proxy"] + SHARES["confirm"]) / (1 - SHARES["screen"])
+    remaining_s = max(0.0, remaining_s - (len(policy.shares) - 1) * costs.between_phases() - _later_rounds_s(plan, costs))
+    together_s = remaining_s * policy.shares.together / (1 - policy.shares.screen)
     share_s = remaining_s if plan.without_full else together_s
     planned_s = _together(costs, plan.proxies, plan.confirm_jobs, plan.proxy_steps, len(plan.rungs))
     full_s = max(0.0, remaining_s - planned_s)
-    fits = ties.at_least(planned_s, FITS[0] * share_s) and ties.at_least(FITS[1] * share_s, planned_s)
+    fits = ties.at_least(planned_s, policy.fits_from * share_s) and ties.at_least(policy.fits_to * share_s, planned_s)
     if fits and without_full(full_s, costs, plan.proxy_steps, full) == plan.without_full:
         return replace(plan, expected_s=_expected(plan, costs, 0.0 if plan.without_full else full_s))
-    proxies, rungs = _plan_proxies(together_s, costs, plan.candidates)
-    if rungs[-1] < PROXY_STEPS[0]:
-        rungs = [PROXY_STEPS[0]]  # not all of it fits then: what does not is not started
-    return _with_the_rest(replace(plan, proxies=proxies, proxy_steps=rungs[-1], rungs=rungs), together_s, remaining_s, costs, full)
+    proxies, rungs = _plan_proxies(together_s, costs, plan.candidates, policy)
+    if rungs[-1] < policy.proxy_steps.fewest:
+        rungs = [policy.proxy_steps.fewest]  # not all of it fits then: what does not is not started
+    return _with_the_rest(replace(plan, proxies=proxies, proxy_steps=rungs[-1], rungs=rungs), together_s, remaining_s, costs, full, policy)
 
 
-def _with_the_rest(plan: Plan, together_s: float, left_s: float, costs: Costs, full: Wanted) -> Plan:
+def _with_the_rest(plan: Plan, together_s: float, left_s: float, costs: Costs, full: Wanted, policy: Policy) -> Plan:
     """The plan with its confirming runs, and with the full training where that is at least as long as a proxy.
 
     Args:
@@ -199,11 +175,11 @@ def _with_the_rest(plan: Plan, together_s: float, left_s: float, costs: Costs, f
         left_s: of proxies, confirming and full training.
     """
     proxies_s = proxies_cost(costs, plan.proxies, plan.proxy_steps, len(plan.rungs))
-    jobs = _confirm_jobs(together_s - proxies_s, costs, plan.proxy_steps)
+    jobs = _confirm_jobs(together_s - proxies_s, costs, plan.proxy_steps, policy)
     full_s = max(0.0, left_s - proxies_s - confirming_cost(costs, jobs, plan.proxy_steps))
     without = without_full(full_s, costs, plan.proxy_steps, full)
     if without:
-        jobs, full_s = _confirm_jobs(left_s - proxies_s, costs, plan.proxy_steps), 0.0
+        jobs, full_s = _confirm_jobs(left_s - proxies_s, costs, plan.proxy_steps, policy), 0.0
     plan = replace(plan, confirm_jobs=jobs, without_full=without)
     return replace(plan, expected_s=_expected(plan, costs, full_s))
 
@@ -222,8 +198,8 @@ def without_full(full_s: float, costs: Costs, proxy_steps: int, full: Wanted) ->
     return "" if steps else "short"
 
 
-def _confirm_jobs(share_s: float, costs: Costs, steps: int) -> int:
-    return max(CONFIRM_JOBS, min(MOST_CONFIRM_JOBS, ties.floor(share_s / confirming_cost(costs, 1, steps))))
+def _confirm_jobs(share_s: float, costs: Costs, steps: int, policy: Policy) -> int:
+    return max(policy.fewest_confirm_jobs, min(policy.most_confirm_jobs, ties.floor(share_s / confirming_cost(costs, 1, steps))))
 
 
 def _together(costs: Costs, proxies: int, jobs: int, steps: int, rungs: int) -> float:
@@ -243,22 +219,22 @@ def proxy_rungs(steps: int, count: int) -> list[int]:
     return sorted({max(1, steps // parts) for parts in (1, 2, 4)[:count]})
 
 
-def _rounds(remaining_s: float, costs: Costs, groups: int, proxies: int) -> int:
+def _rounds(remaining_s: float, costs: Costs, groups: int, proxies: int, policy: Policy) -> int:
     """More than one where there is something to learn from, and where winding phases up and down costs next to nothing."""
-    affordable = ties.at_least(ROUNDS_SHARE * remaining_s, 2 * (MOST_ROUNDS - 1) * costs.between_phases())
-    return MOST_ROUNDS if groups >= MOST_ROUNDS and proxies >= LEARNABLE and affordable else 1
+    affordable = ties.at_least(policy.rounds_share * remaining_s, 2 * (policy.most_rounds - 1) * costs.between_phases())
+    return policy.most_rounds if groups >= policy.most_rounds and proxies >= policy.learnable and affordable else 1
 
 
-def _plan_screen(share_s: float, costs: Costs, space_size: int | None) -> tuple[int, int, int]:
+def _plan_screen(share_s: float, costs: Costs, space_size: int | None, policy: Policy) -> tuple[int, int, int]:
     """(candidates, group size, steps)."""
-    fewest, wanted, most = SCREEN_STEPS
-    reach = min(space_size or MOST_CANDIDATES, MOST_CANDIDATES)
-    groups = min(math.ceil(reach / GROUP_SIZE), ties.floor(share_s / group_cost(costs, GROUP_SIZE, wanted)))
-    size = min(GROUP_SIZE, reach)
+    fewest, wanted, most = policy.screen_steps.fewest, policy.screen_steps.wanted, policy.screen_steps.most
+    reach = min(space_size or policy.most_candidates, policy.most_candidates)
+    groups = min(math.ceil(reach / policy.group_size), ties.floor(share_s / group_cost(costs, policy.group_size, wanted)))
+    size = min(policy.group_size, reach)
     if groups < 1:
         groups, size = 1, max((n for n in range(1, size + 1) if ties.at_least(share_s, group_cost(costs, n, fewest))), default=0)
     if size == 0:
-        raise BudgetTooSmall(needed_s=smallest_s(costs))
+        raise BudgetTooSmall(needed_s=smallest_s(costs, policy))
     candidates = min(reach, groups * size)
     size = math.ceil(candidates / groups)
     steps = ties.floor((share_s - screening_cost(costs, groups, size, 0)) / (
@@ -266,45 +242,47 @@ def _plan_screen(share_s: float, costs: Costs, space_size: int | None) -> tuple[
     return candidates, size, max(fewest, min(most, steps))
 
 
-def _plan_proxies(share_s: float, costs: Costs, candidates: int) -> tuple[int, list[int]]:
+def _plan_proxies(share_s: float, costs: Costs, candidates: int, policy: Policy) -> tuple[int, list[int]]:
     """(proxies, rungs of each); the steps may come out too few, or none.
 
     An evaluation may cost as much as many steps do, so that it is done less often in short proxies.
     """
-    fewest, wanted, most = PROXY_STEPS
+    fewest, wanted, most = policy.proxy_steps.fewest, policy.proxy_steps.wanted, policy.proxy_steps.most
     beside = costs.beside_others
-    others = PROXY_CONTROLS + CONFIRM_JOBS
-    spare_s = share_s - _together(costs, 0, CONFIRM_JOBS, wanted, MOST_RUNGS)
-    affordable = ties.floor(spare_s / proxy_cost(costs, wanted, MOST_RUNGS))
-    proxies = max(min(FEWEST_PROXIES, candidates), min(affordable, MOST_PROXIES, math.ceil(candidates / 2)))
+    others = PROXY_CONTROLS + policy.fewest_confirm_jobs
+    spare_s = share_s - _together(costs, 0, policy.fewest_confirm_jobs, wanted, policy.most_rungs)
+    affordable = ties.floor(spare_s / proxy_cost(costs, wanted, policy.most_rungs))
+    proxies = max(min(policy.fewest_proxies, candidates), min(affordable, policy.most_proxies, math.ceil(candidates / 2)))
     each_s = share_s / (proxies + others)
     shortest_s = beside.training(fewest, beside.step + beside.mean_head, 0)
-    rungs = max(1, min(MOST_RUNGS, ties.floor(min(RUNGS_SHARE * each_s, each_s - shortest_s) / beside.rung())))
-    fixed_s = _together(costs, proxies, CONFIRM_JOBS, 0, rungs)
-    steps = ties.floor((share_s - fixed_s) / (_together(costs, proxies, CONFIRM_JOBS, 1, rungs) - fixed_s))
+    rungs = max(1, min(policy.most_rungs, ties.floor(min(policy.rungs_share * each_s, each_s - shortest_s) / beside.rung())))
+    fixed_s = _together(costs, proxies, policy.fewest_confirm_jobs, 0, rungs)
+    steps = ties.floor((share_s - fixed_s) / (_together(costs, proxies, policy.fewest_confirm_jobs, 1, rungs) - fixed_s))
     return proxies, proxy_rungs(max(0, min(most, steps)), rungs)
 
 
-def smallest_s(costs: Costs) -> float:
+def smallest_s(costs: Costs, policy: Policy = DEFAULT) -> float:
     """Device-seconds after measuring that suffice for a search."""
-    return _needed(costs, group_cost(costs, 1, SCREEN_STEPS[0]), FEWEST_PROXIES, PROXY_STEPS[0], rungs=1)
+    return _needed(costs, group_cost(costs, 1, policy.screen_steps.fewest), policy.fewest_proxies, policy.proxy_steps.fewest, 1, policy)
 
 
-def ranking_s(heads: int, steps: int, costs: Costs) -> float:
+def ranking_s(heads: int, steps: int, costs: Costs, policy: Policy = DEFAULT) -> float:
     """Device-seconds after measuring from which on so many proxies of at least so many steps are planned, in a space that has twice
     as many heads."""
-    groups = math.ceil((2 * heads - 1) / GROUP_SIZE)
-    return _needed(costs, groups * group_cost(costs, GROUP_SIZE, SCREEN_STEPS[1]), heads, steps, MOST_RUNGS)
+    groups = math.ceil((2 * heads - 1) / policy.group_size)
+    screen_s = groups * group_cost(costs, policy.group_size, policy.screen_steps.wanted)
+    return _needed(costs, screen_s, heads, steps, policy.most_rungs, policy)
 
 
-def _needed(costs: Costs, screen_s: float, proxies: int, steps: int, rungs: int) -> float:
+def _needed(costs: Costs, screen_s: float, proxies: int, steps: int, rungs: int, policy: Policy) -> float:
     """Device-seconds of a search whose screening, and whose proxies with what confirms them, fit into their shares."""
-    together_s = _together(costs, proxies, CONFIRM_JOBS, steps, rungs)
-    shares_s = max(screen_s / SHARES["screen"], together_s / (SHARES["proxy"] + SHARES["confirm"]))
-    return shares_s + len(SHARES) * costs.between_phases()
+    together_s = _together(costs, proxies, policy.fewest_confirm_jobs, steps, rungs)
+    shares_s = max(screen_s / policy.shares.screen, together_s / policy.shares.together)
+    return shares_s + len(policy.shares) * costs.between_phases()
 
 
-def extend_plan(plan: Plan, remaining_s: float, costs: Costs, space_size: int | None, waiting: int, full: Wanted = ENDLESS) -> Plan:
+def extend_plan(plan: Plan, remaining_s: float, costs: Costs, space_size: int | None, waiting: int, full: Wanted = ENDLESS,
+                policy: Policy = DEFAULT) -> Plan:
     """The plan with more candidates, proxies and confirming runs, as many as the budget left buys; the same where it buys none.
 
     Steps, rungs and the size of groups stay: results must be comparable with those that are known. Where the space has no candidate
@@ -319,33 +297,33 @@ def extend_plan(plan: Plan, remaining_s: float, costs: Costs, space_size: int | 
     Returns:
         A plan whose numbers count all that the search is to do, and whose `expected_s` is of what is added alone.
     """
-    remaining_s = max(0.0, remaining_s - len(SHARES) * costs.between_phases())
+    remaining_s = max(0.0, remaining_s - len(policy.shares) * costs.between_phases())
     one = proxy_cost(costs, plan.proxy_steps, len(plan.rungs))
-    heads, screen_s = _more_candidates(plan, remaining_s * SHARES["screen"], costs, space_size)
-    proxies, confirming = _more_runs(remaining_s / one, heads, waiting)
+    heads, screen_s = _more_candidates(plan, remaining_s * policy.shares.screen, costs, space_size, policy)
+    proxies, confirming = _more_runs(remaining_s / one, heads, waiting, policy)
     if not proxies:
         heads, screen_s = 0, 0.0  # they would be screened for nothing
-        proxies, confirming = _more_runs(remaining_s / one, 0, waiting)
+        proxies, confirming = _more_runs(remaining_s / one, 0, waiting, policy)
     full_s = max(0.0, remaining_s - screen_s - one * (proxies + confirming))
     if without := without_full(full_s, costs, plan.proxy_steps, full):
-        confirming, full_s = min(MOST_CONFIRM_JOBS, confirming + ties.floor(full_s / one)), 0.0
+        confirming, full_s = min(policy.most_confirm_jobs, confirming + ties.floor(full_s / one)), 0.0
     expected = {"screen": screen_s, "proxy": one * proxies, "confirm": one * confirming, "full": full_s}
     batches = [*plan.dealt, heads] if heads else plan.batches
     return replace(plan, candidates=plan.candidates + heads, batches=batches, proxies=plan.proxies + proxies,
                    confirm_jobs=plan.confirm_jobs + confirming, expected_s=expected, without_full=without)
 
 
-def _more_runs(runs: float, heads: int, waiting: int) -> tuple[int, int]:
+def _more_runs(runs: float, heads: int, waiting: int, policy: Policy) -> tuple[int, int]:
     """(proxies, confirming runs), where what is left would suffice for so many runs."""
-    jobs = ties.floor(runs * (SHARES["proxy"] + SHARES["confirm"] + (0.0 if heads else SHARES["screen"])))
-    of_proxies = SHARES["proxy"] / (SHARES["proxy"] + SHARES["confirm"])
-    proxies = min(MOST_PROXIES, waiting + math.ceil(heads / 2), ties.floor(jobs * of_proxies))
-    return proxies, min(MOST_CONFIRM_JOBS, jobs - proxies)
+    jobs = ties.floor(runs * (policy.shares.proxy + policy.shares.confirm + (0.0 if heads else policy.shares.screen)))
+    of_proxies = policy.shares.proxy / policy.shares.together
+    proxies = min(policy.most_proxies, waiting + math.ceil(heads / 2), ties.floor(jobs * of_proxies))
+    return proxies, min(policy.most_confirm_jobs, jobs - proxies)
 
 
-def _more_candidates(plan: Plan, share_s: float, costs: Costs, space_size: int | None) -> tuple[int, float]:
+def _more_candidates(plan: Plan, share_s: float, costs: Costs, space_size: int | None, policy: Policy) -> tuple[int, float]:
     """(how many, device-seconds of screening them)."""
-    room = MOST_CANDIDATES if space_size is None else min(MOST_CANDIDATES, space_size - plan.candidates)
+    room = policy.most_candidates if space_size is None else min(policy.most_candidates, space_size - plan.candidates)
     group_s = group_cost(costs, plan.group_size + repeats(plan.first_groups), plan.screen_steps)
     heads = max(0, min(room, plan.group_size * ties.floor(share_s / group_s)))
     return heads, math.ceil(heads / plan.group_size) * group_s

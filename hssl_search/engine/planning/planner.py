@@ -14,6 +14,7 @@ from hssl_search.engine.planning.cost_model import Measured, Prices
 from hssl_search.engine.planning.costs import Costs
 from hssl_search.engine.planning.plan import BudgetTooSmall, Plan, extend_plan, make_plan, plan_again
 from hssl_search.engine.planning.preview import FullTraining, PlannedPhase, planned_phases, preview
+from hssl_search.engine.policy import Policy
 from hssl_search.engine.records.run import Run
 
 PLAN = "plan"
@@ -32,6 +33,7 @@ class Planning:
                  fits: Callable[[float, Costs], list[str]]) -> None:
         self.run, self.workshop, self.prices, self.space_size, self.fits = run, workshop, prices, space_size, fits
         self.max_head_cost: float | None = resolved["max_head_cost"]
+        self.policy = Policy.model_validate(resolved["policy"])
         self.runner, self.study, self.meter = workshop.runner, workshop.runner.study, workshop.runner.meter
         self.learning, self.full = resolved["sampler"] in LEARNING, prices.full(resolved["full_epochs"])
         self.plan: Plan
@@ -57,7 +59,7 @@ class Planning:
             self.prices.expect(known.get("head_s"))
         else:
             try:
-                self.plan = make_plan(self.meter.remaining(), self.prices.planned, self.space_size, self.learning, self.full)
+                self.plan = make_plan(self.meter.remaining(), self.prices.planned, self.space_size, self.learning, self.full, self.policy)
             except BudgetTooSmall as error:
                 raise BudgetTooSmall(self.workshop.too_small(error.needed_s, self.prices.planned, self.fits), error.needed_s) from None
             phases = {"measure": self.meter.ledger.by_phase()["measure"], **self._phases_s(self.plan)}
@@ -81,7 +83,7 @@ class Planning:
         if "first" not in known and (remaining_s := self.meter.remaining()) > 0:
             self.prices.promoted(likely(self.plan.proxies))
             self.note(head_s=self.prices.planned.mean_head)
-            plan = plan_again(self.plan, remaining_s, self.prices.at_pace(), self.full)
+            plan = plan_again(self.plan, remaining_s, self.prices.at_pace(), self.full, self.policy)
             if not plan.runs_as(self.plan):
                 self.runner.watcher.note(f"Planned anew after screening: {plan.proxies_sentence()}")
             phases = {**known["phases"], **self._phases_s(plan, self.prices.pace), "screen": known["phases"]["screen"]}
@@ -95,7 +97,8 @@ class Planning:
         """
         if self.runner.short or not self.extended:
             return False
-        plan = extend_plan(self.plan, self.meter.remaining(), self.prices.at_pace(), self.space_size, waiting, self.full)
+        plan = extend_plan(self.plan, self.meter.remaining(), self.prices.at_pace(), self.space_size, waiting, self.full,
+                           self.policy)
         spent = self.meter.ledger.by_phase()
         phases = {phase: spent.get(phase, 0.0) + seconds for phase, seconds in {"measure": 0.0, **plan.expected_s}.items()}
         more = not plan.runs_as(self.plan)
@@ -112,13 +115,14 @@ class Planning:
         measuring_s, reserve_s, costs = self.meter.spent(), self.meter.reserve_s, self.prices.planned
         fits: Sequence[str] = ()
         try:
-            plan = make_plan(budget.seconds - reserve_s - measuring_s, costs, self.space_size, self.learning, self.full)
+            plan = make_plan(budget.seconds - reserve_s - measuring_s, costs, self.space_size, self.learning, self.full, self.policy)
         except BudgetTooSmall:
             plan = None
             fits = self.fits(budget.seconds - reserve_s - measuring_s, costs)
         phases = [] if plan is None else self._phases(plan)
         costly = {} if self.max_head_cost is None else self.prices.costly(self.max_head_cost)
-        return preview(budget, measuring_s, reserve_s, measured, costs, plan, phases, self.space_size, fits, costly, self.max_head_cost)
+        return preview(budget, measuring_s, reserve_s, measured, costs, plan, phases, self.space_size, fits, costly, self.max_head_cost,
+                       self.policy)
 
     def _replace(self, plan: Plan, **values: Any) -> None:
         self.plan = plan

@@ -11,8 +11,9 @@ from hssl_search.engine.execution.jobs import Plain
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.planning.cost_model import Measured
 from hssl_search.engine.planning.costs import PHASE_OVERHEAD_S, PROXY_CONTROLS, Costs, Wanted
-from hssl_search.engine.planning.plan import MOST_PROXIES, PROXY_STEPS, Plan, ranking_s, smallest_s
+from hssl_search.engine.planning.plan import Plan, ranking_s, smallest_s
 from hssl_search.engine.planning.too_small import ENOUGH
+from hssl_search.engine.policy import DEFAULT, Policy
 
 RANKED = 20
 """Heads of the ranking whose cost is told where the budget buys a smaller one."""
@@ -75,7 +76,7 @@ def _phase(name: str, jobs: int, steps: int, device_s: float, startup_s: float, 
 
 def preview(budget: Budget, measuring_s: float, reserve_s: float, measured: Measured, costs: Costs, plan: Plan | None,
             phases: Sequence[PlannedPhase], space_size: int | None, fits: Sequence[str] = (),
-            costly: Mapping[str, float] | None = None, max_head_cost: float | None = None) -> Plain:
+            costly: Mapping[str, float] | None = None, max_head_cost: float | None = None, policy: Policy = DEFAULT) -> Plain:
     """What the command `plan` shows; times are seconds, and device-seconds where they are so named.
 
     Args:
@@ -99,8 +100,8 @@ def preview(budget: Budget, measuring_s: float, reserve_s: float, measured: Meas
         "device_s": sum(row.device_s for row in rows) + reserve_s, "eta_s": sum(row.wall_s for row in rows) + reserve_s,
         "memory_bytes": measured.memory_bytes, "checkpoint_bytes": measured.checkpoint_bytes,
         "disk_bytes": _disk_bytes(phases, measured.checkpoint_bytes),
-        "smallest_s": measuring_s + reserve_s + ENOUGH * smallest_s(costs), "fits": list(fits),
-        "beyond": _beyond(plan, budget.seconds, measuring_s + reserve_s, costs, space_size),
+        "smallest_s": measuring_s + reserve_s + ENOUGH * smallest_s(costs, policy), "fits": list(fits),
+        "beyond": _beyond(plan, budget.seconds, measuring_s + reserve_s, costs, space_size, policy),
     }
 
 
@@ -118,10 +119,11 @@ def _disk_bytes(phases: Sequence[PlannedPhase], checkpoint_bytes: int | None) ->
     return checkpoint_bytes * (kept + (CHECKPOINTS - 1) * max((row.at_once for row in phases), default=0))
 
 
-def _beyond(plan: Plan | None, budget_s: float, fixed_s: float, costs: Costs, space_size: int | None) -> list[Plain]:
+def _beyond(plan: Plan | None, budget_s: float, fixed_s: float, costs: Costs, space_size: int | None,
+            policy: Policy) -> list[Plain]:
     """Rankings that the budget does not buy, by the planner's own costs: of more heads, and of the most at the greatest length."""
-    most = MOST_PROXIES if space_size is None else min(MOST_PROXIES, math.ceil(space_size / 2))
-    rankings = {(min(RANKED, most), PROXY_STEPS[1]), (most, PROXY_STEPS[2])}
-    found = [{"heads": heads, "steps": steps, "device_s": fixed_s + ranking_s(heads, steps, costs)} for heads, steps in rankings]
+    most = policy.most_proxies if space_size is None else min(policy.most_proxies, math.ceil(space_size / 2))
+    rankings = {(min(RANKED, most), policy.proxy_steps.wanted), (most, policy.proxy_steps.most)}
+    found = [{"heads": heads, "steps": steps, "device_s": fixed_s + ranking_s(heads, steps, costs, policy)} for heads, steps in rankings]
     better = [one for one in found if plan is None or one["heads"] > plan.proxies or one["steps"] > plan.proxy_steps]
     return sorted((one for one in better if one["device_s"] > budget_s), key=lambda one: one["device_s"])

@@ -10,6 +10,7 @@ from typing import Any
 from hssl_search.engine.execution.jobs import Plain
 from hssl_search.engine.planning.costs import Costs
 from hssl_search.engine.planning.plan import smallest_s
+from hssl_search.engine.policy import DEFAULT, Policy
 from hssl_search.engine.statistics import ties
 from hssl_search.errors import UserError
 
@@ -48,7 +49,8 @@ def after_first_step(known: Mapping[str, Any], typical_macs: float) -> tuple[Cos
     return (least.scaled(1 / PRECISION_GAIN) if known["open"] else least), most
 
 
-def what_fits(available_s: float, costs: Costs, setting: Plain, macs_of: MacsOf, heads_of: Callable[[], float | None]) -> list[str]:
+def what_fits(available_s: float, costs: Costs, setting: Plain, macs_of: MacsOf, heads_of: Callable[[], float | None],
+              policy: Policy = DEFAULT) -> list[str]:
     """Return the options with which a smallest search would fit into so many device-seconds after measuring, each alone.
 
     Args:
@@ -60,7 +62,7 @@ def what_fits(available_s: float, costs: Costs, setting: Plain, macs_of: MacsOf,
     def fits(of_step: float, of_heads: float) -> bool:
         heads = {name: of_heads * seconds for name, seconds in costs.heads.items()}
         smaller = replace(costs, step=of_step * costs.step, heads=heads, evaluate=of_step * costs.evaluate, last=of_step * costs.last)
-        return ties.at_least(available_s, ENOUGH * smallest_s(smaller))
+        return ties.at_least(available_s, ENOUGH * smallest_s(smaller, policy))
 
     found = []
     base, size = setting["base"], setting["image_size"]

@@ -11,9 +11,9 @@ from itertools import pairwise
 
 import pytest
 
-from hssl_search.engine.planning import plan as planner
 from hssl_search.engine.planning.costs import Costs, Wanted, proxy_cost, repeats
 from hssl_search.engine.planning.plan import BudgetTooSmall, Plan, make_plan, plan_again, proxy_rungs
+from hssl_search.engine.policy import DEFAULT
 from hssl_search.errors import UserError
 
 SIZES = (None, 1, 2, 3, 7, 8, 9, 10, 17, 64, 65, 1000)
@@ -63,7 +63,7 @@ def alone_s(costs: Costs, candidates: int) -> float:
 
 def test_what_is_planned_costs_no_more_than_is_left() -> None:
     for budget, costs, _, plan in plans(0):
-        assert set(plan.expected_s) == set(planner.SHARES)
+        assert set(plan.expected_s) == set(type(DEFAULT.shares).model_fields)
         assert min(plan.expected_s.values()) >= 0
         assert sum(plan.expected_s.values()) + len(plan.expected_s) * costs.between_phases() <= budget * (1 + 1e-9)
 
@@ -86,7 +86,7 @@ def test_plans_keep_to_their_bounds() -> None:
         assert 20 <= plan.screen_steps <= 200
         assert min(2, plan.candidates) <= plan.proxies <= min(24, max(2, math.ceil(plan.candidates / 2)))
         assert 20 <= plan.proxy_steps <= 2000
-        assert planner.CONFIRM_JOBS <= plan.confirm_jobs <= planner.MOST_CONFIRM_JOBS
+        assert DEFAULT.fewest_confirm_jobs <= plan.confirm_jobs <= DEFAULT.most_confirm_jobs
 
 
 def test_rungs_rise_to_the_last_step_and_take_a_small_part_of_a_proxy() -> None:
@@ -126,7 +126,7 @@ def test_what_one_budget_affords_every_larger_one_does() -> None:
 
 def test_screening_uses_its_share_up_to_the_last_whole_step() -> None:
     for budget, costs, _, plan in plans(6):
-        share = (budget - len(planner.SHARES) * costs.between_phases()) * planner.SHARES["screen"]
+        share = (budget - len(DEFAULT.shares) * costs.between_phases()) * DEFAULT.shares.screen
         heads = plan.groups * (plan.group_size + 2) + (plan.groups - 1) * repeats(plan.groups)
         one_more = plan.groups * costs.step + heads * costs.mean_head
         assert plan.screen_steps in (20, 200) or plan.expected_s["screen"] + one_more > share
@@ -160,7 +160,7 @@ def test_a_full_training_is_at_least_as_long_as_a_proxy_or_its_share_goes_to_con
         if found.without_full:
             one_s = confirming_s(replace(found, confirm_jobs=1), costs)
             left_s = budget - 4 * costs.between_phases() - sum(found.expected_s.values())
-            assert found.confirm_jobs in (planner.CONFIRM_JOBS, planner.MOST_CONFIRM_JOBS) or left_s < one_s
+            assert found.confirm_jobs in (DEFAULT.fewest_confirm_jobs, DEFAULT.most_confirm_jobs) or left_s < one_s
             assert found.confirm_jobs >= plan.confirm_jobs
     assert min(counted.values()) > 100
 
@@ -261,7 +261,7 @@ def test_work_that_takes_longer_than_measured_gets_fewer_or_shorter_proxies_that
         again = plan_again(plan, left_s, slow)
         assert again.proxies <= plan.proxies and again.candidates == plan.candidates and again.screen_steps == plan.screen_steps
         assert again.expected_s["screen"] == plan.expected_s["screen"]
-        if again != plan and again.proxy_steps > planner.PROXY_STEPS[0]:
+        if again != plan and again.proxy_steps > DEFAULT.proxy_steps.fewest:
             changed += 1
             assert again.expected_s["proxy"] == pytest.approx(proxies_s(again, slow))
             assert again.expected_s["proxy"] + again.expected_s["confirm"] <= left_s
@@ -271,13 +271,13 @@ def test_work_that_takes_longer_than_measured_gets_fewer_or_shorter_proxies_that
 def test_where_little_is_left_the_shortest_proxies_stay_planned() -> None:
     plan = make_plan(600, COSTS, None)
     again = plan_again(plan, 1.0, COSTS)
-    assert (again.proxies, again.rungs, again.proxy_steps, again.confirm_jobs) == (2, [20], 20, planner.CONFIRM_JOBS)
+    assert (again.proxies, again.rungs, again.proxy_steps, again.confirm_jobs) == (2, [20], 20, DEFAULT.fewest_confirm_jobs)
 
 
 def test_a_slow_joint_step_means_fewer_candidates_or_shorter_screening_and_leaves_proxies_alone() -> None:
     plan, slow = make_plan(600, COSTS, None), make_plan(600, replace(COSTS, joint=3.0), None)
     assert slow.groups * slow.screen_steps < plan.groups * plan.screen_steps
-    assert slow.expected_s["screen"] <= 600 * planner.SHARES["screen"]
+    assert slow.expected_s["screen"] <= 600 * DEFAULT.shares.screen
     step_s = 3 * (0.1 + (slow.group_size + 2) * 0.03)
     each_s = slow.screen_steps * step_s + 2 * COSTS.rung() + alone_s(COSTS, slow.group_size)
     assert slow.expected_s["screen"] == pytest.approx(slow.groups * each_s)
