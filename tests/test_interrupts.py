@@ -71,12 +71,14 @@ def test_the_next_command_of_a_process_hears_at_once() -> None:
 
 
 def test_under_nohup_the_terminal_may_close() -> None:
+    asked: list[str] = []
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with on_interrupt(interrupt):
+        with on_interrupt(lambda: asked.append("to stop")):
             ask(signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
+    assert asked == []
 
 
 def test_a_thread_sets_no_handlers() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import socket
 import subprocess
 import sys
@@ -19,6 +19,7 @@ from urllib.request import urlopen
 
 import pytest
 
+import hssl_search
 from hssl_search.engine.records.run import Run
 
 pytestmark = pytest.mark.slow(reason="a whole search; pytest --run-slow tests/whole/test_dashboard.py runs it")
@@ -67,14 +68,12 @@ class Reader:
 
 @contextmanager
 def dashboard(run: Run) -> Iterator[Reader]:
-    program = shutil.which("optuna-dashboard", path=str(Path(sys.executable).parent)) or shutil.which("optuna-dashboard")
-    if program is None:
-        pytest.skip("optuna-dashboard is not installed")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = subprocess.Popen([program, run.storage_url, "--port", str(port), "--quiet"], stdout=subprocess.DEVNULL,
-                              stderr=subprocess.DEVNULL)
+    package = str(Path(hssl_search.__file__).parents[1])
+    server = subprocess.Popen([sys.executable, "-m", "hssl_search", "dashboard", str(run.folder), "--port", str(port)],
+                              env={**os.environ, "PYTHONPATH": package}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     reader = Reader(f"http://127.0.0.1:{port}")
     thread = threading.Thread(target=reader.keep_reading)
     thread.start()
