@@ -51,7 +51,7 @@ def search(*, stop: Event | None = None, **options: Any) -> Run:
 
     Args:
         stop: set by another thread, it stops the search as Ctrl-C does. A search that runs in a thread has no other way: signals
-            go to the main thread.
+            go to the main thread. It then raises KeyboardInterrupt in its own thread, whose target has to catch it.
     """
     return run_search(gather(options), stop)
 
