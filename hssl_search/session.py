@@ -23,6 +23,8 @@ from hssl_search.engine.records.run import Run
 from hssl_search.engine.records.storage_url import shown
 from hssl_search.engine.records.study import MissingStudy, StudyRecord
 from hssl_search.errors import UserError
+from hssl_search.interrupts import check as check_interrupts
+from hssl_search.interrupts import heeding
 
 if TYPE_CHECKING:
     from hssl_search.engine.candidates.trials import Roster
@@ -80,15 +82,24 @@ def _packing(console: Console) -> Iterator[Any]:
     columns = (TextColumn("Packing images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("pack", visible=False)
-        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+
+        def update(done: int, total: int) -> None:
+            check_interrupts()
+            bar.update(task, completed=done, total=total, visible=True)
+
+        yield update
 
 
 @contextmanager
 def ray_session(address: str | None, stop: Event | None = None) -> Iterator[RaySession]:
-    """A session that is started by who needs it first: what can be refused is refused before that."""
+    """A session that is started by who needs it first: what can be refused is refused before that.
+
+    Within, what waits or packs images in this thread is ended when another sets `stop`.
+    """
     session = RaySession(address=address, stop=stop)
     try:
-        yield session
+        with heeding(session.stop.is_set):
+            yield session
     finally:
         session.shutdown()
 

@@ -19,14 +19,16 @@ import numpy as np
 import pytest
 import sqlalchemy
 from PIL import Image
+from rich.console import Console
 
 import hssl_search
-from hssl_search import UserError, api
+from hssl_search import UserError, api, session
 from hssl_search.configfile import read_yaml
 from hssl_search.engine.execution.ray_tune.session import RaySession
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.run import Run
 from hssl_search.engine.records.study import StudyRecord
+from hssl_search.interrupts import check, heeding, pause
 from hssl_search.reporting.dashboard import DashboardServer
 
 ASKED = {"base": "test_resnet", "base_arg": {"output_stride": 8}, "image_size": 32, "budget": "10cpu-min", "name": "demo"}
@@ -182,14 +184,23 @@ def test_another_thread_may_stop_a_search_and_its_resume(monkeypatch: pytest.Mon
 
     def search(run: Run, resolved: Any, session: RaySession, *_: Any) -> None:
         heard.append(session.stop)
-        raise KeyboardInterrupt
+        check()
+        stop.set()
+        pause(5.0)  # as for a database that does not answer
+        pytest.fail("nothing ended the waiting")
 
     monkeypatch.setattr(api, "_search", search)
     with pytest.raises(KeyboardInterrupt):
         hssl_search.search(**ASKED, stop=stop)
+    stop.clear()
     with pytest.raises(KeyboardInterrupt):
         hssl_search.resume("demo", stop=stop)
     assert heard == [stop, stop]
+
+
+def test_a_search_that_still_packs_images_can_be_stopped() -> None:
+    with heeding(lambda: True), session._packing(Console()) as progress, pytest.raises(KeyboardInterrupt):
+        progress(256, 100_000)
 
 
 def test_a_search_plans_with_what_is_free_of_a_ray_that_runs_already(monkeypatch: pytest.MonkeyPatch,

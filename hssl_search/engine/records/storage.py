@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, Pending
 
 from hssl_search.engine.records.storage_url import immutable_url, is_sqlite, parse_url, require_driver, secrets, shown, sqlite_file
 from hssl_search.errors import UserError
+from hssl_search.interrupts import pause
 
 BUSY_S = 120
 """How long a write to SQLite waits for another writer. Jobs train on meanwhile, and their time is charged afterwards."""
@@ -62,7 +63,8 @@ def open_storage(url: str) -> Iterator[BaseStorage]:
     and `study.db` is whole by itself. A commit is in the file when it returns, and on the disk soon after or with `flush`: a killed
     process loses none; a power cut may take the last ones, and the search then does again what they told of.
 
-    A server may end connections that are idle, and may be restarted: a call is repeated until it answers, for at most `PATIENCE_S`.
+    A server may end connections that are idle, and may be restarted: a call is repeated until it answers, for at most `PATIENCE_S`,
+    and not after the search was asked to stop.
 
     Raises:
         UserError: when the database cannot be reached, or was written by another version of Optuna; also for an error of the
@@ -160,15 +162,16 @@ class _Patience:
                 answer = True  # the attempt before has finished it
             except (SQLAlchemyError, StorageInternalError) as error:
                 self._check_patience(error)
+                # Whoever asked to stop waits for one more answer: a connection that was idle may just have ended.
+                self._wait(pause if again else time.sleep, next(pauses, PAUSES_S[-1]))
                 again = True
-                self._pause(next(pauses, PAUSES_S[-1]))
                 continue
             self._silent_since = None
             return answer
 
-    def _pause(self, seconds: float) -> None:
+    def _wait(self, sleep: Callable[[float], None], seconds: float) -> None:
         try:
-            time.sleep(seconds)
+            sleep(seconds)
         except KeyboardInterrupt:
             self._silent_since = -math.inf  # nobody wants to wait for the report either
             raise

@@ -20,6 +20,7 @@ from hssl_search.engine.records import storage
 from hssl_search.engine.records.storage import StorageError, flush
 from hssl_search.engine.records.storage_url import sqlite_url
 from hssl_search.engine.records.study import StudyRecord
+from hssl_search.interrupts import heeding
 
 
 def test_how_a_job_ended_is_on_the_disk_before_anything_goes_on_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,6 +112,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses between questions, which nothing waits for."""
     made: list[float] = []
     monkeypatch.setattr(storage.time, "sleep", made.append)
+    monkeypatch.setattr(storage, "pause", made.append)
     return made
 
 
@@ -167,6 +169,23 @@ def test_whoever_interrupts_the_waiting_does_not_wait_again(monkeypatch: pytest.
     with pytest.raises(StorageError):
         record.set_study("key", "value")
     assert flaky.calls == 2
+
+
+def test_whoever_has_asked_to_stop_waits_for_one_more_answer_and_not_for_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    flaky = Flaky()
+    record = patient(flaky)
+    slept: list[float] = []
+    monkeypatch.setattr(storage.time, "sleep", slept.append)
+    with heeding(lambda: True):
+        flaky.before.add(0)
+        record.set_study("key", "value")
+        assert record.study_attributes() == {"key": "value"}
+        flaky.before.update(range(100))
+        with pytest.raises(KeyboardInterrupt):
+            record.set_study("key", "another")
+    with pytest.raises(StorageError):
+        record.set_study("key", "another")
+    assert slept == [storage.PAUSES_S[0]] * 2 and flaky.calls == 5
 
 
 @pytest.mark.parametrize("error", [
