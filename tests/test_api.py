@@ -213,6 +213,22 @@ def test_a_search_plans_with_what_is_free_of_a_ray_that_runs_already(monkeypatch
     assert hssl_search.search(**ASKED).config()["machine"]["cpus"] == 1
 
 
+@pytest.mark.parametrize(("budget", "has", "message"), [
+    ("5gpu-min", {"CPU": 2.0}, r"^the budget '5gpu-min' is in GPU time and no GPU was found by Ray; type '5cpu-min' instead"),
+    ("5cpu-min", {}, r"^the Ray that runs here has no CPU, and every training needs one; start it with CPUs, or search in another process"),
+])
+def test_a_ray_that_has_not_what_a_search_needs_is_told_before_the_run_is_made(
+    here: Path, monkeypatch: pytest.MonkeyPatch, searching: Callable[[Work], list[Run]], budget: str, has: dict[str, float], message: str
+) -> None:
+    searching(finish)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    for ask in ("total", "free"):
+        monkeypatch.setattr(RaySession, ask, lambda self, resource: has.get(resource, 0.0))
+    with pytest.raises(UserError, match=message):
+        hssl_search.search(**{**ASKED, "budget": budget})
+    assert list(here.iterdir()) == []
+
+
 def test_an_interrupted_search_says_how_to_go_on_and_is_reported(searching: Callable[[Work], list[Run]]) -> None:
     searching(interrupt)
     with pytest.raises(KeyboardInterrupt, match=r"^stopped; go on with: hssl-search resume runs/demo$"):
