@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from hssl_search.dashboard import HOST, PORT, find_port
 from hssl_search.engine.budget import parse_budget
 from hssl_search.engine.config import SearchConfig, gather
 from hssl_search.engine.execution.jobs import Plain
@@ -28,6 +27,7 @@ from hssl_search.engine.records.storage import StorageError
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.resolve import require_unchanged
 from hssl_search.output import standard_streams
+from hssl_search.reporting.dashboard import HOST, PORT, dashboard_server
 from hssl_search.scratch import Scratch
 from hssl_search.session import controller_of, prepared, ray_session, study_of, summary
 
@@ -51,7 +51,7 @@ def search(*, stop: Event | None = None, **options: Any) -> Run:
 
     Args:
         stop: set by another thread, it stops the search as Ctrl-C does. A search that runs in a thread has no other way: signals
-            go to the main thread.
+            go to the main thread. It then raises KeyboardInterrupt in its own thread, whose target has to catch it.
     """
     return run_search(gather(options), stop)
 
@@ -223,13 +223,10 @@ def open_dashboard(run: str | Path, host: str = HOST, port: int | None = None) -
     Raises:
         UserError: where the port is taken, or nothing may listen there.
     """
-    from hssl_search.reporting.dashboard import dashboard_server
-
     opened = open_run(run)
-    found = find_port(host, port)
-    with study_of(opened) as study, dashboard_server(study.storage, opened.artifacts, host, found) as server:
+    with study_of(opened) as study, dashboard_server(study.storage, opened.artifacts, host, port) as server:
         address = f"[{host}]" if ":" in host else host
-        taken = f"Port {PORT} is taken. " if port is None and found != PORT else ""
+        taken = f"Port {PORT} is taken. " if port is None and server.server_port != PORT else ""
         print(f"{taken}Listening on http://{address}:{server.server_port}/", "Hit Ctrl-C to quit.", sep="\n", file=sys.stderr, flush=True)
         server.serve_forever()
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from hssl_search import __version__
-from hssl_search.dashboard import HOST, PORT
 from hssl_search.engine.config import NO_FLAG, SearchConfig, flag, gather
 from hssl_search.errors import UserError, advice
 from hssl_search.interrupts import interrupt, on_interrupt
 from hssl_search.output import Stream, standard_streams
+from hssl_search.reporting.dashboard import HOST, PORT
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells use it; SIGTERM and the SIGHUP of a closed terminal stop a command in the same way."""

@@ -19,6 +19,20 @@ SAME_S = 1.0
 the same request."""
 
 
+SLICE_S = 0.1
+"""How long `pause` sleeps before it looks again whether it is asked to stop."""
+
+
+class _Asked(threading.local):
+    """What tells whether this thread is asked to stop."""
+
+    def __init__(self) -> None:
+        self.by: list[Callable[[], bool]] = []
+
+
+_asked = _Asked()
+
+
 class _Heard:
     """The last request of the outermost `on_interrupt`."""
 
@@ -30,7 +44,8 @@ class _Heard:
 def on_interrupt(stop: Callable[[], None]) -> Iterator[None]:
     """Within: the first signal that asks to stop calls `stop`, a second request raises KeyboardInterrupt where it strikes.
 
-    A SIGHUP that is ignored stays ignored, for nohup. Only the main thread gets signals; in others this does nothing.
+    What waits by `pause` is ended by the first. A SIGHUP that is ignored stays ignored, for nohup. Only the main
+    thread gets signals; in others this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -54,13 +69,39 @@ def on_interrupt(stop: Callable[[], None]) -> Iterator[None]:
         _Heard.at = -math.inf
     _Heard.depth += 1
     try:
-        with handlers_kept(*SIGNALS):
+        with handlers_kept(*SIGNALS), heeding(lambda: asked):
             for number in SIGNALS:
                 if not (number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN):
                     signal.signal(number, hear)
             yield
     finally:
         _Heard.depth -= 1
+
+
+@contextmanager
+def heeding(asked: Callable[[], bool]) -> Iterator[None]:
+    """Within: in this thread, `pause` and `check` raise KeyboardInterrupt as soon as `asked()` is true."""
+    _asked.by.append(asked)
+    try:
+        yield
+    finally:
+        _asked.by.pop()
+
+
+def check() -> None:
+    """Raise KeyboardInterrupt where this thread is asked to stop."""
+    if any(asked() for asked in _asked.by):
+        raise KeyboardInterrupt
+
+
+def pause(seconds: float) -> None:
+    """Sleep, and raise KeyboardInterrupt as soon as this thread is asked to stop: `time.sleep` would not be ended by
+    a signal whose handler returns."""
+    until = time.monotonic() + seconds
+    check()
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, SLICE_S))
+        check()
 
 
 def _leave_terminal() -> None:

@@ -7,7 +7,8 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO
 
 from hssl_search.errors import UserError
@@ -23,12 +24,16 @@ class Stream:
         self._stream = stream
         self.error: OSError | None = None
         """Of the first write that failed."""
-        if isinstance(stream, io.TextIOWrapper):
+        if isinstance(stream, io.TextIOWrapper) and not stream.closed:
             stream.reconfigure(errors="backslashreplace")  # an ASCII terminal, a file name that is not UTF-8
 
     def write(self, text: str) -> int:
         self._try(lambda: self._stream.write(text))
         return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
 
     def flush(self) -> None:
         self._try(self._stream.flush)
@@ -48,8 +53,10 @@ class Stream:
             return
         try:
             call()
-        except OSError as error:
-            self.error = error
+        except (OSError, ValueError) as error:
+            if isinstance(error, ValueError) and not self._stream.closed:
+                raise
+            self.error = error if isinstance(error, OSError) else OSError(errno.EBADF, "it is closed")
             # What lies in the stream's buffer goes nowhere, else the interpreter would fail on it at its end.
             with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
                 os.dup2(nowhere.fileno(), self._stream.fileno())
@@ -57,10 +64,17 @@ class Stream:
 
 @contextlib.contextmanager
 def standard_streams() -> Iterator[Stream]:
-    """Within: standard output and standard error never raise. Gives standard output."""
+    """Within: standard output and standard error never raise. Gives standard output.
+
+    The two belong to the whole process. So in other threads than the main one they stay as they are: searches that
+    overlap would each put back what it found, in any order.
+    """
     _reserve_descriptors()
     before = sys.stdout, sys.stderr
     streams = [Stream(stream or open(os.devnull, "w")) for stream in before]  # noqa: SIM115  # as long as the process
+    if threading.current_thread() is not threading.main_thread():
+        yield streams[0]
+        return
     sys.stdout, sys.stderr = streams
     try:
         yield streams[0]

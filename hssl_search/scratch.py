@@ -12,9 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Literal, get_args
 
-FOLDER = re.compile(r"hssl-[a-z]+\.\w{8}")
-"""Names of the folders; `.` tells them from those that earlier versions made and did not lock."""
+Kind = Literal["artifacts", "measure", "plan", "ray", "replay", "run", "tune"]
+FOLDER = re.compile(rf"\.hssl-({'|'.join(get_args(Kind))})\.[a-z0-9_]{{8}}")
+"""Names of the folders, as `tempfile.mkdtemp` makes them; no run's name begins with a dot."""
+MARKER = ".hssl-scratch"
+"""An empty file in each of the folders: one without it was made by somebody else and is never removed."""
 
 
 class Scratch:
@@ -25,22 +29,25 @@ class Scratch:
     in every container. Programs that empty /tmp by age leave locked folders alone too.
 
     Args:
-        kind: what it is for, in lower-case letters: a part of its name.
+        kind: what it is for: a part of its name.
         root: the folder to make it in; None: that for temporary files.
     """
 
-    def __init__(self, kind: str, root: Path | None = None) -> None:
+    def __init__(self, kind: Kind, root: Path | None = None) -> None:
         root = Path(root or tempfile.gettempdir())
         remove_abandoned(root)
-        self._lock: int | None = None
-        while self._lock is None:  # another process may take the folder for abandoned before it is locked
-            self.path = Path(tempfile.mkdtemp(prefix=f"hssl-{kind}.", dir=root))
-            self._lock = _own(self.path)
+        self.path = Path(tempfile.mkdtemp(prefix=f".hssl-{kind}.", dir=root))
+        self._lock = _own(self.path)
+        try:
+            (self.path / MARKER).touch()  # only once it is locked: others remove what is marked and not locked
+        except BaseException:
+            self.remove()
+            raise
 
     def remove(self) -> None:
         """Remove the folder with all that is in it; a second call does nothing."""
         if self._lock is not None:
-            shutil.rmtree(self.path, ignore_errors=True)
+            _remove_folder(self.path)
             os.close(self._lock)
             self._lock = None
 
@@ -55,7 +62,7 @@ def remove_abandoned(root: Path) -> None:
     """Remove this user's scratch folders in `root` whose processes have died."""
     with suppress(OSError):  # a folder that cannot be listed or removed is no reason to stop what a user asked for
         for path in root.iterdir():
-            if FOLDER.fullmatch(path.name) and not path.is_symlink():
+            if FOLDER.fullmatch(path.name) and not path.is_symlink() and (path / MARKER).is_file():
                 _remove_if_abandoned(path)
 
 
@@ -95,9 +102,21 @@ def _remove_if_abandoned(path: Path) -> None:
         lock = _locked(path)
         try:
             if _is_at(path, lock) and os.fstat(lock).st_uid == os.getuid():
-                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+                _remove_folder(path) if path.is_dir() else path.unlink()
         finally:
             os.close(lock)
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove a scratch folder, its marker last: where this is cut short, the next process continues it."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != MARKER:
+                path.unlink()
+        if {path.name for path in folder.iterdir()} <= {MARKER}:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _own(path: Path) -> int | None:

@@ -23,6 +23,8 @@ from hssl_search.engine.records.run import Run
 from hssl_search.engine.records.storage_url import shown
 from hssl_search.engine.records.study import MissingStudy, StudyRecord
 from hssl_search.errors import UserError
+from hssl_search.interrupts import check as check_interrupts
+from hssl_search.interrupts import heeding
 
 if TYPE_CHECKING:
     from hssl_search.engine.candidates.trials import Roster
@@ -48,8 +50,11 @@ def prepared(config: SearchConfig, console: Console, stop: Event | None = None) 
             console.print(f"Note: {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)
         session.start()
         resolved["machine"]["cpus"] = _free(session, "CPU")  # in a container Ray knows its share of the cores
-        if budget.device == "gpu" and not session.own:
-            resolved["machine"]["gpus"] = _free(session, "GPU")
+        if budget.device == "gpu":
+            gpus = _free(session, "GPU")
+            budget.check_device(gpus, " by Ray")
+            if not session.own:
+                resolved["machine"]["gpus"] = gpus
         yield resolved, session
 
 
@@ -64,12 +69,19 @@ def _machine(config: SearchConfig, device: str, session: RaySession) -> Machine:
 
 
 def _free(session: RaySession, resource: str) -> int:
-    """Whole CPUs or GPUs of Ray that nothing else holds. UserError where it has some and none is free."""
+    """Return how many whole CPUs or GPUs of Ray nothing else holds.
+
+    Raises:
+        UserError: where it has some and none is free, and where it has no CPU.
+    """
     free, total = int(session.free(resource) + 1e-6), session.total(resource)
+    remedy = "search in another process, without --ray-address, which starts a Ray of its own."
     if free == 0 and total >= 1:
         raise UserError(f"none of the {total:g} {resource}s of the Ray that runs here is free: something else holds them; end that, or "
-                        "search in another process, without --ray-address, which starts a Ray of its own.")
-    return max(free, 1 if resource == "CPU" else 0)
+                        f"{remedy}")
+    if free == 0 and resource == "CPU":
+        raise UserError(f"the Ray that runs here has no CPU, and every training needs one; start it with CPUs, or {remedy}")
+    return free
 
 
 @contextmanager
@@ -80,15 +92,24 @@ def _packing(console: Console) -> Iterator[Any]:
     columns = (TextColumn("Packing images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("pack", visible=False)
-        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+
+        def update(done: int, total: int) -> None:
+            check_interrupts()
+            bar.update(task, completed=done, total=total, visible=True)
+
+        yield update
 
 
 @contextmanager
 def ray_session(address: str | None, stop: Event | None = None) -> Iterator[RaySession]:
-    """A session that is started by who needs it first: what can be refused is refused before that."""
+    """A session that is started by who needs it first: what can be refused is refused before that.
+
+    Within, what waits or packs images in this thread is ended when another sets `stop`.
+    """
     session = RaySession(address=address, stop=stop)
     try:
-        yield session
+        with heeding(session.stop.is_set):
+            yield session
     finally:
         session.shutdown()
 

@@ -19,14 +19,16 @@ import numpy as np
 import pytest
 import sqlalchemy
 from PIL import Image
+from rich.console import Console
 
 import hssl_search
-from hssl_search import UserError, api
+from hssl_search import UserError, api, session
 from hssl_search.configfile import read_yaml
 from hssl_search.engine.execution.ray_tune.session import RaySession
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.run import Run
 from hssl_search.engine.records.study import StudyRecord
+from hssl_search.interrupts import check, heeding, pause
 from hssl_search.reporting.dashboard import DashboardServer
 
 ASKED = {"base": "test_resnet", "base_arg": {"output_stride": 8}, "image_size": 32, "budget": "10cpu-min", "name": "demo"}
@@ -182,14 +184,23 @@ def test_another_thread_may_stop_a_search_and_its_resume(monkeypatch: pytest.Mon
 
     def search(run: Run, resolved: Any, session: RaySession, *_: Any) -> None:
         heard.append(session.stop)
-        raise KeyboardInterrupt
+        check()
+        stop.set()
+        pause(5.0)  # as for a database that does not answer
+        pytest.fail("nothing ended the waiting")
 
     monkeypatch.setattr(api, "_search", search)
     with pytest.raises(KeyboardInterrupt):
         hssl_search.search(**ASKED, stop=stop)
+    stop.clear()
     with pytest.raises(KeyboardInterrupt):
         hssl_search.resume("demo", stop=stop)
     assert heard == [stop, stop]
+
+
+def test_a_search_that_still_packs_images_can_be_stopped() -> None:
+    with heeding(lambda: True), session._packing(Console()) as progress, pytest.raises(KeyboardInterrupt):
+        progress(256, 100_000)
 
 
 def test_a_search_plans_with_what_is_free_of_a_ray_that_runs_already(monkeypatch: pytest.MonkeyPatch,
@@ -200,6 +211,22 @@ def test_a_search_plans_with_what_is_free_of_a_ray_that_runs_already(monkeypatch
         hssl_search.search(**ASKED)
     monkeypatch.setattr(RaySession, "free", lambda self, resource: 1.5)
     assert hssl_search.search(**ASKED).config()["machine"]["cpus"] == 1
+
+
+@pytest.mark.parametrize(("budget", "has", "message"), [
+    ("5gpu-min", {"CPU": 2.0}, r"^the budget '5gpu-min' is in GPU time and no GPU was found by Ray; type '5cpu-min' instead"),
+    ("5cpu-min", {}, r"^the Ray that runs here has no CPU, and every training needs one; start it with CPUs, or search in another process"),
+])
+def test_a_ray_that_has_not_what_a_search_needs_is_told_before_the_run_is_made(
+    here: Path, monkeypatch: pytest.MonkeyPatch, searching: Callable[[Work], list[Run]], budget: str, has: dict[str, float], message: str
+) -> None:
+    searching(finish)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    for ask in ("total", "free"):
+        monkeypatch.setattr(RaySession, ask, lambda self, resource: has.get(resource, 0.0))
+    with pytest.raises(UserError, match=message):
+        hssl_search.search(**{**ASKED, "budget": budget})
+    assert list(here.iterdir()) == []
 
 
 def test_an_interrupted_search_says_how_to_go_on_and_is_reported(searching: Callable[[Work], list[Run]]) -> None:

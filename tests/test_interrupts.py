@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hssl_search import interrupts
-from hssl_search.interrupts import handlers_kept, interrupt, on_interrupt
+from hssl_search.interrupts import check, handlers_kept, heeding, interrupt, on_interrupt, pause
 
 
 @pytest.fixture
@@ -93,6 +93,35 @@ def test_a_thread_sets_no_handlers() -> None:
     thread.start()
     thread.join()
     assert inside == [before]
+
+
+def test_the_first_request_ends_what_waits() -> None:
+    with on_interrupt(lambda: None):
+        pause(0.01)
+        threading.Timer(0.2, ask, [signal.SIGTERM]).start()
+        with pytest.raises(KeyboardInterrupt):
+            pause(600.0)
+        with pytest.raises(KeyboardInterrupt):
+            pause(0.0)
+    pause(0.01)
+
+
+def test_another_thread_ends_what_waits_in_the_one_that_heeds_it() -> None:
+    stop, ended = threading.Event(), list[str]()
+
+    def run() -> None:
+        with heeding(stop.is_set):
+            try:
+                pause(600.0)
+            except KeyboardInterrupt:
+                ended.append("asked")
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    stop.set()
+    thread.join()
+    assert ended == ["asked"]
+    check()
 
 
 LEFT = """\

@@ -33,11 +33,15 @@ class Budget:
     text: str
     """As the user typed it."""
 
-    def check_device(self, gpus: int) -> None:
-        """UserError when this is a GPU budget and the machine has no GPU."""
+    def check_device(self, gpus: int, finder: str = "") -> None:
+        """Raise UserError when this is a GPU budget and the machine has no GPU.
+
+        Args:
+            finder: who found the GPUs, for the sentence: ` by Ray`.
+        """
         if self.device == "gpu" and gpus == 0:
             raise UserError(
-                f"the budget {self.text!r} is in GPU time and no GPU was found; type {self.text.replace('gpu-', 'cpu-')!r} instead "
+                f"the budget {self.text!r} is in GPU time and no GPU was found{finder}; type {self.text.replace('gpu-', 'cpu-')!r} instead "
                 "(a CPU hour is the whole machine for an hour)."
             )
 

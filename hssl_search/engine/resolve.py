@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import re
 from collections import Counter
@@ -80,12 +81,17 @@ def _require_base(config: SearchConfig) -> None:
         if key == "global_pool" and not value:
             raise UserError(f"--base-arg global_pool={value!r} cannot be given: a base gives one vector an image; leave it out, or give "
                             "global_pool=avg.")
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError):
+            raise UserError(f"--base-arg {key}={value} cannot be given: search.yaml could not hold it; "
+                            "give a number, a text, true or false.") from None
 
 
 def _require_size(config: SearchConfig, image_size: int) -> None:
     """UserError for an `img_size` among the base's arguments that is not the images'."""
     size = config.base_arg.get("img_size", image_size)
-    if size != image_size and (isinstance(size, int) or list(size) != [image_size, image_size]):
+    if size != image_size and not (isinstance(size, list | tuple) and list(size) == [image_size] * 2):
         raise UserError(f"--base-arg img_size={size} is not the size of the images, {image_size} px; leave it out: --image-size sets both.")
 
 

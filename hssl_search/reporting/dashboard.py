@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from pathlib import Path
 from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIServer, make_server
 
-from optuna.artifacts import FileSystemArtifactStore
-from optuna.storages import BaseStorage
-
 from hssl_search.errors import UserError
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+HOST, PORT = "127.0.0.1", 8080
+TRIED = 100
+"""Ports, from the default one on, of which the first free one is taken."""
 
 
 class DashboardServer(ThreadingMixIn, WSGIServer):
@@ -23,7 +29,8 @@ class _IPv6DashboardServer(DashboardServer):
     address_family = socket.AF_INET6
 
 
-def dashboard_server(storage: BaseStorage, artifacts: Path, host: str, port: int) -> DashboardServer:
+def dashboard_server(storage: BaseStorage, artifacts: Path, host: str = HOST,
+                     port: int | None = None) -> DashboardServer:
     """Return a server that listens on `host` and `port` and shows every study of `storage`.
 
     The program `optuna-dashboard` is not used: it takes the storage's URL as an argument, which
@@ -31,17 +38,34 @@ def dashboard_server(storage: BaseStorage, artifacts: Path, host: str, port: int
 
     Args:
         artifacts: the run's folder of artifacts; it need not exist.
-        port: 0 for any that is free.
+        port: None for the first free one from the default on; 0 for any that is free.
 
     Raises:
-        OSError: where nothing can listen there, such as on a port that is in use.
-        UserError: where optuna-dashboard is not installed.
+        UserError: where the port is taken, where this machine may not listen there, and where
+            optuna-dashboard is not installed.
     """
     try:
         from optuna_dashboard import wsgi
     except ImportError:
         raise UserError("optuna-dashboard is not installed; install it: pip install optuna-dashboard.") from None
+    from optuna.artifacts import FileSystemArtifactStore
+
     # wsgi() is annotated for servers that load it; wsgiref takes the same application.
     application = wsgi(storage, artifact_store=FileSystemArtifactStore(artifacts))
     kind = _IPv6DashboardServer if ":" in host else DashboardServer
-    return make_server(host, port, application, server_class=kind)
+    for tried in range(PORT, PORT + TRIED) if port is None else [port]:
+        try:
+            return make_server(host, tried, application, server_class=kind)
+        except (OSError, OverflowError, UnicodeError) as error:  # the last: of a host that no name server takes
+            if getattr(error, "errno", None) != errno.EADDRINUSE:
+                raise UserError(f"the dashboard cannot listen at {host}:{tried} ({getattr(error, 'strerror', None) or error}); "
+                                f"give another {_remedy(error)}.") from error
+    if port is not None:
+        raise UserError(f"port {port} of {host} is taken by another program; give another --port, or none to have a free one.")
+    raise UserError(f"the ports {PORT} to {PORT + TRIED - 1} of {host} are all taken; give a free one as --port.")
+
+
+def _remedy(error: Exception) -> str:
+    if isinstance(error, OverflowError):
+        return "--port, from 1 to 65535"
+    return "--port, above 1023" if isinstance(error, PermissionError) else "--host, such as 127.0.0.1 or 0.0.0.0"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -40,3 +42,14 @@ def test_of_many_images_some_are_looked_at() -> None:
     store = np.broadcast_to(blank(7), (MOST_LOOKED_AT + 100, 8, 8, 3))
     found = look(PackedImages(store, None, (), ""))
     assert found.words() == f"{MOST_LOOKED_AT} of {MOST_LOOKED_AT} images that were looked at are of one colour"
+
+
+def test_images_that_were_looked_at_do_not_stay_in_memory() -> None:
+    store = np.random.default_rng(0).integers(0, 256, (40, 128, 128, 3), dtype=np.uint8)
+    tracemalloc.start()
+    try:
+        look(PackedImages(store, None, (), ""))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 * store[0].nbytes

@@ -32,7 +32,10 @@ def without_training(make_lab: Callable[..., Any], tmp_path: Path, monkeypatch: 
     """Searches and replays look results up, and Ray is never started; all else is real."""
     lab = make_lab(space=Space.read("tiny"))
 
-    def search(run: Run, resolved: dict[str, Any], session: Any, study: StudyRecord, *_: Any) -> None:
+    def search(run: Run, resolved: dict[str, Any], session: RaySession, study: StudyRecord, *_: Any) -> None:
+        if resolved["name"] == "beside":
+            assert session.stop.wait(60)
+            raise KeyboardInterrupt
         lab.run, lab.record, lab.budget = run, study, parse_budget(resolved["budget"])
         run.winner.mkdir(exist_ok=True)
         winner = study.frozen(lab.search()["winner"])
@@ -47,6 +50,7 @@ def without_training(make_lab: Callable[..., Any], tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.usefixtures("without_training")
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_every_block_runs(capsys: pytest.CaptureFixture[str]) -> None:
     known: dict[str, Any] = {}
     told = []
@@ -59,6 +63,7 @@ def test_every_block_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert known["again"].equal and known["again"].numbers and not known["again"].different
     assert known["head"].config.family == known["best"]["family"]
     assert len(known["heads"]) == known["space"].size() == 6
+    assert any(re.fullmatch(r"stopped; .*: hssl-search resume runs/beside\n", one) for one in told)
     promised = re.findall(r"print\(error\) +# (.*)", PAGE.read_text(encoding="utf-8"))
     assert promised == [told[-1].strip()]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +281,10 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"budget": "5gpu-min"}, r"'5gpu-min' is in GPU time and no GPU was found; type '5cpu-min' instead"),
     ({"base_arg": {"nonsense": 1}}, r"nonsense"),
     ({"base_arg": {"patch_size": 4, "drop_path_rate": 0.3}, "base": "test_vit", "trainer": "ibot"}, r"drop_path_rate=0\.3 would not"),
+    *(({"base_arg": {"img_size": size}}, r"img_size=.+ is not the size of the images, 32 px; leave it out: --image-size sets both\.$")
+      for size in (None, 60.5, "32", [32], {"32": 32})),
+    *(({"base_arg": {"act_layer": value}}, r"act_layer=.+ cannot be given: search\.yaml could not hold it")
+      for value in (Image.Image, [Image.Image], b"relu", date(2026, 1, 1))),
 ]
 
 

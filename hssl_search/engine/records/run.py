@@ -61,10 +61,11 @@ class Run:
         require_free(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with Scratch("run", folder.parent) as beside:
-                beside.chmod(0o777 & ~_umask())
-                write_yaml(beside / SEARCH_YAML, dict(config))
-                beside.rename(folder)
+            with Scratch("run", folder.parent) as scratch:
+                made = scratch / folder.name
+                made.mkdir()
+                write_yaml(made / SEARCH_YAML, dict(config))
+                made.rename(folder)
         except OSError:
             require_free(folder)
             raise
@@ -219,12 +220,6 @@ def _runs_beside(folder: Path) -> str:
     if close := nearest(folder.name, names):
         return f"did you mean {' or '.join(repr(str(folder.parent / name)) for name in close)}?"
     return f"runs there: {', '.join(names)}."
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _whole_line(line: str) -> dict[str, Any] | None:

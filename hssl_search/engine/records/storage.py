@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, Pending
 
 from hssl_search.engine.records.storage_url import immutable_url, is_sqlite, parse_url, require_driver, secrets, shown, sqlite_file
 from hssl_search.errors import UserError
+from hssl_search.interrupts import pause
 
 BUSY_S = 120
 """How long a write to SQLite waits for another writer. Jobs train on meanwhile, and their time is charged afterwards."""
@@ -27,6 +29,11 @@ PATIENCE_S = 120
 """How long a server that does not answer is asked again: one that restarts, or is replaced by another, takes a minute or so."""
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Between one question and the next; the last is repeated."""
+PASSING = re.compile(r"08...|57P0[1235]|53300|40001|40P01")
+"""SQLSTATEs (PostgreSQL) of what passes: a connection that failed, a server that restarts or has too many connections, a deadlock, which
+was rolled back."""
+PASSING_NUMBERS = frozenset({1040, 1053, 1205, 1213, 1927, 2002, 2003, 2005, 2006, 2013, 2055, 4031})
+"""The same as numbers of MySQL and MariaDB."""
 
 
 class StorageError(UserError):
@@ -62,7 +69,8 @@ def open_storage(url: str) -> Iterator[BaseStorage]:
     and `study.db` is whole by itself. A commit is in the file when it returns, and on the disk soon after or with `flush`: a killed
     process loses none; a power cut may take the last ones, and the search then does again what they told of.
 
-    A server may end connections that are idle, and may be restarted: a call is repeated until it answers, for at most `PATIENCE_S`.
+    A server may end connections that are idle, and may be restarted: a call is repeated until it answers, for at most `PATIENCE_S`,
+    and not after the search was asked to stop.
 
     Raises:
         UserError: when the database cannot be reached, or was written by another version of Optuna; also for an error of the
@@ -160,15 +168,16 @@ class _Patience:
                 answer = True  # the attempt before has finished it
             except (SQLAlchemyError, StorageInternalError) as error:
                 self._check_patience(error)
+                # Whoever asked to stop waits for one more answer: a connection that was idle may just have ended.
+                self._wait(pause if again else time.sleep, next(pauses, PAUSES_S[-1]))
                 again = True
-                self._pause(next(pauses, PAUSES_S[-1]))
                 continue
             self._silent_since = None
             return answer
 
-    def _pause(self, seconds: float) -> None:
+    def _wait(self, sleep: Callable[[float], None], seconds: float) -> None:
         try:
-            time.sleep(seconds)
+            sleep(seconds)
         except KeyboardInterrupt:
             self._silent_since = -math.inf  # nobody wants to wait for the report either
             raise
@@ -191,9 +200,20 @@ def _is_of_connection(error: BaseException | None) -> bool:
         if isinstance(error, PendingRollbackError):  # Optuna tried another way in a transaction whose connection had broken
             return True
         if isinstance(error, DBAPIError):
-            return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+            if error.connection_invalidated or isinstance(error, InterfaceError):
+                return True
+            return isinstance(error, OperationalError) and _passes(error.orig)
         error = error.__cause__
     return False
+
+
+def _passes(error: BaseException | None) -> bool:
+    """Return whether what a driver tells may pass; a driver whose connection broke may give no number at all."""
+    number = getattr(error, "errno", None) or next(iter(getattr(error, "args", ())), None)
+    if isinstance(number, int):
+        return number in PASSING_NUMBERS
+    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    return state is None or PASSING.fullmatch(state) is not None
 
 
 def _opened(url: str) -> RDBStorage:
@@ -233,6 +253,6 @@ def _reason(error: BaseException, url: str) -> str:
 def _remedy(reason: str) -> str:
     if "locked" in reason:
         return "another program has been writing to it for too long: end that program"
-    if "disk is full" in reason:
+    if "disk is full" in reason or "No space left" in reason:
         return "free some space there"
     return "check that it exists, answers, may be written and its disk is not full"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from hssl_search.engine.records import storage
 from hssl_search.engine.records.storage import StorageError, flush
 from hssl_search.engine.records.storage_url import sqlite_url
 from hssl_search.engine.records.study import StudyRecord
+from hssl_search.interrupts import heeding
 
 
 def test_how_a_job_ended_is_on_the_disk_before_anything_goes_on_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,11 +108,39 @@ def gone() -> Exception:
     return error
 
 
+class Driver(Exception):
+    """An error as a driver raises it."""
+
+
+def postgresql(state: str, what: str) -> Driver:
+    error = Driver(what)
+    error.sqlstate = state  # type: ignore[attr-defined]
+    return error
+
+
+def psycopg2(state: str, what: str) -> Driver:
+    error = Driver(what)
+    error.pgcode = state  # type: ignore[attr-defined]
+    return error
+
+
+def mysql(number: int, what: str) -> Driver:
+    return Driver(number, what)
+
+
+def connector(number: int, what: str) -> Driver:
+    """As MySQL Connector/Python, which gives every error that has no other the same SQLSTATE."""
+    error = Driver(what)
+    error.errno, error.sqlstate = number, "HY000"  # type: ignore[attr-defined]
+    return error
+
+
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses between questions, which nothing waits for."""
     made: list[float] = []
     monkeypatch.setattr(storage.time, "sleep", made.append)
+    monkeypatch.setattr(storage, "pause", made.append)
     return made
 
 
@@ -169,9 +199,29 @@ def test_whoever_interrupts_the_waiting_does_not_wait_again(monkeypatch: pytest.
     assert flaky.calls == 2
 
 
+def test_whoever_has_asked_to_stop_waits_for_one_more_answer_and_not_for_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    flaky = Flaky()
+    record = patient(flaky)
+    slept: list[float] = []
+    monkeypatch.setattr(storage.time, "sleep", slept.append)
+    with heeding(lambda: True):
+        flaky.before.add(0)
+        record.set_study("key", "value")
+        assert record.study_attributes() == {"key": "value"}
+        flaky.before.update(range(100))
+        with pytest.raises(KeyboardInterrupt):
+            record.set_study("key", "another")
+    with pytest.raises(StorageError):
+        record.set_study("key", "another")
+    assert slept == [storage.PAUSES_S[0]] * 2 and flaky.calls == 5
+
+
 @pytest.mark.parametrize("error", [
     OperationalError("SELECT", {}, Exception("gone")), InterfaceError("SELECT", {}, Exception("closed")), PendingRollbackError("gone"),
     DBAPIError("SELECT", {}, Exception("gone"), connection_invalidated=True),
+    OperationalError("SELECT", {}, postgresql("57P01", "terminating connection due to administrator command")),
+    OperationalError("SELECT", {}, postgresql("08006", "connection failure")), OperationalError("SELECT", {}, mysql(2006, "gone away")),
+    OperationalError("SELECT", {}, mysql(2003, "Can't connect")), OperationalError("SELECT", {}, mysql(1213, "Deadlock found")),
 ])
 def test_whatever_tells_of_a_broken_connection_is_asked_again(error: Exception, pauses: list[float]) -> None:
     flaky = Flaky()
@@ -182,12 +232,18 @@ def test_whatever_tells_of_a_broken_connection_is_asked_again(error: Exception, 
     assert (pauses, flaky.calls) == ([storage.PAUSES_S[0]], 2)
 
 
-@pytest.mark.parametrize("error", [DataError("INSERT", {}, Exception("Data too long for column")), ValueError("a bug")])
+@pytest.mark.parametrize("error", [
+    DataError("INSERT", {}, Exception("Data too long for column")), ValueError("a bug"),
+    *(OperationalError("INSERT", {}, error) for error in (
+        postgresql("53100", "No space left on device"), postgresql("25006", "cannot execute INSERT in a read-only transaction"),
+        postgresql("53200", "out of memory"), postgresql("57P04", "database dropped"), psycopg2("53100", "No space left on device"),
+        mysql(1021, "Disk full"), mysql(1290, "running with the --read-only option"), connector(1114, "The table is full"))),
+])
 def test_what_asking_again_cannot_mend_is_not_asked_again(error: Exception, pauses: list[float]) -> None:
     flaky = Flaky()
     record = patient(flaky)
     flaky.error = error
     flaky.before.add(0)
-    with pytest.raises(ValueError if isinstance(error, ValueError) else StorageError, match=r"Data too long|a bug"):
+    with pytest.raises(ValueError if isinstance(error, ValueError) else StorageError, match=re.escape(str(getattr(error, "orig", error)))):
         record.set_study("key", "value")
     assert (pauses, flaky.calls) == ([], 1)

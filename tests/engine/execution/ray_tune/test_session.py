@@ -63,7 +63,7 @@ def living(pids):
     return [pid for pid in pids if Path(f"/proc/{pid}/stat").exists() and ") Z " not in Path(f"/proc/{pid}/stat").read_text()]
 
 def folders():
-    return [path for path in Path("/tmp").glob("hssl-ray.*") if list(path.glob(f"session_*_{os.getpid()}"))]
+    return [path for path in Path("/tmp").glob(".hssl-ray.*") if list(path.glob(f"session_*_{os.getpid()}"))]
 
 seen = {"handler": signal.getsignal(signal.SIGTERM) is signal.SIG_DFL}
 connect, started = internals.connect, []
@@ -159,7 +159,7 @@ with RaySession(cpus=1, gpus=0):
         time.sleep(10_000)
 
     works = work.remote()
-    [folder] = [path for path in Path("/tmp").glob("hssl-ray.*") if list(path.glob(f"session_*_{os.getpid()}"))]
+    [folder] = [path for path in Path("/tmp").glob(".hssl-ray.*") if list(path.glob(f"session_*_{os.getpid()}"))]
     print(folder, *Path(f"/proc/self/task/{os.getpid()}/children").read_text().split(), flush=True)
     time.sleep(10_000)
 """
@@ -172,7 +172,7 @@ def test_daemons_die_with_a_killed_process_and_the_next_removes_its_folder() -> 
     assert process.stdout is not None
     folder, *daemons = process.stdout.readline().split()
     assert daemons and Path(folder).exists()
-    with Scratch("test", Path(folder).parent):
+    with Scratch("ray", Path(folder).parent):
         assert Path(folder).exists()
     process.kill()
     process.wait()
@@ -180,7 +180,7 @@ def test_daemons_die_with_a_killed_process_and_the_next_removes_its_folder() -> 
     while (left := [pid for pid in daemons if Path(f"/proc/{pid}").exists()]) and time.monotonic() < until:
         time.sleep(0.05)
     assert left == []
-    with Scratch("test", Path(folder).parent):
+    with Scratch("ray", Path(folder).parent):
         assert not Path(folder).exists()
 
 
