@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import re
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,10 +24,11 @@ from hssl_search.engine.records.storage_url import immutable_url, is_sqlite, par
 from hssl_search.errors import UserError
 from hssl_search.interrupts import pause
 
-BUSY_S = 120
-"""How long a write to SQLite waits for another writer. Jobs train on meanwhile, and their time is charged afterwards."""
+BUSY_S = 2.0
+"""How long SQLite itself waits for another writer, in which no signal is heard; then the write is repeated, up to `PATIENCE_S`."""
 PATIENCE_S = 120
-"""How long a server that does not answer is asked again: one that restarts, or is replaced by another, takes a minute or so."""
+"""How long a server that does not answer is asked again: one that restarts, or is replaced by another, takes a minute or so. Jobs train
+on meanwhile, and their time is charged afterwards."""
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Between one question and the next; the last is repeated."""
 PASSING = re.compile(r"08...|57P0[1235]|53300|40001|40P01")
@@ -69,8 +71,8 @@ def open_storage(url: str) -> Iterator[BaseStorage]:
     and `study.db` is whole by itself. A commit is in the file when it returns, and on the disk soon after or with `flush`: a killed
     process loses none; a power cut may take the last ones, and the search then does again what they told of.
 
-    A server may end connections that are idle, and may be restarted: a call is repeated until it answers, for at most `PATIENCE_S`,
-    and not after the search was asked to stop.
+    A server may end connections that are idle, and may be restarted, and another program may be writing to SQLite: a call is
+    repeated until it answers, for at most `PATIENCE_S`, and not after the search was asked to stop.
 
     Raises:
         UserError: when the database cannot be reached, or was written by another version of Optuna; also for an error of the
@@ -82,8 +84,7 @@ def open_storage(url: str) -> Iterator[BaseStorage]:
     try:
         with database_errors(url):
             storage = optuna.storages.get_storage(rdb)
-            if not is_sqlite(url):
-                _Patience(storage, url)
+            _Patience(storage, url)
             yield storage
     finally:
         _close(rdb)
@@ -124,7 +125,7 @@ def database_errors(url: str) -> Iterator[None]:
 
 
 class _Patience:
-    """Repeats the calls of a storage while its server does not answer.
+    """Repeats the calls of a storage while its server does not answer, or another program writes to its file.
 
     A call may have been carried out before the connection broke, so those that cannot simply be repeated are looked after: a trial
     is not added twice, and one that is finished is not finished again. That is sound because a study has a single writer.
@@ -209,6 +210,8 @@ def _is_of_connection(error: BaseException | None) -> bool:
 
 def _passes(error: BaseException | None) -> bool:
     """Return whether what a driver tells may pass; a driver whose connection broke may give no number at all."""
+    if (code := getattr(error, "sqlite_errorcode", None)) is not None:
+        return bool(code & 0xFF == sqlite3.SQLITE_BUSY)  # the low byte: above it is what kind of it
     number = getattr(error, "errno", None) or next(iter(getattr(error, "args", ())), None)
     if isinstance(number, int):
         return number in PASSING_NUMBERS
@@ -224,11 +227,12 @@ def _opened(url: str) -> RDBStorage:
             raise UserError(f"the storage {shown(url)!r} cannot be opened ({_reason(error, url)}); correct its URL.") from error
     if (file := sqlite_file(url)) is not None and _is_for_reading(file):
         return RDBStorage(immutable_url(file))
-    rdb = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": BUSY_S}})
-    sqlalchemy.event.listen(rdb.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=NORMAL"))
-    rdb.engine.dispose()  # connections from before
+    rdb = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": PATIENCE_S}})
     with rdb.engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+    for pragma in ("synchronous=NORMAL", f"busy_timeout={round(BUSY_S * 1000)}"):
+        sqlalchemy.event.listen(rdb.engine, "connect", lambda connection, _, pragma=pragma: connection.execute(f"PRAGMA {pragma}"))
+    rdb.engine.dispose()  # connections from before
     return rdb
 
 

@@ -6,7 +6,7 @@ import itertools
 import os
 import re
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +214,41 @@ def test_whoever_has_asked_to_stop_waits_for_one_more_answer_and_not_for_the_ser
     with pytest.raises(StorageError):
         record.set_study("key", "another")
     assert slept == [storage.PAUSES_S[0]] * 2 and flaky.calls == 5
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> Iterator[tuple[StudyRecord, sqlite3.Connection]]:
+    """A study, and another program that is writing to its file."""
+    with StudyRecord.open(sqlite_url(tmp_path / "study.db"), "demo", new=True) as record:
+        other = sqlite3.connect(tmp_path / "study.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        yield record, other
+        other.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite itself hardly waits."""
+    monkeypatch.setattr(storage, "BUSY_S", 0.01)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_file_that_another_program_writes_to_is_waited_for(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    record, other = request.getfixturevalue("writer")
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(storage, "pause", lambda seconds: other.execute("COMMIT"))
+    record.set_study("key", "value")
+    assert record.study_attributes() == {"key": "value"}
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_request_to_stop_ends_the_waiting_for_another_program(request: pytest.FixtureRequest) -> None:
+    record, other = request.getfixturevalue("writer")
+    with heeding(lambda: True), pytest.raises(KeyboardInterrupt):
+        record.set_study("key", "value")
+    other.execute("COMMIT")
+    record.set_study("key", "value")
+    assert record.study_attributes() == {"key": "value"}
 
 
 @pytest.mark.parametrize("error", [
