@@ -228,6 +228,8 @@ class Promoter:
                 self.roster.note(one.trial, {"promoted": True})
             elif final:
                 self._prune(one, WHY_NOT[self.rule] if "gate" in one.attributes else "the budget ended before it was screened.")
+        if not trials and self.healthy():
+            return "No head was promoted: the budget ended before that."
         if not trials:
             screened = any("gate" in one.attributes for one in candidates)
             return ("No head candidate was healthy after screening; there is nothing to promote." if screened
