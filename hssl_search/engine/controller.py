@@ -153,14 +153,21 @@ class Controller:
         self.confirming = Confirming(roster, workshop, prices, board, seed, self.resolved["same_architecture"])
 
     def _find(self) -> Plain:
-        """Find the winner and write the verdict. What the budget does not last for ends the rounds; what was promoted is confirmed."""
+        """Find the winner and write the verdict.
+
+        What the budget does not last for ends the rounds. Where that is screening, the healthy heads that it found have their proxies
+        as far as what is left lasts; what was promoted is confirmed.
+        """
         scores: dict[int, float] = {}
-        for number in range(len(self.planning.plan.ends)):
+        rounds = len(self.planning.plan.ends)
+        for number in range(rounds):
             self.screening.run(self.planning.plan, number)
-            if self.runner.short:
+            short = bool(self.runner.short)
+            if short and not self.promoter.healthy():
                 break
-            self.planning.again(self.promoter.likely)
-            scores = self.proxies.run(self.planning.plan, number)
+            if not self.planning.again(self.promoter.likely, short):
+                break
+            scores = self.proxies.run(self.planning.plan, rounds - 1 if short else number)  # no round follows one that was short
             if self.runner.short:
                 break
         self.watcher.note(self.promoter.close(scores, final=not self.runner.short))
