@@ -80,4 +80,6 @@ def test_a_search_without_a_healthy_head_says_so_and_one_whose_budget_ended_says
     verdict = cut.search()
     assert verdict["winner"] is None
     assert verdict["sentence"].startswith("The budget ended before a healthy head came to the end of its proxy")
-    assert verdict["sentence"].endswith("--budget +90cpu-s")
+    extend = cut.run.how_to_resume("90cpu-s")
+    assert verdict["sentence"].endswith(f"; go on with: {extend}")
+    assert f"It goes on where it was with: {extend}" in cut.watcher.notes()
