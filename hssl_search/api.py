@@ -260,13 +260,12 @@ def _work(run: Run, resolved: Plain, session: RaySession, console: Console, star
             finally:
                 _report(run, study)
                 ended = study.study_attributes().get(ENDED) == resolved["budget"]
-                more = f" --budget +{resolved['budget'].rpartition('+')[2]}" if ended else ""
-                standstill.announce(study, f"hssl-search resume {run.shown}{more}")
+                standstill.announce(study, run.how_to_resume(parse_budget(resolved["budget"]).newest if ended else ""))
             _print_verdict(run, study, console)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped; go on with: hssl-search resume {run.shown}") from None
+        raise KeyboardInterrupt(f"stopped; go on with: {run.how_to_resume()}") from None
     except StorageError as error:
-        raise error.followed_by(f"continue with: hssl-search resume {run.shown}") from error
+        raise error.followed_by(f"continue with: {run.how_to_resume()}") from error
     return run
 
 

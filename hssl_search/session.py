@@ -139,7 +139,7 @@ def study_of(run: Run, begins: bool = False) -> Iterator[StudyRecord]:
 
 def _missing(run: Run, resolved: Plain, began: bool) -> str:
     if not began:
-        return f"the run {run.name!r} has no study yet; begin it with: hssl-search resume {run.shown}"
+        return f"the run {run.name!r} has no study yet; begin it with: {run.how_to_resume()}"
     if resolved["storage"] is None:
         return f"{run.study_db} is missing, and with it all that was found; put it back, or search under another --name."
     return (f"the storage {shown(run.study_url(resolved))!r} holds no study {resolved['name']!r}, in which the run keeps all that was "

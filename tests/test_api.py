@@ -229,6 +229,20 @@ def test_a_ray_that_has_not_what_a_search_needs_is_told_before_the_run_is_made(
     assert list(here.iterdir()) == []
 
 
+def test_what_is_to_be_typed_after_a_stop_is_quoted_for_a_shell(
+    searching: Callable[[Work], list[Run]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searching(interrupt)
+    above = Path.cwd()
+    Path("my work").mkdir()
+    monkeypatch.chdir("my work")
+    with pytest.raises(KeyboardInterrupt):
+        hssl_search.search(**ASKED)
+    monkeypatch.chdir(above)
+    with pytest.raises(KeyboardInterrupt, match=r"^stopped; go on with: hssl-search resume 'my work/runs/demo'$"):
+        hssl_search.resume("my work/runs/demo")
+
+
 def test_an_interrupted_search_says_how_to_go_on_and_is_reported(searching: Callable[[Work], list[Run]]) -> None:
     searching(interrupt)
     with pytest.raises(KeyboardInterrupt, match=r"^stopped; go on with: hssl-search resume runs/demo$"):

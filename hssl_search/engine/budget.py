@@ -33,6 +33,11 @@ class Budget:
     text: str
     """As the user typed it."""
 
+    @property
+    def newest(self) -> str:
+        """The amount that was added last, all of it where none was."""
+        return _BETWEEN.split(self.text)[-1].lstrip("+")
+
     def check_device(self, gpus: int, finder: str = "") -> None:
         """Raise UserError when this is a GPU budget and the machine has no GPU.
 

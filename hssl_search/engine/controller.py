@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from statistics import mean
 
 from hssl_search.engine import winnerless
@@ -61,7 +60,7 @@ class Controller:
 
         What the budget did not last for stays undecided, and goes on when the budget is extended.
         """
-        settled = self._measure(self.runner.meter.budget, f"continue with: hssl-search resume {self.run.shown}")
+        settled = self._measure(self.runner.meter.budget, f"continue with: {self.run.how_to_resume()}")
         self.planning.begin({**self.resolved, **settled})
         verdict = self.study.study_attributes()[VERDICT] if self.planning.done else self._find()
         while self.planning.extend(self.promoter.healthy() - len(self.promoter.promoted())):
@@ -71,20 +70,14 @@ class Controller:
         self._full(verdict)
         if self.runner.short:
             phases = ", ".join(sorted(self.runner.short))
-            self.watcher.note(f"The budget did not last for all of: {phases}. It goes on where it was with: {self._how_to_extend()}")
+            extend = self.run.how_to_resume(self.runner.meter.budget.newest)
+            self.watcher.note(f"The budget did not last for all of: {phases}. It goes on where it was with: {extend}")
         return verdict
 
     def preview(self, budget: Budget) -> Plain:
         """Measure, and say what a search with this budget would do and cost (`hssl_search.engine.planning.preview`)."""
         self._measure(budget, "run the command again", to_the_end=True)
         return self.planning.preview(budget, self.measured)
-
-    def _how_to_resume(self) -> str:
-        return f"hssl-search resume {os.path.relpath(self.run.folder)}"
-
-    def _how_to_extend(self) -> str:
-        newest = self.runner.meter.budget.text.rpartition("+")[2]
-        return f"{self._how_to_resume()} --budget +{newest}"
 
     def _measure(self, budget: Budget, when_mended: str, to_the_end: bool = False) -> Plain:
         """Measure, and from then on know what work takes; what is settled by that.
@@ -113,7 +106,7 @@ class Controller:
             raise BudgetTooSmall(self.workshop.too_small(*refused[0], self._fits))
         outcome = phase.outcomes.get(job.key, Outcome(State.CUT))
         if outcome.state is not State.DONE:
-            remedy = f"extend it with: {self._how_to_extend()}"
+            remedy = f"extend it with: {self.run.how_to_resume(self.runner.meter.budget.newest)}"
             if outcome.cause:
                 remedy = f"mend the cause, then {when_mended}"
             raise UserError(f"measuring a few training steps did not succeed ({outcome.cause or 'the budget ended before it was done'}); "
@@ -153,14 +146,21 @@ class Controller:
         self.confirming = Confirming(roster, workshop, prices, board, seed, self.resolved["same_architecture"])
 
     def _find(self) -> Plain:
-        """Find the winner and write the verdict. What the budget does not last for ends the rounds; what was promoted is confirmed."""
+        """Find the winner and write the verdict.
+
+        What the budget does not last for ends the rounds. Where that is screening, the healthy heads that it found have their proxies
+        as far as what is left lasts; what was promoted is confirmed.
+        """
         scores: dict[int, float] = {}
-        for number in range(len(self.planning.plan.ends)):
+        rounds = len(self.planning.plan.ends)
+        for number in range(rounds):
             self.screening.run(self.planning.plan, number)
-            if self.runner.short:
+            short = bool(self.runner.short)
+            if short and not self.promoter.healthy():
                 break
-            self.planning.again(self.promoter.likely)
-            scores = self.proxies.run(self.planning.plan, number)
+            if not self.planning.again(self.promoter.likely, short):
+                break
+            scores = self.proxies.run(self.planning.plan, rounds - 1 if short else number)  # no round follows one that was short
             if self.runner.short:
                 break
         self.watcher.note(self.promoter.close(scores, final=not self.runner.short))
@@ -175,7 +175,8 @@ class Controller:
         verdict = judge(contenders, self.board.scores, self.board.accuracies, self._reference(self.ranked_by), self.ranked_by,
                         self.board.resolution, self.prices.further_seeds(plan, contenders),
                         lambda leader: self.confirming.same_time(plan, leader), Chance.of(self.images),
-                        winnerless.why(contenders, causes, self.runner.short, self.images, self._how_to_extend()))
+                        winnerless.why(contenders, causes, self.runner.short, self.images,
+                                       self.run.how_to_resume(self.runner.meter.budget.newest)))
         if verdict["winner"] is not None and (seen := winnerless.alike(self.images)):
             verdict["sentence"] += f" Do not rely on it: {seen}."
         standing = self.study.study_attributes().get(VERDICT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
@@ -298,7 +299,7 @@ def require_unchanged(run: Run, resolved: Plain, study: StudyRecord) -> None:
     for key, values in REMOVED.items():
         if resolved.get(key) in values:
             raise UserError(f"{run.search_yaml} has {key}: {resolved[key]}, which this version no longer offers; continue it with the "
-                            f"version that wrote it, or begin another search with --warm-start {run.shown}.")
+                            f"version that wrote it, or begin another search with --warm-start {shlex.quote(run.shown)}.")
     recorded = study.study_attributes().get(ATTRIBUTE)
     if recorded is None:
         study.set_study(ATTRIBUTE, fixed(resolved))

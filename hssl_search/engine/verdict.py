@@ -31,7 +31,7 @@ def judge(contenders: Sequence[Contender], scores: Scores, accuracies: Scores, r
     States: `better` and `no head` when the difference to the no-head control is decided at 95 %, `undecided` when it is not or when it
     is smaller than the measure resolves, `unranked` when nothing could be compared with it. `comparison` is that difference, without an
     interval before both share two seeds, with what would settle it (`more_seeds` of both, None for too many; `more_s` device-seconds), and
-    `others` those to the other controls; their intervals hold for whichever candidate was picked (`TwoWay.against`). A row has the
+    `others` those to the other controls, likewise; intervals hold for whichever candidate was picked (`TwoWay.against`). A row has the
     interval of its mean and `best`, the probability that no other row is better, both None where nothing tells the noise. No interval
     reaches beyond what the measure can be. All of it is in what ranks; where that is not accuracy, `agreement` says how far it puts the
     trials into the order of their accuracies, None where nothing was labelled.
@@ -72,7 +72,7 @@ def _compared(winner: Contender, controls: Mapping[str, Contender], scores: Scor
     if ranked_by.of_head:
         return {"state": "unranked", "sentence": f"{winner.name} is the most discrepant healthy head ({reached})."}
     against = {kind: posterior.fit.against(one.trial).get(winner.trial) for kind, one in controls.items()}
-    others = [(controls[kind], gap) for kind in OTHERS if (gap := against.get(kind)) is not None]
+    others = [(controls[kind], gap.paired) for kind in OTHERS if (gap := against.get(kind)) is not None]
     told = {"others": [_comparison(one, gap, ranked_by) for one, gap in others]}
     gap = against.get("none")
     if gap is None:
@@ -186,14 +186,17 @@ def _settling(gap: Difference, more: Plain, tied: bool, level: _Level | None) ->
 
 
 def _beside(others: Sequence[tuple[Contender, Difference]], ranked_by: Measure) -> list[str]:
-    """The other controls that the winner does not clearly beat, in one sentence."""
+    """Return sentences on the other controls: those that the winner does not clearly beat, and those of which nothing tells it."""
     digits = ranked_by.digits
     unclear = [f"{one.name} ({gap.mean:+.{digits}f}{' ' if (spread := _spread(gap, ranked_by)).startswith('±') else ', '}{spread})"
                for one, gap in others if gap.half is not None and gap.mean <= gap.half]
-    if not unclear:
-        return []
-    listed = unclear[0] if len(unclear) == 1 else f"{', '.join(unclear[:-1])} and {unclear[-1]}"
-    return [f"It is not clearly better than these controls: {listed}."]
+    untold = [f"{one.name} ({gap.mean:+.{digits}f})" for one, gap in others if gap.half is None]
+    found = [f"It is not clearly better than these controls: {_listed(unclear)}."] if unclear else []
+    return found + ([f"Fewer than two paired seeds do not tell how it compares with: {_listed(untold)}."] if untold else [])
+
+
+def _listed(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _counted(seeds: int) -> str:

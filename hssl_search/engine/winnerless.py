@@ -28,15 +28,16 @@ def why(contenders: Sequence[Contender], causes: Mapping[int, str], short: Colle
     """
     candidates = [one for one in contenders if one.control is None]
     gates = Counter(one.attributes["gate"] for one in candidates if "gate" in one.attributes)
-    ended = [causes[one.trial] for one in candidates if one.attributes.get("gate") == "healthy" and one.attributes.get("promoted")
-             and one.trial in causes]
-    if gates["healthy"] and "proxy" in short:
-        begun = f" (those that did: {ended[0]})" if ended else ""
-        return f"The budget ended before a healthy head came to the end of its proxy{begun}, so there is no winner; go on with: {extend}"
-    if gates["healthy"]:
+    promoted = [one for one in candidates if one.attributes.get("gate") == "healthy" and one.attributes.get("promoted")]
+    ended = [causes[one.trial] for one in promoted if one.trial in causes]
+    if gates["healthy"] and short:
+        came = "1 promoted head came to nothing: " if len(ended) == 1 else f"{len(ended)} promoted heads came to nothing; the first: "
+        tried = f" ({came}{ended[0].rstrip('.')})" if ended else ""
+        return f"The budget ended before a healthy head came to the end of its proxy{tried}, so there is no winner; go on with: {extend}"
+    if promoted:
         cause = f"; the first: {ended[0]}" if ended else "."
-        heads = "The only healthy head was not" if gates["healthy"] == 1 else f"None of the {gates['healthy']} healthy heads was"
-        return f"{heads} healthy any more at the end of its proxy, so there is no winner{cause}"
+        heads = "The only promoted head did not come" if len(promoted) == 1 else f"None of the {len(promoted)} promoted heads came"
+        return f"{heads} to the end of its proxy in good health, so there is no winner{cause}"
     if gates:
         counted = ", ".join(f"{count} {gate}" for gate, count in gates.most_common())
         heads = "The only head that was screened was not" if gates.total() == 1 else f"None of the {gates.total()} heads screened was"

@@ -47,6 +47,14 @@ def test_a_wrong_budget_says_what_to_type(text: str, told: str) -> None:
     assert repr(text) in str(error.value)
 
 
+@pytest.mark.parametrize(("text", "newest"), [
+    ("10cpu-min", "10cpu-min"), ("10cpu-min+1.5cpu-h", "1.5cpu-h"), ("+40gpu-h", "40gpu-h"), ("1e+3cpu-s", "1e+3cpu-s"),
+    ("10cpu-s+1e+3cpu-s", "1e+3cpu-s"),
+])
+def test_the_newest_amount_of_a_budget_is_one_that_can_be_typed_again(text: str, newest: str) -> None:
+    assert parse_budget(text).newest == newest
+
+
 def test_gpu_hours_without_a_gpu_offer_the_same_amount_of_cpu_hours() -> None:
     with pytest.raises(UserError, match="type '40cpu-h' instead"):
         parse_budget("40gpu-h").check_device(gpus=0)

@@ -180,6 +180,39 @@ def test_what_a_job_reported_between_a_stop_and_a_kill_is_known(make_lab: Callab
     assert recorded(lab)[key]["reports"][:2] == expected[:2], "the time of a rung is what it was first"
 
 
+def test_a_group_that_ended_and_was_not_fully_noted_before_a_kill_tells_the_same_pace(
+    make_lab: Callable[..., Lab], killed: type[BaseException]
+) -> None:
+    def begun() -> Lab:
+        lab = make_lab(budget="60cpu-min", full_epochs="off", pruner="none")
+        lab.weight = dict.fromkeys(lab.overlap, 15.0)  # by their multiply-adds the group would take a fourth of that
+        return lab
+
+    def found(lab: Lab) -> tuple[float, Any]:
+        controller = lab.controller()
+        controller.search()
+        lab.meter.close()
+        return controller.runner.pace_of("screen"), lab.study.study_attributes()["plan"]["numbers"]["rungs"]
+
+    pace, rungs = found(begun())
+    half_noted = 0
+    for writes in range(1, 10):
+        lab, seen = begun(), list[int]()
+
+        def kill(key: str, step: int, lab: Lab = lab, seen: list[int] = seen, writes: int = writes) -> None:
+            seen += [step] if key == "screen/group0" else []
+            if len(seen) == 2 and lab.storage.dies_at is None:
+                lab.storage.dies_at = lab.storage.writes + writes
+
+        lab.at_rung = kill
+        assert lives(lab, killed, None) is None
+        lab.at_rung = lambda key, step: None
+        if ended(lab).get("screen/group0") and not all("gate" in lab.trial(name).user_attrs for name in lab.overlap):
+            half_noted += 1
+            assert found(lab) == (pytest.approx(pace, rel=1e-6), rungs)
+    assert half_noted > 2
+
+
 @pytest.mark.parametrize("promote", ["learned", "random"])
 def test_promotion_goes_on_as_it_would_have_after_a_stop_or_a_kill(
     make_lab: Callable[..., Lab], killed: type[BaseException], promote: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -182,13 +183,21 @@ def test_controls_that_the_winner_does_not_clearly_beat_are_told() -> None:
     ]
     assert [one["difference"] for one in found["others"]] == pytest.approx([0.033, 42.978 - 40.1, 42.978 - 43.1], abs=0.001), (
         "without its own noise the winner would have had 42.978 under the first seed")
-    for one in found["others"]:
-        low, high = one["interval"]
-        assert (low + high) / 2 == pytest.approx(one["difference"])
+    low, high = found["others"][0]["interval"]
+    assert (low + high) / 2 == pytest.approx(found["others"][0]["difference"])
+    assert [one["interval"] for one in found["others"][1:]] == [None, None]
     assert "better than no head by 3.0 ± " in found["sentence"]
-    assert found["sentence"].split(". ")[-1].startswith("It is not clearly better than these controls: identity head (+0.0 ± ")
-    assert " and no head, same device-time (-0.1 ± " in found["sentence"]
-    assert "same-architecture" not in found["sentence"]
+    assert re.search(r" It is not clearly better than these controls: identity head \(\+0\.0 ± [\d.]+\)\. "
+                     r"Fewer than two paired seeds do not tell how it compares with: same-architecture head \(\+2\.9\) and no head, same "
+                     r"device-time \(-0\.1\)\.$", found["sentence"])
+
+
+def test_a_control_with_one_paired_seed_is_given_no_interval_whatever_others_tell_of_the_noise() -> None:
+    found = verdict({0: {0: 40.0, 1: 41.0}, 3: {0: 47.3, 1: 43.9}, 1: {0: 40.0}})
+    [identity] = found["others"]
+    assert (identity["seeds"], identity["interval"]) == (1, None)
+    assert found["sentence"].count("±") + found["sentence"].count("95 %") == 2, "those of the difference to no head alone"
+    assert found["sentence"].endswith(f" compares with: identity head ({identity['difference']:+.1f}).")
 
 
 def test_of_several_controls_for_the_same_device_time_the_winners_is_compared() -> None:

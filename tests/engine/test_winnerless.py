@@ -50,9 +50,25 @@ def test_where_the_budget_ended_that_is_the_cause_and_health_is_not_blamed() -> 
 
 def test_where_all_proxies_came_to_nothing_the_first_cause_is_told() -> None:
     assert told(WELL, causes={3: "collapsed: its embeddings are one point."}) == (
-        "The only healthy head was not healthy any more at the end of its proxy, so there is no winner; the first: collapsed: its "
+        "The only promoted head did not come to the end of its proxy in good health, so there is no winner; the first: collapsed: its "
         "embeddings are one point.")
     assert told(head(0), causes={0: "its screening failed: no memory."}).endswith("the first: its screening failed: no memory.")
+
+
+def test_of_the_healthy_heads_those_that_were_promoted_are_counted() -> None:
+    waiting = [head(trial, gate="healthy", promoted=False) for trial in range(10, 26)]
+    tried = [head(trial, gate="healthy", promoted=True) for trial in range(30, 38)]
+    causes = {one.trial: f"collapsed: {one.name}." for one in tried} | {one.trial: "others were expected to be better." for one in waiting}
+    assert told(*waiting, *tried, causes=causes) == (
+        "None of the 8 promoted heads came to the end of its proxy in good health, so there is no winner; the first: collapsed: head 30.")
+
+
+def test_where_screening_ended_with_the_budget_nothing_is_said_of_proxies_that_did_not_run() -> None:
+    screened = [head(trial, gate="healthy") for trial in range(10, 26)]
+    assert told(*screened, head(4), short=("screen",)) == (
+        f"The budget ended before a healthy head came to the end of its proxy, so there is no winner; go on with: {EXTEND}")
+    assert "proxy (1 promoted head came to nothing: stopped at step 5: below the median), so" in told(
+        WELL, *screened, short=("screen",), causes={3: "stopped at step 5: below the median."})
 
 
 def test_a_search_without_a_healthy_head_says_so_and_one_whose_budget_ended_says_that(make_lab: Callable[..., Lab]) -> None:
@@ -64,4 +80,6 @@ def test_a_search_without_a_healthy_head_says_so_and_one_whose_budget_ended_says
     verdict = cut.search()
     assert verdict["winner"] is None
     assert verdict["sentence"].startswith("The budget ended before a healthy head came to the end of its proxy")
-    assert verdict["sentence"].endswith("--budget +90cpu-s")
+    extend = cut.run.how_to_resume("90cpu-s")
+    assert verdict["sentence"].endswith(f"; go on with: {extend}")
+    assert f"It goes on where it was with: {extend}" in cut.watcher.notes()

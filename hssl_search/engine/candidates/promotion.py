@@ -207,17 +207,16 @@ class Promoter:
                 self._prune(one, f"{one.attributes['gate']}: {one.attributes['gate_reason']}")
 
     def _reject_costly(self) -> None:
-        """Where all heads cost too much, none is left out for it."""
-        trials = self._trials()
-        waiting = [one for one in healthy(self._screened()) if one.trial not in trials]
-        times = {one.trial: self.times_base(one) for one in waiting}
-        if self.most is None or not (trials or any(each <= self.most for each in times.values())):
+        """Prune the waiting heads that cost too much, unless all do, those included that are promoted: then none is left out."""
+        times = {one.trial: self.times_base(one) for one in healthy(self._screened())}
+        if (most := self.most) is None or not any(ties.at_least(most, each) for each in times.values()):
             return
-        for one in waiting:
-            if times[one.trial] > self.most:
-                self.roster.note(one.trial, {COSTLY: round(times[one.trial], 2)})
-                self._prune(one, f"too costly: a step with it takes {times[one.trial]:.1f} times as long as without a head, and "
-                                 f"--max-head-cost is {self.most:g}.")
+        for trial in sorted(times.keys() - set(self._trials())):
+            if ties.above(times[trial], most):
+                self.roster.note(trial, {COSTLY: round(times[trial], 2)})
+                self._prune(self.roster.contender(trial),
+                            f"too costly: a step with it takes {times[trial]:.1f} times as long as without a head, and "
+                            f"--max-head-cost is {most:g}.")
 
     def close(self, scores: Mapping[int, float], final: bool = True) -> str:
         """Keep how well the scores were foretold, and tell it; prune what was not promoted, where that is final."""
@@ -229,6 +228,8 @@ class Promoter:
                 self.roster.note(one.trial, {"promoted": True})
             elif final:
                 self._prune(one, WHY_NOT[self.rule] if "gate" in one.attributes else "the budget ended before it was screened.")
+        if not trials and self.healthy():
+            return "No head was promoted: the budget ended before that."
         if not trials:
             screened = any("gate" in one.attributes for one in candidates)
             return ("No head candidate was healthy after screening; there is nothing to promote." if screened

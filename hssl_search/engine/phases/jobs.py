@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -123,7 +122,7 @@ class Workshop:
         meter = self.runner.meter
         overhead_s = meter.ledger.by_phase().get(OVERHEAD, 0.0)  # of a further start, which takes no longer than this one
         more_s = ENOUGH * needed_s + overhead_s + meter.spent() + 2 * meter.reserve_s - meter.budget.seconds
-        command = f"hssl-search resume {os.path.relpath(self._run.folder)} --budget +{written(more_s, meter.budget.device)}"
+        command = self._run.how_to_resume(written(more_s, meter.budget.device))
         within = fits(meter.budget.seconds - meter.reserve_s - meter.spent(), costs)
         return (f"the budget {meter.budget.text} is too small for this base and these data; extend it with: {command}"
                 + (f" (into {meter.budget.text} a search would fit with {', or with '.join(within)})." if within else "."))

@@ -133,7 +133,7 @@ class Proxies:
                 phase.total = len(phase.jobs)
                 self.workshop.runner.watcher.note(f"The promoted heads cost more than was planned: {total - phase.total} fewer proxies.")
                 return None
-            one = None if self.workshop.runner.short else self.promoter.promote(phase.scores)
+            one = None if "proxy" in self.workshop.runner.short else self.promoter.promote(phase.scores)
             return None if one is None else job_of(one)
 
         most_s = DEARER * self.prices.proxies(plan)

@@ -85,9 +85,12 @@ class _Groups(Phase):
         return super().on_report(job, report)
 
 
-def _timed(one: Contender, metrics: Plain) -> Contender:
-    """The contender with what its head was timed at."""
-    return replace(one, attributes={**one.attributes, **({RATIO: metrics[RATIO]} if RATIO in metrics else {})})
+def _timed(members: Sequence[Contender], reports: Sequence[Report]) -> list[Contender]:
+    """Return the contenders with what their heads were timed at in the last of these reports, as far as they were."""
+    if not reports:
+        return list(members)
+    return [replace(one, attributes={**one.attributes, **({RATIO: head[RATIO]} if RATIO in head else {})})
+            for one, head in zip(members, reports[-1].metrics["heads"], strict=False)]
 
 
 class Screening:
@@ -104,11 +107,13 @@ class Screening:
             reserve_s = self.prices.reserve() + self.prices.costs.profiles(len(group.members))
             job = self.workshop.maker.group(group.number, screen.heads_of(group.members), plan.screen_steps, self.seed, reserve_s, at_once)
             jobs[job.key] = job, group
-            expected[job.key] = self.prices.screening(job, group.members)
+            # A group that ended in an earlier run may have died before its heads were noted, and tells the pace by the same price.
+            before = self.workshop.ended.get(job.key)
+            expected[job.key] = self.prices.screening(job, _timed(group.members, before.reports if before else []))
+
         def timed(job: Job, report: Report) -> None:
             """Expect of a group what its heads cost as they were timed, so that it tells how fast work gets done and nothing else."""
-            members = [_timed(one, head) for one, head in zip(jobs[job.key][1].members, report.metrics["heads"], strict=False)]
-            expected[job.key] = self.prices.screening(job, members)
+            expected[job.key] = self.prices.screening(job, _timed(jobs[job.key][1].members, [report]))
 
         self.workshop.run("screen", _Groups([job for job, _ in jobs.values()], self.workshop.ended, timed), expected,
                           lambda job, outcome: self._screened(job, outcome, jobs[job.key][1]))

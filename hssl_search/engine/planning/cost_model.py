@@ -118,6 +118,8 @@ class Prices:
         self.typical = list(typical)
         self.planned = replace(self.costs, heads={"typical": mean(measured.head_s(family, macs) for family, macs in self.typical)})
         """The costs with the mean of typical heads as the only head; once heads are promoted, with the mean of those."""
+        self._reference_s = self.planned.mean_head
+        """What each reference head of a group adds to a step, whichever heads are promoted by then."""
 
     @property
     def pace(self) -> float:
@@ -170,7 +172,7 @@ class Prices:
 
     def screening(self, job: Job, group: Sequence[Contender]) -> float:
         """A joint screening, on a worker that is up, as if it had all cores: beside others many heads gain little of having fewer."""
-        step_s = self.costs.together(self.step(group) - self.costs.step + REFERENCES * self.planned.mean_head)
+        step_s = self.costs.together(self.step(group) - self.costs.step + REFERENCES * self._reference_s)
         return self.costs.training(job.task["steps"], step_s, len(job.task["rungs"])) + self.costs.profiles(len(group))
 
     def proxies(self, plan: Plan) -> float:

@@ -145,15 +145,18 @@ def make_plan(remaining_s: float, costs: Costs, space_size: int | None, learning
     return _with_the_rest(plan, together_s, remaining_s - screen_s, costs, full, policy)
 
 
-def plan_again(plan: Plan, remaining_s: float, costs: Costs, full: Wanted = ENDLESS, policy: Policy = DEFAULT) -> Plan:
+def plan_again(plan: Plan, remaining_s: float, costs: Costs, full: Wanted = ENDLESS, policy: Policy = DEFAULT,
+               more_screening: bool = True) -> Plan:
     """The plan after the first round's screening, when it is known how fast work gets done and what the heads cost that are promoted:
     it stays where it fits, else its proxies are planned anew. What the screening of later rounds costs is kept back.
 
     Args:
         remaining_s: device-seconds that are left.
         costs: as they turned out, with the heads that will be promoted (`Prices.at_pace`).
+        more_screening: False where the budget does not last for what is left of screening, for which nothing is kept back then.
     """
-    remaining_s = max(0.0, remaining_s - (len(policy.shares) - 1) * costs.between_phases() - _later_rounds_s(plan, costs))
+    later_s = _later_rounds_s(plan, costs) if more_screening else 0.0
+    remaining_s = max(0.0, remaining_s - (len(policy.shares) - 1) * costs.between_phases() - later_s)
     together_s = remaining_s * policy.shares.together / (1 - policy.shares.screen)
     share_s = remaining_s if plan.without_full else together_s
     planned_s = _together(costs, plan.proxies, plan.confirm_jobs, plan.proxy_steps, len(plan.rungs))

@@ -16,6 +16,7 @@ from hssl_search.engine.planning.plan import BudgetTooSmall, Plan, extend_plan, 
 from hssl_search.engine.planning.preview import FullTraining, PlannedPhase, planned_phases, preview
 from hssl_search.engine.policy import Policy
 from hssl_search.engine.records.run import Run
+from hssl_search.engine.statistics import ties
 
 PLAN = "plan"
 """The study's attribute."""
@@ -72,22 +73,33 @@ class Planning:
             self.runner.watcher.note(f"Some heads make a step many times as long as without a head ({told} times); after screening, those "
                                      f"above {self.max_head_cost:g} times are left out while there are others (--max-head-cost).")
 
-    def again(self, likely: Callable[[int], Sequence[Contender]]) -> None:
-        """Once, after the first screening: fit proxies and confirming to what is left now, at the pace that it has shown, and to what
+    def again(self, likely: Callable[[int], Sequence[Contender]], short: bool = False) -> bool:
+        """Fit proxies and confirming, once, after the first screening, to what is left now, at the pace that it has shown, and to what
         the heads cost that will be promoted.
 
         Args:
             likely: which heads are promoted where so many are.
+            short: whether the budget did not last for all of that screening.
+
+        Returns:
+            Whether there are proxies to run: not where screening was short and what it left is too little for the shortest proxies. Then
+            nothing is settled, and an extended budget is planned for anew.
         """
         known = self.known
-        if "first" not in known and (remaining_s := self.meter.remaining()) > 0:
-            self.prices.promoted(likely(self.plan.proxies))
-            self.note(head_s=self.prices.planned.mean_head)
-            plan = plan_again(self.plan, remaining_s, self.prices.at_pace(), self.full, self.policy)
-            if not plan.runs_as(self.plan):
-                self.runner.watcher.note(f"Planned anew after screening: {plan.proxies_sentence()}")
-            phases = {**known["phases"], **self._phases_s(plan, self.prices.pace), "screen": known["phases"]["screen"]}
-            self._replace(plan, first=known["numbers"], first_phases=known["phases"], phases=phases)
+        if "first" in known:
+            return True
+        if (remaining_s := self.meter.remaining()) <= 0:
+            return not short
+        self.prices.promoted(likely(self.plan.proxies))
+        costs = self.prices.at_pace()
+        plan = plan_again(self.plan, remaining_s, costs, self.full, self.policy, more_screening=not short)
+        if short and not ties.at_least(remaining_s, plan.expected_s["proxy"] + costs.between_phases()):
+            return False
+        if not plan.runs_as(self.plan):
+            self.runner.watcher.note(f"Planned anew after screening: {plan.proxies_sentence()}")
+        phases = {**known["phases"], **self._phases_s(plan, self.prices.pace), "screen": known["phases"]["screen"]}
+        self._replace(plan, first=known["numbers"], first_phases=known["phases"], phases=phases, head_s=self.prices.planned.mean_head)
+        return True
 
     def extend(self, waiting: int) -> bool:
         """Plan more at the same fidelity, where the budget was extended and what was planned before is done; whether there is more.

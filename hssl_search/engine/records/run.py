@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -99,6 +100,14 @@ class Run:
         """Its folder as a person would type it."""
         return _shown(self.folder)
 
+    def how_to_resume(self, more: str = "") -> str:
+        """Return the command that resumes this run, as it can be pasted into a shell.
+
+        Args:
+            more: budget to add, such as `2cpu-min`.
+        """
+        return f"hssl-search resume {shlex.quote(self.shown)}" + (f" --budget +{more}" if more else "")
+
     @property
     def storage_url(self) -> str:
         """Where the study is unless the user named another database."""
@@ -183,7 +192,7 @@ def require_free(folder: Path) -> None:
     if folder.is_dir() and not (folder / SEARCH_YAML).exists() and not any(folder.iterdir()):
         return
     if (folder / SEARCH_YAML).exists():
-        raise UserError(f"the run {folder.name!r} exists already; go on with `hssl-search resume {_shown(folder)}` or give another --name.")
+        raise UserError(f"the run {folder.name!r} exists already; go on with `{Run(folder).how_to_resume()}` or give another --name.")
     if folder.exists():
         raise UserError(f"{_shown(folder)} exists already and is no run; give another --name.")
     above = next(parent for parent in folder.absolute().parents if parent.exists())

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from hssl_search.engine.budget import parse_budget
 from hssl_search.spaces.space import Space
 
 Lab = Any
@@ -53,6 +54,36 @@ def test_no_head_is_left_out_for_its_cost_where_none_costs_less(make_lab: Callab
     lab = make_lab(max_head_cost=most, budget="30cpu-min")
     lab.weight = dict.fromkeys(lab.overlap, weight)
     assert lab.search()["winner"] is not None
+    assert not any("costly" in trial.user_attrs.get("cause", "") for trial in lab.study.trials())
+
+
+@pytest.mark.parametrize("after", ["resumed", "extended", "in rounds"])
+def test_where_all_heads_cost_too_much_none_is_left_out_after_the_first_promotion_either(
+    make_lab: Callable[..., Lab], wide_space: Space, after: str
+) -> None:
+    if after == "in rounds":
+        many = {"family": {"choice": ["convnext", "resnet", "mlp", "poolformer"]}, "depth": {"int": [1, 16]}}
+        lab = make_lab(max_head_cost=4.0, budget="9cpu-h", space=Space.from_plain({"parameters": many}, "large"), promote="random")
+    else:
+        lab = make_lab(max_head_cost=4.0, budget="30cpu-min", **({"space": wide_space} if after == "extended" else {}))
+    lab.weight = dict.fromkeys(lab.overlap, 30.0)
+
+    def interrupt(key: str, step: int) -> None:
+        if key.startswith("proxy/") and lab.study.study_attributes()["promoted"]:
+            lab.at_rung = lambda key, step: None
+            raise KeyboardInterrupt
+
+    if after == "resumed":
+        lab.at_rung = interrupt
+        with pytest.raises(KeyboardInterrupt):
+            lab.search()
+    lab.search()
+    if after == "extended":
+        lab.budget = parse_budget("30cpu-min+60cpu-min")
+        lab.search()
+    numbers = lab.study.study_attributes()["plan"]["numbers"]
+    assert numbers["rounds"] > 1 or after != "in rounds"
+    assert len(lab.study.study_attributes()["promoted"]) == numbers["proxies"] > 1
     assert not any("costly" in trial.user_attrs.get("cause", "") for trial in lab.study.trials())
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from optuna.trial import TrialState
 
+from hssl_search.engine.budget import parse_budget
 from hssl_search.engine.execution.jobs import State
 from hssl_search.spaces.space import Space
 
@@ -86,3 +88,46 @@ def test_a_slow_screening_goes_on_to_its_end_where_the_budget_lasts(make_lab: Ca
     assert lab.starts.count("screen/group0") == 2
     assert all(lab.trial(name).user_attrs["gate"] == "healthy" for name in lab.overlap)
     assert verdict["state"] == "better"
+
+
+def slow_screening(make_lab: Callable[..., Lab], space: Space, slow: float = 6.0) -> tuple[Lab, dict[str, Any]]:
+    """A search whose budget does not last for all groups."""
+    lab = make_lab(space, budget="20cpu-min", sampler="random")
+    lab.slow = {"screen": slow}
+    verdict = lab.search()
+    lab.check()
+    assert "The budget did not last for all of: " in lab.watcher.notes()
+    groups = {trial.user_attrs.get("group") for trial in lab.study.trials() if trial.user_attrs["role"] == "candidate"}
+    assert None in groups and 0 in groups
+    return lab, verdict
+
+
+def test_where_screening_falls_short_the_healthy_heads_have_their_proxies_with_what_is_left(
+    make_lab: Callable[..., Lab], wide_space: Space
+) -> None:
+    lab, verdict = slow_screening(make_lab, wide_space)
+    promoted = [lab.study.frozen(trial) for trial in lab.study.study_attributes()["promoted"]]
+    assert len(promoted) >= 2 and {trial.state for trial in promoted} == {COMPLETE}
+    assert verdict["name"] in [trial.user_attrs["name"] for trial in promoted]
+    assert verdict["comparison"]["seeds"] >= 2
+    assert re.search(r"did not last for all of: .*screen.* --budget \+20cpu-min$", lab.watcher.notes(), re.MULTILINE)
+    assert not lab.study.study_attributes()["plan"]["done"]
+    assert lab.search() == verdict
+    done = {key for key, count in lab.ends.items() if key.startswith("proxy/")}
+    lab.slow, lab.budget = {}, parse_budget("20cpu-min+60cpu-min")
+    extended = lab.search()
+    assert extended["state"] == "better"
+    assert all("gate" in lab.trial(name).user_attrs for name in lab.overlap), "the other groups are screened then"
+    assert len(lab.study.study_attributes()["promoted"]) > len(promoted)
+    assert all(lab.ends[key] == 1 for key in done), "no proxy is run again"
+
+
+def test_where_screening_leaves_too_little_for_proxies_nothing_is_settled_and_that_is_told(
+    make_lab: Callable[..., Lab], wide_space: Space
+) -> None:
+    lab, verdict = slow_screening(make_lab, wide_space, 8.0)
+    assert not any(key.startswith("proxy/") for key in lab.starts)
+    assert "first" not in lab.study.study_attributes()["plan"] and "promoted" not in lab.study.study_attributes()
+    assert verdict["sentence"].startswith("The budget ended before a healthy head came to the end of its proxy, so there is no winner; ")
+    assert "No head was promoted: the budget ended before that." in lab.watcher.notes()
+    assert "No head candidate was healthy" not in lab.watcher.notes()

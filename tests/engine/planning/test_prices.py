@@ -47,7 +47,10 @@ def test_jobs_are_their_steps_rungs_and_last_evaluation(prices: Prices, setting:
     assert prices.training(proxy, MLP) == pytest.approx(100 * 0.14 + 3 * 0.5 + 0.3)
     group = maker.group(0, [{"family": "mlp"}, {"family": "resnet"}], 60, 0, 0.0, 1)
     together_s = 1.5 * (0.1 + 0.04 + 0.03 + 2 * 0.04)
-    assert prices.screening(group, [MLP, RESNET]) == pytest.approx(60 * together_s + 2 * 0.5 + 0.3 + 5 * 0.2 + 2 * (3 * 0.1 + 2 * 0.04))
+    before_s = prices.screening(group, [MLP, RESNET])
+    assert before_s == pytest.approx(60 * together_s + 2 * 0.5 + 0.3 + 5 * 0.2 + 2 * (3 * 0.1 + 2 * 0.04))
+    prices.promoted([RESNET])
+    assert prices.screening(group, [MLP, RESNET]) == before_s, "the reference heads cost the same, whichever heads are promoted"
 
 
 def test_what_runs_beside_others_costs_what_was_measured_of_that(setting: Setting, tmp_path: Path) -> None:

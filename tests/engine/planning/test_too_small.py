@@ -20,17 +20,18 @@ SETTING = {"base": "resnet50", "image_size": 96}
 MACS = {"resnet50": 1_000, "resnet34": 900, "resnet18": 500, "test_resnet": 10}
 
 
-def extension(told: pytest.ExceptionInfo[BudgetTooSmall]) -> str:
+def extension(lab: Any, told: pytest.ExceptionInfo[BudgetTooSmall]) -> str:
     """The budget of the command that the sentence names."""
-    found = re.fullmatch(r"the budget \S+ is too small for this base and these data; extend it with: hssl-search resume \S*demo "
-                         r"--budget (\+\w+-\w+)( \(into \S+ a search would fit with .*\))?\.", str(told.value))
+    found = re.fullmatch(r"the budget \S+ is too small for this base and these data; extend it with: "
+                         + re.escape(lab.run.how_to_resume()) +
+                         r" --budget (\+\w+-\w+)( \(into \S+ a search would fit with .*\))?\.", str(told.value))
     assert found is not None, str(told.value)
     return found[1]
 
 
 def extended(lab: Any, told: pytest.ExceptionInfo[BudgetTooSmall]) -> dict[str, Any]:
     """What the search comes to after that command."""
-    lab.budget = lab.budget.plus(parse_budget(extension(told)))
+    lab.budget = lab.budget.plus(parse_budget(extension(lab, told)))
     verdict: dict[str, Any] = lab.search()
     lab.check()
     return verdict

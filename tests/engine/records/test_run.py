@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,22 @@ def test_a_taken_name_says_how_to_go_on_and_leaves_the_run_as_it_is(tmp_path: Pa
         Run.create(Path("runs/demo"), {"base": "b"})
     assert Run.open(Path("runs/demo")).config() == with_defaults({"base": "a"})
     assert files(tmp_path) == {"runs", "runs/demo", "runs/demo/search.yaml"}
+
+
+@pytest.mark.parametrize(("name", "typed"), [("demo", "runs/demo"), ("it's mine", """'runs/it'"'"'s mine'""")])
+def test_how_to_resume_can_be_pasted_into_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, typed: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = Run.create(Path("runs") / name, {})
+    assert run.how_to_resume() == f"hssl-search resume {typed}"
+    assert run.how_to_resume("2cpu-min") == f"hssl-search resume {typed} --budget +2cpu-min"
+    with pytest.raises(UserError) as taken:
+        require_free(Path("runs") / name)
+    assert f"go on with `{run.how_to_resume()}` or" in str(taken.value)
+    monkeypatch.chdir("/")
+    assert shlex.split(run.how_to_resume()) == ["hssl-search", "resume", str((tmp_path / "runs" / name).relative_to("/"))]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert shlex.split(run.how_to_resume()) == ["hssl-search", "resume", str(tmp_path / "runs" / name)]
 
 
 def test_a_folder_with_other_things_is_not_taken(tmp_path: Path) -> None:
