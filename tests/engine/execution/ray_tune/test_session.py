@@ -59,8 +59,18 @@ def descendants(pid):
     children = [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
     return [*children, *(each for child in children for each in descendants(child))]
 
+def alive(pid):
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+
 def living(pids):
-    return [pid for pid in pids if Path(f"/proc/{pid}/stat").exists() and ") Z " not in Path(f"/proc/{pid}/stat").read_text()]
+    # Those that do not end within a minute: on a busy machine a killed process is there a while longer.
+    until = time.monotonic() + 60
+    while (left := [pid for pid in pids if alive(pid)]) and time.monotonic() < until:
+        time.sleep(0.1)
+    return left
 
 def folders():
     return [path for path in Path("/tmp").glob(".hssl-ray.*") if list(path.glob(f"session_*_{os.getpid()}"))]
