@@ -16,7 +16,7 @@ from hssl_search.engine.planning.costs import head_cost_s
 from hssl_search.engine.worker.evaluate import architectures, evaluate
 from hssl_search.engine.worker.memory import in_memory
 from hssl_search.engine.worker.setup import Bench
-from hssl_search.engine.worker.timing import step_seconds
+from hssl_search.engine.worker.timing import LONG_S, step_seconds
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.head import head_cost
 from hssl_search.heads.registry import family
@@ -71,19 +71,18 @@ def measure(task: Task, send: Send) -> None:
     heads = _Heads(bench, stage, task, clock, base_s, known["base_macs"], [macs for _, macs in costs])
     heads.time_kinds()
     joint_s = heads.joint_seconds()
+    side_by_side = _side_by_side(bench, stage, heads.base_s, task.cpus_beside, clock)
     heads.time_others()
     apart = [(seconds, macs) for seconds, (_, macs) in zip(heads.seconds(), costs, strict=True)]
     known |= {"step_s": heads.base_s, "head_step_s": [seconds for seconds, _ in apart], "timed": sorted(heads.timed),
               "joint": JOINT_UNTIMED if joint_s is None else _joint(task, heads.base_s, apart, joint_s)}
     send(3, {**known, "doing": f"{len(heads.timed)} of {len(task.heads)} head families timed; timing an evaluation"})
 
-    beside = task.cpus_beside
-    fits = beside is not None and clock.spares(2 * base_s * torch.get_num_threads() / beside)
     pixels, (accuracy, _), (labelfree, last_s) = bench.pixels(), _timed(lambda: bench.accuracy(base, views)), _timed(
         lambda: bench.labelfree(base, views))
     send(4, {
         **known, "doing": "measured", "reference": {"raw pixels": pixels, "untrained base": {**accuracy, **labelfree}},
-        "side_by_side": _side_by_side(bench, stage, heads.base_s, beside) if beside is not None and fits else 1.0,
+        "side_by_side": side_by_side,
         **_looked_at(bench, task, stage, 0.0 if task.labelfree_always else last_s),
         "memory_bytes": _peak_memory(bench), "gpu_bytes": _gpu_memory(bench),
         "map_shape": list(base.map_shape), "embedding_width": base.embedding_width,
@@ -218,8 +217,14 @@ def _within(ratios: tuple[float, float], found: float) -> float:
     return min(high, max(low, found))
 
 
-def _side_by_side(bench: Bench, stage: Stage, base_s: float, cpus: int) -> float:
+def _side_by_side(bench: Bench, stage: Stage, base_s: float, cpus: int | None, clock: _Clock) -> float:
+    """Return how many times the core-seconds of the base's step one takes in a job on so many cores; 1 where all jobs have all cores.
+
+    No multiply-adds predict it, and all proxies are planned by it: short steps are timed also where the time is over.
+    """
     threads = torch.get_num_threads()
+    if cpus is None or 2 * base_s * threads / cpus > max(LONG_S, clock.left()):
+        return 1.0
     torch.set_num_threads(cpus)
     try:
         return _within(SIDE_BY_SIDE_RATIO, step_seconds(bench, stage, []) * cpus / (base_s * threads))

@@ -291,7 +291,7 @@ def test_without_time_heads_are_taken_from_multiply_adds_and_the_base_is_timed_a
     assert told[2].startswith("0 of 3 head families timed") and found["step_s"] > 0
     by_macs = [2.0 * found["step_s"] * macs / found["base_macs"] for _, macs in found["costs"]]
     assert found["head_step_s"] == pytest.approx(by_macs)
-    assert (found["joint"], found["side_by_side"]) == (1.4, 1.0)
+    assert found["joint"] == 1.4
 
 
 class Seconds:
@@ -355,9 +355,17 @@ def test_a_step_beside_others_is_timed_on_fewer_cores(seconds: float, ratio: flo
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
     monkeypatch.setattr(measuring, "step_seconds", lambda bench, stage, heads: seconds)
-    found = measuring._side_by_side(Bench(setting()), Stage(batch_size=8), base_s=0.2, cpus=2)
+    found = measuring._side_by_side(Bench(setting()), Stage(batch_size=8), 0.2, 2, measuring._Clock(0.0))
     assert found == pytest.approx(ratio), "half of the cores for one and a half of the time"
-    assert threads == [2, 4]
+    assert threads == [2, 4], "a short step is timed though the time is over: no multiply-adds predict it"
+
+
+@pytest.mark.parametrize(("base_s", "cpus"), [(60.0, 2), (0.2, None)], ids=["a long step", "all cores"])
+def test_a_step_beside_others_that_cannot_be_timed_is_taken_as_one_alone(base_s: float, cpus: int | None,
+                                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(measuring, "step_seconds", lambda *_: pytest.fail("it was timed"))
+    assert measuring._side_by_side(Bench(setting()), Stage(batch_size=8), base_s, cpus, measuring._Clock(0.0)) == 1.0
 
 
 def test_equal_seeds_start_from_the_same_base_whatever_the_heads() -> None:
