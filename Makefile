@@ -31,6 +31,7 @@ demo: install
 		--trainer simclr --space tiny --budget 5cpu-min --name demo
 
 lint: install
+	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 

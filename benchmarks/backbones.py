@@ -36,32 +36,104 @@ from hssl_search.methods.simclr import SimCLR, SimCLRConfig
 from hssl_search.training.pair import Pair
 
 MODELS = {
-    "beit": "beit_base_patch16_224", "byoanet": "halonet_h1", "byobnet": "mobileone_s1", "cait": "cait_xxs24_224", "coat": "coat_tiny",
-    "convit": "convit_tiny", "convmixer": "convmixer_768_32", "convnext": "convnext_zepto_rms", "cpubone": "cpubone_nano",
-    "crossvit": "crossvit_tiny_240", "csatv2": "csatv2", "cspnet": "cs3darknet_focus_s", "cspnext": "cspnext_tiny", "davit": "davit_tiny",
-    "deepseek_vit": "deepseek_vit_412m", "deit": "deit_tiny_patch16_224", "densenet": "densenet121", "dla": "dla46x_c", "dpn": "dpn48b",
-    "edgenext": "edgenext_xx_small", "efficientformer": "efficientformer_l1", "efficientformer_v2": "efficientformerv2_s0",
-    "efficientnet": "mobilenetv2_035", "efficientvim": "efficientvim_m1", "efficientvit_mit": "efficientvit_b0",
-    "efficientvit_msra": "efficientvit_m0", "eva": "vit_tiny_patch16_dinov3_qkvb", "fasternet": "fasternet_t0", "fastvit": "fastvit_t8",
-    "focalnet": "focalnet_tiny_srf", "gcvit": "gcvit_xxtiny", "gemma4_vit": "gemma4_vit_167m", "ghostnet": "ghostnet_050",
-    "hardcorenas": "hardcorenas_b", "hgnet": "hgnetv2_b0", "hiera": "hiera_tiny_224", "hieradet_sam2": "sam2_hiera_tiny",
-    "hrnet": "hrnet_w18_small", "iformer": "iformer_t", "inception_next": "inception_next_atto",
-    "inception_resnet_v2": "inception_resnet_v2", "inception_v3": "inception_v3", "inception_v4": "inception_v4",
-    "lcnetv2": "lcnetv2_small", "levit": "levit_128s", "lowformer": "lowformer_b0", "mambaout": "mambaout_femto",
-    "maxxvit": "maxvit_pico_rw_256", "metaformer": "poolformerv2_s12", "mlp_mixer": "gmlp_ti16_224", "mobilenetv3": "lcnet_035",
-    "mobilenetv5": "mobilenetv5_base", "mobilevit": "mobilevit_xxs", "mvitv2": "mvitv2_tiny",
-    "naflexvit": "naflexvit_base_patch16_parfac_gap", "nasnet": "nasnetalarge", "nest": "nest_tiny", "nextvit": "nextvit_small",
-    "nfnet": "nf_regnet_b0", "pit": "pit_ti_224", "pnasnet": "pnasnet5large", "pvt_v2": "pvt_v2_b0", "qwen3_vit": "qwen3_vit_88m",
-    "rdnet": "rdnet_tiny", "regnet": "regnetx_002", "repghost": "repghostnet_050", "repvit": "repvit_m1", "res2net": "res2next50",
-    "resnest": "resnest14d", "resnet": "resnet10t", "resnetv2": "resnetv2_18", "rexnet": "rexnet_100", "selecsls": "selecsls42",
-    "senet": "legacy_seresnet18", "sequencer": "sequencer2d_s", "shvit": "shvit_s1", "sknet": "skresnet18", "starnet": "starnet_s050",
-    "swiftformer": "swiftformer_xs", "swin_transformer": "swin_tiny_patch4_window7_224", "swin_transformer_v2": "swinv2_tiny_window16_256",
-    "swin_transformer_v2_cr": "swinv2_cr_tiny_224", "tiny_vit": "tiny_vit_5m_224", "tnt": "tnt_s_legacy_patch16_224",
-    "tresnet": "tresnet_m", "twins": "twins_svt_small", "vgg": "vgg11", "visformer": "visformer_tiny",
-    "vision_transformer": "vit_tiny_patch16_224", "vision_transformer_hybrid": "vit_tiny_r_s16_p8_224",
-    "vision_transformer_relpos": "vit_relpos_small_patch16_224", "vision_transformer_sam": "samvit_base_patch16_224",
-    "vitamin": "vitamin_small_224", "volo": "volo_d1_224", "vovnet": "ese_vovnet19b_slim_dw", "xception": "legacy_xception",
-    "xception_aligned": "xception41", "xcit": "xcit_nano_12_p16_224",
+    "beit": "beit_base_patch16_224",
+    "byoanet": "halonet_h1",
+    "byobnet": "mobileone_s1",
+    "cait": "cait_xxs24_224",
+    "coat": "coat_tiny",
+    "convit": "convit_tiny",
+    "convmixer": "convmixer_768_32",
+    "convnext": "convnext_zepto_rms",
+    "cpubone": "cpubone_nano",
+    "crossvit": "crossvit_tiny_240",
+    "csatv2": "csatv2",
+    "cspnet": "cs3darknet_focus_s",
+    "cspnext": "cspnext_tiny",
+    "davit": "davit_tiny",
+    "deepseek_vit": "deepseek_vit_412m",
+    "deit": "deit_tiny_patch16_224",
+    "densenet": "densenet121",
+    "dla": "dla46x_c",
+    "dpn": "dpn48b",
+    "edgenext": "edgenext_xx_small",
+    "efficientformer": "efficientformer_l1",
+    "efficientformer_v2": "efficientformerv2_s0",
+    "efficientnet": "mobilenetv2_035",
+    "efficientvim": "efficientvim_m1",
+    "efficientvit_mit": "efficientvit_b0",
+    "efficientvit_msra": "efficientvit_m0",
+    "eva": "vit_tiny_patch16_dinov3_qkvb",
+    "fasternet": "fasternet_t0",
+    "fastvit": "fastvit_t8",
+    "focalnet": "focalnet_tiny_srf",
+    "gcvit": "gcvit_xxtiny",
+    "gemma4_vit": "gemma4_vit_167m",
+    "ghostnet": "ghostnet_050",
+    "hardcorenas": "hardcorenas_b",
+    "hgnet": "hgnetv2_b0",
+    "hiera": "hiera_tiny_224",
+    "hieradet_sam2": "sam2_hiera_tiny",
+    "hrnet": "hrnet_w18_small",
+    "iformer": "iformer_t",
+    "inception_next": "inception_next_atto",
+    "inception_resnet_v2": "inception_resnet_v2",
+    "inception_v3": "inception_v3",
+    "inception_v4": "inception_v4",
+    "lcnetv2": "lcnetv2_small",
+    "levit": "levit_128s",
+    "lowformer": "lowformer_b0",
+    "mambaout": "mambaout_femto",
+    "maxxvit": "maxvit_pico_rw_256",
+    "metaformer": "poolformerv2_s12",
+    "mlp_mixer": "gmlp_ti16_224",
+    "mobilenetv3": "lcnet_035",
+    "mobilenetv5": "mobilenetv5_base",
+    "mobilevit": "mobilevit_xxs",
+    "mvitv2": "mvitv2_tiny",
+    "naflexvit": "naflexvit_base_patch16_parfac_gap",
+    "nasnet": "nasnetalarge",
+    "nest": "nest_tiny",
+    "nextvit": "nextvit_small",
+    "nfnet": "nf_regnet_b0",
+    "pit": "pit_ti_224",
+    "pnasnet": "pnasnet5large",
+    "pvt_v2": "pvt_v2_b0",
+    "qwen3_vit": "qwen3_vit_88m",
+    "rdnet": "rdnet_tiny",
+    "regnet": "regnetx_002",
+    "repghost": "repghostnet_050",
+    "repvit": "repvit_m1",
+    "res2net": "res2next50",
+    "resnest": "resnest14d",
+    "resnet": "resnet10t",
+    "resnetv2": "resnetv2_18",
+    "rexnet": "rexnet_100",
+    "selecsls": "selecsls42",
+    "senet": "legacy_seresnet18",
+    "sequencer": "sequencer2d_s",
+    "shvit": "shvit_s1",
+    "sknet": "skresnet18",
+    "starnet": "starnet_s050",
+    "swiftformer": "swiftformer_xs",
+    "swin_transformer": "swin_tiny_patch4_window7_224",
+    "swin_transformer_v2": "swinv2_tiny_window16_256",
+    "swin_transformer_v2_cr": "swinv2_cr_tiny_224",
+    "tiny_vit": "tiny_vit_5m_224",
+    "tnt": "tnt_s_legacy_patch16_224",
+    "tresnet": "tresnet_m",
+    "twins": "twins_svt_small",
+    "vgg": "vgg11",
+    "visformer": "visformer_tiny",
+    "vision_transformer": "vit_tiny_patch16_224",
+    "vision_transformer_hybrid": "vit_tiny_r_s16_p8_224",
+    "vision_transformer_relpos": "vit_relpos_small_patch16_224",
+    "vision_transformer_sam": "samvit_base_patch16_224",
+    "vitamin": "vitamin_small_224",
+    "volo": "volo_d1_224",
+    "vovnet": "ese_vovnet19b_slim_dw",
+    "xception": "legacy_xception",
+    "xception_aligned": "xception41",
+    "xcit": "xcit_nano_12_p16_224",
 }
 """By family: a model with few parameters, and none of those that timm has for its own tests."""
 SIDES = (64, 56, 96, 128, 224)
@@ -70,9 +142,17 @@ LOCAL = (1 / 2, 3 / 4, 3 / 2)
 """Sizes of local crops to try, as shares of the image size; the largest for a model that is at its smallest size already."""
 IMAGES = 2
 """In a batch, each with two views."""
-HEADS: list[dict[str, Any]] = [{"family": family, "depth": 1, "width_ratio": 0.25} for family in ("convnext", "transformer")]
-PRELOAD = ["timm", "hssl_search.data.views", "hssl_search.heads.head", "hssl_search.heads.registry", "hssl_search.methods.simclr",
-           "hssl_search.training.pair"]
+HEADS: list[dict[str, Any]] = [
+    {"family": family, "depth": 1, "width_ratio": 0.25} for family in ("convnext", "transformer")
+]
+PRELOAD = [
+    "timm",
+    "hssl_search.data.views",
+    "hssl_search.heads.head",
+    "hssl_search.heads.registry",
+    "hssl_search.methods.simclr",
+    "hssl_search.training.pair",
+]
 """Imported once, for the processes of all families."""
 
 Row = dict[str, Any]
@@ -88,8 +168,13 @@ def examine(family: str) -> Row:
         raise Fault("no model of this family is chosen in MODELS")
     torch.manual_seed(0)
     base = smallest_base(MODELS[family])
-    row = {"parameters": sum(weight.numel() for weight in base.parameters()), "side": base.image_size, "maps": base.tap_shapes,
-           "embedding": base.embedding_width, "silent": train(base)}
+    row = {
+        "parameters": sum(weight.numel() for weight in base.parameters()),
+        "side": base.image_size,
+        "maps": base.tap_shapes,
+        "embedding": base.embedding_width,
+        "silent": train(base),
+    }
     check_features(base)
     return {**row, "masks": hides(base), "local": local_crop(base), "blocks": blocks(base)}
 
@@ -110,9 +195,22 @@ def train(base: Base) -> list[str]:
 
     In the first, every parameter behind a gate that starts at zero has a gradient of zero.
     """
-    pair = Pair(base, [build_head(head, base.map_shape[0]) for head in HEADS], SimCLR(SimCLRConfig(projector_hidden=64, projector_out=32)))
-    generator, views = torch.Generator().manual_seed(0), Views(ViewsConfig(), base.image_size, *base.mean_std)
-    images = torch.randint(0, 256, (IMAGES, 3, base.image_size, base.image_size), dtype=torch.uint8, generator=generator)
+    pair = Pair(
+        base,
+        [build_head(head, base.map_shape[0]) for head in HEADS],
+        SimCLR(SimCLRConfig(projector_hidden=64, projector_out=32)),
+    )
+    generator, views = (
+        torch.Generator().manual_seed(0),
+        Views(ViewsConfig(), base.image_size, *base.mean_std),
+    )
+    images = torch.randint(
+        0,
+        256,
+        (IMAGES, 3, base.image_size, base.image_size),
+        dtype=torch.uint8,
+        generator=generator,
+    )
     optimizer = torch.optim.SGD(pair.parameters(), lr=1e-3)
     for _ in range(2):
         optimizer.zero_grad()
@@ -120,7 +218,11 @@ def train(base: Base) -> list[str]:
         loss.backward()
         check_step(pair, loss)
         optimizer.step()
-    return [name for name, weight in base.model.named_parameters() if weight.grad is None or not weight.grad.any()]
+    return [
+        name
+        for name, weight in base.model.named_parameters()
+        if weight.grad is None or not weight.grad.any()
+    ]
 
 
 def check_step(pair: Pair, loss: Tensor) -> None:
@@ -141,8 +243,12 @@ def check_features(base: Base) -> None:
     shapes = [tuple(tapped.shape[1:]) for tapped in features.tapped]
     if shapes != base.tap_shapes or shapes[0] != tuple(features.map.shape[1:]):
         raise Fault(f"the maps have shapes {shapes}, not {base.tap_shapes}")
-    if features.embedding.shape != (IMAGES, base.embedding_width) or not torch.allclose(features.embedding, expected, atol=1e-4):
-        raise Fault(f"the embedding, of shape {tuple(features.embedding.shape)}, is not what timm gives")
+    if features.embedding.shape != (IMAGES, base.embedding_width) or not torch.allclose(
+        features.embedding, expected, atol=1e-4
+    ):
+        raise Fault(
+            f"the embedding, of shape {tuple(features.embedding.shape)}, is not what timm gives"
+        )
 
 
 def hides(base: Base) -> bool:
@@ -152,9 +258,14 @@ def hides(base: Base) -> bool:
     height, width = base.mask_grid
     mask = torch.zeros(IMAGES, height, width, dtype=torch.bool)
     mask[..., : width // 2] = True
-    token, images = torch.zeros(base.token_width, requires_grad=True), noise(base.image_size).requires_grad_()
+    token, images = (
+        torch.zeros(base.token_width, requires_grad=True),
+        noise(base.image_size).requires_grad_(),
+    )
     features = base.eval()(images, Masking(mask, token))
-    sight, shown = torch.autograd.grad(features.embedding.square().sum() + features.map.square().sum(), (images, token))
+    sight, shown = torch.autograd.grad(
+        features.embedding.square().sum() + features.map.square().sum(), (images, token)
+    )
     if sight[..., : base.image_size // width * (width // 2)].any():
         raise Fault("the pixels behind hidden tokens change what it gives")
     if not shown.any():
@@ -207,12 +318,21 @@ def row_of(family: str, seconds: float, gigabytes: float) -> Row:
     process.start()
     sender.close()
     try:
-        row = receiver.recv() if receiver.poll(seconds) else {"fault": f"it took more than {seconds:g} s"}
+        row = (
+            receiver.recv()
+            if receiver.poll(seconds)
+            else {"fault": f"it took more than {seconds:g} s"}
+        )
     except EOFError:
         row = {"fault": f"its process ended without a word; it had {gigabytes:g} GB"}
     process.kill()
     process.join()
-    return {"family": family, "model": MODELS.get(family), **row, "seconds": round(time.monotonic() - started, 1)}
+    return {
+        "family": family,
+        "model": MODELS.get(family),
+        **row,
+        "seconds": round(time.monotonic() - started, 1),
+    }
 
 
 def run(job: Job, send: Send) -> None:
@@ -226,9 +346,22 @@ def run(job: Job, send: Send) -> None:
 def work(given: argparse.Namespace) -> list[Row]:
     """Examine what is missing until the time is over; the rows of all families reached."""
     families = timm.list_modules()
-    asked = {family: {"family": family, "seconds": given.seconds, "gigabytes": given.gigabytes} for family in families}
-    jobs = [Job(family, "backbones", {"steps": 1, "asked": asked[family]}, str(given.out.with_suffix("") / family)) for family in families]
-    known = execute("benchmarks.backbones:run", jobs, given.out, Deadline(given.minutes), Deadline(math.inf)).known
+    asked = {
+        family: {"family": family, "seconds": given.seconds, "gigabytes": given.gigabytes}
+        for family in families
+    }
+    jobs = [
+        Job(
+            family,
+            "backbones",
+            {"steps": 1, "asked": asked[family]},
+            str(given.out.with_suffix("") / family),
+        )
+        for family in families
+    ]
+    known = execute(
+        "benchmarks.backbones:run", jobs, given.out, Deadline(given.minutes), Deadline(math.inf)
+    ).known
     return [_row(known[family]) for family in families if known.get(family, {}).get("state")]
 
 
@@ -266,12 +399,23 @@ def page(rows: list[Row]) -> str:
     working = [row for row in rows if "fault" not in row]
     can = {name: sum(bool(row[name]) for row in working) for name in ("masks", "local", "blocks")}
     cells = [[column(row) for column in COLUMNS.values()] for row in working]
-    lines = ["| " + " | ".join(line) + " |" for line in (list(COLUMNS), ["---"] * len(COLUMNS), *cells)]
-    failures = [f"* {row['family']} ({row['model']}): {row['fault']}." for row in rows if "fault" in row]
-    return PAGE.format(works=len(working), all=len(timm.list_modules()), table="\n".join(lines), **can,
-                       sides=", ".join(map(str, SIDES)),
-                       failures="\n".join(["What does not work:", "", *failures, "", ""]) if failures else "",
-                       timm=version("timm"), torch=version("torch"), python=platform.python_version())
+    lines = [
+        "| " + " | ".join(line) + " |" for line in (list(COLUMNS), ["---"] * len(COLUMNS), *cells)
+    ]
+    failures = [
+        f"* {row['family']} ({row['model']}): {row['fault']}." for row in rows if "fault" in row
+    ]
+    return PAGE.format(
+        works=len(working),
+        all=len(timm.list_modules()),
+        table="\n".join(lines),
+        **can,
+        sides=", ".join(map(str, SIDES)),
+        failures="\n".join(["What does not work:", "", *failures, "", ""]) if failures else "",
+        timm=version("timm"),
+        torch=version("torch"),
+        python=platform.python_version(),
+    )
 
 
 PAGE = """# Every timm family as a base
@@ -299,7 +443,9 @@ maps have the shapes that `Base` says, and its embedding is the one that timm gi
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=60, help="no family begins after them")
     parser.add_argument("--seconds", type=float, default=300, help="for one family")
     parser.add_argument("--gigabytes", type=float, default=10, help="of memory, for one family")

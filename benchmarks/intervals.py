@@ -49,32 +49,59 @@ def holds(interval: Interval, searches: int, seeds: int) -> float:
 
 def wrongly_better(interval: Interval, searches: int, seeds: int) -> float:
     """Share of searches in which the head with the best mean is called better than no head."""
-    picked = (table[1 + table[1:].mean(axis=1).argmax()] - table[CONTROL] for table in tables(searches, seeds))
+    picked = (
+        table[1 + table[1:].mean(axis=1).argmax()] - table[CONTROL]
+        for table in tables(searches, seeds)
+    )
     return float(np.mean([interval(gaps)[0] > 0 for gaps in picked]))
 
 
 def ours(table: np.ndarray) -> tuple[bool, bool]:
     """(whether the intervals of all heads hold, whether the best is called better)."""
-    found = TwoWay({trial: dict(enumerate(scores)) for trial, scores in enumerate(table)}).against(CONTROL)
+    found = TwoWay({trial: dict(enumerate(scores)) for trial, scores in enumerate(table)}).against(
+        CONTROL
+    )
     best = max(found, key=lambda trial: found[trial].mean)
-    return not any(gap.decided for gap in found.values()), found[best].decided and found[best].mean > 0
+    return not any(gap.decided for gap in found.values()), found[best].decided and found[
+        best
+    ].mean > 0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--searches", type=int, default=4000)
     searches = parser.parse_args().searches
-    print(f"| over {searches} searches with {HEADS} equal heads | {' | '.join(f'{seeds} seeds' for seeds in SEEDS)} |")
+    print(
+        f"| over {searches} searches with {HEADS} equal heads | {' | '.join(f'{seeds} seeds' for seeds in SEEDS)} |"
+    )
     print("|---" * (1 + len(SEEDS)) + "|")
-    dunnett = {seeds: np.mean([ours(table) for table in tables(searches, seeds)], axis=0) for seeds in SEEDS}
+    dunnett = {
+        seeds: np.mean([ours(table) for table in tables(searches, seeds)], axis=0)
+        for seeds in SEEDS
+    }
     rows = {
-        "percentile bootstrap of one head holds": [holds(percentile_bootstrap, searches, seeds) for seeds in SEEDS],
+        "percentile bootstrap of one head holds": [
+            holds(percentile_bootstrap, searches, seeds) for seeds in SEEDS
+        ],
         "Student's t of one head holds": [holds(student, searches, seeds) for seeds in SEEDS],
         "Dunnett's of all heads together hold": [dunnett[seeds][0] for seeds in SEEDS],
-        "the best is called better: Student's t": [wrongly_better(student, searches, seeds) for seeds in SEEDS],
+        "the best is called better: Student's t": [
+            wrongly_better(student, searches, seeds) for seeds in SEEDS
+        ],
         "the best is called better: Dunnett's": [dunnett[seeds][1] for seeds in SEEDS],
     }
-    print("\n".join(starmap(lambda name, shares: f"| {name} | {' | '.join(f'{share:.1%}' for share in shares)} |", rows.items())))
+    print(
+        "\n".join(
+            starmap(
+                lambda name, shares: (
+                    f"| {name} | {' | '.join(f'{share:.1%}' for share in shares)} |"
+                ),
+                rows.items(),
+            )
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -40,7 +40,10 @@ HEADS: dict[str, dict[str, Any] | None] = {
     "mlp": {"family": "mlp", "depth": 2},
 }
 THROUGH = "simclr, gradients through"
-BASES: dict[bool, tuple[str, dict[str, Any]]] = {False: ("test_resnet", {"output_stride": 8}), True: ("test_vit", {"patch_size": 4})}
+BASES: dict[bool, tuple[str, dict[str, Any]]] = {
+    False: ("test_resnet", {"output_stride": 8}),
+    True: ("test_vit", {"patch_size": 4}),
+}
 """By whether the method masks patches."""
 
 
@@ -74,7 +77,10 @@ def base_of(given: argparse.Namespace, method: str) -> tuple[str, dict[str, Any]
 
 def _recipe(method: str, given: argparse.Namespace) -> dict[str, Any]:
     recipe = Recipe.read(method).as_plain()
-    changed = {"precision": given.precision, **({"batch_size": given.batch_size} if given.batch_size else {})}
+    changed = {
+        "precision": given.precision,
+        **({"batch_size": given.batch_size} if given.batch_size else {}),
+    }
     return {**recipe, "proxy": {**recipe["proxy"], **changed}}
 
 
@@ -88,40 +94,88 @@ def jobs(given: argparse.Namespace) -> Iterator[Job]:
             continue  # the same as plain SimCLR
         recipe = "simclr" if method == THROUGH else method
         base, arguments = base_of(given, recipe)
-        setting = Setting(base=base, base_args=arguments, image_size=given.image_size, data=str(given.data.resolve()),
-                          probe_data=given.probe_data and str(given.probe_data.resolve()), data_seed=0,
-                          recipe=_recipe(recipe, given), device=given.device)
-        task = Task(name=name, setting=setting, heads=[head] if head else [], steps=given.steps, rungs=[given.steps], seed=seed,
-                    architecture=True)
+        setting = Setting(
+            base=base,
+            base_args=arguments,
+            image_size=given.image_size,
+            data=str(given.data.resolve()),
+            probe_data=given.probe_data and str(given.probe_data.resolve()),
+            data_seed=0,
+            recipe=_recipe(recipe, given),
+            device=given.device,
+        )
+        task = Task(
+            name=name,
+            setting=setting,
+            heads=[head] if head else [],
+            steps=given.steps,
+            rungs=[given.steps],
+            seed=seed,
+            architecture=True,
+        )
         key = f"{method}/{base}/{name}/{seed}/{given.steps}"
-        yield Job(key, "learn", task.model_dump(mode="json"), str(given.out.with_suffix("") / key), None, cpus, share)
+        yield Job(
+            key,
+            "learn",
+            task.model_dump(mode="json"),
+            str(given.out.with_suffix("") / key),
+            None,
+            cpus,
+            share,
+        )
 
 
 def table_of(known: Mapping[str, Plain]) -> pd.DataFrame:
     """A row for each training that came to its end."""
-    return pd.DataFrame([_row(key, record["reports"][-1]["metrics"]) for key, record in known.items() if record.get("state") == "done"])
+    return pd.DataFrame(
+        [
+            _row(key, record["reports"][-1]["metrics"])
+            for key, record in known.items()
+            if record.get("state") == "done"
+        ]
+    )
 
 
 def _row(key: str, metrics: Plain) -> Plain:
     method, base, head, seed, steps = key.split("/")
     [of_head] = metrics.get("heads") or [{}]
     named = {"method": method, "base": base, "head": head, "seed": int(seed), "steps": int(steps)}
-    return {**named, **{name: value for name, value in metrics.items() if name != "heads"}, **of_head}
+    return {
+        **named,
+        **{name: value for name, value in metrics.items() if name != "heads"},
+        **of_head,
+    }
 
 
 def show(table: pd.DataFrame) -> None:
     """Print a line for each method and head, and the correlations."""
-    print("| method | base | head | seeds | accuracy % | against no head | untrained | seconds |\n|---|---|---|---|---|---|---|---|")
+    print(
+        "| method | base | head | seeds | accuracy % | against no head | untrained | seconds |\n|---|---|---|---|---|---|---|---|"
+    )
     for (method, base, head), rows in table.groupby(["method", "base", "head"], sort=False):
         gain = with_interval(gains(table, rows), ".1f") if head != "none" else ""
-        print(f"| {method} | {base} | {head} | {len(rows)} | {with_interval(rows.accuracy, '.1f')} | {gain} | {rows.untrained.mean():.1f} "
-              f"| {rows.seconds.mean():.0f} |")
+        print(
+            f"| {method} | {base} | {head} | {len(rows)} | {with_interval(rows.accuracy, '.1f')} | {gain} | {rows.untrained.mean():.1f} "
+            f"| {rows.seconds.mean():.0f} |"
+        )
     heads = table[~table["head"].isin(["none"])].assign(gain=lambda rows: gains(table, rows))
-    measures = [name for name in ("overlap", "cka", "output", "excess_loss", "architecture") if name in heads]
-    print("\n| method | runs | " + " | ".join(f"gain and {name}" for name in measures) + " |\n" + "|---" * (2 + len(measures)) + "|")
+    measures = [
+        name
+        for name in ("overlap", "cka", "output", "excess_loss", "architecture")
+        if name in heads
+    ]
+    print(
+        "\n| method | runs | "
+        + " | ".join(f"gain and {name}" for name in measures)
+        + " |\n"
+        + "|---" * (2 + len(measures))
+        + "|"
+    )
     for method, rows in heads.groupby("method", sort=False):
         found = [rows[["gain", name]].corr(method="spearman").iloc[0, 1] for name in measures]
-        print(f"| {method} | {len(rows)} | " + " | ".join(f"{value:+.2f}" for value in found) + " |")
+        print(
+            f"| {method} | {len(rows)} | " + " | ".join(f"{value:+.2f}" for value in found) + " |"
+        )
 
 
 def gains(table: pd.DataFrame, rows: pd.DataFrame) -> pd.Series:
@@ -132,7 +186,9 @@ def gains(table: pd.DataFrame, rows: pd.DataFrame) -> pd.Series:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--probe-data", type=Path)
     parser.add_argument("--methods", nargs="+", default=[*methods(), THROUGH])
@@ -148,7 +204,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("learn.jsonl"))
     given = parser.parse_args()
     given.out = given.out.resolve()
-    source = execute("benchmarks.learn:run", list(jobs(given)), given.out, Deadline(given.minutes), Deadline(math.inf), given.workers)
+    source = execute(
+        "benchmarks.learn:run",
+        list(jobs(given)),
+        given.out,
+        Deadline(given.minutes),
+        Deadline(math.inf),
+        given.workers,
+    )
     show(table_of(source.known))
 
 

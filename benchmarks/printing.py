@@ -13,4 +13,6 @@ def with_interval(values: Sequence[float], form: str = ".2f") -> str:
     if not len(values):
         return ""
     found = t_interval(list(values))
-    return f"{mean(values):{form}}" + (f" ± {(found[1] - found[0]) / 2:{form.removeprefix('+')}}" if found else "")
+    return f"{mean(values):{form}}" + (
+        f" ± {(found[1] - found[0]) / 2:{form.removeprefix('+')}}" if found else ""
+    )

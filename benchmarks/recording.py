@@ -12,7 +12,16 @@ from pkgutil import resolve_name
 from typing import Any
 
 from hssl_search.engine.execution.inline import InlineExecutor
-from hssl_search.engine.execution.jobs import Decision, Job, Meter, Outcome, Plain, Report, Send, State
+from hssl_search.engine.execution.jobs import (
+    Decision,
+    Job,
+    Meter,
+    Outcome,
+    Plain,
+    Report,
+    Send,
+    State,
+)
 from hssl_search.engine.phases.phase import Phase
 from hssl_search.engine.worker.run_job import run_job
 
@@ -50,7 +59,10 @@ class Recorded(Phase):
 
     def __init__(self, jobs: Iterable[Job], path: Path, deadline: Deadline) -> None:
         self.path, self.deadline, self.known = path, deadline, read(path)
-        super().__init__([job for job in jobs if self.known.get(job.key, {}).get("state") != State.DONE.value], {})
+        super().__init__(
+            [job for job in jobs if self.known.get(job.key, {}).get("state") != State.DONE.value],
+            {},
+        )
 
     def next_job(self) -> Job | None:
         if self.deadline.left() <= self.deadline.kept_s:
@@ -64,11 +76,15 @@ class Recorded(Phase):
 
     def on_end(self, job: Job, outcome: Outcome) -> None:
         reached = outcome.reports[-1].step if outcome.reports else 0
-        if outcome.state is State.CUT or (outcome.state is State.DONE and reached < job.task["steps"]):
+        if outcome.state is State.CUT or (
+            outcome.state is State.DONE and reached < job.task["steps"]
+        ):
             return
         shutil.rmtree(job.folder, ignore_errors=True)
         about = {key: job.task[key] for key in ABOUT if key in job.task}
-        self._append({"key": job.key, "state": outcome.state.value, "cause": outcome.cause, **about})
+        self._append(
+            {"key": job.key, "state": outcome.state.value, "cause": outcome.cause, **about}
+        )
         print(f"{job.key}: {outcome.state.value} {outcome.cause}", flush=True)
 
     def _append(self, line: Plain) -> None:
@@ -77,7 +93,9 @@ class Recorded(Phase):
         _add(self.known, line)
 
 
-def execute(worker: str, jobs: Sequence[Job], path: Path, deadline: Deadline, meter: Meter, at_once: int = 1) -> Recorded:
+def execute(
+    worker: str, jobs: Sequence[Job], path: Path, deadline: Deadline, meter: Meter, at_once: int = 1
+) -> Recorded:
     """Run what is not done yet: in this process or, several at once, through Ray.
 
     Args:
@@ -126,13 +144,17 @@ def at_rungs(record: Plain) -> Iterator[tuple[int, Plain]]:
 def step_s(record: Plain) -> float:
     """Wall-clock seconds of a step of a training, over all that was timed of it."""
     metrics = [report["metrics"] for report in record["reports"]]
-    return sum(one["train_s"] for one in metrics if "train_s" in one) / sum(one["train_steps"] for one in metrics if "train_s" in one)
+    return sum(one["train_s"] for one in metrics if "train_s" in one) / sum(
+        one["train_steps"] for one in metrics if "train_s" in one
+    )
 
 
 def _add(known: dict[str, Plain], line: Plain) -> None:
     record = known.setdefault(line["key"], {"key": line["key"], "reports": []})
     if "step" in line:
-        if line["step"] not in [report["step"] for report in record["reports"]]:  # one that may have been lost is reported again
+        if line["step"] not in [
+            report["step"] for report in record["reports"]
+        ]:  # one that may have been lost is reported again
             record["reports"].append({"step": line["step"], "metrics": line["metrics"]})
     else:
         record.update(line)

@@ -36,8 +36,16 @@ EXPLAINED = (0.0, 0.5, 0.9)
 ERROR, AGREEMENT = 0.5, 0.3
 """Of an accuracy under one seed, in standard deviations of gains; correlation of discrepancy with a head's own part of its gain."""
 MACHINE = Machine("cpu", cpus=2, gpus=0)
-SETTING = Setting(base="test_resnet", base_args={}, image_size=32, data="digits", probe_data=None, data_seed=0,
-                  recipe=Recipe.read("simclr").as_plain(), device="cpu")
+SETTING = Setting(
+    base="test_resnet",
+    base_args={},
+    image_size=32,
+    data="digits",
+    probe_data=None,
+    data_seed=0,
+    recipe=Recipe.read("simclr").as_plain(),
+    device="cpu",
+)
 
 
 class ExplainedHeads(SyntheticHeads):
@@ -49,9 +57,14 @@ class ExplainedHeads(SyntheticHeads):
 
     def _drawn(self, head: str) -> tuple[float, float]:
         own, overlap = super()._drawn(head)
-        if head == "none" or (config := HeadConfig.model_validate_json(head)).family in ("identity", "noise"):
+        if head == "none" or (config := HeadConfig.model_validate_json(head)).family in (
+            "identity",
+            "noise",
+        ):
             return own, overlap
-        return math.sqrt(self.explained) * self._effects(config) + math.sqrt(1 - self.explained) * own, overlap
+        return math.sqrt(self.explained) * self._effects(config) + math.sqrt(
+            1 - self.explained
+        ) * own, overlap
 
     def _effects(self, head: HeadConfig) -> float:
         """Half of the variance is the family's, the rest that of the other three in equal parts."""
@@ -59,7 +72,11 @@ class ExplainedHeads(SyntheticHeads):
         deep, wide, without = (chance.choice([-1, 1]) for _ in range(3))
         depth = head.depth or len(head.blocks or ())
         of_family = random.Random(f"{self.seed}/{head.family}").gauss(0.0, 1.0)
-        others = deep * (depth - 2.5) / 1.118 + wide * (1 if head.width_ratio == 1 else -1) + without * (1 if head.first_shortcut else -1)
+        others = (
+            deep * (depth - 2.5) / 1.118
+            + wide * (1 if head.width_ratio == 1 else -1)
+            + without * (1 if head.first_shortcut else -1)
+        )
         return math.sqrt(0.5) * of_family + math.sqrt(0.5 / 3) * others
 
 
@@ -67,8 +84,18 @@ def gain(explained: float, sampler: str, budget: str, number: int) -> tuple[floa
     """(true gain of the winner, proxies, rounds) of one search."""
     answers = ExplainedHeads(explained, number)
     with tempfile.TemporaryDirectory() as folder:
-        started = Simulation(Path(folder) / "run", Space.read("default"), SETTING, answers, MACHINE, parse_budget(budget), seed=number,
-                             sampler=sampler, promote="learned", cost=lambda head, shape: (0, 0)).start()  # type: ignore[arg-type]
+        started = Simulation(
+            Path(folder) / "run",
+            Space.read("default"),
+            SETTING,
+            answers,
+            MACHINE,
+            parse_budget(budget),
+            seed=number,
+            sampler=sampler,
+            promote="learned",
+            cost=lambda head, shape: (0, 0),
+        ).start()  # type: ignore[arg-type]
         verdict = started.search()
     plan = started.controller.planning.plan
     [head] = started.controller.roster.contender(verdict["winner"]).heads
@@ -78,22 +105,36 @@ def gain(explained: float, sampler: str, budget: str, number: int) -> tuple[floa
 def cells(found: Mapping[str, list[tuple[float, int, int]]]) -> list[str]:
     """Rows of the table, for one part of the variance."""
     gains = {sampler: [one for one, *_ in rows] for sampler, rows in found.items()}
-    less = {sampler: [ours - its for ours, its in zip(gains[sampler], gains["random"], strict=True)] for sampler in found}
-    return [f"{sampler} | {mean(proxies for _, proxies, _ in rows):.0f} | {rows[0][2]} | {with_interval(gains[sampler], '+.2f')} | "
-            + ("" if sampler == "random" else with_interval(less[sampler], "+.2f")) for sampler, rows in found.items()]
+    less = {
+        sampler: [ours - its for ours, its in zip(gains[sampler], gains["random"], strict=True)]
+        for sampler in found
+    }
+    return [
+        f"{sampler} | {mean(proxies for _, proxies, _ in rows):.0f} | {rows[0][2]} | {with_interval(gains[sampler], '+.2f')} | "
+        + ("" if sampler == "random" else with_interval(less[sampler], "+.2f"))
+        for sampler, rows in found.items()
+    ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--searches", type=int, default=40)
     parser.add_argument("--budget", default="3cpu-h")
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
-    print("| explained | sampler | proxies | rounds | gain of the winner | against random |\n|---|---|---|---|---|---|")
+    print(
+        "| explained | sampler | proxies | rounds | gain of the winner | against random |\n|---|---|---|---|---|---|"
+    )
     with ProcessPoolExecutor(given.workers) as pool:
         for explained in EXPLAINED:
-            found = {sampler: list(pool.map(partial(gain, explained, sampler, given.budget), range(given.searches)))
-                     for sampler in SAMPLERS}
+            found = {
+                sampler: list(
+                    pool.map(partial(gain, explained, sampler, given.budget), range(given.searches))
+                )
+                for sampler in SAMPLERS
+            }
             print("\n".join(f"| {explained:.0%} | {row} |" for row in cells(found)), flush=True)
 
 

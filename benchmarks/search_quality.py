@@ -91,7 +91,9 @@ class World:
 
 def shuffled(world: World, repetition: int) -> tuple[HeadConfig, ...]:
     """The heads in the order of a repetition."""
-    return tuple(random.Random(f"{repetition}/order").sample(world.space.heads, len(world.space.heads)))
+    return tuple(
+        random.Random(f"{repetition}/order").sample(world.space.heads, len(world.space.heads))
+    )
 
 
 class Baseline:
@@ -113,7 +115,9 @@ class Baseline:
         if not self.left:
             return None
         self.left.remove(head := self.pick())
-        one = Contender(len(self.heads), head.label(), [head.model_dump(exclude_none=True)], head.family)
+        one = Contender(
+            len(self.heads), head.label(), [head.model_dump(exclude_none=True)], head.family
+        )
         self.heads[one.trial] = head
         return self.maker.training("proxy", one, 0, self.world.rungs[-1], self.rungs, 0.0, 1)
 
@@ -139,52 +143,115 @@ class Tpe(Baseline):
     """Optuna's TPE over family and multiply-adds; of the heads left, the nearest to what it asks for is trained."""
 
     def pick(self) -> HeadConfig:
-        families, sizes = sorted(self.world.space.families), sorted(self.world.macs[head] for head in self.world.space.heads)
+        families, sizes = (
+            sorted(self.world.space.families),
+            sorted(self.world.macs[head] for head in self.world.space.heads),
+        )
         space: dict[str, optuna.distributions.BaseDistribution] = {
             "family": optuna.distributions.CategoricalDistribution(families),
-            "macs": optuna.distributions.FloatDistribution(sizes[0], sizes[-1], log=True)}
-        study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(
-            seed=1000 * self.seed + len(self.heads), multivariate=True, n_startup_trials=5))
-        study.add_trials([optuna.trial.create_trial(state=TrialState.COMPLETE, value=its.score, distributions=space, params={
-            "family": self.heads[trial].family, "macs": float(self.world.macs[self.heads[trial]])})
-            for trial, its in self.at[self.rungs[-1]].items()])
+            "macs": optuna.distributions.FloatDistribution(sizes[0], sizes[-1], log=True),
+        }
+        study = optuna.create_study(
+            direction="maximize",
+            sampler=optuna.samplers.TPESampler(
+                seed=1000 * self.seed + len(self.heads), multivariate=True, n_startup_trials=5
+            ),
+        )
+        study.add_trials(
+            [
+                optuna.trial.create_trial(
+                    state=TrialState.COMPLETE,
+                    value=its.score,
+                    distributions=space,
+                    params={
+                        "family": self.heads[trial].family,
+                        "macs": float(self.world.macs[self.heads[trial]]),
+                    },
+                )
+                for trial, its in self.at[self.rungs[-1]].items()
+            ]
+        )
         asked = study.ask(space).params
-        return min(self.left, key=lambda head: (head.family != asked["family"], abs(self.world.macs[head] - asked["macs"])))
+        return min(
+            self.left,
+            key=lambda head: (
+                head.family != asked["family"],
+                abs(self.world.macs[head] - asked["macs"]),
+            ),
+        )
 
 
 def plan_of(world: World, answers: Answers) -> Plan:
     """What the cost of all heads once buys: screening for the planner's share, and trainings of the table's length for the rest."""
     measured = answers.measured([HeadConfig(family=family) for family in world.space.families])
     outcome = Outcome(State.DONE, reports=[Report(1, measured)], seconds=measured["worker_s"])
-    costs, heads, steps = Measured.of(outcome, world.space.families, CORE).costs, world.space.size(), world.rungs[-1]
+    costs, heads, steps = (
+        Measured.of(outcome, world.space.families, CORE).costs,
+        world.space.size(),
+        world.rungs[-1],
+    )
     step_s = costs.step + costs.mean_head
     left_s = heads * costs.training(steps, step_s, 1) - measured["worker_s"]
     share_s = left_s * DEFAULT.shares.screen / (1 - DEFAULT.shares.full)
-    groups = min(math.ceil(heads / DEFAULT.group_size), math.floor(share_s / group_cost(costs, DEFAULT.group_size, SCREEN_STEPS)))
-    candidates, screen_s = min(heads, groups * DEFAULT.group_size), screening_cost(costs, groups, DEFAULT.group_size, SCREEN_STEPS)
+    groups = min(
+        math.ceil(heads / DEFAULT.group_size),
+        math.floor(share_s / group_cost(costs, DEFAULT.group_size, SCREEN_STEPS)),
+    )
+    candidates, screen_s = (
+        min(heads, groups * DEFAULT.group_size),
+        screening_cost(costs, groups, DEFAULT.group_size, SCREEN_STEPS),
+    )
     trainings = math.floor((left_s - screen_s) / costs.training(steps, step_s, len(world.rungs)))
     proxies = min(candidates, trainings - PROXY_CONTROLS - CONFIRM_JOBS)
     expected = dict.fromkeys(("screen", "proxy", "confirm"), 1.0) | {"full": 0.0}
-    return Plan(candidates, DEFAULT.group_size, SCREEN_STEPS, proxies, steps, world.rungs, CONFIRM_JOBS, expected)
+    return Plan(
+        candidates,
+        DEFAULT.group_size,
+        SCREEN_STEPS,
+        proxies,
+        steps,
+        world.rungs,
+        CONFIRM_JOBS,
+        expected,
+    )
 
 
-def ours(world: World, answers: Answers, folder: Path, seed: int, promote: str) -> tuple[HeadConfig, float]:
+def ours(
+    world: World, answers: Answers, folder: Path, seed: int, promote: str
+) -> tuple[HeadConfig, float]:
     """(chosen head, core-seconds spent) of one search by the controller."""
     plan = plan_of(world, answers)
-    started = Simulation(folder, replace(world.space, heads=shuffled(world, seed)), world.setting, answers, CORE,
-                         Budget(1e7, "cpu", "unlimited"), plan=plan, promote=promote, same_architecture=world.same_architecture,
-                         cost=lambda head, shape: (0, world.macs.get(head, 0))).start()
+    started = Simulation(
+        folder,
+        replace(world.space, heads=shuffled(world, seed)),
+        world.setting,
+        answers,
+        CORE,
+        Budget(1e7, "cpu", "unlimited"),
+        plan=plan,
+        promote=promote,
+        same_architecture=world.same_architecture,
+        cost=lambda head, shape: (0, world.macs.get(head, 0)),
+    ).start()
     verdict = started.search()
     [head] = started.controller.roster.contender(verdict["winner"]).heads
     return HeadConfig.model_validate(head), started.meter.spent()
 
 
-def baseline(make: Callable[[World, Path, int], Baseline], world: World, answers: Answers, folder: Path, seed: int,
-             budget_s: float) -> tuple[HeadConfig, float]:
+def baseline(
+    make: Callable[[World, Path, int], Baseline],
+    world: World,
+    answers: Answers,
+    folder: Path,
+    seed: int,
+    budget_s: float,
+) -> tuple[HeadConfig, float]:
     """(chosen head, core-seconds spent) of a baseline that is stopped when the budget is spent."""
     clock = VirtualClock()
     folder.mkdir()
-    meter = DeviceMeter(Ledger(folder / "ledger.jsonl", clock), Budget(budget_s, "cpu", "equal"), 1, 0, clock=clock)
+    meter = DeviceMeter(
+        Ledger(folder / "ledger.jsonl", clock), Budget(budget_s, "cpu", "equal"), 1, 0, clock=clock
+    )
     source = make(world, folder, seed)
     SimulatedExecutor(SimulatedWorker(answers, CORE, Faults()), meter, clock).run(source, 1)
     meter.close()
@@ -194,28 +261,53 @@ def baseline(make: Callable[[World, Path, int], Baseline], world: World, answers
 @lru_cache
 def measured_world(folder: str) -> World:
     bench = HeadBench.read(folder)
-    heads, seeds, rungs, same = bench.candidates, bench.seeds(), bench.rungs(), bench.control("same_architecture")
+    heads, seeds, rungs, same = (
+        bench.candidates,
+        bench.seeds(),
+        bench.rungs(),
+        bench.control("same_architecture"),
+    )
     assert same is not None
 
     def answers(repetition: int) -> tuple[Answers, Mapping[HeadConfig, float]]:
         drawn = random.Random(repetition).sample(seeds, len(seeds))
-        true = {head: mean(bench.at("alone", head, seed, rungs[-1]).values["accuracy"] for seed in seeds) for head in heads}
+        true = {
+            head: mean(
+                bench.at("alone", head, seed, rungs[-1]).values["accuracy"] for seed in seeds
+            )
+            for head in heads
+        }
         return MeasuredHeads(bench, dict(enumerate(drawn))), true
 
     whole = Space.read(bench.about["space"]["name"])
     space = Heads(whole.name, whole.description, whole.family, whole.parameters, tuple(heads))
-    return World("measured, CIFAR-10", space, Setting.model_validate(bench.about["setting"]), rungs,
-                 {row["head"]: row["macs"] for row in bench.rows if row["head"]}, same, answers)
+    return World(
+        "measured, CIFAR-10",
+        space,
+        Setting.model_validate(bench.about["setting"]),
+        rungs,
+        {row["head"]: row["macs"] for row in bench.rows if row["head"]},
+        same,
+        answers,
+    )
 
 
 def synthetic_world(like: World, error: float, agreement: float) -> World:
     """The same heads, whose gains are normal with standard deviation 1; others in each repetition."""
+
     def answers(repetition: int) -> tuple[Answers, Mapping[HeadConfig, float]]:
         truth = SyntheticHeads(spread=1.0, error=error, agreement=agreement, seed=repetition)
         return truth, {head: truth.gain(head) for head in like.space.heads}
 
-    return World(f"synthetic, error {error}, agreement {agreement:+}", like.space, like.setting, like.rungs, like.macs,
-                 like.same_architecture, answers)
+    return World(
+        f"synthetic, error {error}, agreement {agreement:+}",
+        like.space,
+        like.setting,
+        like.rungs,
+        like.macs,
+        like.same_architecture,
+        answers,
+    )
 
 
 def world_of(folder: str, truth: tuple[float, float] | None) -> World:
@@ -224,34 +316,56 @@ def world_of(folder: str, truth: tuple[float, float] | None) -> World:
     return real if truth is None else synthetic_world(real, *truth)
 
 
-def repeated(table: str, truth: tuple[float, float] | None, repetition: int) -> list[tuple[str, float, int, float]]:
+def repeated(
+    table: str, truth: tuple[float, float] | None, repetition: int
+) -> list[tuple[str, float, int, float]]:
     with tempfile.TemporaryDirectory() as folder:
         return list(searches(world_of(table, truth), repetition, Path(folder)))
 
 
-def searches(world: World, repetition: int, folder: Path) -> Iterator[tuple[str, float, int, float]]:
+def searches(
+    world: World, repetition: int, folder: Path
+) -> Iterator[tuple[str, float, int, float]]:
     """(method, regret, rank, cost relative to the controller's) of every method in one repetition."""
     answers, true = world.answers(repetition)
     learned = ours(world, answers, folder / "learned", repetition, "learned")
     others = {
         LEARNED: learned,
-        "ours, discrepancy": ours(world, answers, folder / "discrepancy", repetition, "discrepancy"),
+        "ours, discrepancy": ours(
+            world, answers, folder / "discrepancy", repetition, "discrepancy"
+        ),
         "random": baseline(Baseline, world, answers, folder / "random", repetition, learned[1]),
         "TPE": baseline(Tpe, world, answers, folder / "tpe", repetition, learned[1]),
-        "ASHA": baseline(partial(Baseline, pruner="asha"), world, answers, folder / "asha", repetition, learned[1]),
+        "ASHA": baseline(
+            partial(Baseline, pruner="asha"),
+            world,
+            answers,
+            folder / "asha",
+            repetition,
+            learned[1],
+        ),
         ALL: baseline(Baseline, world, answers, folder / "all", repetition, inf),
     }
     for method, (head, spent) in others.items():
-        yield method, max(true.values()) - true[head], 1 + sum(score > true[head] for score in true.values()), spent / learned[1]
+        yield (
+            method,
+            max(true.values()) - true[head],
+            1 + sum(score > true[head] for score in true.values()),
+            spent / learned[1],
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--table", default="reports/headbench")
     parser.add_argument("--repetitions", type=int, default=50)
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
-    print("| heads | method | regret, points | less that of ours, learned | rank of the chosen head | cost |\n|---|---|---|---|---|---|")
+    print(
+        "| heads | method | regret, points | less that of ours, learned | rank of the chosen head | cost |\n|---|---|---|---|---|---|"
+    )
     with ProcessPoolExecutor(given.workers) as pool:
         for truth in (None, *SYNTHETIC):
             found: dict[str, list[tuple[float, float, float]]] = {}
@@ -260,10 +374,20 @@ def main() -> None:
                     found.setdefault(method, []).append(tuple(numbers))
             for method, its in found.items():
                 regrets, ranks, costs = map(list, zip(*its, strict=True))
-                less = [regret - learned for regret, (learned, *_) in zip(regrets, found[LEARNED], strict=True)]
+                less = [
+                    regret - learned
+                    for regret, (learned, *_) in zip(regrets, found[LEARNED], strict=True)
+                ]
                 paired = "" if method == LEARNED else with_interval(less)
                 name = world_of(given.table, truth).name
-                cells = [name, method, with_interval(regrets), paired, with_interval(ranks), f"{mean(costs):.2f}"]
+                cells = [
+                    name,
+                    method,
+                    with_interval(regrets),
+                    paired,
+                    with_interval(ranks),
+                    f"{mean(costs):.2f}",
+                ]
                 print(f"| {' | '.join(cells)} |", flush=True)
 
 

@@ -9,7 +9,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hssl_search.api import curves, device_time, leaderboard, plan, replay, resume, search, trials
+    from hssl_search.api import (
+        curves,
+        device_time,
+        leaderboard,
+        plan,
+        replay,
+        resume,
+        search,
+        trials,
+    )
     from hssl_search.engine.records.run import Run
     from hssl_search.errors import UserError
     from hssl_search.heads.config import HeadConfig
@@ -19,7 +28,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    **dict.fromkeys(("curves", "device_time", "leaderboard", "plan", "replay", "resume", "search", "trials"), "hssl_search.api"),
+    **dict.fromkeys(
+        ("curves", "device_time", "leaderboard", "plan", "replay", "resume", "search", "trials"),
+        "hssl_search.api",
+    ),
     "HeadConfig": "hssl_search.heads.config",
     "load_head": "hssl_search.heads.head",
     "Space": "hssl_search.spaces.space",
@@ -27,8 +39,21 @@ _HOMES = {
     "UserError": "hssl_search.errors",
 }
 
-__all__ = ["HeadConfig", "Run", "Space", "UserError", "curves", "device_time", "leaderboard", "load_head", "plan", "replay", "resume",
-           "search", "trials"]
+__all__ = [
+    "HeadConfig",
+    "Run",
+    "Space",
+    "UserError",
+    "curves",
+    "device_time",
+    "leaderboard",
+    "load_head",
+    "plan",
+    "replay",
+    "resume",
+    "search",
+    "trials",
+]
 
 
 def __getattr__(name: str) -> Any:

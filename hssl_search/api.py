@@ -93,13 +93,19 @@ def print_plan(config: SearchConfig, as_json: bool = False) -> None:
 def plan_search(config: SearchConfig, console: Console) -> Plain:
     """Check everything, measure in a folder that is removed, and plan. Notes go to the console."""
     started = time.monotonic()
-    with prepared(config, console) as (resolved, session), Scratch("plan") as folder, disk_errors(folder, AGAIN):
+    with (
+        prepared(config, console) as (resolved, session),
+        Scratch("plan") as folder,
+        disk_errors(folder, AGAIN),
+    ):
         budget = parse_budget(resolved["budget"])
         measuring = f"{max(budget.seconds, MEASURING_S):.0f}{budget.device}-s"
         resolved |= {"storage": None, "budget": measuring}
         run = Run.create(folder / resolved["name"], resolved)
-        with (StudyRecord.open(run.storage_url, resolved["name"], new=True) as study,
-              controller_of(run, resolved, session, study, console, started) as controller):
+        with (
+            StudyRecord.open(run.storage_url, resolved["name"], new=True) as study,
+            controller_of(run, resolved, session, study, console, started) as controller,
+        ):
             return controller.preview(budget)
 
 
@@ -113,7 +119,11 @@ def resume(run: Run | str | Path, budget: str | None = None, stop: Event | None 
     """
     started = time.monotonic()
     opened = open_run(run)
-    with disk_errors(opened.folder), opened.lock(), ray_session(opened.config()["ray_address"], stop) as session:
+    with (
+        disk_errors(opened.folder),
+        opened.lock(),
+        ray_session(opened.config()["ray_address"], stop) as session,
+    ):
         resolved = _extended(opened, budget) if budget is not None else opened.config()
         return _work(opened, resolved, session, Console(markup=False), started)
 
@@ -124,7 +134,9 @@ def _extended(run: Run, more: str) -> Plain:
     resolved["budget"] = parse_budget(resolved["budget"]).plus(parse_budget(more)).text
     with study_of(run, begins=True) as study:
         require_unchanged(run, resolved, study)
-        _same_images(resolved)  # before anything is written: what is refused must not extend the budget
+        _same_images(
+            resolved
+        )  # before anything is written: what is refused must not extend the budget
         run.write_config(resolved)
         study.set_study("config", summary(resolved))
     return resolved
@@ -155,7 +167,9 @@ def print_replay(run: Run | str | Path, trial: int, seed: int | None = None) -> 
         found = replay(run, trial, seed)
     console.print(found.table())
     for note in found.notes:
-        console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        console.print(
+            f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True
+        )
     if not found.equal:
         raise Differs(found.sentence())
     console.print(found.sentence(), highlight=False, markup=False, soft_wrap=True)
@@ -224,10 +238,19 @@ def open_dashboard(run: str | Path, host: str = HOST, port: int | None = None) -
         UserError: where the port is taken, or nothing may listen there.
     """
     opened = open_run(run)
-    with study_of(opened) as study, dashboard_server(study.storage, opened.artifacts, host, port) as server:
+    with (
+        study_of(opened) as study,
+        dashboard_server(study.storage, opened.artifacts, host, port) as server,
+    ):
         address = f"[{host}]" if ":" in host else host
         taken = f"Port {PORT} is taken. " if port is None and server.server_port != PORT else ""
-        print(f"{taken}Listening on http://{address}:{server.server_port}/", "Hit Ctrl-C to quit.", sep="\n", file=sys.stderr, flush=True)
+        print(
+            f"{taken}Listening on http://{address}:{server.server_port}/",
+            "Hit Ctrl-C to quit.",
+            sep="\n",
+            file=sys.stderr,
+            flush=True,
+        )
         server.serve_forever()
 
 
@@ -243,7 +266,12 @@ def _create(resolved: Plain, console: Console) -> Run:
         with suppress(OSError):  # other runs are in it
             RUNS.rmdir()
         raise
-    console.print(f"Run folder: {folder}; watch it with: hssl-search dashboard {folder}", highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"Run folder: {folder}; watch it with: hssl-search dashboard {folder}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
     return run
 
 
@@ -260,7 +288,10 @@ def _work(run: Run, resolved: Plain, session: RaySession, console: Console, star
             finally:
                 _report(run, study)
                 ended = study.study_attributes().get(ENDED) == resolved["budget"]
-                standstill.announce(study, run.how_to_resume(parse_budget(resolved["budget"]).newest if ended else ""))
+                standstill.announce(
+                    study,
+                    run.how_to_resume(parse_budget(resolved["budget"]).newest if ended else ""),
+                )
             _print_verdict(run, study, console)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped; go on with: {run.how_to_resume()}") from None
@@ -292,9 +323,18 @@ def _same_images(resolved: Plain) -> str | None:
     return require_images(setting, resolved["images"])
 
 
-def _search(run: Run, resolved: Plain, session: RaySession, study: StudyRecord, console: Console, started: float) -> None:
+def _search(
+    run: Run,
+    resolved: Plain,
+    session: RaySession,
+    study: StudyRecord,
+    console: Console,
+    started: float,
+) -> None:
     if note := _same_images(resolved):
-        console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        console.print(
+            f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True
+        )
     with controller_of(run, resolved, session, study, console, started) as controller:
         controller.search()
         from hssl_search.export.native import export_winner

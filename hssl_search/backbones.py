@@ -66,8 +66,14 @@ class Base(nn.Module):
         UserError: for an unknown name, an argument that the model refuses, or an image size that it cannot take.
     """
 
-    def __init__(self, name: str, image_size: int, args: Mapping[str, Any] | None = None, taps: int = 1,
-                 any_size: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        image_size: int,
+        args: Mapping[str, Any] | None = None,
+        taps: int = 1,
+        any_size: bool = False,
+    ) -> None:
         super().__init__()
         self.name, self.image_size, self.args, self.taps = name, image_size, dict(args or {}), taps
         self.model, self.timm_args = _create(name, image_size, self.args, any_size)
@@ -83,14 +89,21 @@ class Base(nn.Module):
         """B x 3 x H x W to Features; with `masking`, patch tokens are hidden behind the patch embedding, as in arXiv 2106.08254."""
         with self._hidden(masking) if masking is not None else contextlib.nullcontext():
             final, maps = self.model.forward_intermediates(x, indices=self.taps, output_fmt="NCHW")
-        return Features(maps[-1], self.model.forward_head(final, pre_logits=True), self._tokens(final), tuple(reversed(maps)))
+        return Features(
+            maps[-1],
+            self.model.forward_head(final, pre_logits=True),
+            self._tokens(final),
+            tuple(reversed(maps)),
+        )
 
     def _tokens(self, final: Any) -> Tensor | None:
         """B x N x D of what timm calls the features: a tensor, or of a model with several branches a list."""
         if not isinstance(final, Tensor) or final.ndim != 3:
             return None
-        after_pooling = getattr(self.model, "fc_norm", None) or nn.Identity()  # where timm moves the norm of mean-pooled transformers
-        return after_pooling(final[:, self._prefix_tokens:])
+        after_pooling = (
+            getattr(self.model, "fc_norm", None) or nn.Identity()
+        )  # where timm moves the norm of mean-pooled transformers
+        return after_pooling(final[:, self._prefix_tokens :])
 
     @property
     def _prefix_tokens(self) -> int:
@@ -99,8 +112,14 @@ class Base(nn.Module):
 
     @contextlib.contextmanager
     def _hidden(self, masking: Masking) -> Iterator[None]:
-        def hide(module: nn.Module, given: Any, embedded: Tensor) -> Tensor:  # B x N x D or B x h x w x D
-            return torch.where(masking.mask.reshape(*embedded.shape[:-1], 1), masking.token.to(embedded.dtype), embedded)
+        def hide(
+            module: nn.Module, given: Any, embedded: Tensor
+        ) -> Tensor:  # B x N x D or B x h x w x D
+            return torch.where(
+                masking.mask.reshape(*embedded.shape[:-1], 1),
+                masking.token.to(embedded.dtype),
+                embedded,
+            )
 
         handle = self.model.patch_embed.register_forward_hook(hide)
         try:
@@ -133,7 +152,9 @@ class Base(nn.Module):
         with self._evaluating():
             features: Features = self(torch.zeros(2, 3, side, side))
         if features.embedding.ndim != 2:
-            raise ValueError(f"it gives {' x '.join(map(str, features.embedding.shape[1:]))} numbers an image, not one vector")
+            raise ValueError(
+                f"it gives {' x '.join(map(str, features.embedding.shape[1:]))} numbers an image, not one vector"
+            )
         return features
 
     def _refusal(self, error: Exception) -> UserError:
@@ -141,17 +162,23 @@ class Base(nn.Module):
         why = f"({_first_line(error)})"
         asked, self.taps = self.taps, 1
         if asked > 1 and self._passes(self.model, self.image_size):
-            return UserError(f"base {self.name!r} has no {asked} maps to tap {why}; choose a tap below {asked - 1}.")
+            return UserError(
+                f"base {self.name!r} has no {asked} maps to tap {why}; choose a tap below {asked - 1}."
+            )
         free = {key: value for key, value in self.args.items() if key != "img_size"}
         multiple = math.ceil(self.image_size / 64) * 64  # what strides and patches divide
         for side in (multiple, default_image_size(self.name)):
             with contextlib.suppress(UserError):
                 model, _ = _create(self.name, side, free, any_size=False)
                 if self._passes(model, side):
-                    return UserError(f"base {self.name!r} cannot take images of {self.image_size} x {self.image_size} pixels {why}; "
-                                     "choose another --image-size.")
-        return UserError(f"base {self.name!r} with {_given(self.args)} is built, but a pass through it fails {why}; change "
-                         f"{'--base-arg' if self.args else '--base'}.")
+                    return UserError(
+                        f"base {self.name!r} cannot take images of {self.image_size} x {self.image_size} pixels {why}; "
+                        "choose another --image-size."
+                    )
+        return UserError(
+            f"base {self.name!r} with {_given(self.args)} is built, but a pass through it fails {why}; change "
+            f"{'--base-arg' if self.args else '--base'}."
+        )
 
     def _passes(self, model: Any, side: int) -> bool:
         self.model = model
@@ -175,8 +202,10 @@ class Base(nn.Module):
         try:
             self._probe(side)
         except Exception as error:
-            raise UserError(f"base {self.name!r} cannot take local crops of {side} x {side} pixels ({_first_line(error)}); set views: "
-                            "local_size in the recipe to the image size, or local_crops to 0.") from error
+            raise UserError(
+                f"base {self.name!r} cannot take local crops of {side} x {side} pixels ({_first_line(error)}); set views: "
+                "local_size in the recipe to the image size, or local_crops to 0."
+            ) from error
 
     @torch.no_grad()
     def _patches(self, features: Features) -> tuple[tuple[int, int] | None, int]:
@@ -191,8 +220,12 @@ class Base(nn.Module):
             embedded = embed(images)
         if not isinstance(embedded, Tensor) or embedded[0, ..., 0].numel() != height * width:
             return None, 0
-        right = embedded.reshape(2, height, width, -1)[:, :, half:]  # of two images that differ on the left
-        return ((height, width), right.shape[-1]) if torch.allclose(right[0], right[1]) else (None, 0)
+        right = embedded.reshape(2, height, width, -1)[
+            :, :, half:
+        ]  # of two images that differ on the left
+        return (
+            ((height, width), right.shape[-1]) if torch.allclose(right[0], right[1]) else (None, 0)
+        )
 
     def small_map_warning(self) -> str | None:
         """A sentence when the map is smaller than 4 x 4, naming the arguments (tried on this model) and the image size that enlarge it."""
@@ -201,15 +234,27 @@ class Base(nn.Module):
         if side >= SMALLEST_MAP:
             return None
         stride = 2 ** math.ceil(math.log2(self.image_size / side))
-        arguments = {"output_stride": 8, "patch_size": max(1, self.image_size // (2 * SMALLEST_MAP))}
-        remedies = [f"--base-arg {key}={value}" for key, value in arguments.items() if self._has_larger_map_with({key: value})]
+        arguments = {
+            "output_stride": 8,
+            "patch_size": max(1, self.image_size // (2 * SMALLEST_MAP)),
+        }
+        remedies = [
+            f"--base-arg {key}={value}"
+            for key, value in arguments.items()
+            if self._has_larger_map_with({key: value})
+        ]
         remedies.append(f"--image-size {SMALLEST_MAP * stride}")
-        return (f"the last feature map of {self.name} at {self.image_size} px is only {height} x {width}: heads differ in how they mix "
-                f"positions and can hardly differ here; use {' or '.join(remedies)}.")
+        return (
+            f"the last feature map of {self.name} at {self.image_size} px is only {height} x {width}: heads differ in how they mix "
+            f"positions and can hardly differ here; use {' or '.join(remedies)}."
+        )
 
     def _has_larger_map_with(self, args: Mapping[str, Any]) -> bool:
         try:
-            return min(Base(self.name, self.image_size, {**self.args, **args}).map_shape[1:]) >= SMALLEST_MAP
+            return (
+                min(Base(self.name, self.image_size, {**self.args, **args}).map_shape[1:])
+                >= SMALLEST_MAP
+            )
         except UserError:
             return False
 
@@ -220,7 +265,9 @@ def base_names() -> list[str]:
     return timm.list_models()
 
 
-def _create(name: str, image_size: int, args: Mapping[str, Any], any_size: bool) -> tuple[Any, dict[str, Any]]:
+def _create(
+    name: str, image_size: int, args: Mapping[str, Any], any_size: bool
+) -> tuple[Any, dict[str, Any]]:
     _check_name(name)
     sized = {"img_size": image_size, **args}
     attempts = [*([{**sized, "dynamic_img_size": True}] if any_size else []), sized, dict(args)]
@@ -242,15 +289,23 @@ def _check_name(name: str) -> None:
     architecture, _, tag = name.partition(".")
     if architecture in base_names():
         if tag and name not in (tagged := timm.list_models(f"{architecture}.*", pretrained=True)):
-            raise UserError(f"base {architecture!r} has no weights {tag!r} in timm; "
-                            f"{advice(name, [architecture, *tagged])}")
+            raise UserError(
+                f"base {architecture!r} has no weights {tag!r} in timm; "
+                f"{advice(name, [architecture, *tagged])}"
+            )
         return
-    hint = advice(name, base_names()) if nearest(name, base_names()) else f"timm.list_models() gives the {len(base_names())} valid names."
+    hint = (
+        advice(name, base_names())
+        if nearest(name, base_names())
+        else f"timm.list_models() gives the {len(base_names())} valid names."
+    )
     raise UserError(f"unknown base {name!r}; {hint}")
 
 
 def _refused(name: str, args: Mapping[str, Any], error: Exception) -> UserError:
-    return UserError(f"timm refuses to build base {name!r} with {_given(args)} ({_first_line(error)}); mend --base-arg or --image-size.")
+    return UserError(
+        f"timm refuses to build base {name!r} with {_given(args)} ({_first_line(error)}); mend --base-arg or --image-size."
+    )
 
 
 def _given(args: Mapping[str, Any]) -> str:
@@ -279,7 +334,9 @@ def residual_blocks(name: str, image_size: int, args: Mapping[str, Any]) -> int:
 def _residual_blocks(name: str, image_size: int, args: str) -> int:
     without = f"base {name!r} has no stochastic depth in timm; set drop_path to 0 in the recipe."
     try:
-        model, _ = _create(name, image_size, {**json.loads(args), "drop_path_rate": 0.5}, any_size=False)
+        model, _ = _create(
+            name, image_size, {**json.loads(args), "drop_path_rate": 0.5}, any_size=False
+        )
     except UserError as error:
         if "'drop_path_rate'" in str(error.__cause__):
             raise UserError(without) from error
@@ -302,6 +359,10 @@ def base_macs(base: Base) -> int:
     """Return the multiply-adds of an image in the base; matrix products and convolutions are counted."""
     trains = base.training
     with FlopCounterMode(display=False) as counter:
-        base.eval()(torch.zeros(1, 3, base.image_size, base.image_size, device=next(base.parameters()).device))
+        base.eval()(
+            torch.zeros(
+                1, 3, base.image_size, base.image_size, device=next(base.parameters()).device
+            )
+        )
     base.train(trains)
     return max(1, counter.get_total_flops() // 2)

@@ -13,7 +13,11 @@ from hssl_search.errors import UserError, advice
 Kind = Literal["search_spaces", "trainers", "reports"]
 
 _ENDINGS: dict[str, str] = {"search_spaces": ".yaml", "trainers": ".yaml", "reports": ""}
-_WORDS: dict[str, str] = {"search_spaces": "search space", "trainers": "trainer", "reports": "report file"}
+_WORDS: dict[str, str] = {
+    "search_spaces": "search space",
+    "trainers": "trainer",
+    "reports": "report file",
+}
 
 
 def find(kind: Kind, name: str) -> Path:
@@ -43,18 +47,30 @@ def bundled_folder(kind: Kind) -> Path:
 
 
 def _is_path(kind: Kind, name: str) -> bool:
-    return "/" in name or "\\" in name or (_ENDINGS[kind] == ".yaml" and name.endswith((".yaml", ".yml")))
+    return (
+        "/" in name
+        or "\\" in name
+        or (_ENDINGS[kind] == ".yaml" and name.endswith((".yaml", ".yml")))
+    )
 
 
 def _explicit(kind: Kind, path: Path) -> Path:
     if path.is_file():
         return path
-    raise UserError(f"the {_WORDS[kind]} {path} does not exist; give the path of a file, or one of the names {', '.join(names(kind))}.")
+    raise UserError(
+        f"the {_WORDS[kind]} {path} does not exist; give the path of a file, or one of the names {', '.join(names(kind))}."
+    )
 
 
 def _names_in(kind: Kind, folder: Path) -> set[str]:
     if not folder.is_dir():
         return set()
     ending = _ENDINGS[kind]
-    found = {path.name for path in folder.iterdir() if path.is_file() and path.name.endswith(ending)}
-    return {name.removesuffix(ending) for name in found if name != "README.md" and not name.startswith(".")}
+    found = {
+        path.name for path in folder.iterdir() if path.is_file() and path.name.endswith(ending)
+    }
+    return {
+        name.removesuffix(ending)
+        for name in found
+        if name != "README.md" and not name.startswith(".")
+    }

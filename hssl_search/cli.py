@@ -54,7 +54,12 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
     def _remedy(self, unknown: str) -> str:
-        flags = [flag for action in self._actions for flag in action.option_strings if flag not in ("-h", "--help")]
+        flags = [
+            flag
+            for action in self._actions
+            for flag in action.option_strings
+            if flag not in ("-h", "--help")
+        ]
         if not flags:
             return f"remove it; see {self.prog} --help."
         if unknown.startswith("-"):
@@ -88,8 +93,13 @@ def _run(arguments: list[str], output: Stream) -> None:
 
 
 def search_parser() -> Parser:
-    parser = Parser(prog="hssl-search", description="Searches for the auxiliary head that teaches a self-supervised base the most.",
-                    epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = Parser(
+        prog="hssl-search",
+        description="Searches for the auxiliary head that teaches a self-supervised base the most.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     parser.add_argument("--version", action="version", version=f"hssl-search {__version__}")
     return _with_options(parser)
 
@@ -100,16 +110,29 @@ def _with_options(parser: Parser) -> Parser:
         if name in NO_FLAG:
             continue
         choices = _choices(field.annotation)
-        how = SEVERAL.get(name) or {"choices": choices, "metavar": "|".join(choices) if choices else name.upper()}
+        how = SEVERAL.get(name) or {
+            "choices": choices,
+            "metavar": "|".join(choices) if choices else name.upper(),
+        }
         parser.add_argument(flag(name), help=field.description, **how)
-    parser.add_argument("--config", metavar="FILE", help="YAML file with these options as keys; flags go before it")
+    parser.add_argument(
+        "--config", metavar="FILE", help="YAML file with these options as keys; flags go before it"
+    )
     return parser
 
 
 def _choices(annotation: Any) -> list[str] | None:
     """What an option may be where it is one of a few names."""
-    parts = [part for part in ([annotation] if get_origin(annotation) is Literal else get_args(annotation)) if part is not type(None)]
-    return [choice for part in parts for choice in get_args(part)] if all(get_origin(part) is Literal for part in parts) and parts else None
+    parts = [
+        part
+        for part in ([annotation] if get_origin(annotation) is Literal else get_args(annotation))
+        if part is not type(None)
+    ]
+    return (
+        [choice for part in parts for choice in get_args(part)]
+        if all(get_origin(part) is Literal for part in parts) and parts
+        else None
+    )
 
 
 def _search(arguments: Sequence[str]) -> None:
@@ -132,11 +155,21 @@ def _config(flags: dict[str, Any]) -> SearchConfig:
 
 
 def _plan(arguments: Sequence[str]) -> None:
-    parser = _with_options(Parser(prog="hssl-search plan", description="Say what a search with these flags would do and cost, from a few "
-                                  "real steps; nothing is left behind but the image cache. Exit code 2 when the budget is too small for a "
-                                  "search: what was measured is printed, and what would be enough.", allow_abbrev=False))
-    parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else; `enough` says whether the budget "
-                        "buys a search, `smallest_s` the device-seconds that would")
+    parser = _with_options(
+        Parser(
+            prog="hssl-search plan",
+            description="Say what a search with these flags would do and cost, from a few "
+            "real steps; nothing is left behind but the image cache. Exit code 2 when the budget is too small for a "
+            "search: what was measured is printed, and what would be enough.",
+            allow_abbrev=False,
+        )
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print one JSON document and nothing else; `enough` says whether the budget "
+        "buys a search, `smallest_s` the device-seconds that would",
+    )
     flags = vars(parser.parse_args(arguments))
     as_json = flags.pop("json")
     config = _config(flags)
@@ -149,7 +182,9 @@ def _key_values(pairs: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in map(key_value, pairs):
         if key in found:
-            raise UserError(f"--base-arg {key} is given twice, as {found[key]} and as {value}; give it once.")
+            raise UserError(
+                f"--base-arg {key} is given twice, as {found[key]} and as {value}; give it once."
+            )
         found[key] = value
     return found
 
@@ -160,7 +195,9 @@ def key_value(pair: str) -> tuple[str, Any]:
 
     key, sign, value = pair.partition("=")
     if not sign or not key:
-        raise UserError(f"--base-arg {pair!r} is not KEY=VALUE; write for example --base-arg patch_size=4.")
+        raise UserError(
+            f"--base-arg {pair!r} is not KEY=VALUE; write for example --base-arg patch_size=4."
+        )
     try:
         return key, yaml.safe_load(value)
     except yaml.YAMLError:
@@ -170,14 +207,25 @@ def key_value(pair: str) -> tuple[str, Any]:
 
 def _run_argument(command: str, does: str, arguments: Sequence[str]) -> str:
     parser = Parser(prog=f"hssl-search {command}", description=does)
-    parser.add_argument("run", metavar="RUN", help="a run's folder, such as runs/resnet50-photos, or its name")
+    parser.add_argument(
+        "run", metavar="RUN", help="a run's folder, such as runs/resnet50-photos, or its name"
+    )
     return str(parser.parse_args(arguments).run)
 
 
 def _resume(arguments: Sequence[str]) -> None:
-    parser = Parser(prog="hssl-search resume", description="Go on with a search that was stopped, or with more budget with one that ended.")
-    parser.add_argument("run", metavar="RUN", help="a run's folder, such as runs/resnet50-photos, or its name")
-    parser.add_argument("--budget", metavar="+BUDGET", help="device-time to add to the run's budget, for example +10gpu-h")
+    parser = Parser(
+        prog="hssl-search resume",
+        description="Go on with a search that was stopped, or with more budget with one that ended.",
+    )
+    parser.add_argument(
+        "run", metavar="RUN", help="a run's folder, such as runs/resnet50-photos, or its name"
+    )
+    parser.add_argument(
+        "--budget",
+        metavar="+BUDGET",
+        help="device-time to add to the run's budget, for example +10gpu-h",
+    )
     asked = parser.parse_args(arguments)
     from hssl_search.api import resume
 
@@ -200,11 +248,26 @@ def _report(arguments: Sequence[str]) -> None:
 
 
 def _dashboard(arguments: Sequence[str]) -> None:
-    parser = Parser(prog="hssl-search dashboard", description="Open the Optuna dashboard on a run; Ctrl-C ends it.")
-    parser.add_argument("run", metavar="RUN", help="a run's folder, such as runs/resnet50-photos, or its name")
-    parser.add_argument("--host", metavar="HOST", default=HOST, help=f"address to listen at (default: {HOST}, this machine alone); "
-                        "0.0.0.0 lets in whoever reaches this machine, without a password")
-    parser.add_argument("--port", metavar="PORT", type=_port, help=f"port to listen at (default: {PORT}, or the next free one)")
+    parser = Parser(
+        prog="hssl-search dashboard",
+        description="Open the Optuna dashboard on a run; Ctrl-C ends it.",
+    )
+    parser.add_argument(
+        "run", metavar="RUN", help="a run's folder, such as runs/resnet50-photos, or its name"
+    )
+    parser.add_argument(
+        "--host",
+        metavar="HOST",
+        default=HOST,
+        help=f"address to listen at (default: {HOST}, this machine alone); "
+        "0.0.0.0 lets in whoever reaches this machine, without a password",
+    )
+    parser.add_argument(
+        "--port",
+        metavar="PORT",
+        type=_port,
+        help=f"port to listen at (default: {PORT}, or the next free one)",
+    )
     asked = parser.parse_args(arguments)
     from hssl_search.api import open_dashboard
 
@@ -218,11 +281,21 @@ def _port(text: str) -> int:
 
 
 def _replay(arguments: Sequence[str]) -> None:
-    parser = Parser(prog="hssl-search replay", description="Train a trial again from its record alone, and compare: on a CPU, with the "
-                    "same versions, all numbers are equal. The run is not changed; exit code 1 when a number differs.")
-    parser.add_argument("run", metavar="RUN", help="a run's folder, such as runs/resnet50-photos, or its name")
+    parser = Parser(
+        prog="hssl-search replay",
+        description="Train a trial again from its record alone, and compare: on a CPU, with the "
+        "same versions, all numbers are equal. The run is not changed; exit code 1 when a number differs.",
+    )
+    parser.add_argument(
+        "run", metavar="RUN", help="a run's folder, such as runs/resnet50-photos, or its name"
+    )
     parser.add_argument("trial", metavar="TRIAL", type=int, help="the trial's number, such as 7")
-    parser.add_argument("--seed", metavar="SEED", type=int, help="of one of its confirming runs; without it, its proxy")
+    parser.add_argument(
+        "--seed",
+        metavar="SEED",
+        type=int,
+        help="of one of its confirming runs; without it, its proxy",
+    )
     asked = parser.parse_args(arguments)
     from hssl_search.api import print_replay
 
@@ -242,17 +315,30 @@ def _list(command_name: str, kind: Any, does: str) -> Callable[[Sequence[str]], 
 
 
 def _families(arguments: Sequence[str]) -> None:
-    Parser(prog="hssl-search families", description="List the head families, the controls among them.").parse_args(arguments)
+    Parser(
+        prog="hssl-search families", description="List the head families, the controls among them."
+    ).parse_args(arguments)
     from hssl_search.heads.registry import families
 
     for family in families().values():
-        reads = " ".join(f"{key}={value}" for key, value in family.defaults.items()) or "no parameters"
+        reads = (
+            " ".join(f"{key}={value}" for key, value in family.defaults.items()) or "no parameters"
+        )
         print(f"{family.name:16} {'control: ' if family.control else ''}{family.summary} ({reads})")
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    "plan": _plan, "resume": _resume, "status": _status, "report": _report, "dashboard": _dashboard, "replay": _replay,
-    "spaces": _list("spaces", "search_spaces", "List the search spaces, your own in ./search_spaces included."),
-    "trainers": _list("trainers", "trainers", "List the training recipes, your own in ./trainers included."),
+    "plan": _plan,
+    "resume": _resume,
+    "status": _status,
+    "report": _report,
+    "dashboard": _dashboard,
+    "replay": _replay,
+    "spaces": _list(
+        "spaces", "search_spaces", "List the search spaces, your own in ./search_spaces included."
+    ),
+    "trainers": _list(
+        "trainers", "trainers", "List the training recipes, your own in ./trainers included."
+    ),
     "families": _families,
 }

@@ -29,7 +29,9 @@ class _Loader(yaml.SafeLoader):
         seen: set[tuple[str, str]] = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if (key.tag, key.value) in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark
+                )
             seen.add((key.tag, key.value))
         return node
 
@@ -52,7 +54,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; check the path.") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+        raise UserError(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}."
+        ) from error
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {_yaml_problem(error)}.") from error
     if not isinstance(values, dict):
@@ -97,7 +101,9 @@ def _refuse(model: type[BaseModel], error: ErrorDetails, where: str) -> NoReturn
     if error["type"] == "extra_forbidden":
         inside = f" in {'.'.join(map(str, parents))}" if parents else ""
         valid = _keys_at(model, parents)
-        raise UserError(f"{where}: unknown key {key!r}{inside}; {advice(str(key), valid) if valid else 'remove it.'}")
+        raise UserError(
+            f"{where}: unknown key {key!r}{inside}; {advice(str(key), valid) if valid else 'remove it.'}"
+        )
     if error["type"] == "missing":
         raise UserError(f"{where}: {dotted} is missing; add it.")
     if error["type"] == "value_error" and isinstance(error["input"], dict | BaseModel):
@@ -106,7 +112,12 @@ def _refuse(model: type[BaseModel], error: ErrorDetails, where: str) -> NoReturn
 
 
 def _reason(error: ErrorDetails) -> str:
-    message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").removeprefix("Input ")
+    message = (
+        error["msg"]
+        .removeprefix("Value error, ")
+        .removeprefix("Assertion failed, ")
+        .removeprefix("Input ")
+    )
     return message if message.endswith((".", "?", "!")) else f"{message}."
 
 
@@ -114,7 +125,9 @@ def _keys_at(model: type[BaseModel], path: Iterable[int | str]) -> set[str]:
     """The keys that are valid at a place that pydantic names, e.g. ("blocks", 0, "Conv")."""
     models = [model]
     for step in path:
-        fields = [each.model_fields[step].annotation for each in models if step in each.model_fields]
+        fields = [
+            each.model_fields[step].annotation for each in models if step in each.model_fields
+        ]
         if fields:
             models = [found for annotation in fields for found in _models_in(annotation)]
         else:  # a list's index, a dict's key or a union's member

@@ -25,7 +25,9 @@ class Stream:
         self.error: OSError | None = None
         """Of the first write that failed."""
         if isinstance(stream, io.TextIOWrapper) and not stream.closed:
-            stream.reconfigure(errors="backslashreplace")  # an ASCII terminal, a file name that is not UTF-8
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # an ASCII terminal, a file name that is not UTF-8
 
     def write(self, text: str) -> int:
         self._try(lambda: self._stream.write(text))
@@ -45,8 +47,10 @@ class Stream:
         """UserError when something could not be written; not when the reader has closed the pipe, since it then has all that it wanted."""
         self.flush()
         if self.error is not None and self.error.errno != errno.EPIPE:
-            raise UserError(f"standard output cannot be written ({self.error.strerror or self.error}): send it elsewhere; what the command "
-                            "wrote to files is complete.")
+            raise UserError(
+                f"standard output cannot be written ({self.error.strerror or self.error}): send it elsewhere; what the command "
+                "wrote to files is complete."
+            )
 
     def _try(self, call: Callable[[], object]) -> None:
         if self.error is not None:
@@ -56,7 +60,9 @@ class Stream:
         except (OSError, ValueError) as error:
             if isinstance(error, ValueError) and not self._stream.closed:
                 raise
-            self.error = error if isinstance(error, OSError) else OSError(errno.EBADF, "it is closed")
+            self.error = (
+                error if isinstance(error, OSError) else OSError(errno.EBADF, "it is closed")
+            )
             # What lies in the stream's buffer goes nowhere, else the interpreter would fail on it at its end.
             with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
                 os.dup2(nowhere.fileno(), self._stream.fileno())

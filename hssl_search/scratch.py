@@ -39,7 +39,9 @@ class Scratch:
         self.path = Path(tempfile.mkdtemp(prefix=f".hssl-{kind}.", dir=root))
         self._lock = _own(self.path)
         try:
-            (self.path / MARKER).touch()  # only once it is locked: others remove what is marked and not locked
+            (
+                self.path / MARKER
+            ).touch()  # only once it is locked: others remove what is marked and not locked
         except BaseException:
             self.remove()
             raise
@@ -54,13 +56,20 @@ class Scratch:
     def __enter__(self) -> Path:
         return self.path
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.remove()
 
 
 def remove_abandoned(root: Path) -> None:
     """Remove this user's scratch folders in `root` whose processes have died."""
-    with suppress(OSError):  # a folder that cannot be listed or removed is no reason to stop what a user asked for
+    with suppress(
+        OSError
+    ):  # a folder that cannot be listed or removed is no reason to stop what a user asked for
         for path in root.iterdir():
             if FOLDER.fullmatch(path.name) and not path.is_symlink() and (path / MARKER).is_file():
                 _remove_if_abandoned(path)
@@ -98,7 +107,9 @@ def _new_file(path: Path) -> tuple[Path, int]:
 
 
 def _remove_if_abandoned(path: Path) -> None:
-    with suppress(OSError):  # it has an owner, is another user's or is gone; some file systems have no locks
+    with suppress(
+        OSError
+    ):  # it has an owner, is another user's or is gone; some file systems have no locks
         lock = _locked(path)
         try:
             if _is_at(path, lock) and os.fstat(lock).st_uid == os.getuid():
@@ -125,7 +136,9 @@ def _own(path: Path) -> int | None:
         lock = _locked(path)
     except (BlockingIOError, FileNotFoundError):
         return None
-    except OSError:  # a file system without locks: nobody can lock it there, and so nobody removes it
+    except (
+        OSError
+    ):  # a file system without locks: nobody can lock it there, and so nobody removes it
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     if _is_at(path, lock):
         return lock

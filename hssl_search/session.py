@@ -37,7 +37,9 @@ CPU_RESERVE_S = 15.0
 
 
 @contextmanager
-def prepared(config: SearchConfig, console: Console, stop: Event | None = None) -> Iterator[tuple[Plain, RaySession]]:
+def prepared(
+    config: SearchConfig, console: Console, stop: Event | None = None
+) -> Iterator[tuple[Plain, RaySession]]:
     """(what search.yaml will hold, a session that is started), after everything was checked. `stop`: see RaySession."""
     from hssl_search.engine.resolve import check, prepare
 
@@ -47,9 +49,13 @@ def prepared(config: SearchConfig, console: Console, stop: Event | None = None) 
         with _packing(console) as progress:
             resolved, warnings = prepare(config, machine, progress)
         for warning in warnings:
-            console.print(f"Note: {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+            console.print(
+                f"Note: {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True
+            )
         session.start()
-        resolved["machine"]["cpus"] = _free(session, "CPU")  # in a container Ray knows its share of the cores
+        resolved["machine"]["cpus"] = _free(
+            session, "CPU"
+        )  # in a container Ray knows its share of the cores
         if budget.device == "gpu":
             gpus = _free(session, "GPU")
             budget.check_device(gpus, " by Ray")
@@ -65,7 +71,9 @@ def _machine(config: SearchConfig, device: str, session: RaySession) -> Machine:
         return Machine(device, _free(session, "CPU"), gpus, config.gpus_per_trial or 1.0)
     import torch
 
-    return Machine(device, os.cpu_count() or 1, torch.cuda.device_count(), config.gpus_per_trial or 1.0)
+    return Machine(
+        device, os.cpu_count() or 1, torch.cuda.device_count(), config.gpus_per_trial or 1.0
+    )
 
 
 def _free(session: RaySession, resource: str) -> int:
@@ -77,20 +85,37 @@ def _free(session: RaySession, resource: str) -> int:
     free, total = int(session.free(resource) + 1e-6), session.total(resource)
     remedy = "search in another process, without --ray-address, which starts a Ray of its own."
     if free == 0 and total >= 1:
-        raise UserError(f"none of the {total:g} {resource}s of the Ray that runs here is free: something else holds them; end that, or "
-                        f"{remedy}")
+        raise UserError(
+            f"none of the {total:g} {resource}s of the Ray that runs here is free: something else holds them; end that, or "
+            f"{remedy}"
+        )
     if free == 0 and resource == "CPU":
-        raise UserError(f"the Ray that runs here has no CPU, and every training needs one; start it with CPUs, or {remedy}")
+        raise UserError(
+            f"the Ray that runs here has no CPU, and every training needs one; start it with CPUs, or {remedy}"
+        )
     return free
 
 
 @contextmanager
 def _packing(console: Console) -> Iterator[Any]:
     """A progress bar for decoding images, shown when there are images to decode."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn("Packing images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    columns = (
+        TextColumn("Packing images"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task("pack", visible=False)
 
         def update(done: int, total: int) -> None:
@@ -129,7 +154,11 @@ def study_of(run: Run, begins: bool = False) -> Iterator[StudyRecord]:
     began = run.ledger.exists()
     with ExitStack() as stack:
         try:
-            study = stack.enter_context(StudyRecord.open(url, name) if begins and not began else StudyRecord.existing(url, name))
+            study = stack.enter_context(
+                StudyRecord.open(url, name)
+                if begins and not began
+                else StudyRecord.existing(url, name)
+            )
         except MissingStudy as error:
             raise UserError(_missing(run, resolved, began)) from error
         if "config" not in study.study_attributes():
@@ -142,23 +171,38 @@ def _missing(run: Run, resolved: Plain, began: bool) -> str:
         return f"the run {run.name!r} has no study yet; begin it with: {run.how_to_resume()}"
     if resolved["storage"] is None:
         return f"{run.study_db} is missing, and with it all that was found; put it back, or search under another --name."
-    return (f"the storage {shown(run.study_url(resolved))!r} holds no study {resolved['name']!r}, in which the run keeps all that was "
-            f"found; put it back, or correct `storage` in {run.search_yaml}.")
+    return (
+        f"the storage {shown(run.study_url(resolved))!r} holds no study {resolved['name']!r}, in which the run keeps all that was "
+        f"found; put it back, or correct `storage` in {run.search_yaml}."
+    )
 
 
 def summary(resolved: Plain) -> Plain:
     """The search as reports show it."""
     setting, asked = resolved["setting"], resolved["asked"]
-    shown = {"name": resolved["name"], "base": setting["base"], "base_args": resolved["timm_args"], "image_size": setting["image_size"],
-             "data": setting["data"], "probe_data": setting["probe_data"], "trainer": asked.get("trainer", "simclr"),
-             "space": resolved["space"]["name"]}
+    shown = {
+        "name": resolved["name"],
+        "base": setting["base"],
+        "base_args": resolved["timm_args"],
+        "image_size": setting["image_size"],
+        "data": setting["data"],
+        "probe_data": setting["probe_data"],
+        "trainer": asked.get("trainer", "simclr"),
+        "space": resolved["space"]["name"],
+    }
     as_resolved = ("budget", "rank_by", "seed", "full_epochs", "machine", "images", "versions")
     return shown | {key: resolved[key] for key in as_resolved}
 
 
 @contextmanager
-def controller_of(run: Run, resolved: Plain, session: RaySession, study: StudyRecord, console: Console,
-                  started: float) -> Iterator[Controller]:
+def controller_of(
+    run: Run,
+    resolved: Plain,
+    session: RaySession,
+    study: StudyRecord,
+    console: Console,
+    started: float,
+) -> Iterator[Controller]:
     """A controller with all that it works with, charged for the time since `started` on a CPU budget."""
     meter = _meter(run, resolved, started)
     with closing(meter), meter.beating():
@@ -170,9 +214,14 @@ def controller_of(run: Run, resolved: Plain, session: RaySession, study: StudyRe
 
         earlier = warm_start(study, resolved)
         roster = _roster(run, resolved, study, meter.ledger)
-        with Progress(console) as watcher, RayExecutor(meter, session=session, tell=watcher.note) as executor:
+        with (
+            Progress(console) as watcher,
+            RayExecutor(meter, session=session, tell=watcher.note) as executor,
+        ):
             if damaged := meter.ledger.damaged:
-                watcher.note(f"Damaged lines in {run.ledger.name}: {damaged}; the device-time that they charged is not counted.")
+                watcher.note(
+                    f"Damaged lines in {run.ledger.name}: {damaged}; the device-time that they charged is not counted."
+                )
             for sentence in sentences(earlier, resolved["sampler"], resolved["promote"]):
                 watcher.note(sentence)
             runner = Runner(run, executor, meter, study, watcher, Machine(**resolved["machine"]))
@@ -185,9 +234,19 @@ def _roster(run: Run, resolved: Plain, study: StudyRecord, ledger: Ledger) -> Ro
     from hssl_search.engine.candidates.trials import Roster
     from hssl_search.spaces.space import Space
 
-    space = Space.from_plain({"parameters": resolved["space"]["parameters"]}, resolved["space"]["name"])
+    space = Space.from_plain(
+        {"parameters": resolved["space"]["parameters"]}, resolved["space"]["name"]
+    )
     sampler = CandidateSampler(resolved["sampler"], resolved["seed"])
-    return Roster(study, run, space, [tuple(shape) for shape in resolved["map_shapes"]], resolved["seed"], ledger.of_trial, sampler=sampler)
+    return Roster(
+        study,
+        run,
+        space,
+        [tuple(shape) for shape in resolved["map_shapes"]],
+        resolved["seed"],
+        ledger.of_trial,
+        sampler=sampler,
+    )
 
 
 def _meter(run: Run, resolved: Plain, started: float) -> DeviceMeter:
@@ -197,5 +256,13 @@ def _meter(run: Run, resolved: Plain, started: float) -> DeviceMeter:
     ledger = Ledger(run.ledger)
     on_cpu = budget.device == "cpu"
     if on_cpu:
-        ledger.charge(f"{CONTROLLER}#{ledger.attempts(CONTROLLER) + 1}", OVERHEAD, time.monotonic() - started)
-    return DeviceMeter(ledger, budget, machine.cpus, machine.gpus, reserve_s=CPU_RESERVE_S if on_cpu else GPU_RESERVE_S * machine.gpus)
+        ledger.charge(
+            f"{CONTROLLER}#{ledger.attempts(CONTROLLER) + 1}", OVERHEAD, time.monotonic() - started
+        )
+    return DeviceMeter(
+        ledger,
+        budget,
+        machine.cpus,
+        machine.gpus,
+        reserve_s=CPU_RESERVE_S if on_cpu else GPU_RESERVE_S * machine.gpus,
+    )

@@ -8,7 +8,9 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--run-slow", action="store_true", help="run the tests marked slow, which take minutes")
+    parser.addoption(
+        "--run-slow", action="store_true", help="run the tests marked slow, which take minutes"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -25,8 +27,16 @@ def setting() -> Any:
     from hssl_search.training.recipe import Recipe  # torch, which many tests do without
 
     recipe = Recipe.read("simclr").as_plain()
-    return Setting(base="test_resnet", base_args={"output_stride": 8}, image_size=32, data="digits", probe_data=None, data_seed=0,
-                   recipe=recipe, device="cpu")
+    return Setting(
+        base="test_resnet",
+        base_args={"output_stride": 8},
+        image_size=32,
+        data="digits",
+        probe_data=None,
+        data_seed=0,
+        recipe=recipe,
+        device="cpu",
+    )
 
 
 def _skip(items: list[pytest.Item], mark: str, reason: str) -> None:

@@ -31,20 +31,37 @@ from hssl_search.engine.records.study import StudyRecord
 from hssl_search.interrupts import check, heeding, pause
 from hssl_search.reporting.dashboard import DashboardServer
 
-ASKED = {"base": "test_resnet", "base_arg": {"output_stride": 8}, "image_size": 32, "budget": "10cpu-min", "name": "demo"}
+ASKED = {
+    "base": "test_resnet",
+    "base_arg": {"output_stride": 8},
+    "image_size": 32,
+    "budget": "10cpu-min",
+    "name": "demo",
+}
 SENTENCE = "No head was healthy."
-VERDICT: dict[str, Any] = {"winner": None, "name": None, "state": "unranked", "sentence": SENTENCE, "rows": [], "comparison": None}
+VERDICT: dict[str, Any] = {
+    "winner": None,
+    "name": None,
+    "state": "unranked",
+    "sentence": SENTENCE,
+    "rows": [],
+    "comparison": None,
+}
 
 Work = Callable[..., None]
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """An empty current folder, and a Ray that is never started but has two cores."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HSSL_SEARCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setattr(RaySession, "start", lambda self: self)
-    monkeypatch.setattr(RaySession, "total", lambda self, resource: 2.0 if resource == "CPU" else 0.0)
+    monkeypatch.setattr(
+        RaySession, "total", lambda self, resource: 2.0 if resource == "CPU" else 0.0
+    )
     monkeypatch.setattr(RaySession, "free", RaySession.total)
     return tmp_path
 
@@ -71,7 +88,9 @@ def write_classes(folder: Path) -> Path:
     random = np.random.default_rng(0)
     for number in range(60):
         (folder / f"class{number % 2}").mkdir(parents=True, exist_ok=True)
-        Image.fromarray(random.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(folder / f"class{number % 2}" / f"{number}.png")
+        Image.fromarray(random.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(
+            folder / f"class{number % 2}" / f"{number}.png"
+        )
     return folder
 
 
@@ -88,8 +107,21 @@ def interrupt_anywhere(*_: Any) -> None:
 
 
 def test_the_public_names_are_these_and_all_resolve() -> None:
-    assert hssl_search.__all__ == ["HeadConfig", "Run", "Space", "UserError", "curves", "device_time", "leaderboard", "load_head", "plan",
-                                    "replay", "resume", "search", "trials"]
+    assert hssl_search.__all__ == [
+        "HeadConfig",
+        "Run",
+        "Space",
+        "UserError",
+        "curves",
+        "device_time",
+        "leaderboard",
+        "load_head",
+        "plan",
+        "replay",
+        "resume",
+        "search",
+        "trials",
+    ]
     assert all(inspect.getdoc(getattr(hssl_search, name)) for name in hssl_search.__all__)
     with pytest.raises(AttributeError, match="module 'hssl_search' has no attribute 'serach'"):
         getattr(hssl_search, "serach")  # noqa: B009
@@ -97,16 +129,24 @@ def test_the_public_names_are_these_and_all_resolve() -> None:
 
 def test_search_and_its_folder_share_a_name() -> None:
     assert callable(hssl_search.search)
-    assert importlib.import_module("hssl_search.engine.budget").parse_budget("2cpu-min").seconds == 120
+    assert (
+        importlib.import_module("hssl_search.engine.budget").parse_budget("2cpu-min").seconds == 120
+    )
     assert callable(hssl_search.search), "still, after something below the folder was imported"
 
 
-@pytest.mark.parametrize(("options", "sentence"), [
-    ({"bugdet": "1cpu-h"}, r"^search\(\): unknown key 'bugdet'; did you mean 'budget'"),
-    ({"seed": -1}, r"^search\(\): seed is -1, but should be greater than or equal to 0\.$"),
-    ({"base_arg": "patch_size=4"}, r"^search\(\): base_arg is 'patch_size=4', but should be a valid dictionary\.$"),
-    ({"data": "nowhere"}, r"^there is no folder 'nowhere' to read images from"),
-])
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"bugdet": "1cpu-h"}, r"^search\(\): unknown key 'bugdet'; did you mean 'budget'"),
+        ({"seed": -1}, r"^search\(\): seed is -1, but should be greater than or equal to 0\.$"),
+        (
+            {"base_arg": "patch_size=4"},
+            r"^search\(\): base_arg is 'patch_size=4', but should be a valid dictionary\.$",
+        ),
+        ({"data": "nowhere"}, r"^there is no folder 'nowhere' to read images from"),
+    ],
+)
 def test_a_mistake_in_an_option_is_told(here: Path, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         hssl_search.search(**{**ASKED, **options})
@@ -114,36 +154,74 @@ def test_a_mistake_in_an_option_is_told(here: Path, options: dict[str, Any], sen
 
 
 @pytest.mark.parametrize("budget", ["10cpu-min", "1cpu-s"])
-def test_a_plan_measures_whatever_the_budget_and_leaves_nothing(here: Path, monkeypatch: pytest.MonkeyPatch, budget: str) -> None:
+def test_a_plan_measures_whatever_the_budget_and_leaves_nothing(
+    here: Path, monkeypatch: pytest.MonkeyPatch, budget: str
+) -> None:
     measured: list[Run] = []
 
     @contextmanager
     def controller(run: Run, resolved: Any, *_: Any) -> Iterator[Any]:
         measured.append(run)
-        assert run.search_yaml.is_file() and resolved["budget"] == "3600cpu-s" and resolved["storage"] is None
+        assert (
+            run.search_yaml.is_file()
+            and resolved["budget"] == "3600cpu-s"
+            and resolved["storage"] is None
+        )
         yield SimpleNamespace(preview=lambda asked: {"budget": asked.text})
 
     monkeypatch.setattr(api, "controller_of", controller)
-    assert hssl_search.plan(**{**ASKED, "budget": budget}, storage="sqlite:///here.db") == {"budget": budget}
+    assert hssl_search.plan(**{**ASKED, "budget": budget}, storage="sqlite:///here.db") == {
+        "budget": budget
+    }
     assert list(here.iterdir()) == [] and not measured[0].folder.parent.exists()
 
 
-def test_a_search_leaves_a_run_that_says_everything(here: Path, searching: Callable[[Work], list[Run]]) -> None:
+def test_a_search_leaves_a_run_that_says_everything(
+    here: Path, searching: Callable[[Work], list[Run]]
+) -> None:
     searching(finish)
     run = hssl_search.search(**ASKED)
     assert run.folder == here / "runs" / "demo"
     resolved = run.config()
     assert resolved["format"] == "hssl-search/1"
-    assert resolved["asked"].items() >= {**{"data": "digits", "space": "default", "trainer": "simclr", "seed": 0}, **ASKED}.items()
-    assert resolved["machine"] == {"device": "cpu", "cpus": 2, "gpus": resolved["machine"]["gpus"], "gpus_per_trial": 1.0}
-    assert (resolved["budget"], resolved["rank_by"], resolved["map_shapes"]) == ("10cpu-min", "accuracy", [[96, 4, 4]])
+    assert (
+        resolved["asked"].items()
+        >= {
+            **{"data": "digits", "space": "default", "trainer": "simclr", "seed": 0},
+            **ASKED,
+        }.items()
+    )
+    assert resolved["machine"] == {
+        "device": "cpu",
+        "cpus": 2,
+        "gpus": resolved["machine"]["gpus"],
+        "gpus_per_trial": 1.0,
+    }
+    assert (resolved["budget"], resolved["rank_by"], resolved["map_shapes"]) == (
+        "10cpu-min",
+        "accuracy",
+        [[96, 4, 4]],
+    )
     assert resolved["images"] | {"fingerprint": ""} == {
-        "training": 1438, "bank": 1438, "queries": 359, "classes": list("0123456789"), "fingerprint": "", "skipped": 0,
-        "query_counts": [36, 36, 35, 37, 36, 36, 36, 36, 35, 36], "looked_at": {"images": 512, "one_colour": 0, "same": 1}}
+        "training": 1438,
+        "bank": 1438,
+        "queries": 359,
+        "classes": list("0123456789"),
+        "fingerprint": "",
+        "skipped": 0,
+        "query_counts": [36, 36, 35, 37, 36, 36, 36, 36, 35, 36],
+        "looked_at": {"images": 512, "one_colour": 0, "same": 1},
+    }
     assert set(resolved["versions"]) == {"hssl-search", "torch", "timm", "optuna", "ray", "python"}
     assert "auto" not in {resolved[key] for key in ("name", "budget", "rank_by", "full_epochs")}
     assert {path.name for path in run.folder.iterdir()} == {
-        "search.yaml", "study.db", "lock", "report.html", "leaderboard.csv", "trials.parquet"}
+        "search.yaml",
+        "study.db",
+        "lock",
+        "report.html",
+        "leaderboard.csv",
+        "trials.parquet",
+    }
 
 
 def test_the_study_says_what_was_searched(searching: Callable[[Work], list[Run]]) -> None:
@@ -151,18 +229,36 @@ def test_the_study_says_what_was_searched(searching: Callable[[Work], list[Run]]
     run = hssl_search.search(**ASKED)
     with StudyRecord.open(run.storage_url, "demo") as study:
         config = study.study_attributes()["config"]
-    assert config.items() >= {
-        "name": "demo", "base": "test_resnet", "base_args": {"output_stride": 8}, "image_size": 32, "data": "digits", "probe_data": None,
-        "trainer": "simclr", "space": "default", "budget": "10cpu-min"}.items()
+    assert (
+        config.items()
+        >= {
+            "name": "demo",
+            "base": "test_resnet",
+            "base_args": {"output_stride": 8},
+            "image_size": 32,
+            "data": "digits",
+            "probe_data": None,
+            "trainer": "simclr",
+            "space": "default",
+            "budget": "10cpu-min",
+        }.items()
+    )
 
 
-def test_without_a_name_the_run_is_called_after_base_and_data(searching: Callable[[Work], list[Run]]) -> None:
+def test_without_a_name_the_run_is_called_after_base_and_data(
+    searching: Callable[[Work], list[Run]],
+) -> None:
     searching(finish)
     unnamed = {key: value for key, value in ASKED.items() if key != "name"}
-    assert [hssl_search.search(**unnamed).name for _ in range(2)] == ["test_resnet-digits", "test_resnet-digits-2"]
+    assert [hssl_search.search(**unnamed).name for _ in range(2)] == [
+        "test_resnet-digits",
+        "test_resnet-digits-2",
+    ]
 
 
-def test_the_built_in_digits_are_searched_though_a_folder_has_their_name(here: Path, searching: Callable[[Work], list[Run]]) -> None:
+def test_the_built_in_digits_are_searched_though_a_folder_has_their_name(
+    here: Path, searching: Callable[[Work], list[Run]]
+) -> None:
     searching(finish)
     (here / "digits").mkdir()
     assert hssl_search.search(**ASKED).config()["setting"]["data"] == "digits"
@@ -199,26 +295,50 @@ def test_another_thread_may_stop_a_search_and_its_resume(monkeypatch: pytest.Mon
 
 
 def test_a_search_that_still_packs_images_can_be_stopped() -> None:
-    with heeding(lambda: True), session._packing(Console()) as progress, pytest.raises(KeyboardInterrupt):
+    with (
+        heeding(lambda: True),
+        session._packing(Console()) as progress,
+        pytest.raises(KeyboardInterrupt),
+    ):
         progress(256, 100_000)
 
 
-def test_a_search_plans_with_what_is_free_of_a_ray_that_runs_already(monkeypatch: pytest.MonkeyPatch,
-                                                                    searching: Callable[[Work], list[Run]]) -> None:
+def test_a_search_plans_with_what_is_free_of_a_ray_that_runs_already(
+    monkeypatch: pytest.MonkeyPatch, searching: Callable[[Work], list[Run]]
+) -> None:
     searching(finish)
     monkeypatch.setattr(RaySession, "free", lambda self, resource: 0.5)
-    with pytest.raises(UserError, match=r"^none of the 2 CPUs of the Ray that runs here is free: something else holds them; end that, or"):
+    with pytest.raises(
+        UserError,
+        match=r"^none of the 2 CPUs of the Ray that runs here is free: something else holds them; end that, or",
+    ):
         hssl_search.search(**ASKED)
     monkeypatch.setattr(RaySession, "free", lambda self, resource: 1.5)
     assert hssl_search.search(**ASKED).config()["machine"]["cpus"] == 1
 
 
-@pytest.mark.parametrize(("budget", "has", "message"), [
-    ("5gpu-min", {"CPU": 2.0}, r"^the budget '5gpu-min' is in GPU time and no GPU was found by Ray; type '5cpu-min' instead"),
-    ("5cpu-min", {}, r"^the Ray that runs here has no CPU, and every training needs one; start it with CPUs, or search in another process"),
-])
+@pytest.mark.parametrize(
+    ("budget", "has", "message"),
+    [
+        (
+            "5gpu-min",
+            {"CPU": 2.0},
+            r"^the budget '5gpu-min' is in GPU time and no GPU was found by Ray; type '5cpu-min' instead",
+        ),
+        (
+            "5cpu-min",
+            {},
+            r"^the Ray that runs here has no CPU, and every training needs one; start it with CPUs, or search in another process",
+        ),
+    ],
+)
 def test_a_ray_that_has_not_what_a_search_needs_is_told_before_the_run_is_made(
-    here: Path, monkeypatch: pytest.MonkeyPatch, searching: Callable[[Work], list[Run]], budget: str, has: dict[str, float], message: str
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    searching: Callable[[Work], list[Run]],
+    budget: str,
+    has: dict[str, float],
+    message: str,
 ) -> None:
     searching(finish)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
@@ -239,13 +359,19 @@ def test_what_is_to_be_typed_after_a_stop_is_quoted_for_a_shell(
     with pytest.raises(KeyboardInterrupt):
         hssl_search.search(**ASKED)
     monkeypatch.chdir(above)
-    with pytest.raises(KeyboardInterrupt, match=r"^stopped; go on with: hssl-search resume 'my work/runs/demo'$"):
+    with pytest.raises(
+        KeyboardInterrupt, match=r"^stopped; go on with: hssl-search resume 'my work/runs/demo'$"
+    ):
         hssl_search.resume("my work/runs/demo")
 
 
-def test_an_interrupted_search_says_how_to_go_on_and_is_reported(searching: Callable[[Work], list[Run]]) -> None:
+def test_an_interrupted_search_says_how_to_go_on_and_is_reported(
+    searching: Callable[[Work], list[Run]],
+) -> None:
     searching(interrupt)
-    with pytest.raises(KeyboardInterrupt, match=r"^stopped; go on with: hssl-search resume runs/demo$"):
+    with pytest.raises(
+        KeyboardInterrupt, match=r"^stopped; go on with: hssl-search resume runs/demo$"
+    ):
         hssl_search.search(**ASKED)
     assert "No verdict yet" in Path("runs/demo/report.html").read_text()
     called = searching(finish)
@@ -254,7 +380,9 @@ def test_an_interrupted_search_says_how_to_go_on_and_is_reported(searching: Call
     assert SENTENCE in Path("runs/demo/report.html").read_text()
 
 
-def test_a_search_whose_images_are_gone_does_not_go_on(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_whose_images_are_gone_does_not_go_on(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = write_classes(here / "photos")
     with monkeypatch.context() as patched:
         patched.setattr(api, "_search", interrupt_anywhere)
@@ -272,11 +400,14 @@ def test_brackets_in_a_folders_name_are_printed(
     write_classes(here / "[raw] photos")
     searching(finish)
     hssl_search.search(**ASKED, data="[raw] photos")
-    assert capsys.readouterr().out.startswith("Note: the 2 folders in '[raw] photos' (class0, class1) are taken for classes, ")
+    assert capsys.readouterr().out.startswith(
+        "Note: the 2 folders in '[raw] photos' (class0, class1) are taken for classes, "
+    )
 
 
-def test_a_script_whose_output_nobody_reads_keeps_its_search(here: Path, searching: Callable[[Work], list[Run]],
-                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_script_whose_output_nobody_reads_keeps_its_search(
+    here: Path, searching: Callable[[Work], list[Run]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     searching(finish)
     read, write = os.pipe()
     os.close(read)
@@ -308,7 +439,8 @@ def test_a_search_whose_images_have_changed_continues_with_those_that_it_began_w
         hssl_search.resume("demo")
     assert capsys.readouterr().out.startswith(
         f"Note: the images in '{stopped}' have changed since the search began ({count} images, were {count - 1}); those that it began with "
-        "are used, which the image cache still holds.\n")
+        "are used, which the image cache still holds.\n"
+    )
 
 
 @pytest.mark.parametrize("budget", [None, "+1cpu-h"])
@@ -318,12 +450,17 @@ def test_a_search_whose_images_have_changed_is_refused_without_the_cache(
     monkeypatch.setenv("HSSL_SEARCH_CACHE", str(tmp_path / "another cache"))
     next(stopped.rglob("*.png")).unlink()
     before = api.open_run("demo").config()
-    with pytest.raises(UserError, match=r"images, were \d+\), and the image cache does not hold those that it began with; put them back"):
+    with pytest.raises(
+        UserError,
+        match=r"images, were \d+\), and the image cache does not hold those that it began with; put them back",
+    ):
         hssl_search.resume("demo", budget)
     assert api.open_run("demo").config() == before
 
 
-def test_an_error_in_a_search_passes_on_and_the_run_can_go_on(searching: Callable[[Work], list[Run]]) -> None:
+def test_an_error_in_a_search_passes_on_and_the_run_can_go_on(
+    searching: Callable[[Work], list[Run]],
+) -> None:
     def fail(run: Run, study: StudyRecord) -> None:
         raise UserError("the budget is too small.")
 
@@ -335,7 +472,9 @@ def test_an_error_in_a_search_passes_on_and_the_run_can_go_on(searching: Callabl
     assert len(called) == 1
 
 
-def test_the_dashboards_note_says_that_nothing_runs_and_how_to_go_on(searching: Callable[[Work], list[Run]]) -> None:
+def test_the_dashboards_note_says_that_nothing_runs_and_how_to_go_on(
+    searching: Callable[[Work], list[Run]],
+) -> None:
     notes: list[str] = []
 
     def work(run: Run, study: StudyRecord) -> None:
@@ -348,14 +487,22 @@ def test_the_dashboards_note_says_that_nothing_runs_and_how_to_go_on(searching: 
     searching(work)
     with pytest.raises(KeyboardInterrupt):
         hssl_search.search(**ASKED)
-    for command in ("hssl-search resume runs/demo`", "hssl-search resume runs/demo --budget +10cpu-min`"):
+    for command in (
+        "hssl-search resume runs/demo`",
+        "hssl-search resume runs/demo --budget +10cpu-min`",
+    ):
         with api.study_of(api.open_run("demo")) as study:
-            assert study.note().startswith("**Nothing runs at the moment:** 1 trial") and f"{command}." in study.note()
+            assert (
+                study.note().startswith("**Nothing runs at the moment:** 1 trial")
+                and f"{command}." in study.note()
+            )
         hssl_search.resume("demo")
     assert notes == ["", ""], "while it is searched there is none"
 
 
-def test_a_search_that_has_ended_is_only_reported_again(searching: Callable[[Work], list[Run]], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_search_that_has_ended_is_only_reported_again(
+    searching: Callable[[Work], list[Run]], capsys: pytest.CaptureFixture[str]
+) -> None:
     called = searching(finish)
     run = hssl_search.search(**ASKED)
     run.report_html.unlink()
@@ -367,7 +514,9 @@ def test_a_search_that_has_ended_is_only_reported_again(searching: Callable[[Wor
     assert not run.ledger.exists()
 
 
-def test_a_search_that_cannot_have_its_study_leaves_no_run(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_that_cannot_have_its_study_leaves_no_run(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def unreachable(*args: Any, **options: Any) -> Any:
         raise UserError("the storage failed.")
 
@@ -389,14 +538,18 @@ def test_a_run_is_found_by_path_and_by_name(here: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("command", [api.print_status, api.write_report, hssl_search.resume])
-def test_a_run_that_lost_its_study_is_refused_and_no_other_is_made(searching: Callable[[Work], list[Run]], command: Any) -> None:
+def test_a_run_that_lost_its_study_is_refused_and_no_other_is_made(
+    searching: Callable[[Work], list[Run]], command: Any
+) -> None:
     searching(interrupt)
     with pytest.raises(KeyboardInterrupt):
         hssl_search.search(**ASKED)
     run, called = api.open_run("demo"), searching(finish)
     run.ledger.touch()
     run.study_db.unlink()
-    with pytest.raises(UserError, match=r"runs/demo/study\.db is missing, and with it all that was found"):
+    with pytest.raises(
+        UserError, match=r"runs/demo/study\.db is missing, and with it all that was found"
+    ):
         command("demo")
     assert called == [] and not run.study_db.exists()
 
@@ -410,22 +563,35 @@ def test_status_and_report_read_a_run_that_another_controller_holds(
     capsys.readouterr()
     with run.lock():
         api.print_status("demo")
-        assert api.write_report("demo") == [run.report_html, run.leaderboard_csv, run.trials_parquet]
+        assert api.write_report("demo") == [
+            run.report_html,
+            run.leaderboard_csv,
+            run.trials_parquet,
+        ]
     assert SENTENCE in capsys.readouterr().out
     assert read_yaml(run.search_yaml) == before
 
 
-def test_the_dashboard_says_where_it_listens_and_that_it_cannot(searching: Callable[[Work], list[Run]],
-                                                               capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_dashboard_says_where_it_listens_and_that_it_cannot(
+    searching: Callable[[Work], list[Run]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     searching(finish)
     hssl_search.search(**ASKED)
     monkeypatch.setattr(DashboardServer, "serve_forever", lambda server: None)
     capsys.readouterr()
     api.open_dashboard("demo")
-    assert re.fullmatch(r"(Port 8080 is taken\. )?Listening on http://127\.0\.0\.1:\d+/\nHit Ctrl-C to quit\.\n", capsys.readouterr().err)
+    assert re.fullmatch(
+        r"(Port 8080 is taken\. )?Listening on http://127\.0\.0\.1:\d+/\nHit Ctrl-C to quit\.\n",
+        capsys.readouterr().err,
+    )
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(UserError, match=rf"^port {port} of 127\.0\.0\.1 is taken by another program; give another --port, "):
+        with pytest.raises(
+            UserError,
+            match=rf"^port {port} of 127\.0\.0\.1 is taken by another program; give another --port, ",
+        ):
             api.open_dashboard("demo", port=port)
 
 
@@ -435,20 +601,34 @@ def held(folder: Path) -> dict[Path, bytes]:
 
 def commands(run: Path) -> list[Callable[[], Any]]:
     """Everything that opens the study of a run."""
-    return [lambda: api.print_status(run), lambda: api.write_report(run), lambda: api.open_dashboard(run),
-            lambda: hssl_search.leaderboard(run), lambda: hssl_search.replay(run, 0), lambda: hssl_search.resume(run),
-            lambda: hssl_search.resume(run, budget="+1cpu-h")]
+    return [
+        lambda: api.print_status(run),
+        lambda: api.write_report(run),
+        lambda: api.open_dashboard(run),
+        lambda: hssl_search.leaderboard(run),
+        lambda: hssl_search.replay(run, 0),
+        lambda: hssl_search.resume(run),
+        lambda: hssl_search.resume(run, budget="+1cpu-h"),
+    ]
 
 
-def test_a_relative_storage_is_the_same_from_every_folder(here: Path, searching: Callable[[Work], list[Run]],
-                                                          monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_relative_storage_is_the_same_from_every_folder(
+    here: Path,
+    searching: Callable[[Work], list[Run]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     searching(finish)
     run = hssl_search.search(**ASKED, storage="sqlite:///mine.db")
     assert run.config()["storage"] == f"sqlite:///{here}/mine.db" and (here / "mine.db").exists()
     (here / "there").mkdir()
     monkeypatch.chdir(here / "there")
     called = searching(finish)
-    for command in (lambda: api.print_status(run.folder), lambda: api.write_report(run.folder), lambda: hssl_search.resume(run.folder)):
+    for command in (
+        lambda: api.print_status(run.folder),
+        lambda: api.write_report(run.folder),
+        lambda: hssl_search.resume(run.folder),
+    ):
         capsys.readouterr()
         command()
     assert SENTENCE in capsys.readouterr().out and called == []
@@ -456,8 +636,9 @@ def test_a_relative_storage_is_the_same_from_every_folder(here: Path, searching:
 
 
 @pytest.mark.parametrize("gone", ["file", "study", "relative"])
-def test_a_study_that_is_not_there_is_said_and_nothing_is_written(here: Path, searching: Callable[[Work], list[Run]], gone: str,
-                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_that_is_not_there_is_said_and_nothing_is_written(
+    here: Path, searching: Callable[[Work], list[Run]], gone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     searching(finish)
     run = hssl_search.search(**ASKED, storage="sqlite:///mine.db")
     Ledger(run.ledger).charge("proxy/0#1", "proxy", 1.0)
@@ -472,16 +653,24 @@ def test_a_study_that_is_not_there_is_said_and_nothing_is_written(here: Path, se
     monkeypatch.chdir(here / "there")
     before = held(here)
     for command in commands(run.folder):
-        with pytest.raises(UserError, match=r"holds no study 'demo', in which the run keeps .*; put it back, or correct `storage` in "):
+        with pytest.raises(
+            UserError,
+            match=r"holds no study 'demo', in which the run keeps .*; put it back, or correct `storage` in ",
+        ):
             command()
         assert held(here) == before
 
 
-def test_a_run_that_was_made_just_before_a_crash_is_begun_by_resume_alone(searching: Callable[[Work], list[Run]]) -> None:
+def test_a_run_that_was_made_just_before_a_crash_is_begun_by_resume_alone(
+    searching: Callable[[Work], list[Run]],
+) -> None:
     searching(finish)
     run = hssl_search.search(**ASKED)
     run.study_db.unlink()
-    with pytest.raises(UserError, match=r"^the run 'demo' has no study yet; begin it with: hssl-search resume runs/demo$"):
+    with pytest.raises(
+        UserError,
+        match=r"^the run 'demo' has no study yet; begin it with: hssl-search resume runs/demo$",
+    ):
         api.print_status("demo")
     assert not run.study_db.exists()
     called = searching(finish)
@@ -489,10 +678,16 @@ def test_a_run_that_was_made_just_before_a_crash_is_begun_by_resume_alone(search
     assert len(called) == 1 and run.study_db.exists()
 
 
-def test_the_storages_password_is_nowhere_but_in_the_variable(here: Path, searching: Callable[[Work], list[Run]],
-                                                              monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_storages_password_is_nowhere_but_in_the_variable(
+    here: Path,
+    searching: Callable[[Work], list[Run]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     searching(finish)
-    monkeypatch.setenv("STUDIES", f"sqlite:///{here}/s3cret.db")  # a URL as secret as one with a password
+    monkeypatch.setenv(
+        "STUDIES", f"sqlite:///{here}/s3cret.db"
+    )  # a URL as secret as one with a password
     run = hssl_search.search(**ASKED, storage="env:STUDIES")
     api.print_status(run)
     api.write_report(run)
@@ -503,13 +698,16 @@ def test_the_storages_password_is_nowhere_but_in_the_variable(here: Path, search
     assert b"s3cret" not in texts and "s3cret" not in "".join(capsys.readouterr())
     monkeypatch.delenv("STUDIES")
     for command in commands(run.folder):
-        with pytest.raises(UserError, match="is the environment variable STUDIES, which is not set; "):
+        with pytest.raises(
+            UserError, match="is the environment variable STUDIES, which is not set; "
+        ):
             command()
 
 
 @pytest.mark.parametrize("folder", ["what is it?", "50% done #2 [x]"])
-def test_the_study_is_in_the_run_whatever_the_projects_folder_is_called(here: Path, folder: str, monkeypatch: pytest.MonkeyPatch,
-                                                                        searching: Callable[[Work], list[Run]]) -> None:
+def test_the_study_is_in_the_run_whatever_the_projects_folder_is_called(
+    here: Path, folder: str, monkeypatch: pytest.MonkeyPatch, searching: Callable[[Work], list[Run]]
+) -> None:
     (here / folder).mkdir()
     monkeypatch.chdir(here / folder)
     searching(finish)
@@ -519,8 +717,9 @@ def test_the_study_is_in_the_run_whatever_the_projects_folder_is_called(here: Pa
     api.print_status("demo")
 
 
-def test_brackets_in_names_are_shown_as_they_are(here: Path, searching: Callable[[Work], list[Run]],
-                                                 capsys: pytest.CaptureFixture[str]) -> None:
+def test_brackets_in_names_are_shown_as_they_are(
+    here: Path, searching: Callable[[Work], list[Run]], capsys: pytest.CaptureFixture[str]
+) -> None:
     searching(finish)
     folder = write_classes(here / "[raw] photos")
     (folder / "[").mkdir()
@@ -529,17 +728,26 @@ def test_brackets_in_names_are_shown_as_they_are(here: Path, searching: Callable
     assert "[raw] photos/[/b].png" in capsys.readouterr().out
 
 
-def test_a_search_whose_database_fails_says_how_to_continue(searching: Callable[[Work], list[Run]]) -> None:
+def test_a_search_whose_database_fails_says_how_to_continue(
+    searching: Callable[[Work], list[Run]],
+) -> None:
     def fail(run: Run, study: StudyRecord) -> None:
-        raise sqlalchemy.exc.OperationalError("INSERT", {}, Exception("terminating connection due to administrator command"))
+        raise sqlalchemy.exc.OperationalError(
+            "INSERT", {}, Exception("terminating connection due to administrator command")
+        )
 
     searching(fail)
-    with pytest.raises(UserError, match=r"failed \(terminating connection due to administrator command\); check that .*, "
-                                        r"then continue with: hssl-search resume runs/demo\.$"):
+    with pytest.raises(
+        UserError,
+        match=r"failed \(terminating connection due to administrator command\); check that .*, "
+        r"then continue with: hssl-search resume runs/demo\.$",
+    ):
         hssl_search.search(**ASKED)
 
 
-def test_a_run_is_extended_in_its_file_and_its_study_and_searched_again(searching: Callable[[Work], list[Run]]) -> None:
+def test_a_run_is_extended_in_its_file_and_its_study_and_searched_again(
+    searching: Callable[[Work], list[Run]],
+) -> None:
     searching(finish)
     run = hssl_search.search(**ASKED)
     called = searching(finish)
@@ -548,11 +756,15 @@ def test_a_run_is_extended_in_its_file_and_its_study_and_searched_again(searchin
     assert run.config()["budget"] == "10cpu-min+0.1cpu-h"
     with StudyRecord.open(run.storage_url, "demo") as study:
         assert study.study_attributes()["config"]["budget"] == "10cpu-min+0.1cpu-h"
-    with pytest.raises(UserError, match=r"is in CPU time \(10cpu-min\+0\.1cpu-h\) and '\+1gpu-h' is not"):
+    with pytest.raises(
+        UserError, match=r"is in CPU time \(10cpu-min\+0\.1cpu-h\) and '\+1gpu-h' is not"
+    ):
         hssl_search.resume("demo", budget="+1gpu-h")
 
 
-def test_a_run_that_was_edited_by_hand_is_refused_and_not_touched(searching: Callable[[Work], list[Run]]) -> None:
+def test_a_run_that_was_edited_by_hand_is_refused_and_not_touched(
+    searching: Callable[[Work], list[Run]],
+) -> None:
     searching(interrupt)
     with pytest.raises(KeyboardInterrupt):
         hssl_search.search(**ASKED)

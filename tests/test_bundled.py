@@ -56,7 +56,9 @@ def test_the_users_names_are_listed_too(here: Path) -> None:
     put(here / "trainers/mine.yaml")
     put(here / "reports/page.html")
     assert "mine" in bundled.names("trainers")
-    assert "page.html" in bundled.names("reports") and bundled.find("reports", "page.html").samefile(here / "reports/page.html")
+    assert "page.html" in bundled.names("reports") and bundled.find(
+        "reports", "page.html"
+    ).samefile(here / "reports/page.html")
 
 
 def test_a_folder_that_happens_to_have_the_name_is_no_file(here: Path) -> None:
@@ -66,16 +68,22 @@ def test_a_folder_that_happens_to_have_the_name_is_no_file(here: Path) -> None:
 
 
 def test_an_unknown_name_gets_the_nearest(here: Path) -> None:
-    with pytest.raises(UserError, match=r"^there is no search space 'tinny'; did you mean 'tiny'\?$"):
+    with pytest.raises(
+        UserError, match=r"^there is no search space 'tinny'; did you mean 'tiny'\?$"
+    ):
         bundled.find("search_spaces", "tinny")
 
 
 def test_a_missing_path_says_so(here: Path) -> None:
-    with pytest.raises(UserError, match=r"^the search space my/space.yaml does not exist; .*default.*tiny"):
+    with pytest.raises(
+        UserError, match=r"^the search space my/space.yaml does not exist; .*default.*tiny"
+    ):
         bundled.find("search_spaces", "my/space.yaml")
 
 
-def test_inside_a_wheel_the_content_lies_in_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inside_a_wheel_the_content_lies_in_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     inside = put(tmp_path / "site/hssl_search/_bundled/trainers/one.yaml")
     put(tmp_path / "site/trainers/of_another_package.yaml")
     monkeypatch.setattr(bundled, "__file__", str(tmp_path / "site/hssl_search/bundled.py"))

@@ -59,7 +59,10 @@ def test_every_way_to_write_a_number_is_a_number(tmp_path: Path, number: str) ->
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    assert refused(tmp_path / "none.yaml") == f"{tmp_path / 'none.yaml'} does not exist; check the path."
+    assert (
+        refused(tmp_path / "none.yaml")
+        == f"{tmp_path / 'none.yaml'} does not exist; check the path."
+    )
 
 
 def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
@@ -83,24 +86,41 @@ def test_control_characters_are_refused_in_one_line(tmp_path: Path) -> None:
     assert "is not valid YAML" in said and "\n" not in said
 
 
-@pytest.mark.parametrize(("text", "found"), [("", "nothing"), ("# only a comment\n", "nothing"), ("- 1\n", "a list"), ("word\n", "a str")])
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("", "nothing"), ("# only a comment\n", "nothing"), ("- 1\n", "a list"), ("word\n", "a str")],
+)
 def test_anything_but_a_mapping_is_refused(tmp_path: Path, text: str, found: str) -> None:
     assert f"holds {found}; it must hold `key: value` lines" in refused(write(tmp_path, text))
 
 
 def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
-    assert "the key 'lr' is given twice (line 3, column 3)" in refused(write(tmp_path, "proxy:\n  lr: 1\n  lr: 2\n"))
+    assert "the key 'lr' is given twice (line 3, column 3)" in refused(
+        write(tmp_path, "proxy:\n  lr: 1\n  lr: 2\n")
+    )
 
 
 def test_python_objects_are_not_made(tmp_path: Path) -> None:
-    assert "is not valid YAML" in refused(write(tmp_path, "a: !!python/object/apply:os.getcwd []\n"))
+    assert "is not valid YAML" in refused(
+        write(tmp_path, "a: !!python/object/apply:os.getcwd []\n")
+    )
 
 
-@pytest.mark.parametrize("values", [
-    {"b": 1, "a": {"z": [1, 2.5, None, True], "y": "text"}, "empty": {}, "none": []},
-    {"number": 1e-05, "text that looks like one": "1e-05", "also": "1e5", "yes": "yes", "date": "2026-01-01", "0": "key"},
-    {"lines": "one\ntwo\n", "unicode": "naïve 图", "long": "word " * 100, "pair": [0.1, 1 / 3]},
-])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"b": 1, "a": {"z": [1, 2.5, None, True], "y": "text"}, "empty": {}, "none": []},
+        {
+            "number": 1e-05,
+            "text that looks like one": "1e-05",
+            "also": "1e5",
+            "yes": "yes",
+            "date": "2026-01-01",
+            "0": "key",
+        },
+        {"lines": "one\ntwo\n", "unicode": "naïve 图", "long": "word " * 100, "pair": [0.1, 1 / 3]},
+    ],
+)
 def test_what_is_written_is_read_back(tmp_path: Path, values: dict[str, Any]) -> None:
     write_yaml(tmp_path / "y.yaml", values)
     again = read_yaml(tmp_path / "y.yaml")
@@ -119,7 +139,9 @@ def test_shared_values_are_repeated_not_referred_to(tmp_path: Path) -> None:
     assert "&" not in (tmp_path / "y.yaml").read_text()
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write(tmp_path, "a: 1\n")
 
     def full(descriptor: int) -> None:
@@ -139,21 +161,45 @@ def test_what_yaml_cannot_hold_is_an_error_before_anything_is_written(tmp_path: 
 
 
 def test_valid_values_become_the_model() -> None:
-    recipe = validate(Recipe, {"method": "simclr", "proxy": {"lr": 0.1}, "rungs": [{"steps": 4}]}, "r.yaml")
-    assert isinstance(recipe, Recipe) and recipe.proxy == Proxy(lr=0.1) and recipe.rungs[0].steps == 4
+    recipe = validate(
+        Recipe, {"method": "simclr", "proxy": {"lr": 0.1}, "rungs": [{"steps": 4}]}, "r.yaml"
+    )
+    assert (
+        isinstance(recipe, Recipe) and recipe.proxy == Proxy(lr=0.1) and recipe.rungs[0].steps == 4
+    )
 
 
-@pytest.mark.parametrize(("values", "said"), [
-    ({"methd": "simclr"}, "r.yaml: unknown key 'methd'; did you mean 'method'?"),
-    ({"method": "simclr", "proxy": {"famly": "mlp"}}, "r.yaml: unknown key 'famly' in proxy; did you mean 'family'?"),
-    ({"method": "simclr", "proxy": {"zzz": 1}}, "r.yaml: unknown key 'zzz' in proxy; choose one of family, lr."),
-    ({"method": "simclr", "rungs": [{"steps": 2}, {"step": 3}]}, "r.yaml: unknown key 'step' in rungs.1; did you mean 'steps'?"),
-    ({"proxy": {}}, "r.yaml: method is missing; add it."),
-    ({"method": "a", "proxy": {"lr": -1}}, "r.yaml: proxy.lr is -1, but should be greater than 0."),
-    ({"method": "a", "proxy": {"lr": "fast"}},
-     "r.yaml: proxy.lr is 'fast', but should be a valid number, unable to parse string as a number."),
-    ({"method": "a", "rungs": [{"steps": 3}]}, "r.yaml: rungs.0.steps is 3: odd numbers of steps cannot be halved."),
-])
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"methd": "simclr"}, "r.yaml: unknown key 'methd'; did you mean 'method'?"),
+        (
+            {"method": "simclr", "proxy": {"famly": "mlp"}},
+            "r.yaml: unknown key 'famly' in proxy; did you mean 'family'?",
+        ),
+        (
+            {"method": "simclr", "proxy": {"zzz": 1}},
+            "r.yaml: unknown key 'zzz' in proxy; choose one of family, lr.",
+        ),
+        (
+            {"method": "simclr", "rungs": [{"steps": 2}, {"step": 3}]},
+            "r.yaml: unknown key 'step' in rungs.1; did you mean 'steps'?",
+        ),
+        ({"proxy": {}}, "r.yaml: method is missing; add it."),
+        (
+            {"method": "a", "proxy": {"lr": -1}},
+            "r.yaml: proxy.lr is -1, but should be greater than 0.",
+        ),
+        (
+            {"method": "a", "proxy": {"lr": "fast"}},
+            "r.yaml: proxy.lr is 'fast', but should be a valid number, unable to parse string as a number.",
+        ),
+        (
+            {"method": "a", "rungs": [{"steps": 3}]},
+            "r.yaml: rungs.0.steps is 3: odd numbers of steps cannot be halved.",
+        ),
+    ],
+)
 def test_the_first_bad_key_is_said_in_one_sentence(values: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError) as error:
         validate(Recipe, values, "r.yaml")

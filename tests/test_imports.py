@@ -27,8 +27,18 @@ LAYERS = [
 ]
 """The files and folders of the package, lowest first; "" is `hssl_search/__init__.py`, the public API."""
 
-DECISIONS = ("engine.controller", "engine.phases", "engine.planning", "engine.candidates", "engine.statistics", "engine.budget",
-             "engine.verdict", "engine.winnerless", "engine.execution.jobs", "engine.execution.machine")
+DECISIONS = (
+    "engine.controller",
+    "engine.phases",
+    "engine.planning",
+    "engine.candidates",
+    "engine.statistics",
+    "engine.budget",
+    "engine.verdict",
+    "engine.winnerless",
+    "engine.execution.jobs",
+    "engine.execution.machine",
+)
 """What decides, and is tested in milliseconds: it needs neither ray nor torch."""
 
 HEAVY = {"torch", "torchvision", "timm", "ray", "optuna", "pandas", "pyarrow", "plotly", "sklearn"}
@@ -54,7 +64,9 @@ def imported(node: ast.AST) -> Iterator[str]:
     if isinstance(node, ast.Import):
         names = [alias.name for alias in node.names]
     elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-        names = [f"{node.module}.{alias.name}" for alias in node.names if alias.name != "__version__"]
+        names = [
+            f"{node.module}.{alias.name}" for alias in node.names if alias.name != "__version__"
+        ]
     for name in names:
         top, _, rest = name.partition(".")
         if top == PACKAGE.name and rest:
@@ -99,20 +111,33 @@ def test_every_file_and_folder_has_a_layer() -> None:
 
 @pytest.mark.parametrize("module", modules())
 def test_imports_point_down(module: str) -> None:
-    upwards = {name for name in imports(module, deferred=True) if layer(unit(name)) > layer(unit(module))}
+    upwards = {
+        name for name in imports(module, deferred=True) if layer(unit(name)) > layer(unit(module))
+    }
     assert not upwards, f"hssl_search.{module} imports from a layer above it"
 
 
 def test_no_folders_import_each_other_in_a_circle() -> None:
     graph: dict[str, set[str]] = {}
     for module in modules():
-        graph.setdefault(unit(module), set()).update(unit(name) for name in imports(module, deferred=True) if unit(name) != unit(module))
+        graph.setdefault(unit(module), set()).update(
+            unit(name) for name in imports(module, deferred=True) if unit(name) != unit(module)
+        )
     order_of(graph)
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
     # A package's __init__ that re-exports from its own modules is no circle; what it needs of others is.
-    order_of({module: {name for name in imports(module, deferred=False) if not module.startswith(f"{name}.")} for module in modules()})
+    order_of(
+        {
+            module: {
+                name
+                for name in imports(module, deferred=False)
+                if not module.startswith(f"{name}.")
+            }
+            for module in modules()
+        }
+    )
 
 
 def order_of(graph: dict[str, set[str]]) -> None:
@@ -127,11 +152,14 @@ def test_decisions_need_neither_ray_nor_torch(module: str) -> None:
     assert not loaded_after(f"import hssl_search.{module}") & {"ray", "torch"}
 
 
-@pytest.mark.parametrize("statement", [
-    "from hssl_search.heads.config import HeadConfig; HeadConfig(family='hybrid')",
-    "from hssl_search.spaces.space import Space; Space.read('default').size()",
-    "import benchmarks.simulation.search",
-])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from hssl_search.heads.config import HeadConfig; HeadConfig(family='hybrid')",
+        "from hssl_search.spaces.space import Space; Space.read('default').size()",
+        "import benchmarks.simulation.search",
+    ],
+)
 def test_heads_are_known_and_searches_simulated_without_torch(statement: str) -> None:
     assert not loaded_after(statement) & {"ray", "torch", "timm"}
 

@@ -39,7 +39,9 @@ def test_each_signal_that_asks_to_stop_does_and_handlers_come_back(number: signa
     assert signal.getsignal(number) is before
 
 
-def test_one_request_that_comes_twice_is_one_and_a_second_request_does_not_wait(later: Callable[[float], None]) -> None:
+def test_one_request_that_comes_twice_is_one_and_a_second_request_does_not_wait(
+    later: Callable[[float], None],
+) -> None:
     asked: list[int] = []
     with on_interrupt(lambda: asked.append(1)):
         ask(signal.SIGTERM)
@@ -143,8 +145,12 @@ with on_interrupt(lambda: asked.append(1)):
 def test_a_program_whose_terminal_closes_can_still_end_in_order(tmp_path: Path) -> None:
     terminal, theirs = os.openpty()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen([sys.executable, "-c", LEFT, str(tmp_path / "said")], env=environment, start_new_session=True,
-                               preexec_fn=lambda: os.login_tty(os.dup(theirs)))
+    process = subprocess.Popen(
+        [sys.executable, "-c", LEFT, str(tmp_path / "said")],
+        env=environment,
+        start_new_session=True,
+        preexec_fn=lambda: os.login_tty(os.dup(theirs)),
+    )
     assert os.read(terminal, 5) == b"ready"
     os.close(theirs)
     os.close(terminal)
@@ -152,7 +158,9 @@ def test_a_program_whose_terminal_closes_can_still_end_in_order(tmp_path: Path) 
     assert (tmp_path / "said").read_text() == "ended in order"
 
 
-def test_what_goes_to_a_file_is_still_written_after_a_hangup(capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_goes_to_a_file_is_still_written_after_a_hangup(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     with on_interrupt(lambda: None):
         ask(signal.SIGHUP)
         print("still here", flush=True)

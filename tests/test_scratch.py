@@ -29,12 +29,19 @@ with replacing(Path(sys.argv[1]) / "table[1].csv") as beside:
 def owner(tmp_path: Path) -> subprocess.Popen[str]:
     """A process that has a scratch folder, and is writing a file."""
     command = [sys.executable, "-c", OWNER, str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     return process
 
 
-def test_what_a_killed_process_left_is_removed_and_what_a_live_one_has_is_not(tmp_path: Path, owner: subprocess.Popen[str]) -> None:
+def test_what_a_killed_process_left_is_removed_and_what_a_live_one_has_is_not(
+    tmp_path: Path, owner: subprocess.Popen[str]
+) -> None:
     target = tmp_path / "table[1].csv"
     with Scratch("plan", tmp_path) as own:
         with replacing(target) as beside:
@@ -59,7 +66,14 @@ def abandoned(path: Path) -> Path:
 
 
 def test_only_folders_of_its_own_making_are_removed(tmp_path: Path) -> None:
-    marked = ("hssl-ray.a1b2c3d4", ".hssl-ray-a1b2c3d4", ".hssl-ray.short", ".hssl-ray.A1B2C3D4", ".hssl-photos.a1b2c3d4", "other")
+    marked = (
+        "hssl-ray.a1b2c3d4",
+        ".hssl-ray-a1b2c3d4",
+        ".hssl-ray.short",
+        ".hssl-ray.A1B2C3D4",
+        ".hssl-photos.a1b2c3d4",
+        "other",
+    )
     kept = [abandoned(tmp_path / name) for name in marked]
     for name in (".hssl-ray.a1b2c3d4", "hssl-photos.20261128", "hssl-search.worktree"):
         (tmp_path / name).mkdir()
@@ -77,14 +91,20 @@ def test_a_run_is_kept_whatever_its_name(tmp_path: Path, name: str) -> None:
     run = Run.create(tmp_path / name, {"format": "some"})
     Run.create(tmp_path / "other", {})
     assert run.config()["format"] == "some"
-    assert [path.name for path in run.folder.iterdir()] == ["search.yaml"], "nothing marks it as a folder to remove"
+    assert [path.name for path in run.folder.iterdir()] == ["search.yaml"], (
+        "nothing marks it as a folder to remove"
+    )
     assert {path.name for path in tmp_path.iterdir()} == {name, "other"}
 
 
-def test_a_removal_that_was_cut_short_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_removal_that_was_cut_short_is_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = abandoned(tmp_path / ".hssl-plan.a1b2c3d4")
     with monkeypatch.context() as patch:
-        patch.setattr("hssl_search.scratch.shutil.rmtree", lambda path, ignore_errors: None)  # something still writes to it
+        patch.setattr(
+            "hssl_search.scratch.shutil.rmtree", lambda path, ignore_errors: None
+        )  # something still writes to it
         remove_abandoned(tmp_path)
     assert (folder / MARKER).exists()
     remove_abandoned(tmp_path)
@@ -108,9 +128,13 @@ def test_a_folder_is_removed_with_all_that_is_in_it_and_once(tmp_path: Path) -> 
 
 
 def test_two_that_clean_at_once_do_not_take_each_others_new_folders(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "import sys, time; from pathlib import Path; from hssl_search.scratch import Scratch\n"
-               "for _ in range(200):\n    with Scratch('plan', Path(sys.argv[1])) as path:\n        (path / 'file').write_text('x')",
-               str(tmp_path)]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys, time; from pathlib import Path; from hssl_search.scratch import Scratch\n"
+        "for _ in range(200):\n    with Scratch('plan', Path(sys.argv[1])) as path:\n        (path / 'file').write_text('x')",
+        str(tmp_path),
+    ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     racing = [subprocess.Popen(command, env=environment) for _ in range(3)]
     assert [process.wait() for process in racing] == [0, 0, 0]

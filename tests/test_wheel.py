@@ -24,7 +24,9 @@ print(json.dumps({"package": hssl_search.errors.__file__, "found": found}))
 
 
 def run(command: Sequence[str | Path], cwd: Path, **environment: str) -> str:
-    done = subprocess.run(command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -33,9 +35,21 @@ def run(command: Sequence[str | Path], cwd: Path, **environment: str) -> str:
 def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with nothing but the installed wheel."""
     folder = tmp_path_factory.mktemp("wheel")
-    run([sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", ROOT], folder)
+    run(
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", ROOT], folder
+    )
     [wheel] = (folder / "dist").glob("*.whl")
-    install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--link-mode", "copy"]
+    install = [
+        sys.executable,
+        "-m",
+        "uv",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--link-mode",
+        "copy",
+    ]
     run([*install, "--target", folder / "site", wheel], folder)
     return folder / "site"
 
@@ -56,7 +70,9 @@ def test_the_installed_package_is_the_one_that_answers(target: Path, seen: dict[
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_bundled_names_and_contents_are_those_of_the_folder(target: Path, seen: dict[str, Any], kind: str) -> None:
+def test_bundled_names_and_contents_are_those_of_the_folder(
+    target: Path, seen: dict[str, Any], kind: str
+) -> None:
     found = {name: Path(path) for name, path in seen["found"][kind].items()}
     assert all(path.is_relative_to(target / "hssl_search" / "_bundled") for path in found.values())
     assert {path.name: path.read_bytes() for path in found.values()} == {
@@ -65,14 +81,20 @@ def test_bundled_names_and_contents_are_those_of_the_folder(target: Path, seen: 
 
 
 def test_the_wheel_holds_every_module_and_no_other_top_level_package(target: Path) -> None:
-    installed = {path.relative_to(target / "hssl_search") for path in (target / "hssl_search").rglob("*.py")}
-    assert installed == {path.relative_to(ROOT / "hssl_search") for path in (ROOT / "hssl_search").rglob("*.py")}
+    installed = {
+        path.relative_to(target / "hssl_search") for path in (target / "hssl_search").rglob("*.py")
+    }
+    assert installed == {
+        path.relative_to(ROOT / "hssl_search") for path in (ROOT / "hssl_search").rglob("*.py")
+    }
     top = {entry.name for entry in target.iterdir() if not entry.name.startswith(".")}
     assert {name for name in top if not name.endswith(".dist-info")} == {"hssl_search", "bin"}
 
 
 def test_measured_tables_are_not_installed(target: Path) -> None:
-    assert {path.name for path in (target / "hssl_search" / "_bundled" / "reports").iterdir()} == set(content("reports"))
+    assert {
+        path.name for path in (target / "hssl_search" / "_bundled" / "reports").iterdir()
+    } == set(content("reports"))
 
 
 def test_the_content_folders_hold_no_python() -> None:

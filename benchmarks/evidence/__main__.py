@@ -20,7 +20,17 @@ from pathlib import Path
 
 from benchmarks.evidence import analysis, estimate
 from benchmarks.evidence import table as tables
-from benchmarks.evidence.protocol import SCALES, BaseModel, Cell, Maker, Scale, Training, cells, in_order, same_time
+from benchmarks.evidence.protocol import (
+    SCALES,
+    BaseModel,
+    Cell,
+    Maker,
+    Scale,
+    Training,
+    cells,
+    in_order,
+    same_time,
+)
 from benchmarks.recording import Deadline, ended, execute, read
 from hssl_search.data.splits import load_data
 from hssl_search.engine.execution.jobs import Job, Meter, Plain, Setting
@@ -55,31 +65,50 @@ class Work:
 
     def trainings(self, records: Mapping[str, Plain], images: int) -> list[Training]:
         """In the order of work; every cell has been measured."""
-        lengths = {cell.name: lengths_of(tables.measured_of(records, cell), cell) for cell in self.cells}
+        lengths = {
+            cell.name: lengths_of(tables.measured_of(records, cell), cell) for cell in self.cells
+        }
         return list(in_order(self.groups, self.scale, self.scale.steps(images), lengths))
 
     def jobs(self, records: Mapping[str, Plain], images: int) -> list[Job]:
         """Joint screenings, which are short, then the trainings."""
-        joint = [self.maker.joint(cell, seed) for seed in range(self.scale.seeds) for cell in self.cells]
+        joint = [
+            self.maker.joint(cell, seed) for seed in range(self.scale.seeds) for cell in self.cells
+        ]
         return [*joint, *(self.maker.training(one) for one in self.trainings(records, images))]
 
 
 def lengths_of(measured: Plain, cell: Cell) -> dict[str, float]:
     metrics = tables.found(measured)
     heads = map(HeadConfig.model_validate, measured["heads"])
-    seconds: dict[HeadConfig | None, float] = {None: 0.0, **dict(zip(heads, metrics["head_step_s"], strict=True))}
-    return same_time(metrics["step_s"], {branch: seconds[head] for branch, head in cell.heads().items()})
+    seconds: dict[HeadConfig | None, float] = {
+        None: 0.0,
+        **dict(zip(heads, metrics["head_step_s"], strict=True)),
+    }
+    return same_time(
+        metrics["step_s"], {branch: seconds[head] for branch, head in cell.heads().items()}
+    )
 
 
-def piece(work: Work, deadline: Deadline, at_once: int, images: int, meter: Meter | None = None) -> bool:
+def piece(
+    work: Work, deadline: Deadline, at_once: int, images: int, meter: Meter | None = None
+) -> bool:
     """Work until the deadline; whether all is done."""
     measured = execute(WORKER, work.measurements(), work.path, deadline, meter or deadline)
     ran = {job.key: measured.known.get(job.key, {}) for job in measured.jobs}
-    if failed := [f"{key}: {record['cause']}" for key, record in ran.items() if record.get("state") == "failed"]:
-        raise SystemExit(f"Not everything could be measured ({'; '.join(failed)}). Mend the cause and start again: it is tried again.")
+    if failed := [
+        f"{key}: {record['cause']}"
+        for key, record in ran.items()
+        if record.get("state") == "failed"
+    ]:
+        raise SystemExit(
+            f"Not everything could be measured ({'; '.join(failed)}). Mend the cause and start again: it is tried again."
+        )
     if not all(tables.is_measured(measured.known, cell) for cell in work.cells):
         return False
-    source = execute(WORKER, work.jobs(measured.known, images), work.path, deadline, meter or deadline, at_once)
+    source = execute(
+        WORKER, work.jobs(measured.known, images), work.path, deadline, meter or deadline, at_once
+    )
     states = [source.known.get(job.key, {}).get("state") for job in source.jobs]
     failed, left = states.count("failed"), sum(state in (None, "failed") for state in states)
     again = f"; {failed} of them failed, and are tried again when you start again" if failed else ""
@@ -92,8 +121,16 @@ def setting(given: argparse.Namespace, scale: Scale, base: BaseModel, method: st
     recipe[scale.stage]["batch_size"] = scale.batch_size
     for stage in ("proxy", "full"):
         recipe[stage]["precision"] = PRECISION
-    return Setting(base=base.name, base_args=dict(base.args), image_size=SIDE, data=str(Path(given.data).resolve()),
-                   probe_data=str(Path(given.probe_data).resolve()), data_seed=0, recipe=recipe, device=given.device)
+    return Setting(
+        base=base.name,
+        base_args=dict(base.args),
+        image_size=SIDE,
+        data=str(Path(given.data).resolve()),
+        probe_data=str(Path(given.probe_data).resolve()),
+        data_seed=0,
+        recipe=recipe,
+        device=given.device,
+    )
 
 
 def work_of(given: argparse.Namespace) -> Work:
@@ -104,16 +141,26 @@ def work_of(given: argparse.Namespace) -> Work:
     gpus = 1 if given.device == "cuda" else 0
     machine = Machine("gpu" if gpus else "cpu", given.cpus, gpus, 1 / given.at_once)
     given.out.mkdir(parents=True, exist_ok=True)
-    return Work(scale, groups, Maker(scale, given.out.resolve(), machine, given.at_once, KEPT_S), given.out / "jobs.jsonl")
+    return Work(
+        scale,
+        groups,
+        Maker(scale, given.out.resolve(), machine, given.at_once, KEPT_S),
+        given.out / "jobs.jsonl",
+    )
 
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.evidence", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.evidence",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--scale", choices=list(SCALES), default="real")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     parser.add_argument("--at-once", type=int, default=1, help="trainings side by side")
-    parser.add_argument("--cpus", type=int, default=os.cpu_count(), help="cores that all of them share")
+    parser.add_argument(
+        "--cpus", type=int, default=os.cpu_count(), help="cores that all of them share"
+    )
     parser.add_argument("--data", required=True, help="folder of training images")
     parser.add_argument("--probe-data", required=True, help="folder with train/ and test/")
     parser.add_argument("--methods", nargs="+", help="of the scale's; all by default")
@@ -121,7 +168,9 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=9)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--plan", action="store_true", help="say what there is to do, and end")
-    parser.add_argument("--publish", type=Path, help="folder for the tables of all that --out holds")
+    parser.add_argument(
+        "--publish", type=Path, help="folder for the tables of all that --out holds"
+    )
     return parser.parse_args(arguments)
 
 
@@ -151,7 +200,9 @@ def show_plan(work: Work, images: int) -> None:
         print(f"| {name} | {count} | {seconds / 3600:.1f} |")
     total = sum(seconds for _, seconds in found.values())
     print(f"| all | {sum(count for count, _ in found.values())} | {total / 3600:.1f} |")
-    print(f"\n{steps:,} steps of {work.scale.batch_size} images each; at {estimate.ASSUMED_RATE / 1e12:g} TFLOP/s, an assumption.")
+    print(
+        f"\n{steps:,} steps of {work.scale.batch_size} images each; at {estimate.ASSUMED_RATE / 1e12:g} TFLOP/s, an assumption."
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -163,7 +214,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     piece(work, Deadline(given.minutes, 2 * KEPT_S), given.at_once, images)
     if given.publish:
-        published(work, given.publish, shlex.join(["python", "-m", "benchmarks.evidence", *(arguments or sys.argv[1:])]))
+        published(
+            work,
+            given.publish,
+            shlex.join(["python", "-m", "benchmarks.evidence", *(arguments or sys.argv[1:])]),
+        )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,11 @@ IDENTITY, NOISE, SAME_TIME = "identity", "noise", "none, same device-time"
 AGAINST = (NONE, IDENTITY, SAME_TIME)
 SHORTCUT = (("convnext 1", "convnext 1, shortcut"), ("convnext 3", "convnext 3, shortcut"))
 """(without, with) the first shortcut."""
-DEPTH = (("convnext 3", "convnext 1"), ("convnext 3, shortcut", "convnext 1, shortcut"), ("transformer 3", "transformer 1"))
+DEPTH = (
+    ("convnext 3", "convnext 1"),
+    ("convnext 3, shortcut", "convnext 1, shortcut"),
+    ("transformer 3", "transformer 1"),
+)
 """(three blocks, one)."""
 LOWER_IS_BETTER = ("head_loss",)
 OF_JOINT = ("overlap", "cka", "output", "head_loss")
@@ -30,7 +34,9 @@ ENOUGH = 0.9
 """Share of the agreement between whole trainings that a proxy's has to reach."""
 
 
-def answers(table: pd.DataFrame, lengths: Mapping[str, Mapping[str, float]]) -> dict[str, pd.DataFrame]:
+def answers(
+    table: pd.DataFrame, lengths: Mapping[str, Mapping[str, float]]
+) -> dict[str, pd.DataFrame]:
     """Return, by name, a table for each question: `gains` (does a head beat no head), `foretold` (by what), `settling` (how short may a
     proxy be, with `proxy_length`) and `effects` (of the first shortcut and of depth). `lengths` as in `gains`."""
     settled = settling(table, SCORES[0])
@@ -58,7 +64,12 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     """`mean`, `low` and `high` of its t interval (None for fewer than two), `n`."""
     known = [float(value) for value in values if not pd.isna(value)]
     low, high = t_interval(known) or (None, None)
-    return {"mean": sum(known) / len(known) if known else None, "low": low, "high": high, "n": len(known)}
+    return {
+        "mean": sum(known) / len(known) if known else None,
+        "low": low,
+        "high": high,
+        "n": len(known),
+    }
 
 
 def balanced(rows: pd.DataFrame) -> pd.DataFrame:
@@ -76,7 +87,9 @@ def paired(rows: pd.DataFrame, one: str, other: str, score: str) -> pd.Series:
     return (scores.loc[one] - scores.loc[other]).dropna()
 
 
-def gains(table: pd.DataFrame, score: str, lengths: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+def gains(
+    table: pd.DataFrame, score: str, lengths: Mapping[str, Mapping[str, float]]
+) -> pd.DataFrame:
     """Of every head over each of `AGAINST`: columns base, method, branch, against, mean, low, high, n (seeds).
 
     Args:
@@ -92,7 +105,15 @@ def gains(table: pd.DataFrame, score: str, lengths: Mapping[str, Mapping[str, fl
                 other = longer(its[branch]) if against == SAME_TIME else against
                 values = list(paired(rows, branch, other, score))
                 if values:
-                    found.append({"base": base, "method": method, "branch": branch, "against": against, **spread(values)})
+                    found.append(
+                        {
+                            "base": base,
+                            "method": method,
+                            "branch": branch,
+                            "against": against,
+                            **spread(values),
+                        }
+                    )
     return pd.DataFrame(found, columns=[*CELL, "branch", "against", "mean", "low", "high", "n"])
 
 
@@ -111,7 +132,9 @@ def foretold(table: pd.DataFrame, score: str) -> pd.DataFrame:
             sign = -1.0 if measure in LOWER_IS_BETTER else 1.0
             agreement = rank_correlation(list(sign * both.value), list(both.target)).as_plain()
             found.append({"base": base, "method": method, "measure": measure, **where, **agreement})
-    return pd.DataFrame(found, columns=[*CELL, "measure", "source", "fraction", "step", "value", "low", "high", "n"])
+    return pd.DataFrame(
+        found, columns=[*CELL, "measure", "source", "fraction", "step", "value", "low", "high", "n"]
+    )
 
 
 def healthy(final: pd.DataFrame) -> list[str]:
@@ -124,14 +147,26 @@ def healthy(final: pd.DataFrame) -> list[str]:
 def _predictors(rows: pd.DataFrame) -> Iterator[tuple[dict[str, Any], str, pd.Series]]:
     """(where it was measured, its name, its mean over seeds by branch) of every measure."""
     joint = rows[rows.training == "joint"]
-    yield {"source": "untrained", "fraction": None, "step": None}, "architecture", joint.groupby("branch").architecture.mean()
+    yield (
+        {"source": "untrained", "fraction": None, "step": None},
+        "architecture",
+        joint.groupby("branch").architecture.mean(),
+    )
     for step, its in joint.groupby("step"):
         for measure in OF_JOINT:
-            yield {"source": "joint", "fraction": None, "step": step}, measure, its.groupby("branch")[measure].mean()
+            yield (
+                {"source": "joint", "fraction": None, "step": step},
+                measure,
+                its.groupby("branch")[measure].mean(),
+            )
     full = balanced(full_length(rows))
     for fraction, its in full.groupby("fraction"):
         for measure in OF_ALONE:
-            yield {"source": "alone", "fraction": fraction, "step": None}, measure, its.groupby("branch")[measure].mean()
+            yield (
+                {"source": "alone", "fraction": fraction, "step": None},
+                measure,
+                its.groupby("branch")[measure].mean(),
+            )
 
 
 def full_length(table: pd.DataFrame) -> pd.DataFrame:
@@ -153,10 +188,26 @@ def settling(table: pd.DataFrame, score: str) -> pd.DataFrame:
         for fraction, its in ranked.groupby("fraction"):
             early = its.pivot_table(index="branch", columns="seed", values=score).loc[final.index]
             same = [_tau(early[seed], final[seed]) for seed in final]
-            other = [_tau(early[seed], final.drop(columns=seed).mean(axis=1)) for seed in final] if final.shape[1] > 1 else []
-            unsure = {"other_low": None, "other_high": None} if final.shape[1] < 3 else {}  # of two seeds each is the other's other
-            found.append({"base": base, "method": method, "fraction": fraction, **_named("same", same), **_named("other", other), **unsure,
-                          "seeds": final.shape[1], "branches": len(final)})
+            other = (
+                [_tau(early[seed], final.drop(columns=seed).mean(axis=1)) for seed in final]
+                if final.shape[1] > 1
+                else []
+            )
+            unsure = (
+                {"other_low": None, "other_high": None} if final.shape[1] < 3 else {}
+            )  # of two seeds each is the other's other
+            found.append(
+                {
+                    "base": base,
+                    "method": method,
+                    "fraction": fraction,
+                    **_named("same", same),
+                    **_named("other", other),
+                    **unsure,
+                    "seeds": final.shape[1],
+                    "branches": len(final),
+                }
+            )
     return pd.DataFrame(found)
 
 
@@ -193,10 +244,23 @@ def effects(table: pd.DataFrame, outcomes: Sequence[str]) -> pd.DataFrame:
     """
     found = []
     for (base, method), rows in at_the_end(table).groupby(CELL, sort=False):
-        for effect, pairs in (("no first shortcut", SHORTCUT), ("three blocks instead of one", DEPTH)):
+        for effect, pairs in (
+            ("no first shortcut", SHORTCUT),
+            ("three blocks instead of one", DEPTH),
+        ):
             for outcome in outcomes:
-                per_pair = pd.concat([paired(rows, one, other, outcome) for one, other in pairs], axis=1)
+                per_pair = pd.concat(
+                    [paired(rows, one, other, outcome) for one, other in pairs], axis=1
+                )
                 values = list(per_pair.dropna().mean(axis=1))
                 if values:
-                    found.append({"base": base, "method": method, "effect": effect, "outcome": outcome, **spread(values)})
+                    found.append(
+                        {
+                            "base": base,
+                            "method": method,
+                            "effect": effect,
+                            "outcome": outcome,
+                            **spread(values),
+                        }
+                    )
     return pd.DataFrame(found, columns=[*CELL, "effect", "outcome", "mean", "low", "high", "n"])

@@ -34,21 +34,41 @@ def step_flops(cell: Cell, of_base: int, of_head: int, batch_size: int) -> float
     return 2.0 * passes * VIEWS * batch_size * (of_base + of_head)
 
 
-def seconds(groups: Sequence[Sequence[Cell]], scale: Scale, steps: int, rate: float = ASSUMED_RATE) -> dict[str, tuple[int, float]]:
+def seconds(
+    groups: Sequence[Sequence[Cell]], scale: Scale, steps: int, rate: float = ASSUMED_RATE
+) -> dict[str, tuple[int, float]]:
     """(trainings, device-seconds at that rate) of each cell by name, evaluation left out.
 
     How long no head is trained for the time of a head is taken from multiply-adds.
     """
-    bases = {cell.base.name: Base(cell.base.name, cell.setting.image_size, cell.base.args) for group in groups for cell in group}
+    bases = {
+        cell.base.name: Base(cell.base.name, cell.setting.image_size, cell.base.args)
+        for group in groups
+        for cell in group
+    }
     macs = {name: base_macs(base) for name, base in bases.items()}
     shapes = {name: base.map_shape for name, base in bases.items()}
-    costs = {cell.name: {branch: head_cost(head, shapes[cell.base.name])[1] if head else 0 for branch, head in cell.heads().items()}
-             for group in groups for cell in group}
-    lengths = {cell.name: _lengths(costs[cell.name], macs[cell.base.name]) for group in groups for cell in group}
+    costs = {
+        cell.name: {
+            branch: head_cost(head, shapes[cell.base.name])[1] if head else 0
+            for branch, head in cell.heads().items()
+        }
+        for group in groups
+        for cell in group
+    }
+    lengths = {
+        cell.name: _lengths(costs[cell.name], macs[cell.base.name])
+        for group in groups
+        for cell in group
+    }
     found: dict[str, tuple[int, float]] = {}
     for one in in_order(groups, scale, steps, lengths):
         of_head = costs[one.cell.name].get(one.branch, 0)
-        took = one.steps * step_flops(one.cell, macs[one.cell.base.name], of_head, scale.batch_size) / rate
+        took = (
+            one.steps
+            * step_flops(one.cell, macs[one.cell.base.name], of_head, scale.batch_size)
+            / rate
+        )
         count, before = found.get(one.cell.name, (0, 0.0))
         found[one.cell.name] = count + 1, before + took
     return found

@@ -70,14 +70,38 @@ class Scale:
 
 
 SCALES = {
-    "toy": Scale("toy", bases=(BaseModel("test_resnet", {"output_stride": 8}, "transformer 3"),
-                               BaseModel("test_vit", {"patch_size": 4}, "convnext 3")),
-                 methods=(("simclr", "moco_v3"), ("dino",)), stage="proxy", batch_size=32, epochs=0.128, seeds=2, decisive_seeds=2,
-                 joint_rungs=(20, 40), searched=(1000, 1000), judged=(1000, 1000)),
-    "real": Scale("real", bases=(BaseModel("vit_tiny_patch16_224", {"patch_size": 4}, "convnext 3"),
-                                 BaseModel("resnet18", {"output_stride": 8}, "transformer 3")),
-                  methods=(("simclr", "moco_v3"), ("dino",)), stage="full", batch_size=256, epochs=100, seeds=3, decisive_seeds=5,
-                  joint_rungs=(20, 40, 100, 200), searched=(5000, 2000), judged=(50_000, 10_000)),
+    "toy": Scale(
+        "toy",
+        bases=(
+            BaseModel("test_resnet", {"output_stride": 8}, "transformer 3"),
+            BaseModel("test_vit", {"patch_size": 4}, "convnext 3"),
+        ),
+        methods=(("simclr", "moco_v3"), ("dino",)),
+        stage="proxy",
+        batch_size=32,
+        epochs=0.128,
+        seeds=2,
+        decisive_seeds=2,
+        joint_rungs=(20, 40),
+        searched=(1000, 1000),
+        judged=(1000, 1000),
+    ),
+    "real": Scale(
+        "real",
+        bases=(
+            BaseModel("vit_tiny_patch16_224", {"patch_size": 4}, "convnext 3"),
+            BaseModel("resnet18", {"output_stride": 8}, "transformer 3"),
+        ),
+        methods=(("simclr", "moco_v3"), ("dino",)),
+        stage="full",
+        batch_size=256,
+        epochs=100,
+        seeds=3,
+        decisive_seeds=5,
+        joint_rungs=(20, 40, 100, 200),
+        searched=(5000, 2000),
+        judged=(50_000, 10_000),
+    ),
 }
 """`toy` shows that the protocol runs, and nothing of what a head is worth."""
 
@@ -102,18 +126,32 @@ class Cell:
 
     def heads(self) -> dict[str, HeadConfig | None]:
         """Every branch of full length by name, the decisive ones first."""
-        decisive: dict[str, HeadConfig | None] = {NONE: None, "identity": IDENTITY, self.base.decisive: HEADS[self.base.decisive],
-                                                  self.same_branch: self.same}
+        decisive: dict[str, HeadConfig | None] = {
+            NONE: None,
+            "identity": IDENTITY,
+            self.base.decisive: HEADS[self.base.decisive],
+            self.same_branch: self.same,
+        }
         return {**decisive, **HEADS, "noise": NOISE}
 
     def role(self, branch: str) -> str:
         """What a branch is in the HeadBench format."""
-        controls = {NONE: "none", "identity": "identity", "noise": "noise", self.same_branch: "same_architecture"}
+        controls = {
+            NONE: "none",
+            "identity": "identity",
+            "noise": "noise",
+            self.same_branch: "same_architecture",
+        }
         return controls.get(branch, "candidate")
 
     def decides(self, branch: str, lengths: Mapping[str, float]) -> bool:
         """Whether a branch is of the comparisons that get more seeds; `lengths` as of `same_time`."""
-        return branch in (NONE, "identity", self.same_branch, self.base.decisive) or branch == longer(lengths[self.base.decisive])
+        return branch in (
+            NONE,
+            "identity",
+            self.same_branch,
+            self.base.decisive,
+        ) or branch == longer(lengths[self.base.decisive])
 
 
 @dataclass(frozen=True)
@@ -131,13 +169,28 @@ class Training:
         return f"{self.cell.base.name}/{self.cell.method}/{self.branch}/seed{self.seed}"
 
 
-def cells(scale: Scale, setting_of: Callable[[BaseModel, str], Setting], bases: Sequence[str], methods: Sequence[str]) -> list[list[Cell]]:
+def cells(
+    scale: Scale,
+    setting_of: Callable[[BaseModel, str], Setting],
+    bases: Sequence[str],
+    methods: Sequence[str],
+) -> list[list[Cell]]:
     """In the groups of the scale's methods, as far as they are wanted."""
     chosen = [base for base in scale.bases if base.name in bases]
     sizes = {base.name: setting_of(base, scale.methods[0][0]).image_size for base in chosen}
-    same = {base.name: same_architecture_head(Base(base.name, sizes[base.name], base.args).model) for base in chosen}
-    return [[Cell(base, method, setting_of(base, method), same[base.name]) for method in group if method in methods for base in chosen]
-            for group in scale.methods]
+    same = {
+        base.name: same_architecture_head(Base(base.name, sizes[base.name], base.args).model)
+        for base in chosen
+    }
+    return [
+        [
+            Cell(base, method, setting_of(base, method), same[base.name])
+            for method in group
+            if method in methods
+            for base in chosen
+        ]
+        for group in scale.methods
+    ]
 
 
 def longer(length: float) -> str:
@@ -152,23 +205,37 @@ def same_time(step_s: float, head_step_s: Mapping[str, float]) -> dict[str, floa
         step_s: seconds of a step without a head.
         head_step_s: what the head of each branch adds.
     """
-    return {branch: max(1.0, math.ceil((1 + head_s / step_s) / LONGER) * LONGER) if head_s > 0 else 1.0
-            for branch, head_s in head_step_s.items()}
+    return {
+        branch: max(1.0, math.ceil((1 + head_s / step_s) / LONGER) * LONGER) if head_s > 0 else 1.0
+        for branch, head_s in head_step_s.items()
+    }
 
 
-def in_order(groups: Sequence[Sequence[Cell]], scale: Scale, steps: int, lengths: Mapping[str, Mapping[str, float]]) -> Iterator[Training]:
+def in_order(
+    groups: Sequence[Sequence[Cell]],
+    scale: Scale,
+    steps: int,
+    lengths: Mapping[str, Mapping[str, float]],
+) -> Iterator[Training]:
     """All trainings: of each group of methods first the decisive branches, seed after seed, then the others, seed after seed.
 
     So a stop at any time leaves every branch of a tier with equally many seeds, or some with one more. Where the decisive branches get
     no more seeds than the others, all are of one tier.
     """
-    tiers: list[tuple[tuple[bool, ...], int]] = [((True,), scale.decisive_seeds), ((False,), scale.seeds)]
+    tiers: list[tuple[tuple[bool, ...], int]] = [
+        ((True,), scale.decisive_seeds),
+        ((False,), scale.seeds),
+    ]
     if scale.decisive_seeds == scale.seeds:
         tiers = [((True, False), scale.seeds)]
     for group, (decisive, seeds) in product(groups, tiers):
         for seed, cell in product(range(seeds), group):
             its = lengths[cell.name]
-            yield from (one for one in _of_seed(cell, seed, steps, its) if cell.decides(one.branch, its) in decisive)
+            yield from (
+                one
+                for one in _of_seed(cell, seed, steps, its)
+                if cell.decides(one.branch, its) in decisive
+            )
 
 
 def _of_seed(cell: Cell, seed: int, steps: int, lengths: Mapping[str, float]) -> Iterator[Training]:
@@ -185,7 +252,9 @@ def rungs(steps: int) -> list[int]:
 class Maker:
     """Makes the jobs. `reserve_s`: seconds before the end of a piece in which a training writes its checkpoint."""
 
-    def __init__(self, scale: Scale, folder: Path, machine: Machine, at_once: int, reserve_s: float) -> None:
+    def __init__(
+        self, scale: Scale, folder: Path, machine: Machine, at_once: int, reserve_s: float
+    ) -> None:
         self.scale, self.folder, self.reserve_s = scale, folder, reserve_s
         self.cpus, self.gpus = machine.resources(at_once)
 
@@ -198,17 +267,46 @@ class Maker:
     def joint(self, cell: Cell, seed: int) -> Job:
         """A joint screening of all heads."""
         steps = self.scale.joint_rungs[-1]
-        return self._job(f"{cell.base.name}/{cell.method}/joint/seed{seed}", Task(
-            name="joint", setting=cell.setting, heads=_plain(head for head in cell.heads().values() if head is not None), steps=steps,
-            rungs=list(self.scale.joint_rungs), seed=seed, accuracy=False, architecture=True, reserve_s=self.reserve_s))
+        return self._job(
+            f"{cell.base.name}/{cell.method}/joint/seed{seed}",
+            Task(
+                name="joint",
+                setting=cell.setting,
+                heads=_plain(head for head in cell.heads().values() if head is not None),
+                steps=steps,
+                rungs=list(self.scale.joint_rungs),
+                seed=seed,
+                accuracy=False,
+                architecture=True,
+                reserve_s=self.reserve_s,
+            ),
+        )
 
     def training(self, one: Training) -> Job:
-        return self._job(one.key, Task(
-            name=one.branch, setting=one.cell.setting, heads=_plain([one.head] if one.head else []), stage=self.scale.stage,
-            steps=one.steps, rungs=rungs(one.steps), seed=one.seed, reserve_s=self.reserve_s))
+        return self._job(
+            one.key,
+            Task(
+                name=one.branch,
+                setting=one.cell.setting,
+                heads=_plain([one.head] if one.head else []),
+                stage=self.scale.stage,
+                steps=one.steps,
+                rungs=rungs(one.steps),
+                seed=one.seed,
+                reserve_s=self.reserve_s,
+            ),
+        )
 
     def _job(self, key: str, task: Task) -> Job:
-        return Job(key, self.scale.name, task.model_dump(mode="json"), str(self.folder / "checkpoints" / key), None, self.cpus, self.gpus)
+        return Job(
+            key,
+            self.scale.name,
+            task.model_dump(mode="json"),
+            str(self.folder / "checkpoints" / key),
+            None,
+            self.cpus,
+            self.gpus,
+        )
 
 
 def _plain(heads: Iterable[HeadConfig]) -> list[Plain]:

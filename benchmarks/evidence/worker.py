@@ -33,24 +33,40 @@ class EvidenceBench(Bench):
 
     def __init__(self, setting: Setting, scale: Scale) -> None:
         super().__init__(setting)
-        self.data = _data(setting.data, setting.probe_data, setting.image_size, setting.data_seed, *scale.searched)
-        self.judged = _data(setting.data, setting.probe_data, setting.image_size, setting.data_seed, *scale.judged)
+        self.data = _data(
+            setting.data, setting.probe_data, setting.image_size, setting.data_seed, *scale.searched
+        )
+        self.judged = _data(
+            setting.data, setting.probe_data, setting.image_size, setting.data_seed, *scale.judged
+        )
 
     def quality(self, trainer: Trainer) -> Plain:
         """k-NN and linear accuracy in per cent and RankMe of each embedding of the base, k-NN accuracy of the head's own."""
         network, bank, queries = trainer.pair.kept, self.judged.bank, self.judged.queries
         assert bank is not None, "the evidence needs labels"
-        of_bank, of_queries = (embed_pair(network.base, list(network.heads), on_device(images, self.device), trainer.views.plain)
-                               for images in (bank, queries))
+        of_bank, of_queries = (
+            embed_pair(
+                network.base,
+                list(network.heads),
+                on_device(images, self.device),
+                trainer.views.plain,
+            )
+            for images in (bank, queries)
+        )
         labels = self._labels(bank), self._labels(queries)
         found: Plain = {}
         for name in of_bank[0]:
             known, asked = of_bank[0][name], of_queries[0][name]
             suffix = "" if name == "embedding" else f"_{name}"
-            found |= {f"accuracy{suffix}": knn_accuracy(known, labels[0], asked, labels[1]),
-                      f"linear{suffix}": linear_accuracy(known, labels[0], asked, labels[1]), f"rankme{suffix}": rankme(asked)}
-        heads = [{"head_accuracy": knn_accuracy(known, labels[0], asked, labels[1])}
-                 for known, asked in zip(of_bank[1], of_queries[1], strict=True)]
+            found |= {
+                f"accuracy{suffix}": knn_accuracy(known, labels[0], asked, labels[1]),
+                f"linear{suffix}": linear_accuracy(known, labels[0], asked, labels[1]),
+                f"rankme{suffix}": rankme(asked),
+            }
+        heads = [
+            {"head_accuracy": knn_accuracy(known, labels[0], asked, labels[1])}
+            for known, asked in zip(of_bank[1], of_queries[1], strict=True)
+        ]
         return {**found, "own": heads}
 
     def _labels(self, images: PackedImages) -> Tensor:
@@ -58,8 +74,12 @@ class EvidenceBench(Bench):
 
 
 @lru_cache(maxsize=4)
-def _data(data: str, probe_data: str, image_size: int, seed: int, most_bank: int, most_queries: int) -> SearchData:
-    return load_data(data, probe_data, image_size, seed, most_bank=most_bank, most_queries=most_queries)
+def _data(
+    data: str, probe_data: str, image_size: int, seed: int, most_bank: int, most_queries: int
+) -> SearchData:
+    return load_data(
+        data, probe_data, image_size, seed, most_bank=most_bank, most_queries=most_queries
+    )
 
 
 def judge(bench: Bench, trainer: Trainer, task: Task, report: StepReport) -> Plain:
@@ -70,7 +90,9 @@ def judge(bench: Bench, trainer: Trainer, task: Task, report: StepReport) -> Pla
     if not task.accuracy:
         return found
     assert isinstance(bench, EvidenceBench)
-    with torch.random.fork_rng([bench.device] if bench.device.type == "cuda" else []):  # a noise head draws
+    with torch.random.fork_rng(
+        [bench.device] if bench.device.type == "cuda" else []
+    ):  # a noise head draws
         quality = bench.quality(trainer)
     own = quality.pop("own")
     heads = [{**of_head, **mine} for of_head, mine in zip(found.pop("heads", []), own, strict=True)]
@@ -81,8 +103,13 @@ def pace(bench: Bench, heads: list[Plain], seed: int) -> Plain:
     """`step_s` of the base alone, and `head_step_s` that each head adds: device-seconds of the fastest of a few steps, as `device_s` counts
     them. What else runs on a CPU does not lengthen them, as it does the wall-clock seconds of `measure`."""
     clock = time.process_time if bench.device.type == "cpu" else time.monotonic
-    alone_s, *with_head_s = (_step_s(bench, [head] if head else [], seed, clock) for head in [None, *heads])
-    return {"step_s": alone_s, "head_step_s": [max(0.0, seconds - alone_s) for seconds in with_head_s]}
+    alone_s, *with_head_s = (
+        _step_s(bench, [head] if head else [], seed, clock) for head in [None, *heads]
+    )
+    return {
+        "step_s": alone_s,
+        "head_step_s": [max(0.0, seconds - alone_s) for seconds in with_head_s],
+    }
 
 
 def _step_s(bench: Bench, heads: list[Plain], seed: int, clock: Callable[[], float]) -> float:
@@ -97,10 +124,15 @@ def _step_s(bench: Bench, heads: list[Plain], seed: int, clock: Callable[[], flo
 
 def run(job: Job, send: Send) -> None:
     """The tool's own worker, with more measured at each rung, and its measurement timed by the device."""
+
     def measured(step: int, metrics: Plain) -> None:
         task = Task.model_validate(job.task)
         send_timed(step, {**metrics, **pace(Bench(task.setting), task.heads, task.seed)})
 
     send_timed = timed(send)
-    run_job(job, measured if job.task["kind"] == "measure" else send_timed, judge,
-            lambda setting: EvidenceBench(setting, SCALES[job.phase]))
+    run_job(
+        job,
+        measured if job.task["kind"] == "measure" else send_timed,
+        judge,
+        lambda setting: EvidenceBench(setting, SCALES[job.phase]),
+    )

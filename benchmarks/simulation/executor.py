@@ -40,7 +40,9 @@ class SimulatedExecutor:
             while not desk.stopping():
                 while len(crew.jobs) < concurrency and (job := desk.next_job()) is not None:
                     crew.start(job)
-                if not crew.jobs or not self._pass_until(crew.due(), crew.devices(machine.device), desk):
+                if not crew.jobs or not self._pass_until(
+                    crew.due(), crew.devices(machine.device), desk
+                ):
                     break
                 crew.happen()
         except BaseException as error:
@@ -84,7 +86,10 @@ class _Crew:
         _, _, key, event = heapq.heappop(self._events)
         if event is Ending.DIED:
             self._died(key)
-        elif isinstance(event, Ending) or self._desk.report(key, event.step, event.metrics) is Decision.STOP:
+        elif (
+            isinstance(event, Ending)
+            or self._desk.report(key, event.step, event.metrics) is Decision.STOP
+        ):
             self._idle += 1
             self._end(key)
         else:

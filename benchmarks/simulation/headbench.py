@@ -20,8 +20,25 @@ FORMAT = "hssl-headbench/1"
 TABLE, ABOUT = "headbench.csv", "headbench.json"
 WHERE = ("training", "group", "role", "head", "seed", "steps", "step")
 COSTS = ("step_s", "core_s", "parameters", "macs")
-OF_BASE = ("loss", "accuracy", "labelfree_rankme", "labelfree_alpha_req", "labelfree_lidar", "labelfree_alignment", "labelfree_uniformity")
-OF_HEAD = ("cka", "overlap", "output", "head_loss", "excess_loss", "architecture", "gate", "gate_reason")
+OF_BASE = (
+    "loss",
+    "accuracy",
+    "labelfree_rankme",
+    "labelfree_alpha_req",
+    "labelfree_lidar",
+    "labelfree_alignment",
+    "labelfree_uniformity",
+)
+OF_HEAD = (
+    "cka",
+    "overlap",
+    "output",
+    "head_loss",
+    "excess_loss",
+    "architecture",
+    "gate",
+    "gate_reason",
+)
 COLUMNS = (*WHERE, *OF_BASE, *OF_HEAD, *COSTS)
 TEXT = ("training", "role", "head", "gate", "gate_reason")
 WHOLE = ("seed", "steps", "step", "group", "parameters", "macs")
@@ -49,7 +66,9 @@ class HeadBench:
         about: what the sidecar says.
     """
 
-    def __init__(self, rows: Iterable[Mapping[str, Any]], about: Plain, where: str = "HeadBench") -> None:
+    def __init__(
+        self, rows: Iterable[Mapping[str, Any]], about: Plain, where: str = "HeadBench"
+    ) -> None:
         self.rows = [_read(row, f"{where}, row {number}") for number, row in enumerate(rows, 1)]
         self.about, self.where = about, where
         self._roles: dict[Head, str] = {row["head"]: row["role"] for row in self.rows}
@@ -62,30 +81,44 @@ class HeadBench:
 
         table, sidecar = Path(folder) / TABLE, Path(folder) / ABOUT
         if not (table.is_file() and sidecar.is_file()):
-            raise UserError(f"{folder} holds no HeadBench table, which is {TABLE} and {ABOUT}; name the folder of one.")
+            raise UserError(
+                f"{folder} holds no HeadBench table, which is {TABLE} and {ABOUT}; name the folder of one."
+            )
         about = json.loads(sidecar.read_text(encoding="utf-8"))
         if (found := about.pop("format", None)) != FORMAT:
-            raise UserError(f"{sidecar} has the format {found!r} and this version reads {FORMAT!r}; use the version that wrote it.")
-        frame = pd.read_csv(table, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=[""])
+            raise UserError(
+                f"{sidecar} has the format {found!r} and this version reads {FORMAT!r}; use the version that wrote it."
+            )
+        frame = pd.read_csv(
+            table, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=[""]
+        )
         if missing := [name for name in COLUMNS if name not in frame]:
-            raise UserError(f"{table} has no column {missing[0]!r}; it must have {', '.join(COLUMNS)}.")
+            raise UserError(
+                f"{table} has no column {missing[0]!r}; it must have {', '.join(COLUMNS)}."
+            )
         return cls(frame[list(COLUMNS)].to_dict("records"), about, str(table))
 
     def write(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.frame().to_csv(folder / TABLE, index=False, float_format="%.6g")
-        (folder / ABOUT).write_text(json.dumps({"format": FORMAT, **self.about}, indent=1) + "\n", encoding="utf-8")
+        (folder / ABOUT).write_text(
+            json.dumps({"format": FORMAT, **self.about}, indent=1) + "\n", encoding="utf-8"
+        )
 
     def frame(self) -> pd.DataFrame:
         """Everything, for pandas."""
         import pandas as pd
 
-        return pd.DataFrame([{**row, "head": spelled(row["head"])} for row in self.rows], columns=list(COLUMNS))
+        return pd.DataFrame(
+            [{**row, "head": spelled(row["head"])} for row in self.rows], columns=list(COLUMNS)
+        )
 
     @property
     def candidates(self) -> list[HeadConfig]:
         """In the order of the table."""
-        return [head for head, role in self._roles.items() if role == "candidate" and head is not None]
+        return [
+            head for head, role in self._roles.items() if role == "candidate" and head is not None
+        ]
 
     def control(self, role: str) -> Head:
         """The head of a control that the table has."""
@@ -93,12 +126,22 @@ class HeadBench:
 
     def seeds(self) -> list[int]:
         """Those under which every candidate was measured alone."""
-        of_head = [{seed for training, one, seed in self._rungs if training == "alone" and one == head} for head in self.candidates]
+        of_head = [
+            {seed for training, one, seed in self._rungs if training == "alone" and one == head}
+            for head in self.candidates
+        ]
         return sorted(set.intersection(*of_head)) if of_head else []
 
     def rungs(self, training: str = "alone") -> list[int]:
         """The steps that were measured, of any head."""
-        return sorted({rung.step for (kind, _, _), rungs in self._rungs.items() if kind == training for rung in rungs})
+        return sorted(
+            {
+                rung.step
+                for (kind, _, _), rungs in self._rungs.items()
+                if kind == training
+                for rung in rungs
+            }
+        )
 
     def at(self, training: str, head: Head, seed: int, step: int) -> Rung:
         """The rung at that step, or the nearest one below it."""
@@ -107,12 +150,18 @@ class HeadBench:
         if not reached:
             name = "no head" if head is None else head.label()
             first = f"; its first rung is {rungs[0].step}" if rungs else ""
-            raise UserError(f"{self.where} has nothing of {name} {training} under seed {seed} at step {step}{first}.")
+            raise UserError(
+                f"{self.where} has nothing of {name} {training} under seed {seed} at step {step}{first}."
+            )
         return reached[-1]
 
     def trainings(self, training: str) -> Iterator[tuple[Head, int, list[Rung]]]:
         """(head, seed, rungs) of every training of that kind."""
-        yield from ((head, seed, rungs) for (kind, head, seed), rungs in self._rungs.items() if kind == training)
+        yield from (
+            (head, seed, rungs)
+            for (kind, head, seed), rungs in self._rungs.items()
+            if kind == training
+        )
 
     def of(self, training: str) -> list[Plain]:
         """The rows of one kind of training."""
@@ -155,7 +204,9 @@ def _read(row: Mapping[str, Any], where: str) -> Plain:
         head = HeadConfig.model_validate_json(head) if isinstance(head, str) else head
         numbers = {key: _number(key, value) for key, value in given.items() if key not in TEXT}
     except ValueError as error:  # pydantic's is one too
-        raise UserError(f"{where} cannot be read: {' '.join(str(error).split())[:200]}; measure the table again.") from error
+        raise UserError(
+            f"{where} cannot be read: {' '.join(str(error).split())[:200]}; measure the table again."
+        ) from error
     return {**given, **numbers, "head": head}
 
 

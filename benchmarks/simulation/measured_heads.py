@@ -27,16 +27,29 @@ class MeasuredHeads:
         self.bench = bench
         self.seeds = {seed: seed for seed in bench.seeds()} if seeds is None else dict(seeds)
         measured = bench.about["measured"]
-        self._default_macs = {family: cost[1] for family, cost in zip(measured["families"], measured["costs"], strict=True)}
+        self._default_macs = {
+            family: cost[1]
+            for family, cost in zip(measured["families"], measured["costs"], strict=True)
+        }
         self._alone = _fewest(bench)
-        self._costs = {**measured, "step_s": self._alone[None], "evaluate_s": self._evaluate_s(), "joint": self._joint()}
+        self._costs = {
+            **measured,
+            "step_s": self._alone[None],
+            "evaluate_s": self._evaluate_s(),
+            "joint": self._joint(),
+        }
         self._family_s = self._fitted()
 
     def measured(self, heads: Sequence[HeadConfig]) -> Plain:
         if unknown := [head.family for head in heads if head.family not in self._default_macs]:
-            raise UserError(f"{self.bench.where} has not timed the family {unknown[0]!r}; {advice(unknown[0], self._default_macs)}")
-        return {**self._costs, "head_step_s": [self._family_s[head.family] for head in heads],
-                "costs": [[0, self._default_macs[head.family]] for head in heads]}
+            raise UserError(
+                f"{self.bench.where} has not timed the family {unknown[0]!r}; {advice(unknown[0], self._default_macs)}"
+            )
+        return {
+            **self._costs,
+            "head_step_s": [self._family_s[head.family] for head in heads],
+            "costs": [[0, self._default_macs[head.family]] for head in heads],
+        }
 
     def step_s(self, heads: Sequence[HeadConfig]) -> float:
         apart = self._alone[None] + sum(self._alone[head] - self._alone[None] for head in heads)
@@ -46,15 +59,26 @@ class MeasuredHeads:
         joint = len(heads) > 1
         wanted: Sequence[Head] = heads or [None]
         rows = [self._row("joint" if joint else "alone", head, seed, step) for head in wanted]
-        found: Plain = {"loss": rows[0]["loss"], "heads": [_of_head(row) for row in rows] if heads else []}
+        found: Plain = {
+            "loss": rows[0]["loss"],
+            "heads": [_of_head(row) for row in rows] if heads else [],
+        }
         found["head_losses"] = [row["head_loss"] for row in rows if "head_loss" in row]
-        found["base_losses"] = [row["head_loss"] + row["excess_loss"] for row in rows if "head_loss" in row] or [rows[0]["loss"]]
+        found["base_losses"] = [
+            row["head_loss"] + row["excess_loss"] for row in rows if "head_loss" in row
+        ] or [rows[0]["loss"]]
         of_base = {key: rows[0][key] for key in OF_BASE if key in rows[0] and key != "loss"}
-        return {**found, **of_base, "patch_losses": []} if task.accuracy else {**found, "patch_losses": []}
+        return (
+            {**found, **of_base, "patch_losses": []}
+            if task.accuracy
+            else {**found, "patch_losses": []}
+        )
 
     def _row(self, training: str, head: Head, seed: int, step: int) -> Plain:
         if seed not in self.seeds:
-            raise UserError(f"{self.bench.where} has no measurement for seed {seed}; it has {', '.join(map(str, self.seeds))}.")
+            raise UserError(
+                f"{self.bench.where} has no measurement for seed {seed}; it has {', '.join(map(str, self.seeds))}."
+            )
         return self.bench.at(training, head, self.seeds[seed], step).values
 
     def _evaluate_s(self) -> float:
@@ -62,7 +86,9 @@ class MeasuredHeads:
         beside = []
         for head, _, rungs in self.bench.trainings("alone"):
             for before, rung in zip([0, *(rung.step for rung in rungs)], rungs[:-1], strict=False):
-                beside.append(max(0.0, rung.values["core_s"] - self._alone[head] * (rung.step - before)))
+                beside.append(
+                    max(0.0, rung.values["core_s"] - self._alone[head] * (rung.step - before))
+                )
         return median(beside)
 
     def _joint(self) -> float:
@@ -71,7 +97,10 @@ class MeasuredHeads:
         for row in self.bench.of("joint"):
             groups.setdefault((row["group"], row["seed"], row["step"]), []).append(row)
         base_s = self._alone[None]
-        return median(rows[0]["step_s"] / (base_s + sum(self._alone[row["head"]] - base_s for row in rows)) for rows in groups.values())
+        return median(
+            rows[0]["step_s"] / (base_s + sum(self._alone[row["head"]] - base_s for row in rows))
+            for rows in groups.values()
+        )
 
     def _fitted(self) -> dict[str, float]:
         """Seconds that the default head of each family adds, by the rule that `Measured.head_s` scales them with."""
@@ -80,8 +109,17 @@ class MeasuredHeads:
         for head in self.bench.candidates:
             share = max(LEAST_SHARE, macs[head] / self._default_macs[head.family])
             found[head.family].append((self._alone[head] - self._alone[None]) / share)
-        timed = dict(zip(self.bench.about["measured"]["families"], self.bench.about["measured"]["head_step_s"], strict=True))
-        return {family: median(seconds) if seconds else timed[family] for family, seconds in found.items()}
+        timed = dict(
+            zip(
+                self.bench.about["measured"]["families"],
+                self.bench.about["measured"]["head_step_s"],
+                strict=True,
+            )
+        )
+        return {
+            family: median(seconds) if seconds else timed[family]
+            for family, seconds in found.items()
+        }
 
 
 def _fewest(bench: HeadBench) -> dict[Head, float]:

@@ -69,30 +69,65 @@ class Simulation:
     def start(self, storage: BaseStorage | None = None) -> Started:
         storage = storage or InMemoryStorage()
         study, run, clock = self._study(storage), self._run(), VirtualClock()
-        meter = DeviceMeter(Ledger(run.ledger, clock), self.budget, self.machine.cpus, self.machine.gpus, clock=clock,
-                            heartbeat_s=self.heartbeat_s)
+        meter = DeviceMeter(
+            Ledger(run.ledger, clock),
+            self.budget,
+            self.machine.cpus,
+            self.machine.gpus,
+            clock=clock,
+            heartbeat_s=self.heartbeat_s,
+        )
         if self.plan is not None and "plan" not in study.study_attributes():
             numbers = self.plan.as_plain()
-            study.set_study("plan", {"budget_s": self.budget.seconds, "phases": self.plan.expected_s, "numbers": numbers, "first": numbers})
+            study.set_study(
+                "plan",
+                {
+                    "budget_s": self.budget.seconds,
+                    "phases": self.plan.expected_s,
+                    "numbers": numbers,
+                    "first": numbers,
+                },
+            )
         worker = SimulatedWorker(self.answers, self.machine, self.faults or Faults())
-        runner = Runner(run, SimulatedExecutor(worker, meter, clock), meter, study, Silent(), self.machine)
-        roster = Roster(study, run, self.space, [self.map_shape], self.seed, meter.ledger.of_trial, self.cost,
-                        CandidateSampler(self.sampler, self.seed))
+        runner = Runner(
+            run, SimulatedExecutor(worker, meter, clock), meter, study, Silent(), self.machine
+        )
+        roster = Roster(
+            study,
+            run,
+            self.space,
+            [self.map_shape],
+            self.seed,
+            meter.ledger.of_trial,
+            self.cost,
+            CandidateSampler(self.sampler, self.seed),
+        )
         return Started(Controller(run, run.config(), roster, runner), meter, study, clock)
 
     def _study(self, storage: BaseStorage) -> StudyRecord:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        study = optuna.create_study(storage=storage, study_name=STUDY, direction="maximize", load_if_exists=True)
+        study = optuna.create_study(
+            storage=storage, study_name=STUDY, direction="maximize", load_if_exists=True
+        )
         return StudyRecord(study, storage, "simulated")
 
     def _run(self) -> Run:
         if (self.folder / "search.yaml").exists():
             return Run.open(self.folder)
-        return Run.create(self.folder, {
-            "name": self.folder.name, "seed": self.seed, "rank_by": "accuracy", "full_epochs": self.full_epochs,
-            "sampler": self.sampler, "promote": self.promote, "pruner": self.pruner,
-            "setting": self.setting.model_dump(mode="json"),
-            "same_architecture": self.same_architecture.model_dump(exclude_none=True)})
+        return Run.create(
+            self.folder,
+            {
+                "name": self.folder.name,
+                "seed": self.seed,
+                "rank_by": "accuracy",
+                "full_epochs": self.full_epochs,
+                "sampler": self.sampler,
+                "promote": self.promote,
+                "pruner": self.pruner,
+                "setting": self.setting.model_dump(mode="json"),
+                "same_architecture": self.same_architecture.model_dump(exclude_none=True),
+            },
+        )
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,22 @@ class SyntheticHeads:
         agreement: correlation of discrepancy and gain, -1 to 1.
     """
 
-    def __init__(self, spread: float = 2.0, error: float = 0.5, agreement: float = 0.5, seed: int = 0) -> None:
+    def __init__(
+        self, spread: float = 2.0, error: float = 0.5, agreement: float = 0.5, seed: int = 0
+    ) -> None:
         self.spread, self.error, self.agreement, self.seed = spread, error, agreement, seed
         self._traits = lru_cache(None)(self._drawn)
-        self.costs: Plain = {"precision": "fp32", "step_s": 0.1, "joint": 1.0, "profile_s": 0.05, "evaluate_s": 1.0, "last_evaluate_s": 0.5,
-                             "checkpoint_s": 0.1, "images": 10_000, "worker_s": 60.0}
+        self.costs: Plain = {
+            "precision": "fp32",
+            "step_s": 0.1,
+            "joint": 1.0,
+            "profile_s": 0.05,
+            "evaluate_s": 1.0,
+            "last_evaluate_s": 0.5,
+            "checkpoint_s": 0.1,
+            "images": 10_000,
+            "worker_s": 60.0,
+        }
         self.head_s = 0.02
 
     def gain(self, head: HeadConfig | None) -> float:
@@ -42,18 +53,31 @@ class SyntheticHeads:
 
     def accuracy(self, head: HeadConfig | None, seed: int, step: int) -> float:
         """Per cent, as one training under that seed finds it."""
-        error = self.error * random.Random(f"{self.seed}/{seed}/{head and head.model_dump_json()}").gauss(0.0, 1.0)
+        error = self.error * random.Random(
+            f"{self.seed}/{seed}/{head and head.model_dump_json()}"
+        ).gauss(0.0, 1.0)
         return UNTRAINED + (LEARNED + self.gain(head) + error) * (1 - 0.5 ** (step / HALF_STEPS))
 
     def measured(self, heads: Sequence[HeadConfig]) -> Plain:
-        reference = {"raw pixels": {"accuracy": 35.0}, "untrained base": {"accuracy": UNTRAINED, "labelfree_rankme": 5.0}}
-        return {**self.costs, "head_step_s": [self.head_s for _ in heads], "costs": [[0, 0] for _ in heads], "reference": reference}
+        reference = {
+            "raw pixels": {"accuracy": 35.0},
+            "untrained base": {"accuracy": UNTRAINED, "labelfree_rankme": 5.0},
+        }
+        return {
+            **self.costs,
+            "head_step_s": [self.head_s for _ in heads],
+            "costs": [[0, 0] for _ in heads],
+            "reference": reference,
+        }
 
     def step_s(self, heads: Sequence[HeadConfig]) -> float:
         return float(self.costs["step_s"]) + self.head_s * len(heads)
 
     def metrics(self, heads: Sequence[HeadConfig], seed: int, step: int, task: Task) -> Plain:
-        found: Plain = {"loss": 1.0, "heads": [self._of_head(head, len(heads) > 1) for head in heads]}
+        found: Plain = {
+            "loss": 1.0,
+            "heads": [self._of_head(head, len(heads) > 1) for head in heads],
+        }
         if not task.accuracy:
             return found
         accuracy = self.accuracy(heads[0] if heads else None, seed, step)
@@ -63,8 +87,15 @@ class SyntheticHeads:
         noise = head.family == "noise"
         overlap = self._traits(head.model_dump_json())[1]
         sick = noise and joint
-        return {"cka": overlap / 2, "overlap": overlap, "output": overlap, "head_loss": 4.5 if noise else 3.0, "excess_loss": 0.1,
-                "gate": "not learning" if sick else "healthy", "gate_reason": f"it {'is noise' if sick else 'learns'}."}
+        return {
+            "cka": overlap / 2,
+            "overlap": overlap,
+            "output": overlap,
+            "head_loss": 4.5 if noise else 3.0,
+            "excess_loss": 0.1,
+            "gate": "not learning" if sick else "healthy",
+            "gate_reason": f"it {'is noise' if sick else 'learns'}.",
+        }
 
     def _drawn(self, head: str) -> tuple[float, float]:
         """(gain, overlap) of a head as JSON."""

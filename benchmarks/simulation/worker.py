@@ -73,10 +73,15 @@ class SimulatedWorker:
         Args:
             cold: whether the worker must start first.
         """
-        task, chance = Task.model_validate(job.task), random.Random(f"{self.faults.seed}/{job.key}/{number}")
+        task, chance = (
+            Task.model_validate(job.task),
+            random.Random(f"{self.faults.seed}/{job.key}/{number}"),
+        )
         slow = chance.lognormvariate(0.0, self.faults.straggling)
         wait_s = self.faults.startup_s if cold else 0.0
-        for seconds, report in self._measuring(task) if task.kind == "measure" else self._training(job, task, slow):
+        for seconds, report in (
+            self._measuring(task) if task.kind == "measure" else self._training(job, task, slow)
+        ):
             if chance.random() < self.faults.dies:
                 yield wait_s + chance.random() * seconds, Ending.DIED
                 return
@@ -105,13 +110,25 @@ class SimulatedWorker:
             seconds = train_s + slow * self._looking_s(task, heads, reached)
             found = self.answers.metrics(heads, task.seed, reached, task)
             if task.architecture and reached >= task.steps:
-                timed = [{RATIO: self.answers.step_s([head]) / self.answers.step_s([])} for head in heads]
-                found = {**found, "heads": [{**one, **ratio} for one, ratio in zip(found["heads"], timed, strict=True)]}
+                timed = [
+                    {RATIO: self.answers.step_s([head]) / self.answers.step_s([])} for head in heads
+                ]
+                found = {
+                    **found,
+                    "heads": [
+                        {**one, **ratio} for one, ratio in zip(found["heads"], timed, strict=True)
+                    ],
+                }
             held = {"recomputed": False, "gpus": job.gpus, "surroundings": {}}
-            yield seconds, Report(reached, {**found, **held, "train_s": train_s, "train_steps": reached - at})
+            yield (
+                seconds,
+                Report(reached, {**found, **held, "train_s": train_s, "train_steps": reached - at}),
+            )
             at, spent_s = reached, spent_s + seconds
             if reached < rung:
-                Path(job.folder, f"step-{reached}").mkdir(parents=True, exist_ok=True)  # as `Job.step_reached` looks for it
+                Path(job.folder, f"step-{reached}").mkdir(
+                    parents=True, exist_ok=True
+                )  # as `Job.step_reached` looks for it
                 return
 
     def _looking_s(self, task: Task, heads: Sequence[HeadConfig], step: int) -> float:
@@ -120,8 +137,15 @@ class SimulatedWorker:
         profiles = 0.0
         if last and task.architecture:
             candidates = [[head] for head in heads if head.family not in ("identity", "noise")]
-            profiles = (1 + len(heads)) * costs["profile_s"] + ALONE * sum(map(self.answers.step_s, [[], *candidates]))
-        return float(costs["evaluate_s"] + costs["checkpoint_s"] + profiles + (costs["last_evaluate_s"] if last and task.accuracy else 0.0))
+            profiles = (1 + len(heads)) * costs["profile_s"] + ALONE * sum(
+                map(self.answers.step_s, [[], *candidates])
+            )
+        return float(
+            costs["evaluate_s"]
+            + costs["checkpoint_s"]
+            + profiles
+            + (costs["last_evaluate_s"] if last and task.accuracy else 0.0)
+        )
 
 
 def _batches(task: Task) -> float:

@@ -53,7 +53,12 @@ def read(entry: Path, side: int) -> Stored | None:
     try:
         about = json.loads(entry.with_suffix(".json").read_text())
         images = np.load(entry, mmap_mode="r")
-        sound = about["bytes"] == entry.stat().st_size and images.shape == (about["images"], side, side, 3)
+        sound = about["bytes"] == entry.stat().st_size and images.shape == (
+            about["images"],
+            side,
+            side,
+            3,
+        )
         return Stored(images, about) if sound and KEYS.issubset(about) else None
     except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
@@ -84,13 +89,18 @@ def remove_unfinished(folder: Path) -> None:
     """Remove what killed processes left in the cache: half-written images, and images whose JSON file was never written."""
     for path in folder.iterdir():
         if ENTRY.fullmatch(path.stem) and _unfinished(path):
-            with suppress(OSError, Timeout), lock_of(path).acquire(timeout=0):  # a live process builds it, or it is another user's
+            with (
+                suppress(OSError, Timeout),
+                lock_of(path).acquire(timeout=0),
+            ):  # a live process builds it, or it is another user's
                 if _unfinished(path):
                     path.unlink(missing_ok=True)
 
 
 def _unfinished(path: Path) -> bool:
-    return path.suffix == ".part" or (path.suffix == ".npy" and not path.with_suffix(".json").exists())
+    return path.suffix == ".part" or (
+        path.suffix == ".npy" and not path.with_suffix(".json").exists()
+    )
 
 
 def lock_of(entry: Path) -> FileLock:
@@ -98,14 +108,23 @@ def lock_of(entry: Path) -> FileLock:
     return FileLock(entry.with_suffix(".lock"))
 
 
-def _about(source: Source, kept: list[int], skipped: list[tuple[str, str]], size: int) -> dict[str, Any]:
+def _about(
+    source: Source, kept: list[int], skipped: list[tuple[str, str]], size: int
+) -> dict[str, Any]:
     labels = None if source.labels is None else source.labels[kept].tolist()
-    return {"source": source.name, "images": len(kept), "bytes": size, "classes": list(source.classes),
-            "skipped": skipped, "labels": labels}
+    return {
+        "source": source.name,
+        "images": len(kept),
+        "bytes": size,
+        "classes": list(source.classes),
+        "skipped": skipped,
+        "labels": labels,
+    }
 
 
-def _write_images(path: Path, source: Source, side: int,
-                  progress: Progress | None) -> tuple[list[int], list[tuple[str, str]]]:
+def _write_images(
+    path: Path, source: Source, side: int, progress: Progress | None
+) -> tuple[list[int], list[tuple[str, str]]]:
     """Write the readable images as one .npy file; (indices of those, (name, reason) of the others).
 
     Written through a file rather than a memory map: on a full disk that raises, where a map would kill the process.
@@ -122,7 +141,9 @@ def _write_images(path: Path, source: Source, side: int,
                 file.write(image.tobytes())
         file.seek(0)
         if _write_header(file, len(kept), side) != body:
-            raise AssertionError("the header of a .npy file changed its length with the number of images")
+            raise AssertionError(
+                "the header of a .npy file changed its length with the number of images"
+            )
         file.flush()
         os.fsync(file.fileno())
     return kept, skipped
@@ -134,12 +155,17 @@ def _write_header(file: BinaryIO, count: int, side: int) -> int:
     return file.tell()
 
 
-def _decoded(source: Source, side: int, progress: Progress | None) -> Iterator[tuple[int, np.ndarray | str]]:
+def _decoded(
+    source: Source, side: int, progress: Progress | None
+) -> Iterator[tuple[int, np.ndarray | str]]:
     """(index, image or the reason why it is unreadable), in order. Pillow frees the interpreter while it decodes, so threads do."""
+
     def one(index: int) -> np.ndarray | str:
         try:
             return source.decode(index, side)
-        except Exception as error:  # a damaged file makes decoders raise almost anything; the reason is listed
+        except (
+            Exception
+        ) as error:  # a damaged file makes decoders raise almost anything; the reason is listed
             return f"{type(error).__name__}: {error}"
 
     with warnings.catch_warnings(), ThreadPool(_threads()) as pool:
@@ -152,19 +178,25 @@ def _decoded(source: Source, side: int, progress: Progress | None) -> Iterator[t
 
 
 def _threads() -> int:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return min(usable, 32)
 
 
 def _check_room(folder: Path, count: int, side: int) -> None:
     needed, free = count * side * side * 3, shutil.disk_usage(folder).free
     if needed > free:
-        raise UserError(f"packing {count:,} images at {side} px needs {needed / 1e9:.1f} GB, but the cache in {str(folder)!r} "
-                        f"has {free / 1e9:.1f} GB left: set HSSL_SEARCH_CACHE to a folder with room.")
+        raise UserError(
+            f"packing {count:,} images at {side} px needs {needed / 1e9:.1f} GB, but the cache in {str(folder)!r} "
+            f"has {free / 1e9:.1f} GB left: set HSSL_SEARCH_CACHE to a folder with room."
+        )
 
 
 def _check_readable(source: Source, skipped: list[tuple[str, str]]) -> None:
     if len(skipped) > MOST_UNREADABLE * len(source):
         name, reason = skipped[0]
-        raise UserError(f"{len(skipped):,} of {len(source):,} images in {source.name!r} are unreadable (at most 5 % may be), "
-                        f"the first is {source.where(name)!r} ({reason}): repair or remove them.")
+        raise UserError(
+            f"{len(skipped):,} of {len(source):,} images in {source.name!r} are unreadable (at most 5 % may be), "
+            f"the first is {source.where(name)!r} ({reason}): repair or remove them."
+        )

@@ -19,8 +19,14 @@ YIQ = (LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 """RGB to luma and chroma (NTSC); the chroma rows sum to 0, so grey has none."""
 
 
-def colour_matrices(brightness: Tensor, contrast: Tensor, saturation: Tensor, turn: Tensor, grey: Tensor,
-                    mean: Tensor) -> tuple[Tensor, Tensor]:
+def colour_matrices(
+    brightness: Tensor,
+    contrast: Tensor,
+    saturation: Tensor,
+    turn: Tensor,
+    grey: Tensor,
+    mean: Tensor,
+) -> tuple[Tensor, Tensor]:
     """The affine map of each image: `matrix @ rgb + offset`.
 
     Args:

@@ -17,8 +17,9 @@ TRIES = 10
 """Crops drawn for each image until one lies inside it, as in torchvision's RandomResizedCrop."""
 
 
-def crop_boxes(draws: Tensor, side: int, scale: tuple[float, float],
-               ratio: tuple[float, float]) -> tuple[Tensor, Tensor]:
+def crop_boxes(
+    draws: Tensor, side: int, scale: tuple[float, float], ratio: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
     """Random boxes in square images, distributed as torchvision's RandomResizedCrop.
 
     Args:
@@ -50,7 +51,9 @@ def _widest(side: int, ratio: tuple[float, float], like: Tensor) -> Tensor:
     return torch.stack((like.new_full((1,), height), like.new_full((1,), width)))
 
 
-def resize_matrices(start: Tensor, length: Tensor, side: int, size: int, mirrored: Tensor | None = None) -> Tensor:
+def resize_matrices(
+    start: Tensor, length: Tensor, side: int, size: int, mirrored: Tensor | None = None
+) -> Tensor:
     """Matrices that crop `length` pixels from `start` out of `side` and resize them to `size`, bilinear and antialiased.
 
     Args:
@@ -65,7 +68,14 @@ def resize_matrices(start: Tensor, length: Tensor, side: int, size: int, mirrore
     place = out if mirrored is None else torch.where(mirrored[..., None], size - out, out)
     step = (length / size)[..., None]
     centre = start[..., None] + step * place
-    weights = (pixel - centre[..., None]).abs_().div_(step.clamp(min=1)[..., None]).neg_().add_(1).clamp_(min=0)
+    weights = (
+        (pixel - centre[..., None])
+        .abs_()
+        .div_(step.clamp(min=1)[..., None])
+        .neg_()
+        .add_(1)
+        .clamp_(min=0)
+    )
     cropped = (pixel > start[..., None]) & (pixel < (start + length)[..., None])
     weights.mul_(cropped[..., None, :])
     return weights.div_(weights.sum(-1, keepdim=True))
@@ -98,7 +108,9 @@ def blur_matrices(sigma: Tensor, blurred: Tensor, reads: Tensor) -> Tensor:
     count, size = reads.shape[:2]
     offset = torch.arange(count, device=sigma.device) - count // 2
     kernel = torch.exp(-0.5 * (offset / sigma[:, None]) ** 2)
-    kernel = torch.where(blurred[:, None], kernel / kernel.sum(1, keepdim=True), (offset == 0).float())
+    kernel = torch.where(
+        blurred[:, None], kernel / kernel.sum(1, keepdim=True), (offset == 0).float()
+    )
     return (kernel @ reads.view(count, -1)).view(-1, size, size)
 
 

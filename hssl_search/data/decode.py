@@ -18,8 +18,13 @@ T = TypeVar("T")
 VERSION = 2
 """Raised whenever the same file would give other pixels: it is part of every cache key."""
 TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
 }
 """What brings an image upright, by its EXIF orientation."""
 
@@ -30,6 +35,7 @@ def decode(path: Path, side: int) -> np.ndarray:
     Broken metadata (EXIF, XMP, colour profiles, texts) are left out; an orientation that cannot be read counts as upright.
     Raises whatever Pillow raises for a file whose pixels it cannot read.
     """
+
     def pixels(opened: Image.Image) -> np.ndarray:
         # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size; twice `side` is kept for the resize that follows.
         opened.draft(None, (2 * side, 2 * side))
@@ -75,8 +81,12 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip everything above 255 to white
-        image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
+    if image.mode.startswith(
+        "I"
+    ):  # 16-bit grey: Pillow's own conversion would clip everything above 255 to white
+        image = Image.fromarray(
+            (np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)
+        )
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")

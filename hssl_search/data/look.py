@@ -28,10 +28,16 @@ class Look:
 
     def words(self) -> str:
         """`80 of 80 images are of one colour`; empty where there is nothing to tell."""
-        images = f"{self.images} images" + (" that were looked at" if self.images >= MOST_LOOKED_AT else "")
+        images = f"{self.images} images" + (
+            " that were looked at" if self.images >= MOST_LOOKED_AT else ""
+        )
         if self.one_colour > TELLING * self.images:
             return f"{self.one_colour} of {images} {'is' if self.one_colour == 1 else 'are'} of one colour"
-        return f"{self.same} of {images} are the same image" if self.same > max(1, TELLING * self.images) else ""
+        return (
+            f"{self.same} of {images} are the same image"
+            if self.same > max(1, TELLING * self.images)
+            else ""
+        )
 
 
 def look(packed: PackedImages) -> Look:
@@ -41,5 +47,7 @@ def look(packed: PackedImages) -> Look:
     for row in rows:
         image = packed.subset([int(row)]).images[0]
         one_colour += bool((np.ptp(image, axis=(0, 1)) <= GREY).all())
-        copies[hashlib.blake2b(image.tobytes()).digest()] += 1  # the images themselves may take gigabytes
+        copies[hashlib.blake2b(image.tobytes()).digest()] += (
+            1  # the images themselves may take gigabytes
+        )
     return Look(len(rows), one_colour, max(copies.values(), default=0))

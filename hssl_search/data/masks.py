@@ -15,7 +15,9 @@ more often, since most blocks overlap."""
 
 
 @torch.no_grad()
-def block_masks(count: int, grid: tuple[int, int], config: MasksConfig, generator: torch.Generator) -> Tensor:
+def block_masks(
+    count: int, grid: tuple[int, int], config: MasksConfig, generator: torch.Generator
+) -> Tensor:
     """Masks made of blocks, one block after the other until the wanted number of patches is masked, never more.
 
     Each mask wants 0 patches or, with probability `config.share`, a share of the grid drawn for it alone, rounded down. As in the official
@@ -82,4 +84,8 @@ def _stretches(length: Tensor, place: Tensor, side: int) -> Tensor:
     length = length.clamp(min=1)
     start = (place * (side - length + 1)).floor()[:, None]
     position = torch.arange(side)
-    return (position >= start) & (position < start + length[:, None]) & (length <= max(1, side - 1))[:, None]
+    return (
+        (position >= start)
+        & (position < start + length[:, None])
+        & (length <= max(1, side - 1))[:, None]
+    )

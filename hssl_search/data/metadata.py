@@ -33,21 +33,25 @@ def without_metadata(data: bytes) -> bytes:
 def _png_chunks(data: bytes) -> Iterator[bytes]:
     at = len(PNG)
     while at < len(data):
-        length, kind = int.from_bytes(data[at:at + 4], "big"), data[at + 4:at + 8]
-        chunk = data[at:at + 12 + length]
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        chunk = data[at : at + 12 + length]
         # A critical chunk (its first letter is a capital) stays even when its checksum is wrong: the decoder is to refuse those pixels.
-        if kind[:1].isupper() or (kind in PNG_KEPT and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")):
+        if kind[:1].isupper() or (
+            kind in PNG_KEPT and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
+        ):
             yield chunk
         at += 12 + length
 
 
 def _jpeg_segments(data: bytes) -> Iterator[bytes]:
     at = len(JPEG)
-    while data[at:at + 1] == b"\xff" and (marker := data[at + 1]) != 0xDA:  # start of scan: pixels from here on
+    while (
+        data[at : at + 1] == b"\xff" and (marker := data[at + 1]) != 0xDA
+    ):  # start of scan: pixels from here on
         if marker == 0xFF:  # padding between segments
             at += 1
             continue
-        segment = data[at:at + 2 + int.from_bytes(data[at + 2:at + 4], "big")]
+        segment = data[at : at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")]
         if _changes_pixels(marker, segment):
             yield segment
         at += max(4, len(segment))
@@ -66,8 +70,8 @@ def _changes_pixels(marker: int, segment: bytes) -> bool:
 def _webp_chunks(data: bytes) -> Iterator[bytes]:
     at = 12
     while at < len(data):
-        kind, length = data[at:at + 4], int.from_bytes(data[at + 4:at + 8], "little")
-        chunk = data[at:at + 8 + length + length % 2]
+        kind, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        chunk = data[at : at + 8 + length + length % 2]
         if kind == b"VP8X":
             chunk = chunk[:8] + bytes([chunk[8] & ~WEBP_FLAGS]) + chunk[9:]
         if kind not in WEBP_DROPPED:

@@ -29,8 +29,16 @@ CHUNK = 1024
 class PackedImages:
     """N images of S x S pixels, uint8, mostly a memory map; a subset shares it and copies only what is asked for."""
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray | None, classes: tuple[str, ...], fingerprint: str,
-                 skipped: Sequence[tuple[str, str]] = (), rows: np.ndarray | None = None, contents: Contents | None = None) -> None:
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray | None,
+        classes: tuple[str, ...],
+        fingerprint: str,
+        skipped: Sequence[tuple[str, str]] = (),
+        rows: np.ndarray | None = None,
+        contents: Contents | None = None,
+    ) -> None:
         """`images` is uint8 M x S x S x 3; `rows` picks N of them (None: all). `labels` has N entries."""
         self._store = images
         self._rows = rows
@@ -77,8 +85,8 @@ class PackedImages:
         rows = numbers if self._rows is None else self._rows[numbers]
         result = torch.empty((len(rows), 3, self.side, self.side), dtype=torch.uint8)
         for start in range(0, len(rows), CHUNK):
-            block = torch.from_numpy(self._store[rows[start:start + CHUNK]])
-            result[start:start + CHUNK] = block.permute(0, 3, 1, 2)
+            block = torch.from_numpy(self._store[rows[start : start + CHUNK]])
+            result[start : start + CHUNK] = block.permute(0, 3, 1, 2)
         return result
 
     def _numbers(self, indices: Indices) -> np.ndarray:
@@ -90,7 +98,9 @@ class PackedImages:
         return numbers.astype(np.int64)
 
 
-def pack(source: str, image_size: int, progress: Progress | None = None, cache: Path | None = None) -> PackedImages:
+def pack(
+    source: str, image_size: int, progress: Progress | None = None, cache: Path | None = None
+) -> PackedImages:
     """The images of `source` (a folder or `digits`), decoded at `storage_side` pixels or taken from the cache.
 
     Two processes that ask for the same images decode them once: the second waits.
@@ -101,38 +111,56 @@ def pack(source: str, image_size: int, progress: Progress | None = None, cache: 
     return pack_source(open_source(source), image_size, progress, cache)
 
 
-def pack_source(source: Source, image_size: int, progress: Progress | None = None,
-                cache: Path | None = None) -> PackedImages:
+def pack_source(
+    source: Source, image_size: int, progress: Progress | None = None, cache: Path | None = None
+) -> PackedImages:
     """As `pack`, for a source that is listed already."""
     side = storage_side(source, image_size)
-    identity = f"{source.fingerprint()} {type(source).__name__} {side} {decode.VERSION} {cachefile.FORMAT}"
+    identity = (
+        f"{source.fingerprint()} {type(source).__name__} {side} {decode.VERSION} {cachefile.FORMAT}"
+    )
     key = hashlib.sha256(identity.encode()).hexdigest()
     entry = (cache or cache_root()) / _entry(side, key)
     stored = cachefile.read(entry, side) or _build_once(entry, source, side, key, progress)
-    contents = Contents(len(source), len(stored.images), len(source.classes), source.fingerprint(times=False), side, key)
+    contents = Contents(
+        len(source),
+        len(stored.images),
+        len(source.classes),
+        source.fingerprint(times=False),
+        side,
+        key,
+    )
     return _packed(stored, contents, source.where)
 
 
 def reopen(contents: Contents, name: str, cache: Path | None = None) -> PackedImages | None:
     """Return the packed images of `name` as they were when they had these contents; None when the cache no longer holds them."""
-    stored = cachefile.read((cache or cache_root()) / _entry(contents.side, contents.key), contents.side)
+    stored = cachefile.read(
+        (cache or cache_root()) / _entry(contents.side, contents.key), contents.side
+    )
     if stored is None:
         return None
     return _packed(stored, contents, lambda image: shown(f"{name}/{image}"))
 
 
-def _packed(stored: cachefile.Stored, contents: Contents, where: Callable[[str], str]) -> PackedImages:
+def _packed(
+    stored: cachefile.Stored, contents: Contents, where: Callable[[str], str]
+) -> PackedImages:
     about = stored.about
     labels = None if about["labels"] is None else np.array(about["labels"], dtype=np.int64)
     skipped = [(where(name), reason) for name, reason in about["skipped"]]
-    return PackedImages(stored.images, labels, tuple(about["classes"]), contents.key, skipped, contents=contents)
+    return PackedImages(
+        stored.images, labels, tuple(about["classes"]), contents.key, skipped, contents=contents
+    )
 
 
 def _entry(side: int, key: str) -> str:
     return f"{side}px-{key[:24]}.npy"
 
 
-def _build_once(entry: Path, source: Source, side: int, key: str, progress: Progress | None) -> cachefile.Stored:
+def _build_once(
+    entry: Path, source: Source, side: int, key: str, progress: Progress | None
+) -> cachefile.Stored:
     """Build the entry, or wait for the process that does."""
     folder = entry.parent
     try:
@@ -141,18 +169,26 @@ def _build_once(entry: Path, source: Source, side: int, key: str, progress: Prog
         with cachefile.lock_of(entry):
             return cachefile.read(entry, side) or cachefile.build(entry, source, side, progress)
     except OSError as error:
-        raise UserError(f"cannot write the image cache in {str(folder)!r}: {error.strerror or error}; "
-                        "set HSSL_SEARCH_CACHE to a folder with room that you may write to.") from error
+        raise UserError(
+            f"cannot write the image cache in {str(folder)!r}: {error.strerror or error}; "
+            "set HSSL_SEARCH_CACHE to a folder with room that you may write to."
+        ) from error
 
 
 def cache_root() -> Path:
     """$HSSL_SEARCH_CACHE, else $XDG_CACHE_HOME/hssl-search, else ~/.cache/hssl-search. UserError where there is no home directory."""
     own = os.environ.get("HSSL_SEARCH_CACHE")
     try:
-        return Path(own).expanduser() if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hssl-search"
+        return (
+            Path(own).expanduser()
+            if own
+            else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hssl-search"
+        )
     except RuntimeError as error:
-        raise UserError("there is no home directory to keep the image cache in (HOME is not set); set HSSL_SEARCH_CACHE to the path of a "
-                        "folder with room that you may write to.") from error
+        raise UserError(
+            "there is no home directory to keep the image cache in (HOME is not set); set HSSL_SEARCH_CACHE to the path of a "
+            "folder with room that you may write to."
+        ) from error
 
 
 def storage_side(source: Source, image_size: int) -> int:

@@ -33,7 +33,10 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 
 def on_device(images: PackedImages, device: torch.device) -> Images:
     """The images as uint8 on `device`: an accelerator holds them all where they fit; on CPU the packed cache is read in place."""
-    if device.type != "cpu" and images.nbytes <= DEVICE_SHARE * torch.cuda.get_device_properties(device).total_memory:
+    if (
+        device.type != "cpu"
+        and images.nbytes <= DEVICE_SHARE * torch.cuda.get_device_properties(device).total_memory
+    ):
         return images.tensor(None).to(device)
     return Fetched(images, device)
 

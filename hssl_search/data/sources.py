@@ -73,7 +73,10 @@ class Source(ABC):
         """The source of these images only, in their present order."""
         rows = np.sort(np.asarray(indices, dtype=np.int64))
         labels = None if self.labels is None else self.labels[rows]
-        names, stamps = tuple(self.names[row] for row in rows), tuple(self.stamps[row] for row in rows)
+        names, stamps = (
+            tuple(self.names[row] for row in rows),
+            tuple(self.stamps[row] for row in rows),
+        )
         return replace(self, names=names, stamps=stamps, labels=labels)
 
     def fingerprint(self, times: bool = True) -> str:
@@ -128,8 +131,10 @@ def open_source(name: str) -> Source:
     names, stamps = _list(name, root)
     if len(names) < 2:
         found = "only one image" if names else "no images"
-        raise UserError(f"{name!r} has {found} (looked for {', '.join(sorted(EXTENSIONS))} at any depth): "
-                        "give a folder with at least two, or the name 'digits'.")
+        raise UserError(
+            f"{name!r} has {found} (looked for {', '.join(sorted(EXTENSIONS))} at any depth): "
+            "give a folder with at least two, or the name 'digits'."
+        )
     labels, classes = _classes(names)
     _refuse_splits(name, classes)
     return Folder(name, names, stamps, labels, classes, root)
@@ -144,7 +149,9 @@ def folder_of(name: str) -> Path:
     try:
         return Path(name).expanduser()
     except RuntimeError as error:
-        raise UserError(f"{name!r} begins with a home directory that there is not; give the full path of the folder.") from error
+        raise UserError(
+            f"{name!r} begins with a home directory that there is not; give the full path of the folder."
+        ) from error
 
 
 def _existing_folder(name: str) -> Path:
@@ -152,10 +159,20 @@ def _existing_folder(name: str) -> Path:
     if root.is_dir():
         return root
     if root.exists():
-        raise UserError(f"{name!r} is a file, not a folder of images: give the folder that it is in.")
-    beside = [entry.name for entry in root.parent.iterdir() if entry.is_dir()] if root.parent.is_dir() else []
+        raise UserError(
+            f"{name!r} is a file, not a folder of images: give the folder that it is in."
+        )
+    beside = (
+        [entry.name for entry in root.parent.iterdir() if entry.is_dir()]
+        if root.parent.is_dir()
+        else []
+    )
     close = [str(root.parent / folder) for folder in nearest(root.name, beside)]
-    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "give an existing one, or the name 'digits'."
+    hint = (
+        f"did you mean {' or '.join(map(repr, close))}?"
+        if close
+        else "give an existing one, or the name 'digits'."
+    )
     raise UserError(f"there is no folder {name!r} to read images from: {hint}")
 
 
@@ -163,12 +180,16 @@ def _list(name: str, root: Path) -> tuple[tuple[str, ...], tuple[tuple[int, int]
     try:
         found = sorted(_walk(root, "", frozenset()))
     except OSError as error:
-        raise UserError(f"cannot list the images in {name!r}: {error.strerror} ({shown(str(error.filename))}); "
-                        "make it readable, or give another folder.") from error
+        raise UserError(
+            f"cannot list the images in {name!r}: {error.strerror} ({shown(str(error.filename))}); "
+            "make it readable, or give another folder."
+        ) from error
     return tuple(path for path, _ in found), tuple(stamp for _, stamp in found)
 
 
-def _walk(folder: Path, prefix: str, above: frozenset[str]) -> Iterator[tuple[str, tuple[int, int]]]:
+def _walk(
+    folder: Path, prefix: str, above: frozenset[str]
+) -> Iterator[tuple[str, tuple[int, int]]]:
     """Every image file below `folder`, links followed, as (path below the root, (size, time of change))."""
     real = os.path.realpath(folder)
     if real in above:  # a link back to a folder that it is in
@@ -185,7 +206,9 @@ def _walk(folder: Path, prefix: str, above: frozenset[str]) -> Iterator[tuple[st
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
     # A dangling link counts: it is reported as unreadable rather than missed.
-    return os.path.splitext(entry.name)[1].lower() in EXTENSIONS and (entry.is_file() or entry.is_symlink())
+    return os.path.splitext(entry.name)[1].lower() in EXTENSIONS and (
+        entry.is_file() or entry.is_symlink()
+    )
 
 
 def _stamp(entry: os.DirEntry[str]) -> tuple[int, int]:
@@ -203,21 +226,28 @@ def _classes(names: Sequence[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
     if len(classes) < 2 or "" in classes:
         return None, ()
     number = {name: index for index, name in enumerate(classes)}
-    return np.array([number[class_of[folder]] for folder in folders], dtype=np.int64), tuple(classes)
+    return np.array([number[class_of[folder]] for folder in folders], dtype=np.int64), tuple(
+        classes
+    )
 
 
 def shown(name: str) -> str:
     """Return a file name as it can be written anywhere: control characters and bytes that are not UTF-8 are escaped, as in `caf\\xe9`."""
     decoded = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in decoded)
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in decoded
+    )
 
 
 def _refuse_splits(name: str, classes: tuple[str, ...]) -> None:
     if not classes or not SPLITS.issuperset(classes):
         return
     best = "train" if "train" in classes else classes[0]
-    raise UserError(f"the folders in {name!r} are splits ({', '.join(classes)}), not classes: give {str(Path(name) / best)!r} "
-                    f"as data, and {name!r} as probe data if its splits have class folders.")
+    raise UserError(
+        f"the folders in {name!r} are splits ({', '.join(classes)}), not classes: give {str(Path(name) / best)!r} "
+        f"as data, and {name!r} as probe data if its splits have class folders."
+    )
 
 
 def _open_digits() -> Source:

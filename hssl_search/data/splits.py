@@ -42,8 +42,15 @@ class SearchData:
         return self.bank is not None
 
 
-def load_data(data: str, probe_data: str | None, image_size: int, seed: int, progress: Progress | None = None,
-              most_bank: int = MOST_BANK, most_queries: int = MOST_QUERIES) -> SearchData:
+def load_data(
+    data: str,
+    probe_data: str | None,
+    image_size: int,
+    seed: int,
+    progress: Progress | None = None,
+    most_bank: int = MOST_BANK,
+    most_queries: int = MOST_QUERIES,
+) -> SearchData:
     """Pack `data` and decide what judges a model trained on it; the same for the same files and seed.
 
     Without `probe_data`, 20 % of the images (at most 2,000) are held out as queries, of every class that has three or more, and the bank
@@ -58,17 +65,32 @@ def load_data(data: str, probe_data: str | None, image_size: int, seed: int, pro
     """
     random = np.random.default_rng(seed)
     sources = _sources(data, probe_data, random, most_bank, most_queries)
-    return _search_data({part: pack_source(source, image_size, progress) for part, source in sources.items()}, data, random)
+    return _search_data(
+        {part: pack_source(source, image_size, progress) for part, source in sources.items()},
+        data,
+        random,
+    )
 
 
-def reopen_data(contents: Mapping[str, Contents], data: str, probe_data: str | None, seed: int) -> SearchData | None:
+def reopen_data(
+    contents: Mapping[str, Contents], data: str, probe_data: str | None, seed: int
+) -> SearchData | None:
     """Return the data that once had these contents, from the image cache; None when that no longer holds them all."""
-    packed = {part: reopen(contents[part], data if part == TRAINING else str(probe_data)) for part in contents}
+    packed = {
+        part: reopen(contents[part], data if part == TRAINING else str(probe_data))
+        for part in contents
+    }
     whole = {part: images for part, images in packed.items() if images is not None}
-    return _search_data(whole, data, np.random.default_rng(seed)) if len(whole) == len(packed) else None
+    return (
+        _search_data(whole, data, np.random.default_rng(seed))
+        if len(whole) == len(packed)
+        else None
+    )
 
 
-def changes(contents: Mapping[str, Contents], data: str, probe_data: str | None, seed: int) -> str | None:
+def changes(
+    contents: Mapping[str, Contents], data: str, probe_data: str | None, seed: int
+) -> str | None:
     """Return what has changed since the data had these contents, such as `the images in 'photos' have changed ...`; None when nothing has.
 
     Lists the images and decodes none. UserError as `load_data`.
@@ -92,8 +114,13 @@ def _difference(before: Contents, now: Source | None) -> str:
     return f"{len(now):,} images as before, but some with other names or sizes"
 
 
-def _sources(data: str, probe_data: str | None, random: np.random.Generator, most_bank: int = MOST_BANK,
-             most_queries: int = MOST_QUERIES) -> dict[str, Source]:
+def _sources(
+    data: str,
+    probe_data: str | None,
+    random: np.random.Generator,
+    most_bank: int = MOST_BANK,
+    most_queries: int = MOST_QUERIES,
+) -> dict[str, Source]:
     """Return what is to be packed: the data, and with `probe_data` bank and queries."""
     source = open_source(data)
     if probe_data is None:
@@ -102,35 +129,56 @@ def _sources(data: str, probe_data: str | None, random: np.random.Generator, mos
     return {TRAINING: source, BANK: bank, QUERIES: queries}
 
 
-def _search_data(packed: Mapping[str, PackedImages], data: str, random: np.random.Generator) -> SearchData:
+def _search_data(
+    packed: Mapping[str, PackedImages], data: str, random: np.random.Generator
+) -> SearchData:
     if QUERIES not in packed:
         found = _held_out(packed[TRAINING], data, random)
     else:
         found = SearchData(packed[TRAINING], packed[BANK], packed[QUERIES], data)
-    return replace(found, contents={part: images.contents for part, images in packed.items() if images.contents})
+    return replace(
+        found,
+        contents={part: images.contents for part, images in packed.items() if images.contents},
+    )
 
 
 def _held_out(packed: PackedImages, data: str, random: np.random.Generator) -> SearchData:
     total = min(MOST_QUERIES, round(HELD_OUT_SHARE * len(packed)))
     if packed.labels is None:
         order = random.permutation(len(packed))
-        return SearchData(packed.subset(np.sort(order[max(1, total):])), None, packed.subset(np.sort(order[:max(1, total)])), data)
-    held = quotas(_eligible(packed.labels, packed.classes, 3, data, random), total, least=1, spared=2)
+        return SearchData(
+            packed.subset(np.sort(order[max(1, total) :])),
+            None,
+            packed.subset(np.sort(order[: max(1, total)])),
+            data,
+        )
+    held = quotas(
+        _eligible(packed.labels, packed.classes, 3, data, random), total, least=1, spared=2
+    )
     query_rows, train_rows = deal(packed.labels, (held,), random)
     seen = packed.subset(train_rows)
     assert seen.labels is not None
     bank = quotas(np.bincount(seen.labels, minlength=len(held)), min(MOST_BANK, len(seen)), least=1)
-    return SearchData(seen, seen.subset(deal(seen.labels, (bank,), random)[0]), packed.subset(query_rows), data)
+    return SearchData(
+        seen, seen.subset(deal(seen.labels, (bank,), random)[0]), packed.subset(query_rows), data
+    )
 
 
-def _eligible(labels: np.ndarray, classes: tuple[str, ...], least: int, source: str,
-              random: np.random.Generator) -> np.ndarray:
+def _eligible(
+    labels: np.ndarray,
+    classes: tuple[str, ...],
+    least: int,
+    source: str,
+    random: np.random.Generator,
+) -> np.ndarray:
     """Images of each class; 0 for classes too small to judge by, and for those beyond the 2,000 that an image can be held out of."""
     sizes = np.bincount(labels, minlength=len(classes))
     usable = np.flatnonzero(sizes >= least)
     if len(usable) < 2:
-        raise UserError(f"{source!r} has {len(usable)} of {len(classes)} classes with at least {least} readable images, and judging "
-                        "needs two: add images, name labelled ones as probe data, or put all in one folder to search without labels.")
+        raise UserError(
+            f"{source!r} has {len(usable)} of {len(classes)} classes with at least {least} readable images, and judging "
+            "needs two: add images, name labelled ones as probe data, or put all in one folder to search without labels."
+        )
     chosen = random.permutation(usable)[:MOST_QUERIES]
     return np.where(np.isin(np.arange(len(classes)), chosen), sizes, 0)
 
@@ -150,7 +198,9 @@ def quotas(sizes: np.ndarray, total: int, least: int = 0, spared: int = 0) -> np
     return given
 
 
-def deal(labels: np.ndarray, parts: tuple[np.ndarray, ...], random: np.random.Generator) -> list[np.ndarray]:
+def deal(
+    labels: np.ndarray, parts: tuple[np.ndarray, ...], random: np.random.Generator
+) -> list[np.ndarray]:
     """Disjoint sorted indices: for each part as many random images of every class as it says, and last what is left."""
     hands: list[list[np.ndarray]] = [[] for _ in range(len(parts) + 1)]
     order = random.permutation(len(labels))
@@ -163,7 +213,9 @@ def deal(labels: np.ndarray, parts: tuple[np.ndarray, ...], random: np.random.Ge
     return [np.sort(np.concatenate(hand)) for hand in hands]
 
 
-def _probe_sources(probe_data: str, data: str, random: np.random.Generator, most_bank: int, most_queries: int) -> tuple[Source, Source]:
+def _probe_sources(
+    probe_data: str, data: str, random: np.random.Generator, most_bank: int, most_queries: int
+) -> tuple[Source, Source]:
     """(bank, queries), chosen before anything is decoded."""
     folders = _probe_folders(probe_data)
     _refuse_seen(probe_data, folders[-1], data)
@@ -189,24 +241,32 @@ def _refuse_seen(probe_data: str, queries: str, data: str) -> None:
         judged, trained = (folder_of(name).resolve() for name in (queries, data))
         same = judged.is_relative_to(trained) or trained.is_relative_to(judged)
     if same:
-        raise UserError(f"the queries in {queries!r} would be trained on, since they share a folder with the data {data!r}: leave "
-                        f"out the probe data {probe_data!r} to have a part of the data held out, or name images that are not in it.")
+        raise UserError(
+            f"the queries in {queries!r} would be trained on, since they share a folder with the data {data!r}: leave "
+            f"out the probe data {probe_data!r} to have a part of the data held out, or name images that are not in it."
+        )
 
 
 def _labelled(name: str) -> Source:
     source = open_source(name)
     if source.labels is None:
-        raise UserError(f"the probe data {name!r} has no classes: put its images in two or more class folders, "
-                        "or in 'train' and 'test' folders that have them.")
+        raise UserError(
+            f"the probe data {name!r} has no classes: put its images in two or more class folders, "
+            "or in 'train' and 'test' folders that have them."
+        )
     return source
 
 
-def _check_same_classes(probe_data: str, folders: tuple[str, ...], bank: Source, queries: Source) -> None:
+def _check_same_classes(
+    probe_data: str, folders: tuple[str, ...], bank: Source, queries: Source
+) -> None:
     differing = sorted(set(bank.classes) ^ set(queries.classes))
     if differing:
         has = folders[0] if differing[0] in bank.classes else folders[1]
-        raise UserError(f"the splits of the probe data {probe_data!r} have different classes ({len(differing)} in one only, "
-                        f"e.g. {differing[0]!r} in {has!r}): give both the same class folders.")
+        raise UserError(
+            f"the splits of the probe data {probe_data!r} have different classes ({len(differing)} in one only, "
+            f"e.g. {differing[0]!r} in {has!r}): give both the same class folders."
+        )
 
 
 def _capped(source: Source, most: int, random: np.random.Generator) -> Source:
@@ -221,7 +281,9 @@ def _capped(source: Source, most: int, random: np.random.Generator) -> Source:
 def _split_probe(source: Source, random: np.random.Generator) -> tuple[Source, Source]:
     assert source.labels is not None
     sizes = _eligible(source.labels, source.classes, 2, source.name, random)
-    queries = quotas(sizes, min(MOST_QUERIES, round(QUERY_SHARE * int(sizes.sum()))), least=1, spared=1)
+    queries = quotas(
+        sizes, min(MOST_QUERIES, round(QUERY_SHARE * int(sizes.sum()))), least=1, spared=1
+    )
     rest = sizes - queries
     bank = quotas(rest, min(MOST_BANK, int(rest.sum())), least=1)
     query_rows, bank_rows, _ = deal(source.labels, (queries, bank), random)

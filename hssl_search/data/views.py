@@ -63,16 +63,26 @@ class Views:
         mask_grid: h and w of the model's patches; None where it has none to mask.
     """
 
-    def __init__(self, config: ViewsConfig, image_size: int, mean: Sequence[float], std: Sequence[float],
-                 mask_grid: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        config: ViewsConfig,
+        image_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        mask_grid: tuple[int, int] | None = None,
+    ) -> None:
         self.config = config
         self.image_size = image_size
         self.mean = tuple(mean)
         self.std = tuple(std)
         self.mask_grid = mask_grid
-        self._globals = [Kind(image_size, config.scale, blur, solarize)
-                         for blur, solarize in zip(config.blur, config.solarize, strict=True)]
-        self._local = Kind(config.local_side(image_size), config.local_scale, config.local_blur, 0.0)
+        self._globals = [
+            Kind(image_size, config.scale, blur, solarize)
+            for blur, solarize in zip(config.blur, config.solarize, strict=True)
+        ]
+        self._local = Kind(
+            config.local_side(image_size), config.local_scale, config.local_blur, 0.0
+        )
         self._constants: dict[tuple[int, torch.device], tuple[Tensor, Tensor, Tensor]] = {}
 
     def __call__(self, batch: Tensor, generator: torch.Generator, view: int = 0) -> Tensor:
@@ -84,17 +94,23 @@ class Views:
         """All that a training step sees of uint8 B x 3 x S x S; the two global views are drawn first, then local crops, then masks."""
         both = torch.stack([self._make(images, generator, kind) for kind in self._globals])
         crops = [self._make(images, generator, self._local) for _ in range(self.config.local_crops)]
-        return Batch(both, torch.stack(crops) if crops else None, self._masks(len(images), generator))
+        return Batch(
+            both, torch.stack(crops) if crops else None, self._masks(len(images), generator)
+        )
 
     def _masks(self, count: int, generator: torch.Generator) -> Tensor | None:
         if self.config.masks is None or self.mask_grid is None:
             return None
-        return block_masks(2 * count, self.mask_grid, self.config.masks, on_cpu(generator)).unflatten(0, (2, count))
+        return block_masks(
+            2 * count, self.mask_grid, self.config.masks, on_cpu(generator)
+        ).unflatten(0, (2, count))
 
     @torch.no_grad()
     def _make(self, batch: Tensor, generator: torch.Generator, kind: Kind) -> Tensor:
         _check(batch)
-        draws = torch.rand(len(batch), CROP_DRAWS + OTHER_DRAWS, generator=generator, device=batch.device)
+        draws = torch.rand(
+            len(batch), CROP_DRAWS + OTHER_DRAWS, generator=generator, device=batch.device
+        )
         crop = draws[:, :CROP_DRAWS]
         flip, jitter, *factors, grey, blur, sigma, solar = draws[:, CROP_DRAWS:].unbind(1)
         with torch.autocast(batch.device.type, enabled=False):
@@ -114,7 +130,9 @@ class Views:
         _check(batch)
         images = batch.float().div_(255)
         if batch.shape[-1] != self.image_size:
-            images = F.interpolate(images, size=(self.image_size, self.image_size), mode="bilinear", antialias=True)
+            images = F.interpolate(
+                images, size=(self.image_size, self.image_size), mode="bilinear", antialias=True
+            )
         return self._normalise(images)
 
     def _space(self, draws: Tensor, flip: Tensor, side: int, kind: Kind) -> tuple[Tensor, Tensor]:
@@ -127,16 +145,25 @@ class Views:
 
     def _blurs(self, blur: Tensor, sigma: Tensor, kind: Kind) -> Tensor:
         low, high = self.config.blur_sigma
-        return blur_matrices(low + (high - low) * sigma, blur < kind.blur, self._constant(kind.size, blur.device)[2])
+        return blur_matrices(
+            low + (high - low) * sigma, blur < kind.blur, self._constant(kind.size, blur.device)[2]
+        )
 
-    def _colour(self, images: Tensor, jitter: Tensor, factors: Sequence[Tensor], grey: Tensor) -> Tensor:
+    def _colour(
+        self, images: Tensor, jitter: Tensor, factors: Sequence[Tensor], grey: Tensor
+    ) -> Tensor:
         config = self.config
         strengths = (config.brightness, config.contrast, config.saturation, config.hue)
         changed = (jitter < config.jitter).float()
-        changes = [changed * strength * (2 * draw - 1) for strength, draw in zip(strengths, factors, strict=True)]
+        changes = [
+            changed * strength * (2 * draw - 1)
+            for strength, draw in zip(strengths, factors, strict=True)
+        ]
         brightness, contrast, saturation = (1 + change for change in changes[:3])
         grey_only, mean = grey < config.grayscale, images.mean((2, 3))
-        return apply_colours(images, *colour_matrices(brightness, contrast, saturation, changes[3], grey_only, mean))
+        return apply_colours(
+            images, *colour_matrices(brightness, contrast, saturation, changes[3], grey_only, mean)
+        )
 
     def _normalise(self, images: Tensor) -> Tensor:
         mean, std, _ = self._constant(images.shape[-1], images.device)
@@ -145,8 +172,15 @@ class Views:
     def _constant(self, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """(mean, std, blur reads) for views of this size on this device, sent there once."""
         if (size, device) not in self._constants:
-            mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (self.mean, self.std))
-            self._constants[size, device] = (mean, std, reflections(size, blur_kernel_size(size), device))
+            mean, std = (
+                torch.tensor(values, device=device).view(3, 1, 1)
+                for values in (self.mean, self.std)
+            )
+            self._constants[size, device] = (
+                mean,
+                std,
+                reflections(size, blur_kernel_size(size), device),
+            )
         return self._constants[size, device]
 
 
@@ -154,9 +188,18 @@ def on_cpu(generator: torch.Generator) -> torch.Generator:
     """The generator itself, or of a CUDA generator one on the CPU that depends on its state, which is kept on the CPU: nothing waits."""
     if generator.device.type == "cpu":
         return generator
-    return torch.Generator().manual_seed((generator.initial_seed() * 1_000_003 + generator.get_offset()) % 2**63)
+    return torch.Generator().manual_seed(
+        (generator.initial_seed() * 1_000_003 + generator.get_offset()) % 2**63
+    )
 
 
 def _check(batch: Tensor) -> None:
-    if batch.dtype != torch.uint8 or batch.ndim != 4 or batch.shape[1] != 3 or batch.shape[2] != batch.shape[3]:
-        raise ValueError(f"views are made of uint8 B x 3 x S x S, not of {batch.dtype} {' x '.join(map(str, batch.shape))}")
+    if (
+        batch.dtype != torch.uint8
+        or batch.ndim != 4
+        or batch.shape[1] != 3
+        or batch.shape[2] != batch.shape[3]
+    ):
+        raise ValueError(
+            f"views are made of uint8 B x 3 x S x S, not of {batch.dtype} {' x '.join(map(str, batch.shape))}"
+        )

@@ -44,7 +44,9 @@ class MasksConfig(BaseModel):
     def _ratios_are_shares(self) -> MasksConfig:
         low, high = self.ratio - self.ratio_spread, self.ratio + self.ratio_spread
         if low < 0 or high > 1:
-            raise ValueError(f"ratio - ratio_spread to ratio + ratio_spread is {low:g} to {high:g}; keep it within 0 to 1")
+            raise ValueError(
+                f"ratio - ratio_spread to ratio + ratio_spread is {low:g} to {high:g}; keep it within 0 to 1"
+            )
         return self
 
 
@@ -102,10 +104,14 @@ class ViewsConfig(BaseModel):
         for name in ("scale", "ratio", "blur_sigma", "local_scale"):
             low, high = getattr(self, name)
             if low > high:
-                raise ValueError(f"{name} runs from {low:g} down to {high:g}; write the smaller first")
+                raise ValueError(
+                    f"{name} runs from {low:g} down to {high:g}; write the smaller first"
+                )
         for name in ("scale", "local_scale"):
             if (high := getattr(self, name)[1]) > 1:
-                raise ValueError(f"{name} ends at {high:g}; a crop has at most the area 1 of its image")
+                raise ValueError(
+                    f"{name} ends at {high:g}; a crop has at most the area 1 of its image"
+                )
         return self
 
     def local_side(self, image_size: int) -> int:

@@ -31,7 +31,11 @@ def _gram(x: Tensor) -> Tensor:
 
 def _hsic(k: Tensor, m: Tensor) -> Tensor:
     n = len(k)
-    total = (k * m).sum() + k.sum() * m.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * (k.sum(dim=0) @ m.sum(dim=1))
+    total = (
+        (k * m).sum()
+        + k.sum() * m.sum() / ((n - 1) * (n - 2))
+        - 2 / (n - 2) * (k.sum(dim=0) @ m.sum(dim=1))
+    )
     return total / (n * (n - 3))
 
 

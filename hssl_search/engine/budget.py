@@ -16,7 +16,9 @@ SECONDS = {"h": 3600.0, "min": 60.0, "s": 1.0}
 UNITS = tuple(f"{device}-{time}" for device in ("gpu", "cpu") for time in SECONDS)
 _BETWEEN = re.compile(r"(?<=[hns])\s*\+", re.IGNORECASE)
 """The plus of a sum, behind a unit; that of `1e+3cpu-s` is part of a number."""
-_WRITTEN = re.compile(r"\+?(?P<amount>[-+]?(?:[\d.]+(?:e[-+]?\d+)?|nan|inf(?:inity)?))\s*(?P<unit>.*)", re.IGNORECASE)
+_WRITTEN = re.compile(
+    r"\+?(?P<amount>[-+]?(?:[\d.]+(?:e[-+]?\d+)?|nan|inf(?:inity)?))\s*(?P<unit>.*)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ class Budget:
                 f"the run's budget is in {self.device.upper()} time ({self.text}) and {more.text!r} is not; "
                 f"type {more.text.replace(more.device, self.device)!r} instead."
             )
-        return Budget(self.seconds + more.seconds, self.device, f"{self.text}+{more.text.lstrip('+')}")
+        return Budget(
+            self.seconds + more.seconds, self.device, f"{self.text}+{more.text.lstrip('+')}"
+        )
 
 
 def parse_budget(text: str) -> Budget:
@@ -70,7 +74,9 @@ def parse_budget(text: str) -> Budget:
 def _parse(text: str) -> Budget:
     typed = text.strip()
     if (parts := _WRITTEN.fullmatch(typed)) is None:
-        raise UserError(f"the budget {text!r} does not begin with a number; type an amount and a unit, for example '40gpu-h'.")
+        raise UserError(
+            f"the budget {text!r} does not begin with a number; type an amount and a unit, for example '40gpu-h'."
+        )
     unit = parts["unit"].lower()
     if unit not in UNITS:
         raise _wrong_unit(typed, parts["amount"], unit)
@@ -81,9 +87,13 @@ def _parse(text: str) -> Budget:
 
 def _wrong_unit(typed: str, amount: str, unit: str) -> UserError:
     if not unit:
-        return UserError(f"the budget {typed!r} has no unit; type '{amount}gpu-h' for GPU hours or '{amount}cpu-h' for CPU hours.")
+        return UserError(
+            f"the budget {typed!r} has no unit; type '{amount}gpu-h' for GPU hours or '{amount}cpu-h' for CPU hours."
+        )
     if unit in SECONDS:
-        return UserError(f"the budget {typed!r} does not say of which device; type '{amount}gpu-{unit}' or '{amount}cpu-{unit}'.")
+        return UserError(
+            f"the budget {typed!r} does not say of which device; type '{amount}gpu-{unit}' or '{amount}cpu-{unit}'."
+        )
     return UserError(f"the budget {typed!r} has the unknown unit {unit!r}; {advice(unit, UNITS)}")
 
 
@@ -91,9 +101,13 @@ def _amount(typed: str, amount: str) -> float:
     try:
         value = float(amount)
     except ValueError:
-        raise UserError(f"the budget {typed!r} has {amount!r} where a number belongs; type for example '1.5cpu-h'.") from None
+        raise UserError(
+            f"the budget {typed!r} has {amount!r} where a number belongs; type for example '1.5cpu-h'."
+        ) from None
     if not math.isfinite(value) or value <= 0:
-        raise UserError(f"the budget {typed!r} must be a finite amount above zero; type for example '40gpu-h'.")
+        raise UserError(
+            f"the budget {typed!r} must be a finite amount above zero; type for example '40gpu-h'."
+        )
     return value
 
 
@@ -104,7 +118,11 @@ def format_duration(seconds: float) -> str:
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
-    for size, unit, part, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+    for size, unit, part, smaller in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
         if whole >= size:
             return f"{whole // size} {unit} {whole % size // part:02d} {smaller}"
     return f"{whole} s"

@@ -25,8 +25,14 @@ NAME_BYTES = 200
 """Of a run's name, at most: file systems take 255 bytes, of which a file that is being written needs some, and a letter may be four."""
 
 
-ADDED: Mapping[str, Any] = {"sampler": "random", "promote": "discrepancy", "pruner": "median", "warm_start": [], "max_head_cost": None,
-                             "policy": {}}
+ADDED: Mapping[str, Any] = {
+    "sampler": "random",
+    "promote": "discrepancy",
+    "pruner": "median",
+    "warm_start": [],
+    "max_head_cost": None,
+    "policy": {},
+}
 """Options that runs of an earlier version lack, and what those runs did: draw all heads before there were results, promote by the
 paper's rule whatever a head cost, stop by the median."""
 
@@ -42,39 +48,78 @@ class SearchConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     base: str = Field(description="timm model to pretrain, e.g. resnet50")
-    base_arg: dict[str, Any] = Field({}, description="KEY=VALUE passed on to timm, e.g. patch_size=4 or output_stride=8; repeat for more")
-    image_size: int | None = Field(None, ge=8, le=2048, description="side of the images in pixels (default: the base's own)")
-    data: str = Field("digits", description="folder of images, with or without class subfolders (default: built-in handwritten digits)")
-    probe_data: str | None = Field(None, description="labelled images to judge by: class folders, or train/ and test/ with class folders")
+    base_arg: dict[str, Any] = Field(
+        {},
+        description="KEY=VALUE passed on to timm, e.g. patch_size=4 or output_stride=8; repeat for more",
+    )
+    image_size: int | None = Field(
+        None, ge=8, le=2048, description="side of the images in pixels (default: the base's own)"
+    )
+    data: str = Field(
+        "digits",
+        description="folder of images, with or without class subfolders (default: built-in handwritten digits)",
+    )
+    probe_data: str | None = Field(
+        None,
+        description="labelled images to judge by: class folders, or train/ and test/ with class folders",
+    )
     budget: str = Field(description="hard cap on device-time: 40gpu-h, 90gpu-min, 10cpu-min")
-    space: str = Field("default", description="search space: a name or a YAML file (see: hssl-search spaces)")
-    trainer: str = Field("simclr", description="training recipe: a name or a YAML file (see: hssl-search trainers)")
+    space: str = Field(
+        "default", description="search space: a name or a YAML file (see: hssl-search spaces)"
+    )
+    trainer: str = Field(
+        "simclr", description="training recipe: a name or a YAML file (see: hssl-search trainers)"
+    )
     rank_by: Literal["accuracy", "discrepancy", "labelfree"] | None = Field(
-        None, description="what ranks heads (default: accuracy where there are labels, else discrepancy); "
-        f"labelfree is {LABELFREE.name} of the base, which needs no labels")
+        None,
+        description="what ranks heads (default: accuracy where there are labels, else discrepancy); "
+        f"labelfree is {LABELFREE.name} of the base, which needs no labels",
+    )
     sampler: Literal["tpe", "random", "exhaustive"] = Field(
-        "tpe", description="what draws the heads to screen, after the first round from what proxies found (default: tpe); exhaustive "
-        "lists a finite space without putting back")
+        "tpe",
+        description="what draws the heads to screen, after the first round from what proxies found (default: tpe); exhaustive "
+        "lists a finite space without putting back",
+    )
     promote: Literal["discrepancy", "learned", "random"] = Field(
-        "learned", description="which screened heads get a proxy: the most discrepant (the paper's rule), by what the first proxies teach, "
-        "or any healthy one (default: learned)")
+        "learned",
+        description="which screened heads get a proxy: the most discrepant (the paper's rule), by what the first proxies teach, "
+        "or any healthy one (default: learned)",
+    )
     pruner: Literal["median", "asha", "none"] = Field(
-        "median", description="which proxies are stopped at a rung (default: median, which in a small search stops fewest by bad luck)")
+        "median",
+        description="which proxies are stopped at a rung (default: median, which in a small search stops fewest by bad luck)",
+    )
     max_head_cost: float | Literal["off"] = Field(
-        4.0, description="leave out heads with which a training step takes more than this many times as long as without a head, while "
-        "there are others; off for no limit (default: 4)")
+        4.0,
+        description="leave out heads with which a training step takes more than this many times as long as without a head, while "
+        "there are others; off for no limit (default: 4)",
+    )
     warm_start: list[str] = Field(
-        [], description="earlier runs, whose results teach sampler and forecast from the start: folders such as runs/resnet50-photos, or "
-        "their names")
-    name: str | None = Field(None, description="the run's folder under runs/ (default: from base and data)")
+        [],
+        description="earlier runs, whose results teach sampler and forecast from the start: folders such as runs/resnet50-photos, or "
+        "their names",
+    )
+    name: str | None = Field(
+        None, description="the run's folder under runs/ (default: from base and data)"
+    )
     storage: str | None = Field(
-        None, description="URL of the database for the study, or env:NAME, a variable that holds it (default: SQLite in the run folder)")
-    ray_address: str | None = Field(None, description="address of a running Ray cluster (default: this machine)")
+        None,
+        description="URL of the database for the study, or env:NAME, a variable that holds it (default: SQLite in the run folder)",
+    )
+    ray_address: str | None = Field(
+        None, description="address of a running Ray cluster (default: this machine)"
+    )
     gpus_per_trial: float | None = Field(
-        None, gt=0, le=1, description="GPUs that one training holds; below 1 several share one (default: by measured peak memory, up to 4)")
+        None,
+        gt=0,
+        le=1,
+        description="GPUs that one training holds; below 1 several share one (default: by measured peak memory, up to 4)",
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random")
     full_epochs: int | Literal["off"] | None = Field(
-        None, description="length of the winner's full training; off for none (default: the recipe's)")
+        None,
+        description="length of the winner's full training; off for none (default: the recipe's)",
+    )
 
     policy: Policy = Policy()
     """How the budget is divided and how far each phase goes; in a configuration file alone, or from Python."""
@@ -106,9 +151,13 @@ class SearchConfig(BaseModel):
     @classmethod
     def _folder_name(cls, value: str | None) -> str | None:
         if value is not None and not NAME.fullmatch(value):
-            raise ValueError("must be at most 100 letters, digits, '.', '_' and '-', and begin with none of '.' and '-'")
+            raise ValueError(
+                "must be at most 100 letters, digits, '.', '_' and '-', and begin with none of '.' and '-'"
+            )
         if value is not None and len(value.encode()) > NAME_BYTES:
-            raise ValueError(f"must be at most {NAME_BYTES} bytes long, and its {len(value)} letters are {len(value.encode())}")
+            raise ValueError(
+                f"must be at most {NAME_BYTES} bytes long, and its {len(value)} letters are {len(value.encode())}"
+            )
         return value
 
     @field_validator("max_head_cost", mode="before")
@@ -127,7 +176,9 @@ class SearchConfig(BaseModel):
     @field_validator("full_epochs", mode="before")
     @classmethod
     def _epochs_or_off(cls, value: Any) -> Any:
-        if value in (None, "off") or (value is not True and re.fullmatch(r"[1-9]\d{0,8}", str(value))):
+        if value in (None, "off") or (
+            value is not True and re.fullmatch(r"[1-9]\d{0,8}", str(value))
+        ):
             return value
         if value is False:  # YAML reads an unquoted off as false
             return "off"
@@ -139,7 +190,9 @@ def with_defaults(resolved: Mapping[str, Any]) -> dict[str, Any]:
     return {**deepcopy(ADDED), **resolved}
 
 
-def gather(options: dict[str, Any], config_file: str | None = None, from_flags: bool = False) -> SearchConfig:
+def gather(
+    options: dict[str, Any], config_file: str | None = None, from_flags: bool = False
+) -> SearchConfig:
     """`options` over `config_file` over `hssl-search.yaml` in this folder, checked. UserError naming the place of the first mistake.
 
     Args:
@@ -149,7 +202,10 @@ def gather(options: dict[str, Any], config_file: str | None = None, from_flags: 
     from hssl_search.configfile import read_yaml, validate
 
     values: dict[str, Any] = {}
-    for place in [*([FILE] if Path(FILE).exists() else []), *([config_file] if config_file is not None else [])]:
+    for place in [
+        *([FILE] if Path(FILE).exists() else []),
+        *([config_file] if config_file is not None else []),
+    ]:
         written = read_yaml(Path(place))
         values |= validate(_Partial, written, place).model_dump(include=set(written))
     given = {key: value for key, value in options.items() if value is not None}

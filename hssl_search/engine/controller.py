@@ -49,8 +49,13 @@ class Controller:
         self.run, self.resolved, self.roster, self.runner = run, resolved, roster, runner
         self.study, self.watcher, self.seed = runner.study, runner.watcher, int(resolved["seed"])
         self.ranked_by = RANKINGS[resolved["rank_by"]]
-        self.pruner, self.policy = PRUNERS[resolved["pruner"]], Policy.model_validate(resolved["policy"])
-        self.workshop = Workshop(run, runner, Setting.model_validate(resolved["setting"]), self.ranked_by in OF_BASES)
+        self.pruner, self.policy = (
+            PRUNERS[resolved["pruner"]],
+            Policy.model_validate(resolved["policy"]),
+        )
+        self.workshop = Workshop(
+            run, runner, Setting.model_validate(resolved["setting"]), self.ranked_by in OF_BASES
+        )
         self.images: Plain = resolved.get("images", {})
         resolution = self.ranked_by.resolution(self.images.get("queries"))
         self.board = Scoreboard(roster, self.watcher, self.ranked_by, resolution, self.pruner.why)
@@ -60,7 +65,9 @@ class Controller:
 
         What the budget did not last for stays undecided, and goes on when the budget is extended.
         """
-        settled = self._measure(self.runner.meter.budget, f"continue with: {self.run.how_to_resume()}")
+        settled = self._measure(
+            self.runner.meter.budget, f"continue with: {self.run.how_to_resume()}"
+        )
         self.planning.begin({**self.resolved, **settled})
         verdict = self.study.study_attributes()[VERDICT] if self.planning.done else self._find()
         while self.planning.extend(self.promoter.healthy() - len(self.promoter.promoted())):
@@ -71,7 +78,9 @@ class Controller:
         if self.runner.short:
             phases = ", ".join(sorted(self.runner.short))
             extend = self.run.how_to_resume(self.runner.meter.budget.newest)
-            self.watcher.note(f"The budget did not last for all of: {phases}. It goes on where it was with: {extend}")
+            self.watcher.note(
+                f"The budget did not last for all of: {phases}. It goes on where it was with: {extend}"
+            )
         return verdict
 
     def preview(self, budget: Budget) -> Plain:
@@ -93,13 +102,23 @@ class Controller:
             self.watcher.note(f"measure: {known['doing']}.")
             least, most = after_first_step(known, mean(macs for _, macs in self.roster.typical()))
             planned = PLAN in self.study.study_attributes()
-            if to_the_end or planned or ties.at_least(self.runner.meter.remaining(), smallest_s(least, self.policy)):
+            if (
+                to_the_end
+                or planned
+                or ties.at_least(self.runner.meter.remaining(), smallest_s(least, self.policy))
+            ):
                 return True
-            refused.append((smallest_s(most, self.policy) + SHARE * self.runner.meter.budget.seconds, most))
+            refused.append(
+                (smallest_s(most, self.policy) + SHARE * self.runner.meter.budget.seconds, most)
+            )
             return False
 
-        job = self.workshop.maker.measure([{"family": family} for family in families], self.seed, self.roster.group(self.policy.group_size),
-                                          limit_s(budget.seconds))
+        job = self.workshop.maker.measure(
+            [{"family": family} for family in families],
+            self.seed,
+            self.roster.group(self.policy.group_size),
+            limit_s(budget.seconds),
+        )
         phase = Measuring(job, self.workshop.ended, goes_on)
         self.workshop.run("measure", phase, {}, lambda job, outcome: None)
         if refused:
@@ -109,12 +128,16 @@ class Controller:
             remedy = f"extend it with: {self.run.how_to_resume(self.runner.meter.budget.newest)}"
             if outcome.cause:
                 remedy = f"mend the cause, then {when_mended}"
-            raise UserError(f"measuring a few training steps did not succeed ({outcome.cause or 'the budget ended before it was done'}); "
-                            f"{remedy}.")
+            raise UserError(
+                f"measuring a few training steps did not succeed ({outcome.cause or 'the budget ended before it was done'}); "
+                f"{remedy}."
+            )
         machine = self.workshop.machine
         self.measured = Measured.of(outcome, families, machine, self.policy)
         self.runner.startup_s = self.measured.costs.startup
-        settled = self.workshop.settle(self.measured, self.resolved.get("gpus_per_trial", machine.gpus_per_trial))
+        settled = self.workshop.settle(
+            self.measured, self.resolved.get("gpus_per_trial", machine.gpus_per_trial)
+        )
         self.study.set_study("reference", self._reference(ACCURACY))
         self.study.set_study("reference_scores", self._reference(self.ranked_by))
         self._equip()
@@ -128,22 +151,45 @@ class Controller:
     def _fits(self, available_s: float, costs: Costs) -> list[str]:
         """Say with which options a smallest search would fit into so many device-seconds."""
         setting = self.resolved["setting"]
-        return what_fits(available_s, costs, setting, macs_like(setting), self._tiny_heads, self.policy)
+        return what_fits(
+            available_s, costs, setting, macs_like(setting), self._tiny_heads, self.policy
+        )
 
     def _tiny_heads(self) -> float | None:
         """Mean multiply-adds of the tiny space's heads, of those of this space; None where this is no larger one."""
         tiny = self.roster.of_space(Space.read("tiny"))
-        share = mean(macs for _, macs in tiny) / max(1.0, mean(macs for _, macs in self.roster.typical()))
+        share = mean(macs for _, macs in tiny) / max(
+            1.0, mean(macs for _, macs in self.roster.typical())
+        )
         return share if share < 1 else None
 
     def _equip(self) -> None:
         roster, workshop, board, seed = self.roster, self.workshop, self.board, self.seed
-        self.prices = prices = Prices(self.measured, workshop.setting, roster.typical(), lambda: self.runner.pace, workshop.whole)
-        self.planning = Planning(self.run, self.resolved, workshop, prices, roster.space.size(), self._fits)
-        self.promoter = Promoter(roster, self.study, self.resolved["promote"], seed, self.resolved["max_head_cost"], prices.times_base)
+        self.prices = prices = Prices(
+            self.measured,
+            workshop.setting,
+            roster.typical(),
+            lambda: self.runner.pace,
+            workshop.whole,
+        )
+        self.planning = Planning(
+            self.run, self.resolved, workshop, prices, roster.space.size(), self._fits
+        )
+        self.promoter = Promoter(
+            roster,
+            self.study,
+            self.resolved["promote"],
+            seed,
+            self.resolved["max_head_cost"],
+            prices.times_base,
+        )
         self.screening = Screening(roster, workshop, prices, seed)
-        self.proxies = Proxies(roster, workshop, prices, board, self.promoter, self.pruner, seed, self.policy)
-        self.confirming = Confirming(roster, workshop, prices, board, seed, self.resolved["same_architecture"])
+        self.proxies = Proxies(
+            roster, workshop, prices, board, self.promoter, self.pruner, seed, self.policy
+        )
+        self.confirming = Confirming(
+            roster, workshop, prices, board, seed, self.resolved["same_architecture"]
+        )
 
     def _find(self) -> Plain:
         """Find the winner and write the verdict.
@@ -160,7 +206,9 @@ class Controller:
                 break
             if not self.planning.again(self.promoter.likely, short):
                 break
-            scores = self.proxies.run(self.planning.plan, rounds - 1 if short else number)  # no round follows one that was short
+            scores = self.proxies.run(
+                self.planning.plan, rounds - 1 if short else number
+            )  # no round follows one that was short
             if self.runner.short:
                 break
         self.watcher.note(self.promoter.close(scores, final=not self.runner.short))
@@ -171,12 +219,29 @@ class Controller:
 
     def _judge(self) -> Plain:
         contenders, plan = self.roster.contenders(), self.planning.plan
-        causes = {trial.number: trial.user_attrs["cause"] for trial in self.study.trials() if "cause" in trial.user_attrs}
-        verdict = judge(contenders, self.board.scores, self.board.accuracies, self._reference(self.ranked_by), self.ranked_by,
-                        self.board.resolution, self.prices.further_seeds(plan, contenders),
-                        lambda leader: self.confirming.same_time(plan, leader), Chance.of(self.images),
-                        winnerless.why(contenders, causes, self.runner.short, self.images,
-                                       self.run.how_to_resume(self.runner.meter.budget.newest)))
+        causes = {
+            trial.number: trial.user_attrs["cause"]
+            for trial in self.study.trials()
+            if "cause" in trial.user_attrs
+        }
+        verdict = judge(
+            contenders,
+            self.board.scores,
+            self.board.accuracies,
+            self._reference(self.ranked_by),
+            self.ranked_by,
+            self.board.resolution,
+            self.prices.further_seeds(plan, contenders),
+            lambda leader: self.confirming.same_time(plan, leader),
+            Chance.of(self.images),
+            winnerless.why(
+                contenders,
+                causes,
+                self.runner.short,
+                self.images,
+                self.run.how_to_resume(self.runner.meter.budget.newest),
+            ),
+        )
         if verdict["winner"] is not None and (seen := winnerless.alike(self.images)):
             verdict["sentence"] += f" Do not rely on it: {seen}."
         standing = self.study.study_attributes().get(VERDICT)
@@ -193,12 +258,25 @@ class Controller:
         training = self._full_training(verdict, wanted)
         if training["steps"] == 0:
             least = wanted.least(self.planning.plan.proxy_steps)
-            cause = f"--full-epochs gives it {wanted.steps}" if wanted.steps < least else "the budget left is too small for that"
-            self.watcher.note(f"No full training: one shorter than a proxy comes out worse, so it needs {least} steps, and {cause}. "
-                              "The base of the best proxy is exported.")
+            cause = (
+                f"--full-epochs gives it {wanted.steps}"
+                if wanted.steps < least
+                else "the budget left is too small for that"
+            )
+            self.watcher.note(
+                f"No full training: one shorter than a proxy comes out worse, so it needs {least} steps, and {cause}. "
+                "The base of the best proxy is exported."
+            )
             return
-        job = self.workshop.maker.full(training["name"], training["heads"], training["steps"], training["rungs"], self.seed,
-                                       self.prices.reserve(), training.get("number", 1))
+        job = self.workshop.maker.full(
+            training["name"],
+            training["heads"],
+            training["steps"],
+            training["rungs"],
+            self.seed,
+            self.prices.reserve(),
+            training.get("number", 1),
+        )
         self.workshop.run("full", Phase([job], self.workshop.ended), {}, self._trained)
 
     def _full_training(self, verdict: Plain, wanted: Wanted) -> Plain:
@@ -207,10 +285,23 @@ class Controller:
         chosen = self.roster.control("none") if verdict["state"] == "no head" else winner
         step_s = self.prices.pace * self.prices.step([chosen])
         known = self.study.study_attributes().get(FULL)
-        before = self.workshop.ended.get(full_key(known.get("number", 1)), Outcome(State.CUT)) if known else Outcome(State.CUT)
-        training = full.to_run(known, before.state, winner, chosen,
-                               *wanted.affordable(self.runner.meter.remaining(), self.prices.costs, step_s,
-                                                  self.planning.plan.proxy_steps))
+        before = (
+            self.workshop.ended.get(full_key(known.get("number", 1)), Outcome(State.CUT))
+            if known
+            else Outcome(State.CUT)
+        )
+        training = full.to_run(
+            known,
+            before.state,
+            winner,
+            chosen,
+            *wanted.affordable(
+                self.runner.meter.remaining(),
+                self.prices.costs,
+                step_s,
+                self.planning.plan.proxy_steps,
+            ),
+        )
         if training["steps"] and training != known:
             self.study.set_study(FULL, training)
         return training

@@ -22,13 +22,25 @@ def search_data(setting: Setting) -> SearchData:
         Halt: when they cannot be read, or are no longer the same: other images would be split another way, and queries trained on.
     """
     try:
-        return _search_data(setting.data, setting.probe_data, setting.image_size, setting.data_seed, tuple(setting.images.items()))
+        return _search_data(
+            setting.data,
+            setting.probe_data,
+            setting.image_size,
+            setting.data_seed,
+            tuple(setting.images.items()),
+        )
     except UserError as error:
         raise Halt(str(error)) from error
 
 
 @lru_cache(maxsize=2)
-def _search_data(data: str, probe_data: str | None, image_size: int, seed: int, images: tuple[tuple[str, Contents], ...]) -> SearchData:
+def _search_data(
+    data: str,
+    probe_data: str | None,
+    image_size: int,
+    seed: int,
+    images: tuple[tuple[str, Contents], ...],
+) -> SearchData:
     before = dict(images)
     if before:
         if (packed := reopen_data(before, data, probe_data, seed)) is not None:
@@ -38,8 +50,12 @@ def _search_data(data: str, probe_data: str | None, image_size: int, seed: int, 
     found = load_data(data, probe_data, image_size, seed)
     for part, contents in before.items():
         if (readable := found.contents[part].readable) != contents.readable:
-            raise UserError(_refusal(f"the images in {probe_data or data!r} have changed since the search began ({readable:,} can be read, "
-                                     f"were {contents.readable:,})"))
+            raise UserError(
+                _refusal(
+                    f"the images in {probe_data or data!r} have changed since the search began ({readable:,} can be read, "
+                    f"were {contents.readable:,})"
+                )
+            )
     return found
 
 
@@ -69,8 +85,15 @@ def _refusal(changed: str) -> str:
 
 def _require_counts(setting: Setting, before: Plain) -> None:
     data = load_data(setting.data, setting.probe_data, setting.image_size, setting.data_seed)
-    now = {"training": len(data.train), "bank": len(data.bank or ()), "queries": len(data.queries), "classes": list(data.queries.classes)}
+    now = {
+        "training": len(data.train),
+        "bank": len(data.bank or ()),
+        "queries": len(data.queries),
+        "classes": list(data.queries.classes),
+    }
     for key, found in now.items():
         if (recorded := before.get(key, found)) != found:
-            raise UserError(f"the images in {setting.data!r} have changed since the search began ({key}: {found}, recorded {recorded}); "
-                            f"{REMEDY}.")
+            raise UserError(
+                f"the images in {setting.data!r} have changed since the search began ({key}: {found}, recorded {recorded}); "
+                f"{REMEDY}."
+            )

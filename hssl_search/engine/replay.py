@@ -22,7 +22,12 @@ PHASES = ("proxy", "confirm")
 """Those whose jobs train the base alone, or with one head; a trial's proxy is replayed unless a seed is named."""
 UNCOMPARED = ("train_s", "train_steps", "recomputed", "gpus", "surroundings")
 """What a worker reports of how it came to its numbers."""
-SHOWN = {"accuracy": "accuracy", "loss": "loss", "head_losses.0": "head loss", "heads.0.overlap": "overlap"}
+SHOWN = {
+    "accuracy": "accuracy",
+    "loss": "loss",
+    "head_losses.0": "head loss",
+    "heads.0.overlap": "overlap",
+}
 """Numbers that the table has a column for, and its title; all are compared."""
 
 
@@ -51,7 +56,11 @@ class Number:
 def _cell(number: Number | None) -> str:
     if number is None:
         return ""
-    return _short(number.recorded) if number.equal else f"{_short(number.recorded)} -> {_short(number.replayed)}"
+    return (
+        _short(number.recorded)
+        if number.equal
+        else f"{_short(number.recorded)} -> {_short(number.replayed)}"
+    )
 
 
 def _short(value: float | None) -> str:
@@ -84,7 +93,9 @@ class Replay:
         for step in dict.fromkeys(number.step for number in self.numbers):
             rung = {number.name: number for number in self.numbers if number.step == step}
             equal = sum(number.equal for number in rung.values())
-            table.add_row(str(step), *(_cell(rung.get(name)) for name in shown), f"{equal} of {len(rung)}")
+            table.add_row(
+                str(step), *(_cell(rung.get(name)) for name in shown), f"{equal} of {len(rung)}"
+            )
         return table
 
     def sentence(self) -> str:
@@ -92,9 +103,15 @@ class Replay:
         if self.equal:
             return f"{self.job} ({self.name}) replays: all {len(self.numbers)} numbers are equal."
         first, because = self.different[0], " ".join(self.notes)
-        why = f"what is different here may be why: {because}" if because else "its record was changed, or this device is not deterministic."
-        return (f"{self.job} ({self.name}) does not replay: {len(self.different)} of {len(self.numbers)} numbers differ, first "
-                f"{first.name} at step {first.step}, {first.recorded} recorded and {first.replayed} replayed; {why}")
+        why = (
+            f"what is different here may be why: {because}"
+            if because
+            else "its record was changed, or this device is not deterministic."
+        )
+        return (
+            f"{self.job} ({self.name}) does not replay: {len(self.different)} of {len(self.numbers)} numbers differ, first "
+            f"{first.name} at step {first.step}, {first.recorded} recorded and {first.replayed} replayed; {why}"
+        )
 
 
 def replay(run: Run, study: StudyRecord, trial: int, seed: int | None = None) -> Replay:
@@ -114,9 +131,17 @@ def replay(run: Run, study: StudyRecord, trial: int, seed: int | None = None) ->
     require_folders(setting.data, setting.probe_data)
     _require_device(setting.device, record["key"])
     changed = require_images(setting, resolved.get("images", {}))
-    replayed = {report.step: report.metrics for report in _train_again(setting, record, [report.step for report in recorded])}
-    numbers = [number for report in recorded for number in _compared(report, replayed.get(report.step, {}))]
-    notes = [*([changed[0].upper() + changed[1:]] if changed else []), *_changed_surroundings(recorded, list(replayed.values()))]
+    replayed = {
+        report.step: report.metrics
+        for report in _train_again(setting, record, [report.step for report in recorded])
+    }
+    numbers = [
+        number for report in recorded for number in _compared(report, replayed.get(report.step, {}))
+    ]
+    notes = [
+        *([changed[0].upper() + changed[1:]] if changed else []),
+        *_changed_surroundings(recorded, list(replayed.values())),
+    ]
     return Replay(record["key"], record["name"], numbers, notes)
 
 
@@ -126,18 +151,35 @@ def _record(run: Run, study: StudyRecord, trial: int, seed: int | None) -> Plain
     if not 0 <= trial < count:
         valid = f"its trials are 0 to {count - 1}" if count else "it has none yet"
         raise UserError(f"the run {run.name!r} has no trial {trial}; {valid}.")
-    alone = [record for record in study.job_records().values() if record["phase"] in PHASES and record["reports"]]
-    of_trial = sorted((record for record in alone if record["trial"] == trial), key=lambda record: PHASES.index(record["phase"]))
+    alone = [
+        record
+        for record in study.job_records().values()
+        if record["phase"] in PHASES and record["reports"]
+    ]
+    of_trial = sorted(
+        (record for record in alone if record["trial"] == trial),
+        key=lambda record: PHASES.index(record["phase"]),
+    )
     if not of_trial:
         trained = sorted({record["trial"] for record in alone})
-        valid = f"choose one that was: {', '.join(map(str, trained))}" if trained else "no trial of this run has been yet"
-        raise UserError(f"trial {trial} of the run {run.name!r} was never trained alone as far as a first rung; {valid}.")
+        valid = (
+            f"choose one that was: {', '.join(map(str, trained))}"
+            if trained
+            else "no trial of this run has been yet"
+        )
+        raise UserError(
+            f"trial {trial} of the run {run.name!r} was never trained alone as far as a first rung; {valid}."
+        )
     found = [record for record in of_trial if seed in (None, record["seed"])]
     if not found:
         seeds = ", ".join(str(record["seed"]) for record in of_trial)
-        raise UserError(f"trial {trial} of the run {run.name!r} was not trained under seed {seed}; choose one of {seeds}.")
+        raise UserError(
+            f"trial {trial} of the run {run.name!r} was not trained under seed {seed}; choose one of {seeds}."
+        )
     if "task" not in found[0]:
-        raise UserError(f"the record of {found[0]['key']} does not say how it was trained; replay it with the version that wrote it.")
+        raise UserError(
+            f"the record of {found[0]['key']} does not say how it was trained; replay it with the version that wrote it."
+        )
     return found[0]
 
 
@@ -145,7 +187,9 @@ def _require_device(device: str, key: str) -> None:
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"{key} was trained on a GPU and no GPU was found; replay it on a machine like the one that it was trained on.")
+        raise UserError(
+            f"{key} was trained on a GPU and no GPU was found; replay it on a machine like the one that it was trained on."
+        )
 
 
 def _train_again(setting: Setting, record: Plain, rungs: list[int]) -> list[Report]:
@@ -154,12 +198,24 @@ def _train_again(setting: Setting, record: Plain, rungs: list[int]) -> list[Repo
 
     from hssl_search.engine.worker.run_job import run_job
 
-    task = Task.model_validate({**record["task"], "setting": setting, "rungs": rungs, "reserve_s": 0.0})
+    task = Task.model_validate(
+        {**record["task"], "setting": setting, "rungs": rungs, "reserve_s": 0.0}
+    )
     reports: list[Report] = []
-    threads, devices = torch.get_num_threads(), [torch.cuda.current_device()] if setting.device == "cuda" else []
+    threads, devices = (
+        torch.get_num_threads(),
+        [torch.cuda.current_device()] if setting.device == "cuda" else [],
+    )
     with Scratch("replay") as folder, torch.random.fork_rng(devices):
-        job = Job(record["key"], record["phase"], task.model_dump(mode="json"), str(folder / "checkpoint"), record["trial"],
-                  record["cpus"], record["gpus"])
+        job = Job(
+            record["key"],
+            record["phase"],
+            task.model_dump(mode="json"),
+            str(folder / "checkpoint"),
+            record["trial"],
+            record["cpus"],
+            record["gpus"],
+        )
         try:
             run_job(job, lambda step, metrics: reports.append(Report(step, metrics)))
         finally:
@@ -178,17 +234,28 @@ def _flat(metrics: Plain) -> Iterator[tuple[str, Any]]:
     for key, value in metrics.items():
         if key in UNCOMPARED:
             continue
-        inner = value if isinstance(value, dict) else dict(enumerate(value)) if isinstance(value, list) else None
+        inner = (
+            value
+            if isinstance(value, dict)
+            else dict(enumerate(value))
+            if isinstance(value, list)
+            else None
+        )
         if inner is None:
             yield key, value
         else:
-            yield from ((f"{key}.{name}", each) for name, each in _flat({str(place): item for place, item in inner.items()}))
+            yield from (
+                (f"{key}.{name}", each)
+                for name, each in _flat({str(place): item for place, item in inner.items()})
+            )
 
 
 def _changed_surroundings(recorded: Sequence[Report], replayed: Sequence[Plain]) -> Iterator[str]:
     """What was different where the training ran, on any of the machines that it ran on."""
     here = replayed[-1].get("surroundings", {}) if replayed else {}
     for key, value in here.items():
-        others = {str(report.metrics.get("surroundings", {}).get(key, "unknown")) for report in recorded} - {str(value)}
+        others = {
+            str(report.metrics.get("surroundings", {}).get(key, "unknown")) for report in recorded
+        } - {str(value)}
         if others:
             yield f"{key} was {' or '.join(sorted(others))} and is {value} here."

@@ -16,8 +16,13 @@ def alike(images: Mapping[str, Plain]) -> str:
     return Look(**seen).words() if seen else ""
 
 
-def why(contenders: Sequence[Contender], causes: Mapping[int, str], short: Collection[str], images: Mapping[str, Plain],
-        extend: str) -> str:
+def why(
+    contenders: Sequence[Contender],
+    causes: Mapping[int, str],
+    short: Collection[str],
+    images: Mapping[str, Plain],
+    extend: str,
+) -> str:
     """Return why no candidate has a score, with the likely causes and what to type.
 
     Args:
@@ -28,24 +33,46 @@ def why(contenders: Sequence[Contender], causes: Mapping[int, str], short: Colle
     """
     candidates = [one for one in contenders if one.control is None]
     gates = Counter(one.attributes["gate"] for one in candidates if "gate" in one.attributes)
-    promoted = [one for one in candidates if one.attributes.get("gate") == "healthy" and one.attributes.get("promoted")]
+    promoted = [
+        one
+        for one in candidates
+        if one.attributes.get("gate") == "healthy" and one.attributes.get("promoted")
+    ]
     ended = [causes[one.trial] for one in promoted if one.trial in causes]
     if gates["healthy"] and short:
-        came = "1 promoted head came to nothing: " if len(ended) == 1 else f"{len(ended)} promoted heads came to nothing; the first: "
+        came = (
+            "1 promoted head came to nothing: "
+            if len(ended) == 1
+            else f"{len(ended)} promoted heads came to nothing; the first: "
+        )
         tried = f" ({came}{ended[0].rstrip('.')})" if ended else ""
         return f"The budget ended before a healthy head came to the end of its proxy{tried}, so there is no winner; go on with: {extend}"
     if promoted:
         cause = f"; the first: {ended[0]}" if ended else "."
-        heads = "The only promoted head did not come" if len(promoted) == 1 else f"None of the {len(promoted)} promoted heads came"
+        heads = (
+            "The only promoted head did not come"
+            if len(promoted) == 1
+            else f"None of the {len(promoted)} promoted heads came"
+        )
         return f"{heads} to the end of its proxy in good health, so there is no winner{cause}"
     if gates:
         counted = ", ".join(f"{count} {gate}" for gate, count in gates.most_common())
-        heads = "The only head that was screened was not" if gates.total() == 1 else f"None of the {gates.total()} heads screened was"
+        heads = (
+            "The only head that was screened was not"
+            if gates.total() == 1
+            else f"None of the {gates.total()} heads screened was"
+        )
         told = f"{heads} healthy ({counted}), so there is no winner. {_causes(images)}"
-        return f"{told} Not all heads were screened when the budget ended; go on with: {extend}" if "screen" in short else told
+        return (
+            f"{told} Not all heads were screened when the budget ended; go on with: {extend}"
+            if "screen" in short
+            else told
+        )
     if short:
         return f"The budget ended before a head was screened, so there is no winner; go on with: {extend}"
-    failed = next((causes[one.trial] for one in candidates if one.trial in causes), "no head was drawn.")
+    failed = next(
+        (causes[one.trial] for one in candidates if one.trial in causes), "no head was drawn."
+    )
     return f"No head candidate came to the end of its screening, so there is no winner; the first: {failed}"
 
 

@@ -30,7 +30,7 @@ def alpha_req(embeddings: Tensor) -> float:
     noise, of a larger one too much is lost. Rotating, scaling or shifting the embeddings changes nothing.
     """
     eigenvalues = spectrum(embeddings.double() - embeddings.double().mean(dim=0))
-    kept = eigenvalues[eigenvalues > ROUNDING * eigenvalues[0]][FIRST - 1: LAST]
+    kept = eigenvalues[eigenvalues > ROUNDING * eigenvalues[0]][FIRST - 1 : LAST]
     if len(kept) < FEWEST:
         return math.nan
     rank = torch.arange(FIRST, FIRST + len(kept), device=kept.device, dtype=kept.dtype)

@@ -31,7 +31,9 @@ def assignment_entropy(assignments: Tensor) -> float:
     Args:
         assignments: N x K, each row a distribution over K >= 2 prototypes, as the targets of a loss are.
     """
-    return float(torch.special.entr(assignments.double().mean(dim=0)).sum()) / math.log(min(assignments.shape))
+    return float(torch.special.entr(assignments.double().mean(dim=0)).sum()) / math.log(
+        min(assignments.shape)
+    )
 
 
 @torch.no_grad()

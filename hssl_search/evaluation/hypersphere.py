@@ -24,7 +24,9 @@ def alignment(views: Tensor) -> float:
         views: q x N x D, finite, q >= 2.
     """
     points = F.normalize(views.double(), dim=2)
-    variance = (points - points.mean(dim=0)).square().sum(dim=(0, 2)) / (len(points) - 1)  # half the mean squared distance of a pair
+    variance = (points - points.mean(dim=0)).square().sum(dim=(0, 2)) / (
+        len(points) - 1
+    )  # half the mean squared distance of a pair
     return float(2 * variance.mean())
 
 
@@ -42,5 +44,8 @@ def uniformity(embeddings: Tensor, t: float = TEMPERATURE) -> float:
     """
     points = F.normalize(embeddings.double(), dim=1)
     count = len(points)
-    total = sum(float(torch.cdist(part, points).square_().mul_(-t).exp_().sum()) for part in points.split(CHUNK))
+    total = sum(
+        float(torch.cdist(part, points).square_().mul_(-t).exp_().sum())
+        for part in points.split(CHUNK)
+    )
     return math.log((total - count) / (count * (count - 1)))  # a point and itself make no pair

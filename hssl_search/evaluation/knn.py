@@ -10,7 +10,14 @@ CHUNK = 1024
 
 
 @torch.no_grad()
-def knn_accuracy(bank: Tensor, bank_labels: Tensor, queries: Tensor, query_labels: Tensor, k: int = 20, temperature: float = 0.07) -> float:
+def knn_accuracy(
+    bank: Tensor,
+    bank_labels: Tensor,
+    queries: Tensor,
+    query_labels: Tensor,
+    k: int = 20,
+    temperature: float = 0.07,
+) -> float:
     """Per cent of queries whose label is voted right by their nearest neighbours (weighted k-NN, arXiv 1805.01978, section 3.4).
 
     Both sides are centred with the *bank's* mean and normalised to length 1; each of the k most similar bank embeddings votes for its
@@ -26,9 +33,13 @@ def knn_accuracy(bank: Tensor, bank_labels: Tensor, queries: Tensor, query_label
     keys = F.normalize(bank - mean, dim=1)
     classes = int(max(bank_labels.max(), query_labels.max())) + 1
     right = torch.zeros((), device=bank.device)
-    for part, labels in zip(F.normalize(queries - mean, dim=1).split(CHUNK), query_labels.split(CHUNK), strict=True):
+    for part, labels in zip(
+        F.normalize(queries - mean, dim=1).split(CHUNK), query_labels.split(CHUNK), strict=True
+    ):
         similarity, place = (part @ keys.T).topk(min(k, len(keys)), dim=1)
         weights = ((similarity - similarity[:, :1]) / temperature).exp()
-        votes = torch.zeros(len(part), classes, device=bank.device).scatter_add_(1, bank_labels[place], weights)
+        votes = torch.zeros(len(part), classes, device=bank.device).scatter_add_(
+            1, bank_labels[place], weights
+        )
         right += (votes.argmax(dim=1) == labels).sum()
     return 100.0 * float(right) / len(queries)

@@ -13,7 +13,11 @@ from hssl_search.evaluation.hypersphere import alignment, uniformity
 from hssl_search.evaluation.lidar import lidar
 from hssl_search.evaluation.rankme import rankme
 
-OF_PLAIN: dict[str, Callable[[Tensor], float]] = {"rankme": rankme, "alpha_req": alpha_req, "uniformity": uniformity}
+OF_PLAIN: dict[str, Callable[[Tensor], float]] = {
+    "rankme": rankme,
+    "alpha_req": alpha_req,
+    "uniformity": uniformity,
+}
 OF_VIEWS: dict[str, Callable[[Tensor], float]] = {"lidar": lidar, "alignment": alignment}
 
 
@@ -27,6 +31,8 @@ def labelfree_quality(views: Tensor, plain: Tensor) -> dict[str, float]:
     return _measured(OF_PLAIN, plain) | _measured(OF_VIEWS, views)
 
 
-def _measured(measures: dict[str, Callable[[Tensor], float]], embeddings: Tensor) -> dict[str, float]:
+def _measured(
+    measures: dict[str, Callable[[Tensor], float]], embeddings: Tensor
+) -> dict[str, float]:
     finite = bool(torch.isfinite(embeddings).all())
     return {name: measure(embeddings) if finite else math.nan for name, measure in measures.items()}

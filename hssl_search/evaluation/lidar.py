@@ -42,5 +42,7 @@ def lidar(views: Tensor, ridge: float = RIDGE) -> float:
     for view in views:
         residual = view - means
         within += residual.T @ residual / degrees
-    whitened = torch.linalg.solve_triangular(torch.linalg.cholesky(within), (means - means.mean(dim=0)).T, upper=False)
+    whitened = torch.linalg.solve_triangular(
+        torch.linalg.cholesky(within), (means - means.mean(dim=0)).T, upper=False
+    )
     return effective_count(spectrum(whitened), EPSILON)

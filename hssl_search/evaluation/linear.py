@@ -16,7 +16,9 @@ SMALLEST_SPREAD = 1e-6
 """Standard deviation below which a dimension is constant, and is not divided by it."""
 
 
-def linear_accuracy(bank: Tensor, bank_labels: Tensor, queries: Tensor, query_labels: Tensor, l2: float = L2) -> float:
+def linear_accuracy(
+    bank: Tensor, bank_labels: Tensor, queries: Tensor, query_labels: Tensor, l2: float = L2
+) -> float:
     """Per cent of queries that multinomial logistic regression on the bank classifies right.
 
     Minimises mean cross-entropy + l2/2 ||W||^2 with a bias that is not decayed, which is scikit-learn's LogisticRegression with
@@ -40,8 +42,14 @@ def fit(x: Tensor, labels: Tensor, l2: float) -> tuple[Tensor, Tensor]:
     classes = int(labels.max()) + 1
     weights = torch.zeros(x.shape[1], classes, device=x.device, requires_grad=True)
     bias = torch.zeros(classes, device=x.device, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weights, bias], max_iter=STEPS, tolerance_grad=TOLERANCE, tolerance_change=0.0,
-                                  history_size=20, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        [weights, bias],
+        max_iter=STEPS,
+        tolerance_grad=TOLERANCE,
+        tolerance_change=0.0,
+        history_size=20,
+        line_search_fn="strong_wolfe",
+    )
 
     def loss() -> Tensor:
         optimizer.zero_grad()

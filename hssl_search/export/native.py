@@ -71,22 +71,36 @@ def export_winner(run: Run, study: StudyRecord) -> Path | None:
     run.winner.mkdir(exist_ok=True)
     head = HeadConfig(**trial.user_attrs["head"])
     setting = resolved["setting"]
-    base = {"name": setting["base"], "args": resolved["timm_args"], "image_size": setting["image_size"],
-            "map_shape": resolved["map_shapes"][head.tap or 0]}
+    base = {
+        "name": setting["base"],
+        "args": resolved["timm_args"],
+        "image_size": setting["image_size"],
+        "map_shape": resolved["map_shapes"][head.tap or 0],
+    }
     weights = _copy_base(run, _trainings(run, study, trial.number))
     provenance = {**_provenance(run, trial, verdict, resolved), "weights": weights}
-    write_head(run.winner / "head.yaml", head, base=base, recipe=setting["recipe"], provenance=provenance)
-    (run.winner / "HOWTO.md").write_text(_howto(run, verdict, head, base, weights), encoding="utf-8")
+    write_head(
+        run.winner / "head.yaml", head, base=base, recipe=setting["recipe"], provenance=provenance
+    )
+    (run.winner / "HOWTO.md").write_text(
+        _howto(run, verdict, head, base, weights), encoding="utf-8"
+    )
     return run.winner
 
 
-def _provenance(run: Run, trial: Any, verdict: dict[str, Any], resolved: dict[str, Any]) -> dict[str, Any]:
+def _provenance(
+    run: Run, trial: Any, verdict: dict[str, Any], resolved: dict[str, Any]
+) -> dict[str, Any]:
     measured = ("cka", "overlap", "cka_excess", "overlap_excess", "discrepancy", "gate")
     return {
-        "study": run.name, "trial": trial.number, "verdict": verdict["sentence"],
+        "study": run.name,
+        "trial": trial.number,
+        "verdict": verdict["sentence"],
         "scores": [row for row in verdict["rows"] if row.get("trial") == trial.number],
-        "seed": resolved["seed"], "discrepancy": {key: trial.user_attrs[key] for key in measured if key in trial.user_attrs},
-        "data": resolved["images"], "versions": resolved["versions"],
+        "seed": resolved["seed"],
+        "discrepancy": {key: trial.user_attrs[key] for key in measured if key in trial.user_attrs},
+        "data": resolved["images"],
+        "versions": resolved["versions"],
     }
 
 
@@ -97,12 +111,26 @@ def _trainings(run: Run, study: StudyRecord, winner: int) -> list[Training]:
     known = study.study_attributes().get("full") or {}
     name, number = known.get("name", "full training"), known.get("number", 1)
     full = Training(run.folder / full_place(number), name, _accuracy(records.get(full_key(number))))
-    own = next((record for record in records.values() if (record["phase"], record["trial"]) == ("proxy", winner)), None)
-    proxy = Training(run.checkpoint_folder(winner), "winner's proxy training, which is short", _accuracy(own))
+    own = next(
+        (
+            record
+            for record in records.values()
+            if (record["phase"], record["trial"]) == ("proxy", winner)
+        ),
+        None,
+    )
+    proxy = Training(
+        run.checkpoint_folder(winner), "winner's proxy training, which is short", _accuracy(own)
+    )
     if known.get("winner", winner) != winner:
         return [proxy]
     if None not in (full.accuracy, proxy.accuracy) and full.accuracy < proxy.accuracy:  # type: ignore[operator]
-        return [proxy._replace(name=f"winner's proxy training, which was more accurate than the {name}"), full]
+        return [
+            proxy._replace(
+                name=f"winner's proxy training, which was more accurate than the {name}"
+            ),
+            full,
+        ]
     return [full, proxy]
 
 
@@ -119,15 +147,31 @@ def _copy_base(run: Run, trainings: list[Training]) -> dict[str, Any] | None:
             with replacing(run.winner / "base.safetensors") as part:
                 shutil.copyfile(newest / "base.safetensors", part)
             step = int(newest.name.removeprefix("step-"))
-            return {"training": training.name, "step": step, "accuracy": training.accuracy,
-                    "checkpoint": str(newest.relative_to(run.folder))}
+            return {
+                "training": training.name,
+                "step": step,
+                "accuracy": training.accuracy,
+                "checkpoint": str(newest.relative_to(run.folder)),
+            }
     return None
 
 
-def _howto(run: Run, verdict: dict[str, Any], head: HeadConfig, base: dict[str, Any], weights: dict[str, Any] | None) -> str:
-    return HOWTO.format(name=run.name, sentence=verdict["sentence"], head=head.label(), head_path=str(run.winner / "head.yaml"),
-                        channels=base["map_shape"][0], fed=_fed(head.tap or 0),
-                        weights=_loading(run, base, weights) if weights else NO_WEIGHTS)
+def _howto(
+    run: Run,
+    verdict: dict[str, Any],
+    head: HeadConfig,
+    base: dict[str, Any],
+    weights: dict[str, Any] | None,
+) -> str:
+    return HOWTO.format(
+        name=run.name,
+        sentence=verdict["sentence"],
+        head=head.label(),
+        head_path=str(run.winner / "head.yaml"),
+        channels=base["map_shape"][0],
+        fed=_fed(head.tap or 0),
+        weights=_loading(run, base, weights) if weights else NO_WEIGHTS,
+    )
 
 
 def _fed(tap: int) -> str:
@@ -139,7 +183,14 @@ def _fed(tap: int) -> str:
 def _loading(run: Run, base: dict[str, Any], weights: dict[str, Any]) -> str:
     """How to load the weights, and where they come from."""
     # Weights that a run of an earlier version began from are not those to load.
-    arguments = "".join(f", {key}={value!r}" for key, value in base["args"].items() if key != "checkpoint_path")
+    arguments = "".join(
+        f", {key}={value!r}" for key, value in base["args"].items() if key != "checkpoint_path"
+    )
     accuracy = "" if weights["accuracy"] is None else f", accuracy {weights['accuracy']:.1f} %"
     origin = f"the {weights['training']} (step {weights['step']:,}{accuracy})"
-    return WEIGHTS.format(base=base["name"], path=str(run.winner / "base.safetensors"), arguments=arguments, origin=origin)
+    return WEIGHTS.format(
+        base=base["name"],
+        path=str(run.winner / "base.safetensors"),
+        arguments=arguments,
+        origin=origin,
+    )

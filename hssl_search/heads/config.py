@@ -8,8 +8,15 @@ from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_valid
 
 FORMAT: Final = "hssl-head/1"
 
-_WORDS = {"depth": "depth", "width_ratio": "width", "kernel_size": "kernel", "attention_heads": "heads", "mlp_ratio": "mlp",
-          "window_size": "window", "grid_size": "grid"}
+_WORDS = {
+    "depth": "depth",
+    "width_ratio": "width",
+    "kernel_size": "kernel",
+    "attention_heads": "heads",
+    "mlp_ratio": "mlp",
+    "window_size": "window",
+    "grid_size": "grid",
+}
 """What the numbers are called in a label."""
 
 
@@ -56,12 +63,18 @@ class HeadConfig(BaseModel):
     def _fill_from_family(cls, values: Any) -> Any:
         from hssl_search.heads.registry import complete
 
-        return complete(values) if isinstance(values, dict) and isinstance(values.get("family"), str) else values
+        return (
+            complete(values)
+            if isinstance(values, dict) and isinstance(values.get("family"), str)
+            else values
+        )
 
     @model_validator(mode="after")
     def _kernel_is_odd(self) -> HeadConfig:
         if self.kernel_size is not None and self.kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size {self.kernel_size} is even; use {self.kernel_size - 1} or {self.kernel_size + 1}")
+            raise ValueError(
+                f"kernel_size {self.kernel_size} is even; use {self.kernel_size - 1} or {self.kernel_size + 1}"
+            )
         return self
 
     @field_serializer("blocks")
@@ -84,7 +97,10 @@ class HeadConfig(BaseModel):
     def label(self) -> str:
         """A short name for people, e.g. `convnext depth 3 width 1 kernel 7 mlp 4 no-first-shortcut`."""
         given = self.parameters()
-        parts = [given.get("blocks", self.family), *(f"{word} {given[key]:.3g}" for key, word in _WORDS.items() if key in given)]
+        parts = [
+            given.get("blocks", self.family),
+            *(f"{word} {given[key]:.3g}" for key, word in _WORDS.items() if key in given),
+        ]
         parts += ["positions"] * bool(self.positions) + [f"tap {self.tap}"] * bool(self.tap)
         if self.first_shortcut is False:
             parts.append("no-first-shortcut")

@@ -28,7 +28,9 @@ class HeadFile:
             return given
         base = self.context.get("base")
         if not isinstance(base, dict) or not base.get("map_shape"):
-            raise UserError(f"{self.path} does not say how many channels the base's map has; call load_head(path, channels=C).")
+            raise UserError(
+                f"{self.path} does not say how many channels the base's map has; call load_head(path, channels=C)."
+            )
         return int(base["map_shape"][0])
 
 

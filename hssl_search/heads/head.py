@@ -61,18 +61,30 @@ def _blocks(config: HeadConfig, width: int, drop_path: Sequence[float]) -> nn.Se
         return nn.Sequential(Noise())
     if drop_path and len(drop_path) != config.block_count:
         raise ValueError(f"{len(drop_path)} stochastic-depth rates for {config.block_count} blocks")
-    return nn.Sequential(*(_block(config, width, index, drop_path[index] if drop_path else 0.0) for index in range(config.block_count)))
+    return nn.Sequential(
+        *(
+            _block(config, width, index, drop_path[index] if drop_path else 0.0)
+            for index in range(config.block_count)
+        )
+    )
 
 
 def _block(config: HeadConfig, width: int, index: int, drop_path: float) -> nn.Module:
     name = config.block_families[index]
     make = family(name).make_block
     assert make is not None  # a HeadConfig has no other blocks
-    place = Place(width, drop_path, shortcut=index > 0 or bool(config.first_shortcut), repeat=config.block_families[:index].count(name))
+    place = Place(
+        width,
+        drop_path,
+        shortcut=index > 0 or bool(config.first_shortcut),
+        repeat=config.block_families[:index].count(name),
+    )
     return make(config.parameters(), place)
 
 
-def build_head(config: HeadConfig | dict[str, Any], channels: int, drop_path: Sequence[float] = ()) -> Head:
+def build_head(
+    config: HeadConfig | dict[str, Any], channels: int, drop_path: Sequence[float] = ()
+) -> Head:
     """A new, randomly initialised head for a map with that many channels."""
     return Head(HeadConfig.model_validate(config), channels, drop_path)
 

@@ -89,8 +89,12 @@ def reads(values: Mapping[str, Any]) -> dict[str, Any]:
 def blocks_of(written: Any) -> tuple[str, ...]:
     """The families of a hybrid's blocks, written as a sequence or joined by +. ValueError for anything but families with blocks."""
     if not isinstance(written, str | list | tuple) or not written:
-        raise ValueError(f"blocks is {written!r}; write names of families, joined by + or as a list")
-    names = [str(name).strip() for name in (written.split("+") if isinstance(written, str) else written)]
+        raise ValueError(
+            f"blocks is {written!r}; write names of families, joined by + or as a list"
+        )
+    names = [
+        str(name).strip() for name in (written.split("+") if isinstance(written, str) else written)
+    ]
     known = families()
     valid = [name for name, family in known.items() if family.make_block is not None]
     for name in names:
@@ -106,10 +110,22 @@ def complete(values: Mapping[str, Any]) -> dict[str, Any]:
 
     given = {key: value for key, value in values.items() if value is not None}
     defaults = reads(given)
-    unread = [key for key in given if key in HeadConfig.model_fields and key not in ("format", "family", *defaults)]
+    unread = [
+        key
+        for key in given
+        if key in HeadConfig.model_fields and key not in ("format", "family", *defaults)
+    ]
     if unread:
         read = ", ".join(defaults) or "no parameters"
-        blocks = f" of {'+'.join(blocks_of(given.get('blocks') or defaults['blocks']))}" if "blocks" in defaults else ""
-        raise ValueError(f"head family {given['family']!r}{blocks} has no parameter {unread[0]!r}; it reads {read}")
+        blocks = (
+            f" of {'+'.join(blocks_of(given.get('blocks') or defaults['blocks']))}"
+            if "blocks" in defaults
+            else ""
+        )
+        raise ValueError(
+            f"head family {given['family']!r}{blocks} has no parameter {unread[0]!r}; it reads {read}"
+        )
     complete = {**defaults, **given}
-    return {**complete, "blocks": blocks_of(complete["blocks"])} if "blocks" in complete else complete
+    return (
+        {**complete, "blocks": blocks_of(complete["blocks"])} if "blocks" in complete else complete
+    )

@@ -7,7 +7,12 @@ from collections.abc import Iterator, Mapping
 from timm.layers import Attention, AttentionRope
 from timm.layers.bottleneck_attn import BottleneckAttn
 from timm.layers.halo_attn import HaloAttn
-from timm.models._efficientnet_blocks import DepthwiseSeparableConv, EdgeResidual, InvertedResidual, UniversalInvertedResidual
+from timm.models._efficientnet_blocks import (
+    DepthwiseSeparableConv,
+    EdgeResidual,
+    InvertedResidual,
+    UniversalInvertedResidual,
+)
 from timm.models.byobnet import BottleneckBlock
 from timm.models.convmixer import Residual
 from timm.models.convnext import ConvNeXtBlock
@@ -35,15 +40,29 @@ from hssl_search.heads.config import HeadConfig
 KNOWN: Mapping[str, tuple[type[nn.Module], ...]] = {
     "convnext": (ConvNeXtBlock,),
     "resnet": (BasicBlock,),
-    "bottleneck": (Bottleneck, RegNetBottleneck, PreBottleneck, ResNestBottleneck, PreActBottleneck, NormFreeBlock, BottleneckBlock),
+    "bottleneck": (
+        Bottleneck,
+        RegNetBottleneck,
+        PreBottleneck,
+        ResNestBottleneck,
+        PreActBottleneck,
+        NormFreeBlock,
+        BottleneckBlock,
+    ),
     "mbconv": (InvertedResidual, UniversalInvertedResidual, DepthwiseSeparableConv, EdgeResidual),
     "sepconv": (SepConv,),
     "convmixer": (Residual,),
     "mambaout": (GatedConvBlock,),
     "focal": (FocalModulation,),
     "transformer": (Attention, AttentionRope, BottleneckAttn, HaloAttn, XCA),
-    "swin": (WindowAttention, WindowAttentionV2, WindowMultiHeadAttention, PartitionAttention2d, PartitionAttentionCl,
-             GlobalContextVitBlock),
+    "swin": (
+        WindowAttention,
+        WindowAttentionV2,
+        WindowMultiHeadAttention,
+        PartitionAttention2d,
+        PartitionAttentionCl,
+        GlobalContextVitBlock,
+    ),
     "mixer": (MixerBlock, nn.LSTM),
     "resmlp": (ResBlock,),
     "gmlp": (SpatialGatingBlock,),
@@ -89,8 +108,16 @@ def _known(module: nn.Module) -> str | None:
 def _by_structure(module: nn.Module) -> str | None:
     name, origin = type(module).__name__.lower(), type(module).__module__
     # timm's layers of such names that are not known gate the channels of convolutional networks, or pool.
-    if any(word in name for word in ATTENTION_NAMES) and "pool" not in name and not origin.startswith("timm.layers"):
+    if (
+        any(word in name for word in ATTENTION_NAMES)
+        and "pool" not in name
+        and not origin.startswith("timm.layers")
+    ):
         return "transformer"
-    if not isinstance(module, nn.Conv2d) or max(module.kernel_size) == 1 or module.stride == module.kernel_size:
+    if (
+        not isinstance(module, nn.Conv2d)
+        or max(module.kernel_size) == 1
+        or module.stride == module.kernel_size
+    ):
         return None  # a 1x1 convolution mixes channels, and a patch embedding is no block
     return "convnext" if module.groups == module.in_channels > 1 else "resnet"

@@ -68,7 +68,12 @@ class Method(ABC):
 
     def projector(self, width: int) -> nn.Module:
         """A new projector, B x width to B x projector_out."""
-        return mlp(width, self.config.projector_hidden, self.config.projector_out, self.config.projector_layers)
+        return mlp(
+            width,
+            self.config.projector_hidden,
+            self.config.projector_out,
+            self.config.projector_layers,
+        )
 
     def predictor(self) -> nn.Module:
         """A new predictor of a student branch, projector_out to projector_out; by default none. The teacher has none."""
@@ -89,7 +94,9 @@ class Method(ABC):
     def loss(self, student: Tensor, target: Tensor, state: nn.Module, progress: float) -> Tensor:
         """Scalar loss. `student` and `target` are V x B x D, one row a view and an image; `progress` runs from 0 to 1 over training."""
 
-    def patch_loss(self, student: Tensor, target: Tensor, weights: Tensor, state: nn.Module, progress: float) -> Tensor:
+    def patch_loss(
+        self, student: Tensor, target: Tensor, weights: Tensor, state: nn.Module, progress: float
+    ) -> Tensor:
         """Scalar loss of the masked patches alone, in a method with `masks`.
 
         `student` and `target` are M x D, one row a masked patch of any image and view; `weights`, M, are their shares in the mean

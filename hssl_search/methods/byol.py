@@ -31,7 +31,12 @@ class BYOL(Method):
 
     def predictor(self) -> nn.Module:
         """Two layers, as wide inside as the projector."""
-        return mlp(self.config.projector_out, self.config.projector_hidden, self.config.projector_out, layers=2)
+        return mlp(
+            self.config.projector_out,
+            self.config.projector_hidden,
+            self.config.projector_out,
+            layers=2,
+        )
 
     def loss(self, student: Tensor, target: Tensor, state: nn.Module, progress: float) -> Tensor:
         """Mean over images and (view u of the target z, view v != u of the prediction q) of 2 - 2 cos(q_v, z_u).

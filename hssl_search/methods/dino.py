@@ -71,11 +71,21 @@ class DINO(Method):
 
     def projector(self, width: int) -> nn.Module:
         config = self.config
-        return Bottleneck(mlp(width, config.projector_hidden, config.projector_out, config.projector_layers, config.batch_norm))
+        return Bottleneck(
+            mlp(
+                width,
+                config.projector_hidden,
+                config.projector_out,
+                config.projector_layers,
+                config.batch_norm,
+            )
+        )
 
     def prototypes(self) -> nn.Module:
         """A weight-normalised layer, projector_out to K, whose rows keep length 1 (norm_last_layer of the official code)."""
-        layer = weight_norm(nn.Linear(self.config.projector_out, self.config.prototypes, bias=False))
+        layer = weight_norm(
+            nn.Linear(self.config.projector_out, self.config.prototypes, bias=False)
+        )
         layer.parametrizations.weight.original0.data.fill_(1)
         layer.parametrizations.weight.original0.requires_grad = False
         return layer
@@ -102,7 +112,9 @@ class DINO(Method):
     def assignments(self, target: Tensor, state: nn.Module, progress: float) -> Tensor:
         """Centred and sharpened."""
         assert isinstance(state, Center)
-        return F.softmax((target.detach().float() - state.center) / self.teacher_temperature(progress), dim=-1)
+        return F.softmax(
+            (target.detach().float() - state.center) / self.teacher_temperature(progress), dim=-1
+        )
 
     def log_assignments(self, student: Tensor) -> Tensor:
         return F.log_softmax(student.float() / self.config.student_temperature, dim=-1)
@@ -111,7 +123,10 @@ class DINO(Method):
     def update(self, state: nn.Module, target: Tensor) -> None:
         """c <- m c + (1 - m) mean of the target's outputs, equation 4 of the paper."""
         assert isinstance(state, Center)
-        state.center.lerp_(target.detach().float().flatten(0, -2).mean(dim=0, keepdim=True), 1 - self.config.center_momentum)
+        state.center.lerp_(
+            target.detach().float().flatten(0, -2).mean(dim=0, keepdim=True),
+            1 - self.config.center_momentum,
+        )
 
     def chance(self, batch_size: int) -> float:
         return math.log(self.config.prototypes)

@@ -29,7 +29,9 @@ class IBOT(DINO):
     masks = True
     config: IBOTConfig
 
-    def patch_loss(self, student: Tensor, target: Tensor, weights: Tensor, state: nn.Module, progress: float) -> Tensor:
+    def patch_loss(
+        self, student: Tensor, target: Tensor, weights: Tensor, state: nn.Module, progress: float
+    ) -> Tensor:
         """Weighted sum over masked patches of CE(t_p, s_p) in the same view, equation 2 of the paper."""
         wanted, given = self.assignments(target, state, progress), self.log_assignments(student)
         return -(weights * torch.einsum("mk,mk->m", wanted, given)).sum()

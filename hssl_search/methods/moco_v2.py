@@ -73,7 +73,11 @@ class MoCoV2(Method):
     def projector(self, width: int) -> nn.Module:
         """Linear layers with ReLU between them, and no BatchNorm (official code)."""
         widths = [width, *[self.config.projector_hidden] * (self.config.projector_layers - 1)]
-        hidden = [module for fan_in, fan_out in pairwise(widths) for module in (nn.Linear(fan_in, fan_out), nn.ReLU(inplace=True))]
+        hidden = [
+            module
+            for fan_in, fan_out in pairwise(widths)
+            for module in (nn.Linear(fan_in, fan_out), nn.ReLU(inplace=True))
+        ]
         return nn.Sequential(*hidden, nn.Linear(widths[-1], self.config.projector_out))
 
     def target_state(self) -> nn.Module:
@@ -89,7 +93,9 @@ class MoCoV2(Method):
         queries = queries / self.config.temperature
         positive = torch.einsum("ubd,vbd->uvb", keys, queries)
         others = (queries @ state.keys.T).masked_fill(state.empty(), LOWEST).logsumexp(dim=-1)
-        terms = F.softplus(others - positive).mean(dim=-1)  # of log(1 + e^(others - positive)), u x v
+        terms = F.softplus(others - positive).mean(
+            dim=-1
+        )  # of log(1 + e^(others - positive)), u x v
         return mean_over_views(terms)
 
     @torch.no_grad()

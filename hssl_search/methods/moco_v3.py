@@ -41,11 +41,21 @@ class MoCoV3(Method):
     config: MoCoV3Config
 
     def projector(self, width: int) -> nn.Module:
-        return normalised_mlp(width, self.config.projector_hidden, self.config.projector_out, self.config.projector_layers)
+        return normalised_mlp(
+            width,
+            self.config.projector_hidden,
+            self.config.projector_out,
+            self.config.projector_layers,
+        )
 
     def predictor(self) -> nn.Module:
         """Two layers, as wide inside as the projector."""
-        return normalised_mlp(self.config.projector_out, self.config.projector_hidden, self.config.projector_out, layers=2)
+        return normalised_mlp(
+            self.config.projector_out,
+            self.config.projector_hidden,
+            self.config.projector_out,
+            layers=2,
+        )
 
     def loss(self, student: Tensor, target: Tensor, state: nn.Module, progress: float) -> Tensor:
         """Mean over images i and (view u of the keys k, view v != u of the queries q) of -2 T log softmax_j(q_i k_j / T) at j = i.
@@ -55,7 +65,11 @@ class MoCoV3(Method):
         queries, keys = (F.normalize(x.float(), dim=-1) for x in (student, target.detach()))
         # u: view of the keys, v: of the queries, i: image of the query, j: of the key
         logits = torch.einsum("ujd,vid->uvij", keys, queries) / self.config.temperature
-        terms = -2 * self.config.temperature * F.log_softmax(logits, dim=-1).diagonal(dim1=-2, dim2=-1).mean(dim=-1)
+        terms = (
+            -2
+            * self.config.temperature
+            * F.log_softmax(logits, dim=-1).diagonal(dim1=-2, dim2=-1).mean(dim=-1)
+        )
         return mean_over_views(terms)
 
     def chance(self, batch_size: int) -> float:

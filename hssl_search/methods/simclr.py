@@ -44,7 +44,9 @@ class SimCLR(Method):
         own = torch.eye(views * batch, dtype=torch.bool, device=logits.device)
         positive = (image[:, None] == image[None, :]) & ~own
         log_probability = logits - logits.masked_fill(own, -math.inf).logsumexp(dim=1, keepdim=True)
-        return -(log_probability * positive).sum() / positive.sum()  # indexing with a mask would wait for the device
+        return (
+            -(log_probability * positive).sum() / positive.sum()
+        )  # indexing with a mask would wait for the device
 
     def chance(self, batch_size: int) -> float:
         return math.log(2 * batch_size - 1)

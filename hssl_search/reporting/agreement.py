@@ -40,7 +40,11 @@ class Agreement:
         if found.value is None:
             return "all alike"
         if found.low is None:
-            return "the same order, too few to say how sure" if found.value > 0 else "the reverse order, too few to say how sure"
+            return (
+                "the same order, too few to say how sure"
+                if found.value > 0
+                else "the reverse order, too few to say how sure"
+            )
         if found.may_be_chance:
             return "not clear"
         return f"{'rises' if found.value > 0 else 'falls'} with {of}"
@@ -59,13 +63,18 @@ def _trained(record: RunRecord) -> pd.DataFrame:
     columns = ["trial", "role", "gate", *(measure.key for measure in (*OF_HEADS, *OF_BASES))]
     every = pd.DataFrame([_measured(record, trial) for trial in record.trials], columns=columns)
     board = leaderboard(record)
-    return every.merge(board.loc[(board["seeds"] > 0) & board["accuracy"].notna(), ["trial", "accuracy"]], on="trial")
+    return every.merge(
+        board.loc[(board["seeds"] > 0) & board["accuracy"].notna(), ["trial", "accuracy"]],
+        on="trial",
+    )
 
 
 def _measured(record: RunRecord, trial: FrozenTrial) -> dict[str, Any]:
     """Its attributes, which hold what its own seed came to; of more seeds the means."""
     of_base = {measure.key: record.values(trial, measure) for measure in OF_BASES}
-    return row_of(trial) | {key: mean(by_seed.values()) for key, by_seed in of_base.items() if by_seed}
+    return row_of(trial) | {
+        key: mean(by_seed.values()) for key, by_seed in of_base.items() if by_seed
+    }
 
 
 def _agreements(measures: Sequence[Measure], trials: pd.DataFrame) -> list[Agreement]:

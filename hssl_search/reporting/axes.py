@@ -22,7 +22,11 @@ _LABEL: dict[str, Any] = {"showarrow": False, "font": {"size": 11.5, "color": MU
 
 def axis_title(measure: Measure) -> str:
     """With its unit."""
-    return "k-NN accuracy on held-out images (%)" if measure == ACCURACY else f"{measure.score_name} on held-out images, without labels"
+    return (
+        "k-NN accuracy on held-out images (%)"
+        if measure == ACCURACY
+        else f"{measure.score_name} on held-out images, without labels"
+    )
 
 
 def base_layout() -> dict[str, Any]:
@@ -41,8 +45,19 @@ def base_layout() -> dict[str, Any]:
         "plot_bgcolor": "white",
         "font": {"family": FONT, "size": 13, "color": INK},
         "margin": {"l": 70, "r": 150, "t": 52, "b": 60},
-        "hoverlabel": {"bgcolor": "white", "bordercolor": "#aab2bc", "font": {"family": FONT, "size": 12, "color": INK}, "align": "left"},
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 12}},
+        "hoverlabel": {
+            "bgcolor": "white",
+            "bordercolor": "#aab2bc",
+            "font": {"family": FONT, "size": 12, "color": INK},
+            "align": "left",
+        },
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "y": 1.02,
+            "yanchor": "bottom",
+            "font": {"size": 12},
+        },
     }
 
 
@@ -56,17 +71,26 @@ def panels(measured: bool, strips: int) -> tuple[go.Figure, dict[str, int], dict
         figure.update_layout(**base_layout(), height=480 if measured else 110 + 45 * strips)
         return figure, {}, {}
     share = 0.09 * strips
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[1 - share, share], vertical_spacing=0.03)
+    figure = make_subplots(
+        rows=2, cols=1, shared_xaxes=True, row_heights=[1 - share, share], vertical_spacing=0.03
+    )
     figure.update_layout(**base_layout(), height=480 + 30 * strips)
     return figure, {"row": 1, "col": 1}, {"row": 2, "col": 1}
 
 
 def error_bars(
-    middle: Iterable[float], low: Iterable[float], high: Iterable[float], colour: str, thin: bool = False
+    middle: Iterable[float],
+    low: Iterable[float],
+    high: Iterable[float],
+    colour: str,
+    thin: bool = False,
 ) -> dict[str, object]:
     """Bars from `low` to `high` around `middle`; none around a point whose ends are missing."""
     around = zip(middle, low, high, strict=True)
-    ends = [(top - at, at - bottom) if known(bottom) and known(top) else (None, None) for at, bottom, top in around]
+    ends = [
+        (top - at, at - bottom) if known(bottom) and known(top) else (None, None)
+        for at, bottom, top in around
+    ]
     return {
         "type": "data",
         "symmetric": False,
@@ -92,7 +116,13 @@ def frame_around(*groups: Iterable[float]) -> list[float]:
     return [low - air, high + air]
 
 
-def reference_lines(figure: go.Figure, references: Sequence[Reference], inside: list[float], vertical: bool, **where: int) -> None:
+def reference_lines(
+    figure: go.Figure,
+    references: Sequence[Reference],
+    inside: list[float],
+    vertical: bool,
+    **where: int,
+) -> None:
     """A line for each reference, with its name at the end; one outside of the range is named at the edge beyond which it lies."""
     lines = sorted(references, key=lambda line: line.value)
     for line in lines:
@@ -104,7 +134,9 @@ def reference_lines(figure: go.Figure, references: Sequence[Reference], inside: 
         for level, line in enumerate(lines):
             _label_on_top(figure, line, inside, level)
     else:
-        for line, height in zip(lines, spread([line.value for line in lines], inside, least=0.07), strict=True):
+        for line, height in zip(
+            lines, spread([line.value for line in lines], inside, least=0.07), strict=True
+        ):
             _label_at_right(figure, line, inside, height)
 
 
@@ -131,7 +163,11 @@ def _band(figure: go.Figure, line: Reference, vertical: bool, where: dict[str, i
 
 def _rule(figure: go.Figure, line: Reference, vertical: bool, where: dict[str, int]) -> None:
     trained = line.name == "no head"
-    look = {"color": faded(CONTROL if trained else MUTED, 0.75), "width": 1.6 if trained else 1.2, "dash": "solid" if trained else "dot"}
+    look = {
+        "color": faded(CONTROL if trained else MUTED, 0.75),
+        "width": 1.6 if trained else 1.2,
+        "dash": "solid" if trained else "dot",
+    }
     if vertical:
         figure.add_vline(x=line.value, line=look, layer="above", **where)
     else:
@@ -143,12 +179,30 @@ def _label_on_top(figure: go.Figure, line: Reference, inside: list[float], level
     text = f"◂ {_label(line)}" if below else f"{_label(line)} ▸" if above else _label(line)
     anchor = "left" if below else "right" if above else "center"
     at = min(max(line.value, inside[0]), inside[1])
-    figure.add_annotation(text=text, x=at, xanchor=anchor, y=1, yref="paper", yanchor="bottom", yshift=3 + 15 * level, **_LABEL)
+    figure.add_annotation(
+        text=text,
+        x=at,
+        xanchor=anchor,
+        y=1,
+        yref="paper",
+        yanchor="bottom",
+        yshift=3 + 15 * level,
+        **_LABEL,
+    )
 
 
 def _label_at_right(figure: go.Figure, line: Reference, inside: list[float], height: float) -> None:
     arrow = "▾ " if line.value < inside[0] else "▴ " if line.value > inside[1] else ""
-    figure.add_annotation(text=arrow + _label(line), x=1, xref="x domain", xanchor="left", xshift=6, y=height, yanchor="middle", **_LABEL)
+    figure.add_annotation(
+        text=arrow + _label(line),
+        x=1,
+        xref="x domain",
+        xanchor="left",
+        xshift=6,
+        y=height,
+        yanchor="middle",
+        **_LABEL,
+    )
 
 
 def _label(line: Reference) -> str:

@@ -41,15 +41,26 @@ def cost(record: RunRecord, ledger: Entries) -> Cost:
     phases = spent.reindex(names).fillna({"device_s": 0.0, "attempts": 0})
     first = planned_seconds({"phases": record.plan.get("first_phases")}) or planned
     ended = Counter(job.phase for job in record.jobs if job.state != "cut")
-    for column, values in (("first_s", first), ("planned_s", planned), ("jobs_planned", record.plan.get("jobs") or {})):
+    for column, values in (
+        ("first_s", first),
+        ("planned_s", planned),
+        ("jobs_planned", record.plan.get("jobs") or {}),
+    ):
         phases[column] = pd.Series(values, dtype=float).reindex(names)
     phases["jobs"] = [ended[name] for name in names]
     budget = record.plan.get("budget_s")
-    return Cost(phases.reset_index(names="phase"), float(phases["device_s"].sum()), float(budget) if known(budget) else None)
+    return Cost(
+        phases.reset_index(names="phase"),
+        float(phases["device_s"].sum()),
+        float(budget) if known(budget) else None,
+    )
 
 
 def planned_seconds(plan: Mapping[str, Any]) -> dict[str, float]:
     """Device-seconds by phase from `plan["phases"]`, whose values are seconds or mappings with `device_s`."""
     phases = plan.get("phases") or {}
-    seconds = {name: value.get("device_s") if isinstance(value, Mapping) else value for name, value in phases.items()}
+    seconds = {
+        name: value.get("device_s") if isinstance(value, Mapping) else value
+        for name, value in phases.items()
+    }
     return {name: float(value) for name, value in seconds.items() if known(value)}

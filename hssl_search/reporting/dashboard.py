@@ -29,8 +29,9 @@ class _IPv6DashboardServer(DashboardServer):
     address_family = socket.AF_INET6
 
 
-def dashboard_server(storage: BaseStorage, artifacts: Path, host: str = HOST,
-                     port: int | None = None) -> DashboardServer:
+def dashboard_server(
+    storage: BaseStorage, artifacts: Path, host: str = HOST, port: int | None = None
+) -> DashboardServer:
     """Return a server that listens on `host` and `port` and shows every study of `storage`.
 
     The program `optuna-dashboard` is not used: it takes the storage's URL as an argument, which
@@ -47,7 +48,9 @@ def dashboard_server(storage: BaseStorage, artifacts: Path, host: str = HOST,
     try:
         from optuna_dashboard import wsgi
     except ImportError:
-        raise UserError("optuna-dashboard is not installed; install it: pip install optuna-dashboard.") from None
+        raise UserError(
+            "optuna-dashboard is not installed; install it: pip install optuna-dashboard."
+        ) from None
     from optuna.artifacts import FileSystemArtifactStore
 
     # wsgi() is annotated for servers that load it; wsgiref takes the same application.
@@ -56,16 +59,30 @@ def dashboard_server(storage: BaseStorage, artifacts: Path, host: str = HOST,
     for tried in range(PORT, PORT + TRIED) if port is None else [port]:
         try:
             return make_server(host, tried, application, server_class=kind)
-        except (OSError, OverflowError, UnicodeError) as error:  # the last: of a host that no name server takes
+        except (
+            OSError,
+            OverflowError,
+            UnicodeError,
+        ) as error:  # the last: of a host that no name server takes
             if getattr(error, "errno", None) != errno.EADDRINUSE:
-                raise UserError(f"the dashboard cannot listen at {host}:{tried} ({getattr(error, 'strerror', None) or error}); "
-                                f"give another {_remedy(error)}.") from error
+                raise UserError(
+                    f"the dashboard cannot listen at {host}:{tried} ({getattr(error, 'strerror', None) or error}); "
+                    f"give another {_remedy(error)}."
+                ) from error
     if port is not None:
-        raise UserError(f"port {port} of {host} is taken by another program; give another --port, or none to have a free one.")
-    raise UserError(f"the ports {PORT} to {PORT + TRIED - 1} of {host} are all taken; give a free one as --port.")
+        raise UserError(
+            f"port {port} of {host} is taken by another program; give another --port, or none to have a free one."
+        )
+    raise UserError(
+        f"the ports {PORT} to {PORT + TRIED - 1} of {host} are all taken; give a free one as --port."
+    )
 
 
 def _remedy(error: Exception) -> str:
     if isinstance(error, OverflowError):
         return "--port, from 1 to 65535"
-    return "--port, above 1023" if isinstance(error, PermissionError) else "--host, such as 127.0.0.1 or 0.0.0.0"
+    return (
+        "--port, above 1023"
+        if isinstance(error, PermissionError)
+        else "--host, such as 127.0.0.1 or 0.0.0.0"
+    )

@@ -37,7 +37,11 @@ def references(study: Study | RunRecord) -> list[Reference]:
     """Raw pixels, the untrained base, and the control without a head; those that have what bases are judged by."""
     record = RunRecord.of(study)
     digits = record.judged_by.digits
-    lines = [Reference(name, float(value), digits=digits) for name, value in record.judged_references.items() if known(value)]
+    lines = [
+        Reference(name, float(value), digits=digits)
+        for name, value in record.judged_references.items()
+        if known(value)
+    ]
     no_head = record.no_head
     if no_head is None:
         return lines
@@ -45,9 +49,20 @@ def references(study: Study | RunRecord) -> list[Reference]:
     row = board[(board["trial"] == no_head.number) & (board["seeds"] > 0)]
     if row.empty:
         return lines
-    value, low, high = (row[column].iloc[0] for column in (judged_column(record.judged_by), "low", "high"))
+    value, low, high = (
+        row[column].iloc[0] for column in (judged_column(record.judged_by), "low", "high")
+    )
     between = known(low) and known(high)
-    return [*lines, Reference("no head", float(value), float(low) if between else None, float(high) if between else None, digits)]
+    return [
+        *lines,
+        Reference(
+            "no head",
+            float(value),
+            float(low) if between else None,
+            float(high) if between else None,
+            digits,
+        ),
+    ]
 
 
 @dataclass(frozen=True)
@@ -75,12 +90,30 @@ class DiscrepancyAccuracy:
 
 def discrepancy_accuracy(study: Study | RunRecord) -> DiscrepancyAccuracy:
     record = RunRecord.of(study)
-    told = ["trial", "name", "role", "family", "gate", "gate_reason", "discrepancy", *OTHER_DISCREPANCIES, "state"]
+    told = [
+        "trial",
+        "name",
+        "role",
+        "family",
+        "gate",
+        "gate_reason",
+        "discrepancy",
+        *OTHER_DISCREPANCIES,
+        "state",
+    ]
     measured = tables.screening(record)
-    board = _with_value(tables.leaderboard(record), record)[["trial", "value", "low", "high", "seeds"]].dropna(subset=["trial"])
-    points = measured[[column for column in told if column in measured]].merge(board, on="trial", how="left").dropna(subset=["discrepancy"])
+    board = _with_value(tables.leaderboard(record), record)[
+        ["trial", "value", "low", "high", "seeds"]
+    ].dropna(subset=["trial"])
+    points = (
+        measured[[column for column in told if column in measured]]
+        .merge(board, on="trial", how="left")
+        .dropna(subset=["discrepancy"])
+    )
     points["seeds"] = points["seeds"].fillna(0)
-    compared = points[(points["role"] == "candidate") & (points["gate"] == "healthy") & (points["seeds"] > 0)]
+    compared = points[
+        (points["role"] == "candidate") & (points["gate"] == "healthy") & (points["seeds"] > 0)
+    ]
     correlation = rank_correlation(compared["discrepancy"], compared["value"])
     return DiscrepancyAccuracy(points.reset_index(drop=True), correlation, record.judged_by)
 
@@ -102,9 +135,18 @@ def curve_lines(study: Study | RunRecord, most: int = 60) -> pd.DataFrame:
     farthest = every.groupby("trial")["step"].transform("max")
     complete = every[last == farthest]
     by = ["trial", "name", "role", "family", "control", "step"]
-    lines = complete.groupby(by, dropna=False)["value"].agg(value="mean", low="min", high="max", seeds="count")
+    lines = complete.groupby(by, dropna=False)["value"].agg(
+        value="mean", low="min", high="max", seeds="count"
+    )
     lines = lines.reset_index()
-    highest = lines[lines["role"] != "control"].groupby("trial")["value"].max().astype(float).nlargest(most).index
+    highest = (
+        lines[lines["role"] != "control"]
+        .groupby("trial")["value"]
+        .max()
+        .astype(float)
+        .nlargest(most)
+        .index
+    )
     return lines[(lines["role"] == "control") | lines["trial"].isin(highest)].reset_index(drop=True)
 
 
@@ -122,7 +164,10 @@ def leaderboard_rows(study: Study | RunRecord, most: int = 15) -> pd.DataFrame:
     best = board[board["role"] == "candidate"].head(most)
     rows = board[board.index.isin(best.index) | (board["role"] == "control")]
     by_number = {trial.number: trial for trial in record.trials}
-    by_seed = [list(record.scores(by_number[number], record.judged_by).values()) for number in rows["trial"]]
+    by_seed = [
+        list(record.scores(by_number[number], record.judged_by).values())
+        for number in rows["trial"]
+    ]
     winner = record.verdict.get("winner")
     return rows.assign(by_seed=by_seed, winner=rows["trial"] == (-1 if winner is None else winner))
 

@@ -14,10 +14,21 @@ from hssl_search.engine.statistics.metrics import Measure
 from hssl_search.reporting.axes import axis_title, base_layout, frame_around, reference_lines, short
 from hssl_search.reporting.figure_data import Reference
 from hssl_search.reporting.formats import duration, number, plural, time_unit
-from hssl_search.reporting.palette import CONTROL, CONTROL_DASHES, INK, MUTED, faded, family_looks, phase_colour, phase_order
+from hssl_search.reporting.palette import (
+    CONTROL,
+    CONTROL_DASHES,
+    INK,
+    MUTED,
+    faded,
+    family_looks,
+    phase_colour,
+    phase_order,
+)
 
 
-def draw_curves(lines: pd.DataFrame, references: Sequence[Reference], measure: Measure) -> go.Figure | None:
+def draw_curves(
+    lines: pd.DataFrame, references: Sequence[Reference], measure: Measure
+) -> go.Figure | None:
     """`measure` by step of every trained head, thin and coloured by family; the controls thick and dark, on top."""
     if lines.empty:
         return None
@@ -27,11 +38,29 @@ def draw_curves(lines: pd.DataFrame, references: Sequence[Reference], measure: M
     for _, line in lines[lines["role"] != "control"].groupby("trial"):
         family = str(line["family"].iloc[0])
         colour, mark = looks[family]
-        _line(figure, line, short(family), family not in shown, {"color": faded(colour, 0.75), "width": 1.6}, mark, 6, measure)
+        _line(
+            figure,
+            line,
+            short(family),
+            family not in shown,
+            {"color": faded(colour, 0.75), "width": 1.6},
+            mark,
+            6,
+            measure,
+        )
         shown.add(family)
     for _, line in lines[lines["role"] == "control"].groupby("trial"):
         dash = CONTROL_DASHES.get(str(line["control"].iloc[0]), "dot")
-        _line(figure, line, short(line["name"].iloc[0]), True, {"color": CONTROL, "width": 2.8, "dash": dash}, "circle", 5, measure)
+        _line(
+            figure,
+            line,
+            short(line["name"].iloc[0]),
+            True,
+            {"color": CONTROL, "width": 2.8, "dash": dash},
+            "circle",
+            5,
+            measure,
+        )
     figure.update_layout(**base_layout(), height=460)
     inside = frame_around(lines["low"], lines["high"])
     figure.update_xaxes(title="training step of the proxy (batches)", rangemode="tozero")
@@ -41,7 +70,14 @@ def draw_curves(lines: pd.DataFrame, references: Sequence[Reference], measure: M
 
 
 def _line(
-    figure: go.Figure, line: pd.DataFrame, legend: str, in_legend: bool, style: dict[str, object], mark: str, size: int, measure: Measure
+    figure: go.Figure,
+    line: pd.DataFrame,
+    legend: str,
+    in_legend: bool,
+    style: dict[str, object],
+    mark: str,
+    size: int,
+    measure: Measure,
 ) -> None:
     if (line["control"] == "none").any():
         figure.add_scatter(
@@ -78,7 +114,9 @@ def _range(row: pd.Series, digits: int) -> str:
     return f" from {number(row.low, digits)} to {number(row.high, digits)}" if row.seeds > 1 else ""
 
 
-def draw_full(line: pd.DataFrame, references: Sequence[Reference], measure: Measure) -> go.Figure | None:
+def draw_full(
+    line: pd.DataFrame, references: Sequence[Reference], measure: Measure
+) -> go.Figure | None:
     """`measure` by step of the winner's full training."""
     if line.empty:
         return None
@@ -106,7 +144,10 @@ def draw_timeline(frame: pd.DataFrame) -> go.Figure | None:
     figure = go.Figure()
     for phase in phase_order(frame["phase"]):
         part = frame[frame["phase"] == phase]
-        told = [f"<b>{short(row.attempt, 80)}</b><br>{short(phase)}, {duration(row.device_s)} of device-time" for row in part.itertuples()]
+        told = [
+            f"<b>{short(row.attempt, 80)}</b><br>{short(phase)}, {duration(row.device_s)} of device-time"
+            for row in part.itertuples()
+        ]
         figure.add_bar(
             orientation="h",
             base=part["start"] / seconds,
@@ -119,7 +160,15 @@ def draw_timeline(frame: pd.DataFrame) -> go.Figure | None:
             hoverinfo="text",
         )
     lanes = int(frame["lane"].max()) + 1
-    figure.update_layout(**base_layout(), height=150 + min(26 * lanes, 600), barmode="overlay", margin_r=40)
+    figure.update_layout(
+        **base_layout(), height=150 + min(26 * lanes, 600), barmode="overlay", margin_r=40
+    )
     figure.update_xaxes(title=f"time since the search began ({unit})", rangemode="tozero")
-    figure.update_yaxes(title="jobs at a time", dtick=max(1, lanes // 8), range=[0.4, lanes + 0.6], showgrid=False, title_font_color=MUTED)
+    figure.update_yaxes(
+        title="jobs at a time",
+        dtick=max(1, lanes // 8),
+        range=[0.4, lanes + 0.6],
+        showgrid=False,
+        title_font_color=MUTED,
+    )
     return figure

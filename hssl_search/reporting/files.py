@@ -23,5 +23,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> Path:
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        raise UserError(f"{path} cannot be written ({error.strerror}); make its folder writable, or work on a copy of the run.") from error
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}); make its folder writable, or work on a copy of the run."
+        ) from error
     return path

@@ -12,7 +12,19 @@ from hssl_search.reporting.record import name_of
 
 OTHER_DISCREPANCIES = ("output", "architecture")
 """Discrepancies beside the one that promotes; a run may not have measured them."""
-_INTEGERS = ("rank", "seeds", "gain_seeds", "parameters", "macs", "trial", "steps", "group", "seed", "step", "attempts")
+_INTEGERS = (
+    "rank",
+    "seeds",
+    "gain_seeds",
+    "parameters",
+    "macs",
+    "trial",
+    "steps",
+    "group",
+    "seed",
+    "step",
+    "attempts",
+)
 
 
 def row_of(trial: FrozenTrial) -> dict[str, Any]:
@@ -23,7 +35,13 @@ def row_of(trial: FrozenTrial) -> dict[str, Any]:
 
 def where_measured(frame: pd.DataFrame) -> pd.DataFrame:
     """Without the columns of the other discrepancies that no row has."""
-    return frame.drop(columns=[column for column in OTHER_DISCREPANCIES if column in frame and not frame[column].map(known).any()])
+    return frame.drop(
+        columns=[
+            column
+            for column in OTHER_DISCREPANCIES
+            if column in frame and not frame[column].map(known).any()
+        ]
+    )
 
 
 def whole_numbers(frame: pd.DataFrame) -> pd.DataFrame:

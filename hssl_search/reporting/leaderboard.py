@@ -22,7 +22,17 @@ from hssl_search.reporting.record import RunRecord, is_control
 LEADERBOARD = [
     *("rank", "name", "role", "family", "score", "accuracy", "low", "high", "seeds"),
     *("gain", "gain_low", "gain_high", "gain_seeds", "best"),
-    *("discrepancy", *OTHER_DISCREPANCIES, "gate", "parameters", "macs", "device_s", "trial", "steps", "state"),
+    *(
+        "discrepancy",
+        *OTHER_DISCREPANCIES,
+        "gate",
+        "parameters",
+        "macs",
+        "device_s",
+        "trial",
+        "steps",
+        "state",
+    ),
 ]
 
 
@@ -40,11 +50,18 @@ def leaderboard(study: Study | RunRecord) -> pd.DataFrame:
     ranked by discrepancy, only healthy candidates have a rank. `OTHER_DISCREPANCIES` that were not measured have no column.
     """
     record = RunRecord.of(study)
-    posterior = Posterior({trial.number: record.scores(trial, record.judged_by) for trial in record.trials}, record.resolution)
+    posterior = Posterior(
+        {trial.number: record.scores(trial, record.judged_by) for trial in record.trials},
+        record.resolution,
+    )
     best = posterior.best() if posterior.fit.dof else {}
     gains = posterior.fit.against(record.no_head.number) if record.no_head else {}
-    rows = [_row(record, trial) | _chance(record.judged_by, posterior.fit, trial.number, gains.get(trial.number), best)
-            for trial in record.trials if _reached_proxy(record, trial)]
+    rows = [
+        _row(record, trial)
+        | _chance(record.judged_by, posterior.fit, trial.number, gains.get(trial.number), best)
+        for trial in record.trials
+        if _reached_proxy(record, trial)
+    ]
     frame = pd.DataFrame([*_ranked(rows, record), *_references(record)], columns=LEADERBOARD)
     return whole_numbers(where_measured(frame))
 
@@ -58,7 +75,15 @@ def _references(record: RunRecord) -> list[dict[str, Any]]:
     names = list(dict.fromkeys([*record.reference, *record.judged_references]))
     same = {"role": "reference", "family": ""}
     column = judged_column(record.judged_by)
-    return [{"name": name, **same, "accuracy": record.reference.get(name), column: record.judged_references.get(name)} for name in names]
+    return [
+        {
+            "name": name,
+            **same,
+            "accuracy": record.reference.get(name),
+            column: record.judged_references.get(name),
+        }
+        for name in names
+    ]
 
 
 def _reached_proxy(record: RunRecord, trial: FrozenTrial) -> bool:
@@ -69,7 +94,9 @@ def _reached_proxy(record: RunRecord, trial: FrozenTrial) -> bool:
 def _row(record: RunRecord, trial: FrozenTrial) -> dict[str, Any]:
     judged = record.scores(trial, record.judged_by)
     ends = [curve[-1] for curve in record.curves(trial).values()]
-    reached = {} if judged else {judged_column(record.judged_by): max(ends, default=(0, math.nan))[1]}
+    reached = (
+        {} if judged else {judged_column(record.judged_by): max(ends, default=(0, math.nan))[1]}
+    )
     return {
         **row_of(trial),
         "score": _mean(record.scores(trial, record.ranked_by)),
@@ -84,7 +111,9 @@ def _mean(by_seed: Mapping[int, float]) -> float:
     return mean(by_seed.values()) if by_seed else math.nan
 
 
-def _chance(measure: Measure, fit: TwoWay, trial: int, gain: Difference | None, best: Mapping[int, float]) -> dict[str, Any]:
+def _chance(
+    measure: Measure, fit: TwoWay, trial: int, gain: Difference | None, best: Mapping[int, float]
+) -> dict[str, Any]:
     """Interval of the mean, gain over the control without a head, probability of being best; as far as they are known."""
     between = fit.interval_of_mean(trial)
     low, high = measure.within(*between) if between else (None, None)
@@ -93,7 +122,12 @@ def _chance(measure: Measure, fit: TwoWay, trial: int, gain: Difference | None, 
         return found | {"gain": math.nan, "gain_seeds": 0}
     between = gain.paired.interval
     gain_low, gain_high = measure.apart(*between) if between else (None, None)
-    return found | {"gain": gain.mean, "gain_low": gain_low, "gain_high": gain_high, "gain_seeds": gain.seeds}
+    return found | {
+        "gain": gain.mean,
+        "gain_low": gain_low,
+        "gain_high": gain_high,
+        "gain_seeds": gain.seeds,
+    }
 
 
 def _ranked(rows: list[dict[str, Any]], record: RunRecord) -> list[dict[str, Any]]:
@@ -112,5 +146,12 @@ def _ranked(rows: list[dict[str, Any]], record: RunRecord) -> list[dict[str, Any
 
     step = record.ranked_by.resolution(record.queries) / max([1, *(row["seeds"] for row in rows)])
     compared = by("score", [row for row in rows if comparable(row)], step)
-    others = by(judged_column(record.judged_by), [row for row in rows if not comparable(row)], record.resolution)
-    return [*({**row, "rank": rank} for rank, row in enumerate(compared, start=1)), *({**row, "rank": None} for row in others)]
+    others = by(
+        judged_column(record.judged_by),
+        [row for row in rows if not comparable(row)],
+        record.resolution,
+    )
+    return [
+        *({**row, "rank": rank} for rank, row in enumerate(compared, start=1)),
+        *({**row, "rank": None} for row in others),
+    ]

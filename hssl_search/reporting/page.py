@@ -41,10 +41,15 @@ def write_report(folder: Path, study: Study | RunRecord, ledger: Entries) -> lis
     """
     record = RunRecord.of(study)
     if (before := tables.reported_trials(folder)) > (now := len(record.trials)):
-        raise UserError(f"the report in {folder} is of {before} trials and the study holds {now}: it is not the study of this run, or a "
-                        f"part of it is lost; put it back, or remove {folder / tables.TRIALS} to have a report of what is there.")
+        raise UserError(
+            f"the report in {folder} is of {before} trials and the study holds {now}: it is not the study of this run, or a "
+            f"part of it is lost; put it back, or remove {folder / tables.TRIALS} to have a report of what is there."
+        )
     page = build_page(record, ledger, folder)
-    return [write_whole(folder / "report.html", lambda path: _write(path, page)), *tables.write_tables(folder, record)]
+    return [
+        write_whole(folder / "report.html", lambda path: _write(path, page)),
+        *tables.write_tables(folder, record),
+    ]
 
 
 def _write(path: Path, page: str) -> None:
@@ -54,8 +59,14 @@ def _write(path: Path, page: str) -> None:
 def build_page(study: Study | RunRecord, ledger: Entries, folder: Path) -> str:
     """The whole page as HTML, for a finished run or as far as an unfinished one came. All texts of the run are escaped."""
     record, entries = RunRecord.of(study), list(ledger)
-    content = {**_content(record, entries, folder), **_related(record), "panels": panels(record, entries)}
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    content = {
+        **_content(record, entries, folder),
+        **_related(record),
+        "panels": panels(record, entries),
+    }
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     style, plotly = Markup(_report_file("style.css")), Markup(get_plotlyjs())
     template = environment.from_string(_report_file("template.html"))
     return template.render(**content, style=style, plotly=plotly)
@@ -66,7 +77,11 @@ def _report_file(name: str) -> str:
 
 
 def _content(record: RunRecord, entries: list[Mapping[str, Any]], folder: Path) -> dict[str, Any]:
-    board, screening, cost = tables.leaderboard(record), tables.screening(record), cost_of(record, entries)
+    board, screening, cost = (
+        tables.leaderboard(record),
+        tables.screening(record),
+        cost_of(record, entries),
+    )
     score_title, ranked_by = sections.ranking(record.ranked_by)
     return {
         "name": str(record.config.get("name") or folder.name),

@@ -30,7 +30,13 @@ def panels(record: RunRecord, entries: list[Mapping[str, Any]]) -> list[Panel]:
     nothing = f"No {record.judged_by.score_name} has been reported yet."
     if record.ranked_by.of_head:
         nothing = "This run has no labelled images to measure accuracy on."
-    return [_accuracy(record, nothing), _discrepancy(record), _curves(record, nothing), _full(record), _timeline(entries)]
+    return [
+        _accuracy(record, nothing),
+        _discrepancy(record),
+        _curves(record, nothing),
+        _full(record),
+        _timeline(entries),
+    ]
 
 
 def _accuracy(record: RunRecord, nothing: str) -> Panel:
@@ -38,7 +44,9 @@ def _accuracy(record: RunRecord, nothing: str) -> Panel:
     return panel(
         "accuracy",
         f"{capital(name)}, and how sure it is",
-        figures.draw_leaderboard(figure_data.leaderboard_rows(record), figure_data.references(record), record.judged_by),
+        figures.draw_leaderboard(
+            figure_data.leaderboard_rows(record), figure_data.references(record), record.judged_by
+        ),
         f"Mean {name} and the 95 % interval that chance leaves, best on top. Pale marks are single seeds, hollow ones were stopped "
         "before full proxy fidelity, dark diamonds are controls. The vertical line and its band are the control without a head.",
         nothing,
@@ -57,7 +65,9 @@ def _discrepancy(record: RunRecord) -> Panel:
 
 
 def _curves(record: RunRecord, nothing: str) -> Panel:
-    fixed = [line for line in figure_data.references(record) if line.name in record.judged_references]
+    fixed = [
+        line for line in figure_data.references(record) if line.name in record.judged_references
+    ]
     return panel(
         "curves",
         "Learning curves",
@@ -96,5 +106,13 @@ def panel(key: str, title: str, figure: go.Figure | None, caption: str, absent: 
 
 def _embed(key: str, figure: go.Figure) -> Markup:
     """The figure as a <div> and its script, without plotly.js, which the page holds once."""
-    options = {"displaylogo": False, "responsive": True, "modeBarButtons": [["toImage", "zoom2d", "pan2d", "resetScale2d"]]}
-    return Markup(figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"figure-{key}", config=options))
+    options = {
+        "displaylogo": False,
+        "responsive": True,
+        "modeBarButtons": [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
+    }
+    return Markup(
+        figure.to_html(
+            full_html=False, include_plotlyjs=False, div_id=f"figure-{key}", config=options
+        )
+    )

@@ -26,13 +26,17 @@ def print_plan(console: Console, page: Plain) -> None:
 
 def _lines(page: Plain) -> list[str]:
     measured = page["measured"]
-    found = [f"Budget: {page['budget']}. In {measured['precision']} a step takes {1e3 * measured['step_s']:.3g} ms, a typical head "
-             f"{1e3 * measured['head_step_s']:.3g} ms more, an evaluation takes {1e3 * measured['evaluate_s']:.3g} ms, a "
-             f"checkpoint {1e3 * measured['checkpoint_s']:.3g} ms."]
+    found = [
+        f"Budget: {page['budget']}. In {measured['precision']} a step takes {1e3 * measured['step_s']:.3g} ms, a typical head "
+        f"{1e3 * measured['head_step_s']:.3g} ms more, an evaluation takes {1e3 * measured['evaluate_s']:.3g} ms, a "
+        f"checkpoint {1e3 * measured['checkpoint_s']:.3g} ms."
+    ]
     if page["costly"]:
         times = ", ".join(f"{family} {times:.1f}" for family, times in page["costly"].items())
-        found.append(f"Left out after screening while there are others, by --max-head-cost {page['max_head_cost']:g}: heads with "
-                     f"which a step takes more than that many times as long as without one ({times}).")
+        found.append(
+            f"Left out after screening while there are others, by --max-head-cost {page['max_head_cost']:g}: heads with "
+            f"which a step takes more than that many times as long as without one ({times})."
+        )
     if (plan := page["plan"]) is not None:
         in_rounds = f" in {plan['rounds']} rounds" if plan["rounds"] > 1 else ""
         found += [
@@ -47,13 +51,22 @@ def _lines(page: Plain) -> list[str]:
 
 
 def _phases(page: Plain) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1), collapse_padding=True)
+    table = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1), collapse_padding=True
+    )
     table.add_column("phase")
     for title in ("jobs", "steps", "at once", "device-time", "wall-clock"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in page["phases"]:
         steps = str(row["steps"]) if row["steps"] else MISSING
-        table.add_row(row["phase"], str(row["jobs"]), steps, str(row["at_once"]), duration(row["device_s"]), duration(row["wall_s"]))
+        table.add_row(
+            row["phase"],
+            str(row["jobs"]),
+            steps,
+            str(row["at_once"]),
+            duration(row["device_s"]),
+            duration(row["wall_s"]),
+        )
     table.add_row("reserve", "", "", "", duration(page["reserve_s"]), duration(page["reserve_s"]))
     table.add_section()
     table.add_row("all", "", "", "", duration(page["device_s"]), duration(page["eta_s"]))
@@ -64,7 +77,11 @@ def cannot_buy(page: Plain) -> list[str]:
     """What the budget does not last for, and what that would need."""
     plan, device = page["plan"], page["device"]
     told = []
-    allows = "" if plan is None else f"This budget allows {plan['proxies']} proxies of {plan['proxy_steps']} steps; "
+    allows = (
+        ""
+        if plan is None
+        else f"This budget allows {plan['proxies']} proxies of {plan['proxy_steps']} steps; "
+    )
     for one in page["beyond"]:
         sentence = f"{allows}a ranking of {one['heads']} heads by {one['steps']} steps would need about {amount(one['device_s'], device)}."
         told.append(sentence[0].upper() + sentence[1:])

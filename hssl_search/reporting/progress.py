@@ -61,19 +61,28 @@ class Progress:
         self._first_charge: tuple[float, float] | None = None
         self._live: Live | None = None
         if console.is_terminal:
-            self._live = Live(get_renderable=self.render, console=console, refresh_per_second=4, transient=True)
+            self._live = Live(
+                get_renderable=self.render, console=console, refresh_per_second=4, transient=True
+            )
 
     def __enter__(self) -> Self:
         if self._live:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.phase_ended()
         if self._live:
             self._live.stop()
 
-    def phase_started(self, name: str, jobs_total: int | None = None, budget_share: float | None = None) -> None:
+    def phase_started(
+        self, name: str, jobs_total: int | None = None, budget_share: float | None = None
+    ) -> None:
         """`jobs_total` is None where it is not known; `budget_share` is of the whole budget, 0 to 1. Ends the phase before."""
         self.phase_ended()
         self._phase = _Phase(name, jobs_total, budget_share, self._now())
@@ -88,7 +97,10 @@ class Progress:
             return
         failed = f", {phase.failed} failed" if phase.failed else ""
         spent = f", {self._device_time()}" if self._budget else ""
-        self._say(f"{phase.name}: {plural(phase.done, 'job')} ended{failed} in {clock(self._now() - phase.began)}{spent}", "green")
+        self._say(
+            f"{phase.name}: {plural(phase.done, 'job')} ended{failed} in {clock(self._now() - phase.began)}{spent}",
+            "green",
+        )
 
     def job_started(self, name: str) -> None:
         if self._phase:
@@ -97,12 +109,17 @@ class Progress:
     def report(self, name: str, step: int, total_steps: int, accuracy: float | None = None) -> None:
         """A job came to a rung; `accuracy` in per cent, None where it is not known."""
         if self._phase and name in self._phase.running:
-            self._phase.running = {**self._phase.running, name: _Running(name, step, total_steps, accuracy)}
+            self._phase.running = {
+                **self._phase.running,
+                name: _Running(name, step, total_steps, accuracy),
+            }
 
     def job_waits(self, name: str) -> None:
         """A job stopped before its end, and goes on later."""
         if self._phase:
-            self._phase.running = {key: job for key, job in self._phase.running.items() if key != name}
+            self._phase.running = {
+                key: job for key, job in self._phase.running.items() if key != name
+            }
 
     def job_ended(self, name: str, state: str) -> None:
         """`state` is that of `jobs.State`: done, stopped, failed or cut."""
@@ -145,7 +162,11 @@ class Progress:
         return min(left, left * elapsed / spent) if spent > 0 and elapsed > 0 else None
 
     def _say(self, text: str, style: str = "") -> None:
-        self._console.print(Text(text, style=style if self._live else ""), highlight=False, soft_wrap=self._live is None)
+        self._console.print(
+            Text(text, style=style if self._live else ""),
+            highlight=False,
+            soft_wrap=self._live is None,
+        )
 
     def _device_time(self) -> str:
         return f"{duration(self._used)} of {duration(self._budget)} device-time used"
@@ -165,8 +186,12 @@ class Progress:
     def _budget_cells(self, budget: float) -> tuple[RenderableType, RenderableType]:
         left = self.seconds_left()
         ends = f", ends in {clock(left)}" if left is not None else ""
-        told = Text(f"{duration(self._used)} used, {duration(max(budget - self._used, 0.0))} left{ends}")
-        return ProgressBar(total=budget, completed=min(self._used, budget), width=BAR, complete_style="cyan"), told
+        told = Text(
+            f"{duration(self._used)} used, {duration(max(budget - self._used, 0.0))} left{ends}"
+        )
+        return ProgressBar(
+            total=budget, completed=min(self._used, budget), width=BAR, complete_style="cyan"
+        ), told
 
     def _heads(self) -> RenderableType:
         """The best head, the control below it, and what runs now, with their accuracies in one column."""
@@ -176,10 +201,17 @@ class Progress:
         table = Table.grid(padding=(0, 2), expand=True)
         table.add_column(style="dim", no_wrap=True, width=LABEL)
         table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-        table.add_column(no_wrap=True, justify="right", style="dim", min_width=max(map(len, steps), default=0))
+        table.add_column(
+            no_wrap=True, justify="right", style="dim", min_width=max(map(len, steps), default=0)
+        )
         table.add_column(no_wrap=True, justify="right", min_width=7)
         if self._best:
-            table.add_row("best", Text(self._best[0], style="bold"), self._lead(), Text(_accuracy(self._best[1]), style="bold green"))
+            table.add_row(
+                "best",
+                Text(self._best[0], style="bold"),
+                self._lead(),
+                Text(_accuracy(self._best[1]), style="bold green"),
+            )
         if self._best or self._control is not None:
             table.add_row("no head", "", "", _accuracy(self._control) or "–")
         for index, (job, step) in enumerate(zip(shown, steps, strict=True)):
@@ -191,14 +223,24 @@ class Progress:
     def _lead(self) -> str:
         """By how many points the best leads the control."""
         best = self._best[1] if self._best else None
-        return signed(best - self._control) if best is not None and self._control is not None else ""
+        return (
+            signed(best - self._control) if best is not None and self._control is not None else ""
+        )
 
 
 def _phase_cells(phase: _Phase) -> tuple[RenderableType, RenderableType]:
     of = f" of {phase.total}" if phase.total is not None else ""
     failed = f", {phase.failed} failed" if phase.failed else ""
-    told = Text.assemble((phase.name, "bold"), f"  {phase.done}{of} done, {len(phase.running)} running{failed}")
-    return ProgressBar(total=phase.total, completed=phase.done, width=BAR, pulse=not phase.total, complete_style="blue"), told
+    told = Text.assemble(
+        (phase.name, "bold"), f"  {phase.done}{of} done, {len(phase.running)} running{failed}"
+    )
+    return ProgressBar(
+        total=phase.total,
+        completed=phase.done,
+        width=BAR,
+        pulse=not phase.total,
+        complete_style="blue",
+    ), told
 
 
 def _accuracy(accuracy: float | None) -> str:

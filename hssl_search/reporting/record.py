@@ -41,7 +41,10 @@ class JobRecord:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> JobRecord:
-        reports = [(int(report["step"]), report.get("metrics") or {}) for report in plain.get("reports") or []]
+        reports = [
+            (int(report["step"]), report.get("metrics") or {})
+            for report in plain.get("reports") or []
+        ]
         reports.sort(key=lambda report: report[0])
         return cls(
             key=plain["key"],
@@ -85,14 +88,24 @@ class RunRecord:
         if isinstance(study, RunRecord):
             return study
         attributes = joined(study.user_attrs)
-        jobs = [JobRecord.from_plain(plain) for key, plain in attributes.items() if key.startswith(JOB)]
+        jobs = [
+            JobRecord.from_plain(plain) for key, plain in attributes.items() if key.startswith(JOB)
+        ]
         by_trial: dict[int, list[JobRecord]] = defaultdict(list)
         for job in jobs:
             if job.trial is not None and job.phase in TRAINING_PHASES:
                 by_trial[job.trial].append(job)
-        run = {name: attributes.get(name) or {} for name in ("config", "reference", "reference_scores", "plan", "verdict", "promotion")}
-        return cls(trials=study.get_trials(deepcopy=False), jobs=jobs, earlier=kept(attributes),
-                   _jobs_by_trial=dict(by_trial), **run)
+        run = {
+            name: attributes.get(name) or {}
+            for name in ("config", "reference", "reference_scores", "plan", "verdict", "promotion")
+        }
+        return cls(
+            trials=study.get_trials(deepcopy=False),
+            jobs=jobs,
+            earlier=kept(attributes),
+            _jobs_by_trial=dict(by_trial),
+            **run,
+        )
 
     @cached_property
     def heads(self) -> list[FrozenTrial]:
@@ -131,10 +144,16 @@ class RunRecord:
     def curves(self, trial: FrozenTrial) -> dict[int, Curve]:
         """Score by step of every seed, by what bases are compared by; the own seed's also has the trial's intermediate values, which
         outlive a killed controller."""
-        curves = {_seed(job, trial): curve for job in self.training_jobs(trial) if (curve := job.curve(self.judged_by))}
+        curves = {
+            _seed(job, trial): curve
+            for job in self.training_jobs(trial)
+            if (curve := job.curve(self.judged_by))
+        }
         own = _own_seed(trial)
         if self.ranked_by == self.judged_by and trial.intermediate_values:
-            reported = {step: value for step, value in trial.intermediate_values.items() if known(value)}
+            reported = {
+                step: value for step, value in trial.intermediate_values.items() if known(value)
+            }
             curves[own] = sorted({**reported, **dict(curves.get(own, []))}.items())
         return {seed: curve for seed, curve in sorted(curves.items()) if curve}
 
@@ -153,11 +172,17 @@ class RunRecord:
         """Value, as it was reported, of every seed that came to full proxy fidelity."""
         return self._at_full(trial, measure.value)
 
-    def _at_full(self, trial: FrozenTrial, read: Callable[[Mapping[str, Any]], float | None]) -> dict[int, float]:
+    def _at_full(
+        self, trial: FrozenTrial, read: Callable[[Mapping[str, Any]], float | None]
+    ) -> dict[int, float]:
         if trial.state is not TrialState.COMPLETE:
             return {}
         ended = [job for job in self.training_jobs(trial) if job.state == "done" and job.reports]
-        found = {_seed(job, trial): read(job.reports[-1][1]) for job in ended if self._counts(job, is_control(trial))}
+        found = {
+            _seed(job, trial): read(job.reports[-1][1])
+            for job in ended
+            if self._counts(job, is_control(trial))
+        }
         return {seed: value for seed, value in found.items() if known(value)}
 
     def _counts(self, job: JobRecord, control: bool) -> bool:
@@ -172,7 +197,9 @@ class RunRecord:
     @cached_property
     def no_head(self) -> FrozenTrial | None:
         """The control that trains the base without any head."""
-        return next((trial for trial in self.trials if trial.user_attrs.get("control") == "none"), None)
+        return next(
+            (trial for trial in self.trials if trial.user_attrs.get("control") == "none"), None
+        )
 
 
 def name_of(trial: FrozenTrial) -> str:

@@ -18,7 +18,10 @@ Plain = dict[str, Any]
 def value_rows(values: pd.DataFrame) -> list[Plain]:
     """Return the rows of `tables.parameter_values`, their means as texts."""
     digits = {"discrepancy": 3, "discrepancy_without": 3, "accuracy": 1, "accuracy_without": 1}
-    return [{**row, **{name: number(row[name], places) for name, places in digits.items()}} for row in values.to_dict("records")]
+    return [
+        {**row, **{name: number(row[name], places) for name, places in digits.items()}}
+        for row in values.to_dict("records")
+    ]
 
 
 def agreement_rows(found: Sequence[Agreement]) -> list[Plain]:
@@ -28,9 +31,15 @@ def agreement_rows(found: Sequence[Agreement]) -> list[Plain]:
 
 def promotion_rows(promotion: Mapping[str, Any]) -> list[Plain]:
     """What foretold the scores of the promoted heads' proxies, a row each; none before there are proxies."""
-    names = {"forecast": "forecast from screening, each proxy left out in turn", "discrepancy": "discrepancy, the paper's rule"}
+    names = {
+        "forecast": "forecast from screening, each proxy left out in turn",
+        "discrepancy": "discrepancy, the paper's rule",
+    }
     measures = {key: Measure(key, name) for key, name in names.items() if key in promotion}
-    return [_agreement_row(Agreement(measure, RankCorrelation(**promotion[key])), "the score") for key, measure in measures.items()]
+    return [
+        _agreement_row(Agreement(measure, RankCorrelation(**promotion[key])), "the score")
+        for key, measure in measures.items()
+    ]
 
 
 def _agreement_row(one: Agreement, of: str) -> Plain:

@@ -32,7 +32,14 @@ class Repeated:
 
 
 def repeated(study: Study | RunRecord) -> Repeated:
-    held = [trial.user_attrs for trial in RunRecord.of(study).heads if "again" in trial.user_attrs and "gate" in trial.user_attrs]
+    held = [
+        trial.user_attrs
+        for trial in RunRecord.of(study).heads
+        if "again" in trial.user_attrs and "gate" in trial.user_attrs
+    ]
     healthy = [one for one in held if one["gate"] == one["again"]["gate"] == "healthy"]
-    found = rank_correlation([one["overlap_excess"] for one in healthy], [one["again"]["overlap_excess"] for one in healthy])
+    found = rank_correlation(
+        [one["overlap_excess"] for one in healthy],
+        [one["again"]["overlap_excess"] for one in healthy],
+    )
     return Repeated(len(held), found, sum(one["gate"] == one["again"]["gate"] for one in held))

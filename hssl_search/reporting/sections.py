@@ -16,7 +16,17 @@ import pandas as pd
 from hssl_search.engine.candidates.prior_runs import EarlierSearch
 from hssl_search.engine.statistics.metrics import ACCURACY, Measure
 from hssl_search.reporting.cost import Cost
-from hssl_search.reporting.formats import count, duration, interval, known, number, plural, share, signed, signed_interval
+from hssl_search.reporting.formats import (
+    count,
+    duration,
+    interval,
+    known,
+    number,
+    plural,
+    share,
+    signed,
+    signed_interval,
+)
 from hssl_search.reporting.frames import OTHER_DISCREPANCIES
 from hssl_search.reporting.leaderboard import judged_column
 from hssl_search.reporting.palette import CONTROL, family_looks, phase_colour
@@ -47,7 +57,11 @@ def facts(record: RunRecord, cost: Cost, ledger: list[Mapping[str, Any]]) -> lis
 
 
 def _earlier(record: RunRecord, one: EarlierSearch) -> str:
-    left = " (left by the forecast, having given the wrong order)" if one.name in record.promotion.get("left", ()) else ""
+    left = (
+        " (left by the forecast, having given the wrong order)"
+        if one.name in record.promotion.get("left", ())
+        else ""
+    )
     return one.words() + left
 
 
@@ -65,7 +79,9 @@ def _images(config: Mapping[str, Any]) -> str:
 
 def _dates(record: RunRecord, ledger: list[Mapping[str, Any]]) -> str:
     charged = [str(entry["at"]) for entry in ledger if entry.get("at")]
-    told = charged or [trial.datetime_start.isoformat() for trial in record.trials if trial.datetime_start]
+    told = charged or [
+        trial.datetime_start.isoformat() for trial in record.trials if trial.datetime_start
+    ]
     if not told:
         return ""
     first, last = min(told)[:16].replace("T", " "), max(told)[:16].replace("T", " ")
@@ -81,10 +97,17 @@ def headline(record: RunRecord, board: pd.DataFrame) -> list[Plain]:
     measure, column = record.judged_by, judged_column(record.judged_by)
     rows = {row["trial"]: row for row in board.dropna(subset=["trial"]).to_dict("records")}
     no_head = record.no_head
-    numbers = [("winner", record.verdict.get("winner")), ("no head", no_head.number if no_head else None)]
+    numbers = [
+        ("winner", record.verdict.get("winner")),
+        ("no head", no_head.number if no_head else None),
+    ]
     for label, trial in numbers:
         row = rows.get(trial)
-        if row is not None and known(row[column]) and not (label == "winner" and no_head and trial == no_head.number):
+        if (
+            row is not None
+            and known(row[column])
+            and not (label == "winner" and no_head and trial == no_head.number)
+        ):
             note = f"{row['name']}, " if label == "winner" else ""
             boxes.append(
                 {
@@ -124,7 +147,9 @@ def cost_rows(cost: Cost) -> list[Plain]:
             "device_time": duration(row["device_s"]),
             "first_time": duration(row["first_s"]),
             "planned_time": duration(row["planned_s"]),
-            "jobs": f"{row['jobs']} of {row['jobs_planned']:.0f}" if known(row["jobs_planned"]) else row["jobs"] or "",
+            "jobs": f"{row['jobs']} of {row['jobs_planned']:.0f}"
+            if known(row["jobs_planned"])
+            else row["jobs"] or "",
             "attempts": row["attempts"],
             "colour": phase_colour(row["phase"]),
             "used": 100 * row["device_s"] / widest,
@@ -139,8 +164,14 @@ def ranking(measure: Measure) -> tuple[str, str]:
     if measure == ACCURACY:
         return "", ""
     if measure.of_head:
-        return "score", "Ranked by score, the k-NN overlap distance between head and base at the end of the training."
-    return measure.score_name, f"Ranked by {measure.score_name} of the base on held-out images at the end of the training."
+        return (
+            "score",
+            "Ranked by score, the k-NN overlap distance between head and base at the end of the training.",
+        )
+    return (
+        measure.score_name,
+        f"Ranked by {measure.score_name} of the base on held-out images at the end of the training.",
+    )
 
 
 def board_rows(board: pd.DataFrame, record: RunRecord) -> list[Plain]:
@@ -151,9 +182,15 @@ def board_rows(board: pd.DataFrame, record: RunRecord) -> list[Plain]:
     return [_board_row(row, looks, record) for row in kept.to_dict("records")]
 
 
-def _board_row(row: Mapping[str, Any], looks: Mapping[str, tuple[str, str]], record: RunRecord) -> Plain:
+def _board_row(
+    row: Mapping[str, Any], looks: Mapping[str, tuple[str, str]], record: RunRecord
+) -> Plain:
     full = known(row["seeds"]) and row["seeds"] > 0
-    winner, column, digits = record.verdict.get("winner"), judged_column(record.judged_by), record.judged_by.digits
+    winner, column, digits = (
+        record.verdict.get("winner"),
+        judged_column(record.judged_by),
+        record.judged_by.digits,
+    )
     spread = interval(row[column], row["low"], row["high"], digits)
     return {
         "rank": row["rank"] if known(row["rank"]) else "",
@@ -202,7 +239,10 @@ def reference_rows(board: pd.DataFrame) -> list[tuple[str, str]]:
 
 def reference_scores(record: RunRecord) -> dict[str, str]:
     """Of each reference by what ranks; empty of one that has none."""
-    scores = {name: number(value, record.ranked_by.digits) for name, value in record.reference_scores.items()}
+    scores = {
+        name: number(value, record.ranked_by.digits)
+        for name, value in record.reference_scores.items()
+    }
     return {name: scores.get(name, "") for name in (*record.reference, *record.judged_references)}
 
 
@@ -210,7 +250,11 @@ def reference_words(record: RunRecord) -> str:
     """`raw pixels 39.8 %; untrained base 29.3 %, RankMe 12.5`."""
     measures = {ACCURACY: record.reference, record.judged_by: record.judged_references}
     told = {
-        name: [measure.amount(values[name]) for measure, values in measures.items() if known(values.get(name))]
+        name: [
+            measure.amount(values[name])
+            for measure, values in measures.items()
+            if known(values.get(name))
+        ]
         for name in reference_scores(record)
     }
     return "; ".join(f"{name} {', '.join(amounts)}" for name, amounts in told.items() if amounts)
@@ -259,7 +303,9 @@ def gate_summary(screening: pd.DataFrame) -> str:
     """`14 heads screened: 12 healthy, 2 not learning.`"""
     if screening.empty:
         return ""
-    judged = ", ".join(f"{number_of} {gate}" for gate, number_of in screening["gate"].value_counts().items())
+    judged = ", ".join(
+        f"{number_of} {gate}" for gate, number_of in screening["gate"].value_counts().items()
+    )
     return f"{plural(len(screening), 'head')} screened, controls included: {judged}."
 
 
@@ -284,7 +330,11 @@ def versions(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The versions that the run recorded in its configuration, else those of the installed packages."""
     if recorded := config.get("versions"):
         return [(str(name), str(value)) for name, value in recorded.items()]
-    return [*_installed(_PACKAGES), ("python", platform.python_version()), ("system", f"{platform.system()} {platform.machine()}")]
+    return [
+        *_installed(_PACKAGES),
+        ("python", platform.python_version()),
+        ("system", f"{platform.system()} {platform.machine()}"),
+    ]
 
 
 def _installed(packages: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -298,5 +348,8 @@ def _installed(packages: Iterable[str]) -> Iterator[tuple[str, str]]:
 def go_on(folder: Path, decided: bool) -> tuple[str, str]:
     """What to do next, and its command."""
     if decided:
-        return "To look at every trial in the Optuna dashboard:", f"hssl-search dashboard {shlex.quote(str(folder))}"
+        return (
+            "To look at every trial in the Optuna dashboard:",
+            f"hssl-search dashboard {shlex.quote(str(folder))}",
+        )
     return "To go on with the search:", f"hssl-search resume {shlex.quote(str(folder))}"

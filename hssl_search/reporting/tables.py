@@ -27,10 +27,33 @@ from hssl_search.reporting.record import RunRecord, is_control, name_of
 TRIALS = "trials.parquet"
 CURVES = ["trial", "name", "role", "family", "control", "phase", "seed", "step", "value"]
 SCREENING = [
-    *("trial", "name", "role", "family", "group", "parameters", "macs", "cka", "overlap", "cka_excess", "overlap_excess", "discrepancy"),
+    *(
+        "trial",
+        "name",
+        "role",
+        "family",
+        "group",
+        "parameters",
+        "macs",
+        "cka",
+        "overlap",
+        "cka_excess",
+        "overlap_excess",
+        "discrepancy",
+    ),
     *(*OTHER_DISCREPANCIES, "head_loss", "chance_loss", "gate", "gate_reason", "promoted", "state"),
 ]
-VALUES = ["parameter", "value", "gated_out", "heads", "discrepancy", "discrepancy_without", "scored", "accuracy", "accuracy_without"]
+VALUES = [
+    "parameter",
+    "value",
+    "gated_out",
+    "heads",
+    "discrepancy",
+    "discrepancy_without",
+    "scored",
+    "accuracy",
+    "accuracy_without",
+]
 MOST_VALUES = 4
 """Rows of a number in the table of `VALUES`; more values are joined with their neighbours."""
 
@@ -40,7 +63,11 @@ def screening(study: Study | RunRecord) -> pd.DataFrame:
     not measured have no column."""
     judged = [trial for trial in RunRecord.of(study).heads if trial.user_attrs.get("gate")]
     frame = pd.DataFrame([row_of(trial) for trial in judged], columns=SCREENING)
-    return whole_numbers(where_measured(frame.sort_values(["discrepancy", "trial"], ascending=[False, True], ignore_index=True)))
+    return whole_numbers(
+        where_measured(
+            frame.sort_values(["discrepancy", "trial"], ascending=[False, True], ignore_index=True)
+        )
+    )
 
 
 def parameter_values(study: Study | RunRecord) -> pd.DataFrame:
@@ -51,20 +78,33 @@ def parameter_values(study: Study | RunRecord) -> pd.DataFrame:
     of which have the value. `gated_out` candidates have the value and are not healthy.
     """
     record = RunRecord.of(study)
-    judged = [trial for trial in record.heads if trial.user_attrs.get("gate") and not is_control(trial)]
+    judged = [
+        trial for trial in record.heads if trial.user_attrs.get("gate") and not is_control(trial)
+    ]
     parameters = [name for name in HeadConfig.model_fields if name not in ("format", "blocks")]
-    heads = pd.DataFrame([_head_row(record, trial) for trial in judged], columns=[*parameters, "gate", "discrepancy", "accuracy"])
+    heads = pd.DataFrame(
+        [_head_row(record, trial) for trial in judged],
+        columns=[*parameters, "gate", "discrepancy", "accuracy"],
+    )
     heads = heads.astype({"discrepancy": float, "accuracy": float})
-    return pd.DataFrame([row for parameter in parameters for row in _value_rows(parameter, heads)], columns=VALUES)
+    return pd.DataFrame(
+        [row for parameter in parameters for row in _value_rows(parameter, heads)], columns=VALUES
+    )
 
 
 def _head_row(record: RunRecord, trial: FrozenTrial) -> dict[str, Any]:
-    head, attributes, accuracies = trial.user_attrs.get("head") or {}, trial.user_attrs, record.accuracies(trial)
+    head, attributes, accuracies = (
+        trial.user_attrs.get("head") or {},
+        trial.user_attrs,
+        record.accuracies(trial),
+    )
     blocks = head.get("blocks")
     return {
         **head,
         "family": attributes.get("family"),
-        "depth": len(blocks.split("+")) if blocks else head.get("depth"),  # a hybrid names its blocks instead of a depth
+        "depth": len(blocks.split("+"))
+        if blocks
+        else head.get("depth"),  # a hybrid names its blocks instead of a depth
         "gate": attributes["gate"],
         "discrepancy": attributes.get("discrepancy"),
         "accuracy": sum(accuracies.values()) / len(accuracies) if accuracies else math.nan,
@@ -81,7 +121,9 @@ def _value_rows(parameter: str, heads: pd.DataFrame) -> Iterator[dict[str, Any]]
         ours, others = healthy[has], healthy[~has]
         yield {
             "parameter": parameter,
-            "value": " to ".join(dict.fromkeys(_value_name(value) for value in (values[0], values[-1]))),
+            "value": " to ".join(
+                dict.fromkeys(_value_name(value) for value in (values[0], values[-1]))
+            ),
             "gated_out": int(heads[parameter].isin(values).sum() - has.sum()),
             "heads": len(ours),
             "discrepancy": ours["discrepancy"].mean(),
@@ -96,7 +138,9 @@ def _neighbours(values: pd.Series) -> list[list[Any]]:
     """Return the distinct values, ascending; numbers in at most `MOST_VALUES` groups of neighbours."""
     distinct = sorted(set(values))
     groups = len(distinct) if isinstance(distinct[0], str) else min(MOST_VALUES, len(distinct))
-    return [[distinct[place] for place in part] for part in np.array_split(range(len(distinct)), groups)]
+    return [
+        [distinct[place] for place in part] for part in np.array_split(range(len(distinct)), groups)
+    ]
 
 
 def _value_name(value: Any) -> str:
@@ -115,8 +159,17 @@ def curves(study: Study | RunRecord) -> pd.DataFrame:
             rows += [{**same, "seed": seed, "step": step, "value": value} for step, value in curve]
     for job in record.jobs:
         if job.phase == "full":
-            same = {"trial": job.trial, "name": job.name, "role": "candidate", "phase": "full", "seed": job.seed}
-            rows += [{**same, "step": step, "value": value} for step, value in job.curve(record.judged_by)]
+            same = {
+                "trial": job.trial,
+                "name": job.name,
+                "role": "candidate",
+                "phase": "full",
+                "seed": job.seed,
+            }
+            rows += [
+                {**same, "step": step, "value": value}
+                for step, value in job.curve(record.judged_by)
+            ]
     return whole_numbers(pd.DataFrame(rows, columns=CURVES))
 
 
@@ -125,11 +178,19 @@ def failures(study: Study | RunRecord) -> pd.DataFrame:
     record = RunRecord.of(study)
     failed = [trial for trial in record.trials if trial.state is TrialState.FAIL]
     rows = [
-        {"name": name_of(trial), "trial": trial.number, "what": "trial", "cause": trial.user_attrs.get("cause") or ""} for trial in failed
+        {
+            "name": name_of(trial),
+            "trial": trial.number,
+            "what": "trial",
+            "cause": trial.user_attrs.get("cause") or "",
+        }
+        for trial in failed
     ]
     told = {trial.number for trial in failed}
     jobs = [job for job in record.jobs if job.state == "failed" and job.trial not in told]
-    rows += [{"name": job.name, "trial": job.trial, "what": job.key, "cause": job.cause} for job in jobs]
+    rows += [
+        {"name": job.name, "trial": job.trial, "what": job.key, "cause": job.cause} for job in jobs
+    ]
     return whole_numbers(pd.DataFrame(rows, columns=["name", "trial", "what", "cause"]))
 
 
@@ -149,7 +210,10 @@ def trials(study: Study | RunRecord) -> pd.DataFrame:
     record = RunRecord.of(study)
     frame = pd.DataFrame([_flat(record, trial) for trial in record.trials])
     for column in frame.columns:
-        if frame[column].dtype == object and len({type(value) for value in frame[column].dropna()} - {float, int}) > 0:
+        if (
+            frame[column].dtype == object
+            and len({type(value) for value in frame[column].dropna()} - {float, int}) > 0
+        ):
             frame[column] = _as_text(frame[column])
     return whole_numbers(frame)
 
@@ -175,7 +239,10 @@ def _flat(record: RunRecord, trial: FrozenTrial) -> dict[str, Any]:
 
 
 def _as_text(column: pd.Series) -> pd.Series:
-    if all(isinstance(value, (bool, str)) for value in column.dropna()) and len({type(value) for value in column.dropna()}) == 1:
+    if (
+        all(isinstance(value, (bool, str)) for value in column.dropna())
+        and len({type(value) for value in column.dropna()}) == 1
+    ):
         return column
     return column.map(lambda value: json.dumps(value, default=str), na_action="ignore")
 
@@ -184,7 +251,9 @@ def device_time(ledger: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """One row an attempt: attempt, phase, trial, start and end (seconds since the run began, without the time between two
     controllers) and device_s, in order of start. `ledger` are the entries of `records.ledger.Ledger`."""
     columns = ["attempt", "phase", "trial", "from", "to", "device_s"]
-    entries = pd.DataFrame(list(ledger), columns=columns).rename(columns={"from": "start", "to": "end"})
+    entries = pd.DataFrame(list(ledger), columns=columns).rename(
+        columns={"from": "start", "to": "end"}
+    )
     whole = {
         "phase": ("phase", "last"),
         "trial": ("trial", "last"),
@@ -209,5 +278,7 @@ def write_tables(run_folder: Path, study: Study | RunRecord) -> list[Path]:
     board, every = leaderboard(record), trials(record)
     return [
         write_whole(run_folder / "leaderboard.csv", lambda path: board.to_csv(path, index=False)),
-        write_whole(run_folder / TRIALS, lambda path: every.to_parquet(path, engine="pyarrow", index=False)),
+        write_whole(
+            run_folder / TRIALS, lambda path: every.to_parquet(path, engine="pyarrow", index=False)
+        ),
     ]

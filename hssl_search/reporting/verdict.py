@@ -39,7 +39,9 @@ def _progress(record: RunRecord) -> str:
     screened = sum(bool(trial.user_attrs.get("gate")) for trial in candidates)
     finished = sum(trial.state is TrialState.COMPLETE for trial in candidates)
     failed = sum(trial.state is TrialState.FAIL for trial in candidates)
-    told = f"{plural(len(candidates), 'head')}, {screened} screened, {finished} at full proxy fidelity"
+    told = (
+        f"{plural(len(candidates), 'head')}, {screened} screened, {finished} at full proxy fidelity"
+    )
     return f"{told}, {failed} failed" if failed else told
 
 
@@ -54,11 +56,21 @@ def _leader(record: RunRecord) -> str:
         return f"The most discrepant healthy head so far is {best['name']} ({told(best['score'])})."
     no_head = record.no_head
     result = record.scores(no_head, record.ranked_by) if no_head else {}
-    against = f"no head {told(mean(result.values()))}" if result else "the control without a head has no result yet"
+    against = (
+        f"no head {told(mean(result.values()))}"
+        if result
+        else "the control without a head has no result yet"
+    )
     return f"The best so far is {best['name']} with {told(best['score'])} ({against})."
 
 
-def print_verdict(console: Console, study: Study | RunRecord, ledger: Iterable[Mapping[str, Any]], folder: Path, top: int = 5) -> None:
+def print_verdict(
+    console: Console,
+    study: Study | RunRecord,
+    ledger: Iterable[Mapping[str, Any]],
+    folder: Path,
+    top: int = 5,
+) -> None:
     """The verdict, a table of references, controls and the `top` candidates, what it cost, and where the files are."""
     record = RunRecord.of(study)
     tone = TONES.get(str(record.verdict.get("state")), "white")
@@ -73,18 +85,29 @@ def print_verdict(console: Console, study: Study | RunRecord, ledger: Iterable[M
 
 
 def _table(board: pd.DataFrame, measure: Measure, winner: int | None, top: int) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1), collapse_padding=True)
+    table = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1), collapse_padding=True
+    )
     table.add_column("", ratio=1, overflow="fold")
     accuracy_too = measure != ACCURACY and bool(board["accuracy"].notna().any())
     judged = f"{measure.score_name}{measure.unit}"
-    for title in (judged, "seeds", "gain", "best", *(["accuracy %"] if accuracy_too else []), "discrepancy"):
+    for title in (
+        judged,
+        "seeds",
+        "gain",
+        "best",
+        *(["accuracy %"] if accuracy_too else []),
+        "discrepancy",
+    ):
         table.add_column(title, justify="right", no_wrap=True)
     groups = [("reference", 99, "dim"), ("control", 99, ""), ("candidate", top, "")]
     for role, most, style in groups:
         rows = board[(board["role"] == role) & (board["rank"].notna() | (role != "candidate"))]
         for row in rows.head(most).to_dict("records"):
             won = winner is not None and row["trial"] == winner
-            table.add_row(*_cells(row, measure, won, accuracy_too), style="bold green" if won else style)
+            table.add_row(
+                *_cells(row, measure, won, accuracy_too), style="bold green" if won else style
+            )
         if len(rows):
             table.add_section()
     return table
@@ -98,11 +121,26 @@ def _cells(row: Mapping[str, Any], measure: Measure, won: bool, accuracy_too: bo
     gain = f"{signed(row['gain'], digits)} {between}".rstrip() if known(row["gain"]) else ""
     accuracy = [number(row["accuracy"])] if accuracy_too else []
     discrepancy = number(row["discrepancy"], 3) if known(row["discrepancy"]) else ""
-    return [escape(str(row["name"])) + (" ★" if won else ""), judged, seeds, gain, share(row["best"]), *accuracy, discrepancy]
+    return [
+        escape(str(row["name"])) + (" ★" if won else ""),
+        judged,
+        seeds,
+        gain,
+        share(row["best"]),
+        *accuracy,
+        discrepancy,
+    ]
 
 
 def _paths(folder: Path) -> list[Path]:
     """What a reader opens next, as far as it exists."""
     here = Path.cwd()
-    paths = [path for path in (folder / "report.html", folder / "winner", folder / "leaderboard.csv") if path.exists()]
-    return [path.resolve().relative_to(here) if path.resolve().is_relative_to(here) else path for path in paths]
+    paths = [
+        path
+        for path in (folder / "report.html", folder / "winner", folder / "leaderboard.csv")
+        if path.exists()
+    ]
+    return [
+        path.resolve().relative_to(here) if path.resolve().is_relative_to(here) else path
+        for path in paths
+    ]

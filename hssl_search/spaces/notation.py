@@ -1,6 +1,6 @@
 """How a domain is written in YAML: a plain value, or one of
 
-    {value: 3}   {choice: [2, 4, 8]}   {int: [1, 4]}   {int: [3, 9], step: 2}   {float: [0.5, 2]}   {log: [0.5, 2]}
+{value: 3}   {choice: [2, 4, 8]}   {int: [1, 4]}   {int: [3, 9], step: 2}   {float: [0.5, 2]}   {log: [0.5, 2]}
 """
 
 from __future__ import annotations
@@ -11,7 +11,13 @@ from typing import Any, get_args
 from hssl_search.errors import UserError, advice
 from hssl_search.spaces.domains import Choice, Domain, Fixed, Floats, Integers, Value
 
-_EXAMPLES = {"value": "3", "choice": "[2, 4, 8]", "int": "[1, 4]", "float": "[0.5, 2]", "log": "[0.5, 2]"}
+_EXAMPLES = {
+    "value": "3",
+    "choice": "[2, 4, 8]",
+    "int": "[1, 4]",
+    "float": "[0.5, 2]",
+    "log": "[0.5, 2]",
+}
 
 
 def read_domain(written: Any, where: str, key: str, beside: tuple[str, ...] = ()) -> Domain:
@@ -31,7 +37,9 @@ def read_domain(written: Any, where: str, key: str, beside: tuple[str, ...] = ()
 def _read_mapping(written: Mapping[str, Any], at: str) -> Domain:
     kinds = [kind for kind in _EXAMPLES if kind in written]
     if len(kinds) != 1:
-        raise UserError(f"{at} has {' and '.join(kinds) or 'no domain'}; give exactly one of {', '.join(_EXAMPLES)}.")
+        raise UserError(
+            f"{at} has {' and '.join(kinds) or 'no domain'}; give exactly one of {', '.join(_EXAMPLES)}."
+        )
     [kind] = kinds
     if "step" in written and kind != "int":
         raise UserError(f"{at} has a step, which only int takes; remove it.")
@@ -44,15 +52,23 @@ def _read_mapping(written: Mapping[str, Any], at: str) -> Domain:
 
 def _choice(written: Any, at: str) -> Choice:
     if not isinstance(written, list) or not written:
-        raise UserError(f"{at}: choice is {written!r}; write a list, e.g. {{choice: {_EXAMPLES['choice']}}}.")
+        raise UserError(
+            f"{at}: choice is {written!r}; write a list, e.g. {{choice: {_EXAMPLES['choice']}}}."
+        )
     return Choice(tuple(_scalar(option, at) for option in written))
 
 
 def _range(kind: str, written: Any, step: Any, at: str) -> Domain:
     types = (int,) if kind == "int" else (int, float)
-    numbers = isinstance(written, list) and len(written) == 2 and all(type(end) in types for end in written)
+    numbers = (
+        isinstance(written, list)
+        and len(written) == 2
+        and all(type(end) in types for end in written)
+    )
     if not numbers or not written[0] < written[1]:
-        raise UserError(f"{at}: {kind} is {written!r}; write two numbers, the lower one first, e.g. {{{kind}: {_EXAMPLES[kind]}}}.")
+        raise UserError(
+            f"{at}: {kind} is {written!r}; write two numbers, the lower one first, e.g. {{{kind}: {_EXAMPLES[kind]}}}."
+        )
     low, high = written
     if kind == "int":
         return Integers(low, high, _step(step, high - low, at))
@@ -63,7 +79,9 @@ def _range(kind: str, written: Any, step: Any, at: str) -> Domain:
 
 def _step(step: Any, span: int, at: str) -> int:
     if type(step) is not int or step < 1 or span % step:
-        raise UserError(f"{at}: step is {step!r}; write a whole number that leads from the lower end exactly to the higher one.")
+        raise UserError(
+            f"{at}: step is {step!r}; write a whole number that leads from the lower end exactly to the higher one."
+        )
     return step
 
 
@@ -73,4 +91,6 @@ def _scalar(written: Any, at: str) -> Value:
     if isinstance(written, list):
         raise UserError(f"{at} is a list; for one of several values write {{choice: {written}}}.")
     kinds = ", ".join(f"{{{kind}: {example}}}" for kind, example in _EXAMPLES.items())
-    raise UserError(f"{at} is {'empty' if written is None else repr(written)}; write a value or one of {kinds}.")
+    raise UserError(
+        f"{at} is {'empty' if written is None else repr(written)}; write a value or one of {kinds}."
+    )

@@ -42,7 +42,9 @@ class Parameter:
         """What the parameter may be in a head of a kind; None where the head does not read it or the space does not vary it."""
         if self.name not in registry.reads(kind):
             return None
-        return next((each.domain for each in self.alternatives if kind["family"] in each.families), None)
+        return next(
+            (each.domain for each in self.alternatives if kind["family"] in each.families), None
+        )
 
     def trial_name(self, family: str) -> str:
         """The Optuna parameter's name: `kernel_size`, or `kernel_size.resnet` where families have different domains.
@@ -65,9 +67,13 @@ def read_family(written: Any, where: str) -> Fixed | Choice:
     candidates = [name for name, family in known.items() if not family.control]
     for name in domain.values():
         if name in known and name not in candidates:
-            raise UserError(f"{where}: {key} {name!r} is a control, which every search runs anyway; remove it.")
+            raise UserError(
+                f"{where}: {key} {name!r} is a control, which every search runs anyway; remove it."
+            )
         if name not in candidates:
-            raise UserError(f"{where}: unknown family {name!r} in {key}; {advice(str(name), candidates)}")
+            raise UserError(
+                f"{where}: unknown family {name!r} in {key}; {advice(str(name), candidates)}"
+            )
     _refuse_repeats(domain.values(), f"{where}: {key}")
     return domain
 
@@ -77,47 +83,82 @@ def refuse_unknown(written: Mapping[str, Any], where: str) -> None:
     valid = ("family", *PARAMETERS)
     for name in written:
         if name not in valid:
-            raise UserError(f"{where}: unknown key {name!r} in parameters; {advice(str(name), valid)}")
+            raise UserError(
+                f"{where}: unknown key {name!r} in parameters; {advice(str(name), valid)}"
+            )
 
 
-def read_parameters(written: Mapping[str, Any], families: Sequence[str], where: str) -> tuple[Parameter, ...]:
+def read_parameters(
+    written: Mapping[str, Any], families: Sequence[str], where: str
+) -> tuple[Parameter, ...]:
     """All other parameters, in HeadConfig's order. UserError for a value that no head may have."""
     found: list[Parameter] = []
     for name in PARAMETERS:
         if name in written:
-            found.append(_read_parameter(name, written[name], families_kinds(families, found), where))
+            found.append(
+                _read_parameter(name, written[name], families_kinds(families, found), where)
+            )
     return tuple(found)
 
 
-def families_kinds(families: Sequence[str], parameters: Iterable[Parameter]) -> dict[str, list[Kind]]:
+def families_kinds(
+    families: Sequence[str], parameters: Iterable[Parameter]
+) -> dict[str, list[Kind]]:
     """The kinds of heads in each family of a space: one, or for hybrids whose blocks it gives, one for each sequence of blocks."""
     blocks = [parameter for parameter in parameters if parameter.name == "blocks"]
-    return {family: _kinds(family, [parameter.domain({"family": family}) for parameter in blocks]) for family in families}
+    return {
+        family: _kinds(family, [parameter.domain({"family": family}) for parameter in blocks])
+        for family in families
+    }
 
 
 def _kinds(family: str, blocks: Sequence[Domain | None]) -> list[Kind]:
-    return [{"family": family, "blocks": value} for domain in blocks if domain for value in domain.values() or ()] or [{"family": family}]
+    return [
+        {"family": family, "blocks": value}
+        for domain in blocks
+        if domain
+        for value in domain.values() or ()
+    ] or [{"family": family}]
 
 
 def readers_of(name: str, kinds: Mapping[str, Sequence[Kind]]) -> list[str]:
     """The families some of whose kinds read a parameter."""
-    return [family for family, its in kinds.items() if any(name in registry.reads(kind) for kind in its)]
+    return [
+        family for family, its in kinds.items() if any(name in registry.reads(kind) for kind in its)
+    ]
 
 
-def _read_parameter(name: str, written: Any, kinds: Mapping[str, Sequence[Kind]], where: str) -> Parameter:
+def _read_parameter(
+    name: str, written: Any, kinds: Mapping[str, Sequence[Kind]], where: str
+) -> Parameter:
     key, families, readers = f"parameters.{name}", list(kinds), readers_of(name, kinds)
     if not readers:
-        raise UserError(f"{where}: no family of this space ({', '.join(families)}) reads {key}; remove it.")
+        raise UserError(
+            f"{where}: no family of this space ({', '.join(families)}) reads {key}; remove it."
+        )
     several = isinstance(written, list) and any(isinstance(part, Mapping) for part in written)
     if name == "blocks" and isinstance(written, list) and not several:
-        raise UserError(f"{where}: {key} is a list; in a space, join the blocks of a hybrid by +: {'+'.join(map(str, written))}.")
+        raise UserError(
+            f"{where}: {key} is a list; in a space, join the blocks of a hybrid by +: {'+'.join(map(str, written))}."
+        )
     parts = written if several else [written]
     shares = _shares(parts, readers, f"{where}: {key}")
     domains = [read_domain(part, where, key, beside=("families",)) for part in parts]
-    return Parameter(name, tuple(
-        Alternative(_accepted(domain, name, [kind for family in share for kind in kinds[family]], f"{where}: {key}"), share)
-        for domain, share in zip(domains, shares, strict=True)
-    ))
+    return Parameter(
+        name,
+        tuple(
+            Alternative(
+                _accepted(
+                    domain,
+                    name,
+                    [kind for family in share for kind in kinds[family]],
+                    f"{where}: {key}",
+                ),
+                share,
+            )
+            for domain, share in zip(domains, shares, strict=True)
+        ),
+    )
 
 
 def _shares(parts: Sequence[Any], readers: Sequence[str], at: str) -> list[tuple[str, ...]]:
@@ -127,7 +168,9 @@ def _shares(parts: Sequence[Any], readers: Sequence[str], at: str) -> list[tuple
     _refuse_repeats(taken, f"{at}, families")
     rest = tuple(family for family in readers if family not in taken)
     if named.count(()) > 1 or (() in named and not rest):
-        raise UserError(f"{at} has a domain that no family is left for ({', '.join(readers)} read it); give each its own `families`.")
+        raise UserError(
+            f"{at} has a domain that no family is left for ({', '.join(readers)} read it); give each its own `families`."
+        )
     return [share or rest for share in named]
 
 
@@ -136,10 +179,14 @@ def _named_families(part: Any, readers: Sequence[str], at: str) -> tuple[str, ..
         return ()
     named = part["families"]
     if not isinstance(named, list) or not named:
-        raise UserError(f"{at}: families is {named!r}; write a list of names, e.g. [{', '.join(readers)}].")
+        raise UserError(
+            f"{at}: families is {named!r}; write a list of names, e.g. [{', '.join(readers)}]."
+        )
     for name in named:
         if name not in readers:
-            raise UserError(f"{at}: {name!r} is no family of this space that reads the parameter; {advice(str(name), readers)}")
+            raise UserError(
+                f"{at}: {name!r} is no family of this space that reads the parameter; {advice(str(name), readers)}"
+            )
     return tuple(sorted(named, key=readers.index))
 
 
@@ -157,7 +204,9 @@ def _accepted(domain: Domain, name: str, kinds: Sequence[Kind], at: str) -> Doma
 
 def _tried(value: Value, name: str, kind: Kind, at: str) -> Value:
     try:
-        tried: Value = HeadConfig.model_validate({**kind, name: value}, strict=True).parameters()[name]
+        tried: Value = HeadConfig.model_validate({**kind, name: value}, strict=True).parameters()[
+            name
+        ]
         return tried
     except ValidationError as error:
         raise UserError(f"{at} {refusal(error.errors()[0], value)}") from None

@@ -41,13 +41,18 @@ class CheckpointFolder:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
-    def save(self, step: int, state: dict[str, Tensor], base: dict[str, Tensor], about: dict[str, Any]) -> Path:
+    def save(
+        self, step: int, state: dict[str, Tensor], base: dict[str, Tensor], about: dict[str, Any]
+    ) -> Path:
         """Write one checkpoint durably, then drop all but this one and the one before it."""
         beside = self.folder / ".writing"
         shutil.rmtree(beside, ignore_errors=True)  # a worker that was killed left it
         beside.mkdir(parents=True)
         for name, tensors in (("state", state), ("base", base)):
-            save_file({key: _own_copy(value) for key, value in tensors.items()}, beside / f"{name}.safetensors")
+            save_file(
+                {key: _own_copy(value) for key, value in tensors.items()},
+                beside / f"{name}.safetensors",
+            )
         (beside / "about.json").write_text(json.dumps({**about, "step": step}))
         (beside / SUMS).write_text(json.dumps(_checksums(beside)))
         for file in beside.iterdir():
@@ -71,7 +76,11 @@ class CheckpointFolder:
         """The newest checkpoint that is whole, or None."""
         for path in self._steps():
             if problem := _damage(path):
-                log.warning("checkpoint %s is damaged (%s); falling back on the one before it", path, problem)
+                log.warning(
+                    "checkpoint %s is damaged (%s); falling back on the one before it",
+                    path,
+                    problem,
+                )
                 continue
             return path
         return None
@@ -104,7 +113,11 @@ def _checksums(folder: Path) -> dict[str, str]:
 def _damage(path: Path) -> str:
     """What is wrong with a checkpoint; empty when it is whole."""
     try:
-        return "" if json.loads((path / SUMS).read_text()) == _checksums(path) else "its checksums do not fit"
+        return (
+            ""
+            if json.loads((path / SUMS).read_text()) == _checksums(path)
+            else "its checksums do not fit"
+        )
     except (OSError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
 

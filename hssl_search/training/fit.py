@@ -19,6 +19,8 @@ def require_fit(base: Base, recipe: Recipe) -> None:
         base.require_size(recipe.views.local_side(base.image_size))
     if recipe.proxy.drop_path or recipe.full.drop_path:
         if "drop_path_rate" in base.args:
-            raise UserError(f"--base-arg drop_path_rate={base.args['drop_path_rate']} would not be heeded: the recipe's drop_path sets "
-                            "it; leave it out, or set drop_path to 0 in the recipe.")
+            raise UserError(
+                f"--base-arg drop_path_rate={base.args['drop_path_rate']} would not be heeded: the recipe's drop_path sets "
+                "it; leave it out, or set drop_path to 0 in the recipe."
+            )
         residual_blocks(base.name, base.image_size, base.args)

@@ -100,8 +100,16 @@ def effective_rank(embeddings: Tensor) -> float:
     return effective_count(spectrum(embeddings.double() - embeddings.double().mean(dim=0)).sqrt())
 
 
-def judge(head_loss: float, noise_loss: float, best_loss: float, head_spread: float, head_rank: float, head_varying: float = 1.0,
-          measure: LearningSign = HEAD_LOSS, assignment: Assignment | None = None) -> Verdict:
+def judge(
+    head_loss: float,
+    noise_loss: float,
+    best_loss: float,
+    head_spread: float,
+    head_rank: float,
+    head_varying: float = 1.0,
+    measure: LearningSign = HEAD_LOSS,
+    assignment: Assignment | None = None,
+) -> Verdict:
     """The verdict on one head of a joint screening.
 
     Args:
@@ -112,9 +120,13 @@ def judge(head_loss: float, noise_loss: float, best_loss: float, head_spread: fl
         measure: what the losses are.
         assignment: of the same images to prototypes by its targets, in a method with prototypes.
     """
-    if not (alone := judge_alone(head_loss, head_spread, head_rank, head_varying, assignment)).healthy:
+    if not (
+        alone := judge_alone(head_loss, head_spread, head_rank, head_varying, assignment)
+    ).healthy:
         return alone
-    needed = max(LEARNED_SHARE * (noise_loss - best_loss), measure.smallest_progress * abs(noise_loss))
+    needed = max(
+        LEARNED_SHARE * (noise_loss - best_loss), measure.smallest_progress * abs(noise_loss)
+    )
     lead = noise_loss - head_loss
     figures = f"{measure.name} {head_loss:.3f}; noise {noise_loss:.3f}, best head {best_loss:.3f}"
     if not lead >= needed:  # nor when the noise head's is not a number
@@ -122,29 +134,63 @@ def judge(head_loss: float, noise_loss: float, best_loss: float, head_spread: fl
     return Verdict("healthy", figures)
 
 
-def judge_alone(head_loss: float, head_spread: float, head_rank: float, head_varying: float = 1.0,
-                assignment: Assignment | None = None) -> Verdict:
+def judge_alone(
+    head_loss: float,
+    head_spread: float,
+    head_rank: float,
+    head_varying: float = 1.0,
+    assignment: Assignment | None = None,
+) -> Verdict:
     """The verdict on a head that trains without others to compare it with: arguments as of `judge`."""
     figures = f"spread {head_spread:.3f}, effective rank {head_rank:.1f}, {head_varying:.0%} of its dimensions vary"
     if assignment is not None:
-        figures += (f", mean assignment {assignment.entropy:.0%} of the entropy of all prototypes, an assignment tells "
-                    f"{assignment.information:.2g} of what it could about its image")
-    if not all(map(math.isfinite, (head_loss, head_spread, head_rank, head_varying, *(assignment or ())))):
-        return Verdict("non-finite", f"its loss or its embeddings are not finite (loss {head_loss:.3f}, {figures}).")
-    if head_spread < COLLAPSED_SPREAD or head_rank < COLLAPSED_RANK or head_varying < COLLAPSED_VARYING:
-        return Verdict("collapsed", f"its embeddings are nearly one point or direction ({figures}).")
+        figures += (
+            f", mean assignment {assignment.entropy:.0%} of the entropy of all prototypes, an assignment tells "
+            f"{assignment.information:.2g} of what it could about its image"
+        )
+    if not all(
+        map(math.isfinite, (head_loss, head_spread, head_rank, head_varying, *(assignment or ())))
+    ):
+        return Verdict(
+            "non-finite",
+            f"its loss or its embeddings are not finite (loss {head_loss:.3f}, {figures}).",
+        )
+    if (
+        head_spread < COLLAPSED_SPREAD
+        or head_rank < COLLAPSED_RANK
+        or head_varying < COLLAPSED_VARYING
+    ):
+        return Verdict(
+            "collapsed", f"its embeddings are nearly one point or direction ({figures})."
+        )
     if assignment is not None and assignment.entropy < COLLAPSED_ASSIGNMENT:
-        return Verdict("collapsed", f"it assigns nearly all images to the same few prototypes ({figures}).")
-    if assignment is not None and assignment.information <= min(COLLAPSED_INFORMATION, SHARPENED * assignment.unsharpened):
-        return Verdict("collapsed", f"it assigns each image to many prototypes and all images to the same ({figures}).")
+        return Verdict(
+            "collapsed", f"it assigns nearly all images to the same few prototypes ({figures})."
+        )
+    if assignment is not None and assignment.information <= min(
+        COLLAPSED_INFORMATION, SHARPENED * assignment.unsharpened
+    ):
+        return Verdict(
+            "collapsed",
+            f"it assigns each image to many prototypes and all images to the same ({figures}).",
+        )
     return Verdict("healthy", figures)
 
 
-def judge_group(losses: Sequence[float], embeddings: Sequence[Tensor], noise: int, measure: LearningSign = HEAD_LOSS,
-                assignments: Sequence[Assignment | None] | None = None) -> list[Verdict]:
+def judge_group(
+    losses: Sequence[float],
+    embeddings: Sequence[Tensor],
+    noise: int,
+    measure: LearningSign = HEAD_LOSS,
+    assignments: Sequence[Assignment | None] | None = None,
+) -> list[Verdict]:
     """Verdicts on all heads of one joint screening, as `judge`; `noise` is the place of the noise head among them."""
     finite = [loss for loss in losses if math.isfinite(loss)]
     best = min(finite, default=math.nan)
-    assigned: Sequence[Assignment | None] = [None] * len(losses) if assignments is None else assignments
-    return [judge(loss, losses[noise], best, *shape(embedding), measure, assignment)
-            for loss, embedding, assignment in zip(losses, embeddings, assigned, strict=True)]
+    assigned: Sequence[Assignment | None] = (
+        [None] * len(losses) if assignments is None else assignments
+    )
+    return [
+        judge(loss, losses[noise], best, *shape(embedding), measure, assignment)
+        for loss, embedding, assignment in zip(losses, embeddings, assigned, strict=True)
+    ]

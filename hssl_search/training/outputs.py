@@ -42,6 +42,13 @@ def _compare(pair: Pair, index: int, base: Tensor, head: Tensor) -> HeadOutput:
     target = pair.kept.couples[index].head_output(head).float()
     if not method.assigns:
         return HeadOutput(key_distance(output, target), None)
-    wanted, own = method.assignments(target, state, 1.0).flatten(0, -2), method.log_assignments(target).exp().flatten(0, -2)
-    assignment = Assignment(assignment_entropy(wanted), assignment_information(wanted), assignment_information(own))
-    return HeadOutput(prototype_divergence(wanted, method.log_assignments(output).flatten(0, -2)), assignment)
+    wanted, own = (
+        method.assignments(target, state, 1.0).flatten(0, -2),
+        method.log_assignments(target).exp().flatten(0, -2),
+    )
+    assignment = Assignment(
+        assignment_entropy(wanted), assignment_information(wanted), assignment_information(own)
+    )
+    return HeadOutput(
+        prototype_divergence(wanted, method.log_assignments(output).flatten(0, -2)), assignment
+    )

@@ -32,7 +32,10 @@ class Couple(nn.Module):
         self.head_projector: Any = None
         self.head_predictor: Any = None
         if head_width is not None:
-            self.head_projector, self.head_predictor = method.projector(head_width), method.predictor()
+            self.head_projector, self.head_predictor = (
+                method.projector(head_width),
+                method.predictor(),
+            )
         self.prototypes = method.prototypes()
 
     def base_output(self, embedding: Tensor) -> Tensor:
@@ -89,7 +92,9 @@ class Network(nn.Module):
         self.base = base
         self.heads: Any = nn.ModuleList(heads)
         widths: list[int | None] = [head.width for head in heads] or [None]
-        self.couples: Any = nn.ModuleList(Couple(method, base.embedding_width, width) for width in widths)
+        self.couples: Any = nn.ModuleList(
+            Couple(method, base.embedding_width, width) for width in widths
+        )
         self.mask_token = nn.Parameter(torch.zeros(base.token_width)) if method.masks else None
 
     def outputs(self, batch: Batch) -> Outputs:
@@ -99,10 +104,16 @@ class Network(nn.Module):
             parts.append(self._embed(batch.locals, None))
         base = torch.cat([part[0] for part in parts])
         heads = [torch.cat(of_head) for of_head in zip(*(part[1] for part in parts), strict=True)]
-        return Outputs([couple.base_output(base) for couple in self.couples], self._head_outputs(heads), self._patches(batch, parts[0][2]))
+        return Outputs(
+            [couple.base_output(base) for couple in self.couples],
+            self._head_outputs(heads),
+            self._patches(batch, parts[0][2]),
+        )
 
     def _head_outputs(self, embeddings: list[Tensor]) -> list[Tensor]:
-        return [couple.head_output(head) for couple, head in zip(self.couples, embeddings, strict=False)]
+        return [
+            couple.head_output(head) for couple, head in zip(self.couples, embeddings, strict=False)
+        ]
 
     def _patches(self, batch: Batch, tokens: Tensor | None) -> list[Tensor]:
         if self.mask_token is None:
@@ -119,14 +130,19 @@ class Network(nn.Module):
         patches = [couple.patch_target(tokens, places) for couple in self.couples]
         return Targets(outputs, [hidden for hidden, _ in patches], [mean for _, mean in patches])
 
-    def _embed(self, views: Tensor, masks: Tensor | None) -> tuple[Tensor, list[Tensor], Tensor | None]:
+    def _embed(
+        self, views: Tensor, masks: Tensor | None
+    ) -> tuple[Tensor, list[Tensor], Tensor | None]:
         """(base embedding, embedding of each head, patch tokens) of V x B x 3 x H x W views: V x B x D each, V x B x N x D."""
         shape = views.shape[:2]
         masking = None
         if masks is not None and self.mask_token is not None:
             masking = Masking(send(masks.flatten(0, 1), views.device), self.mask_token)
         features = self.base(views.flatten(0, 1), masking)
-        heads = [head(features.tapped[head.config.tap or 0]).embedding.unflatten(0, shape) for head in self.heads]
+        heads = [
+            head(features.tapped[head.config.tap or 0]).embedding.unflatten(0, shape)
+            for head in self.heads
+        ]
         tokens = None if features.tokens is None else features.tokens.unflatten(0, shape)
         return features.embedding.unflatten(0, shape), heads, tokens
 
@@ -161,7 +177,9 @@ class Pair(nn.Module):
         self.student = Network(base, heads, method)
         self.teacher = _teacher_of(self.student) if method.needs_teacher else None
         self.states = nn.ModuleList(method.target_state() for _ in self.student.couples)
-        self.patch_states = nn.ModuleList(method.target_state() for _ in self.student.couples if method.masks)
+        self.patch_states = nn.ModuleList(
+            method.target_state() for _ in self.student.couples if method.masks
+        )
 
     @property
     def kept(self) -> Network:
@@ -174,10 +192,16 @@ class Pair(nn.Module):
         found = self._targets(batch)
         targets = found.outputs or outputs.head or outputs.base
         couples = self.student.couples
-        predictions = [couple.base_prediction(output) for couple, output in zip(couples, outputs.base, strict=True)]
+        predictions = [
+            couple.base_prediction(output)
+            for couple, output in zip(couples, outputs.base, strict=True)
+        ]
         if outputs.head:
             base = self._terms(predictions, self.targets_of_the_base(targets), progress)
-            of_heads = [couple.head_prediction(output) for couple, output in zip(couples, outputs.head, strict=True)]
+            of_heads = [
+                couple.head_prediction(output)
+                for couple, output in zip(couples, outputs.head, strict=True)
+            ]
             head = self._terms(of_heads, targets, progress)
             total = (0.5 * base + 0.5 * head).mean()
         else:
@@ -186,7 +210,9 @@ class Pair(nn.Module):
         patch = self._patch_terms(batch, outputs.patches, found.patches, progress)
         if len(patch):
             total = total + patch.mean()
-        for state, target in zip([*self.states, *self.patch_states], [*targets, *found.patch_means], strict=True):
+        for state, target in zip(
+            [*self.states, *self.patch_states], [*targets, *found.patch_means], strict=True
+        ):
             self.method.update(state, target)
         return Losses(total, base.detach(), head.detach(), patch.detach())
 
@@ -195,18 +221,32 @@ class Pair(nn.Module):
         return [target.detach() for target in targets]
 
     def _terms(self, students: list[Tensor], targets: list[Tensor], progress: float) -> Tensor:
-        with torch.autocast(students[0].device.type, enabled=False):  # bf16 rounds a loss by more than the health gate asks of a head
-            return torch.stack([self.method.loss(student, target, state, progress)
-                                for student, target, state in zip(students, targets, self.states, strict=True)])
+        with torch.autocast(
+            students[0].device.type, enabled=False
+        ):  # bf16 rounds a loss by more than the health gate asks of a head
+            return torch.stack(
+                [
+                    self.method.loss(student, target, state, progress)
+                    for student, target, state in zip(students, targets, self.states, strict=True)
+                ]
+            )
 
-    def _patch_terms(self, batch: Batch, students: list[Tensor], targets: list[Tensor], progress: float) -> Tensor:
+    def _patch_terms(
+        self, batch: Batch, students: list[Tensor], targets: list[Tensor], progress: float
+    ) -> Tensor:
         if not students:
             return batch.globals.new_empty(0)
         assert batch.masks is not None
         weights = send(patch_weights(batch.masks), students[0].device)
         with torch.autocast(students[0].device.type, enabled=False):
-            return torch.stack([self.method.patch_loss(student, target, weights, state, progress)
-                                for student, target, state in zip(students, targets, self.patch_states, strict=True)])
+            return torch.stack(
+                [
+                    self.method.patch_loss(student, target, weights, state, progress)
+                    for student, target, state in zip(
+                        students, targets, self.patch_states, strict=True
+                    )
+                ]
+            )
 
     @torch.no_grad()
     def _targets(self, batch: Batch) -> Targets:
@@ -215,21 +255,29 @@ class Pair(nn.Module):
     def drop_frozen_gradients(self, progress: float) -> None:
         """Take away the gradients of prototypes while the method holds them still."""
         if self.method.prototypes_frozen(progress):
-            for parameter in (parameter for couple in self.student.couples for parameter in couple.prototypes.parameters()):
+            for parameter in (
+                parameter
+                for couple in self.student.couples
+                for parameter in couple.prototypes.parameters()
+            ):
                 parameter.grad = None
 
     @torch.no_grad()
     def update_teacher(self, momentum: float) -> None:
         """theta' <- m theta' + (1 - m) theta for every parameter; BatchNorm statistics are the teacher's own."""
         if self.teacher is not None:
-            torch._foreach_lerp_(list(self.teacher.parameters()), list(self.student.parameters()), 1 - momentum)
+            torch._foreach_lerp_(
+                list(self.teacher.parameters()), list(self.student.parameters()), 1 - momentum
+            )
 
 
 def require_patches(base: Base, method: Method | type[Method]) -> None:
     """UserError for a method with masks on a base without patch tokens."""
     if method.masks and base.mask_grid is None:
-        raise UserError(f"SSL method {method.name!r} masks patch tokens, and base {base.name!r} has none that go through it one by one; "
-                        "choose a plain vision transformer such as vit_small_patch16_224, or another --trainer.")
+        raise UserError(
+            f"SSL method {method.name!r} masks patch tokens, and base {base.name!r} has none that go through it one by one; "
+            "choose a plain vision transformer such as vit_small_patch16_224, or another --trainer."
+        )
 
 
 def _flat(layers: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -68,11 +68,15 @@ class Recipe(BaseModel):
     def _views_fit_the_method(self) -> Recipe:
         method = method_class(self.method.name)
         if method.masks and self.views.masks is None:
-            raise ValueError(f"method {method.name} masks patches; write a section `views: {{masks: {{ratio: 0.3}}}}`")
+            raise ValueError(
+                f"method {method.name} masks patches; write a section `views: {{masks: {{ratio: 0.3}}}}`"
+            )
         if self.views.masks is not None and not method.masks:
             raise ValueError(f"method {method.name} masks nothing; remove `masks` from views")
         if self.views.local_crops and not method.local_views:
-            raise ValueError(f"method {method.name} has no use for local crops; remove `local_crops` from views")
+            raise ValueError(
+                f"method {method.name} has no use for local crops; remove `local_crops` from views"
+            )
         return self
 
     @classmethod
@@ -85,7 +89,9 @@ class Recipe(BaseModel):
     def from_plain(cls, values: dict[str, Any], where: str = "recipe") -> Recipe:
         method = values.get("method")
         if not isinstance(method, dict) or not isinstance(method.get("name"), str):
-            raise UserError(f"{where}: method is {method!r}; write a section such as `method: {{name: simclr}}`.")
+            raise UserError(
+                f"{where}: method is {method!r}; write a section such as `method: {{name: simclr}}`."
+            )
         chosen = validate(_method_config(method["name"], where), method, f"{where}: method")
         recipe = validate(cls, {**values, "method": chosen}, where)
         assert isinstance(recipe, cls)

@@ -46,14 +46,18 @@ def _composed(module: nn.Module) -> bool:
     return sum(any(True for _ in layer.parameters(recurse=False)) for layer in module.modules()) > 1
 
 
-def _recomputed(block: nn.Module, forward: Callable[..., Any], precision: Precision, *args: Any, **kwargs: Any) -> Any:
+def _recomputed(
+    block: nn.Module, forward: Callable[..., Any], precision: Precision, *args: Any, **kwargs: Any
+) -> Any:
     if not (block.training and torch.is_grad_enabled()):
         return forward(*args, **kwargs)
     both = partial(_both_passes, block, precision)
     return checkpoint(forward, *args, use_reentrant=False, context_fn=both, **kwargs)
 
 
-def _both_passes(block: nn.Module, precision: Precision) -> tuple[contextlib.AbstractContextManager[Any], Any]:
+def _both_passes(
+    block: nn.Module, precision: Precision
+) -> tuple[contextlib.AbstractContextManager[Any], Any]:
     return contextlib.nullcontext(), _again(block, precision)
 
 

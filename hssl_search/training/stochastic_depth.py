@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from hssl_search.heads.config import HeadConfig
 
 
-def continued(base_blocks: int, heads: Sequence[HeadConfig], last: float) -> tuple[float, list[list[float]]]:
+def continued(
+    base_blocks: int, heads: Sequence[HeadConfig], last: float
+) -> tuple[float, list[list[float]]]:
     """(rate of the base's last block, rate of each block of each head) on one line from 0 at the base's first block to `last`.
 
     The line is as long as the base and its deepest head, as in the official HSSL code, which has one head; a base without heads ends at

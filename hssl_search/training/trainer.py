@@ -62,8 +62,17 @@ class Trainer:
         seed: of image order, views and everything random in the forward pass.
     """
 
-    def __init__(self, pair: Pair, stage: Stage, views: Views, images: Images, steps: int, seed: int) -> None:
-        self.pair, self.stage, self.views, self.images, self.steps, self.seed = pair, stage, views, images, steps, seed
+    def __init__(
+        self, pair: Pair, stage: Stage, views: Views, images: Images, steps: int, seed: int
+    ) -> None:
+        self.pair, self.stage, self.views, self.images, self.steps, self.seed = (
+            pair,
+            stage,
+            views,
+            images,
+            steps,
+            seed,
+        )
         self.device = next(pair.parameters()).device
         self.batch_size = min(stage.batch_size, len(images))
         if stage.channels_last:
@@ -73,7 +82,12 @@ class Trainer:
         torch.manual_seed(seed)
         self.step = 0
         self.recomputes = False
-        self._terms = [1, len(pair.student.couples), len(pair.student.heads), len(pair.patch_states)]
+        self._terms = [
+            1,
+            len(pair.student.couples),
+            len(pair.student.heads),
+            len(pair.patch_states),
+        ]
         self._sums = torch.zeros(sum(self._terms), device=self.device)
         self.unreported, self._seconds, self._timed_steps = 0, 0.0, 0
         self._first_bad = torch.full((), -1, device=self.device)
@@ -97,7 +111,9 @@ class Trainer:
         if self.stage.precision == "bf16":
             stack.enter_context(torch.autocast(self.device.type, torch.bfloat16))
             if self.device.type == "cpu":
-                stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # the fused CPU kernel is slower in bf16 than in fp32
+                stack.enter_context(
+                    sdpa_kernel(SDPBackend.MATH)
+                )  # the fused CPU kernel is slower in bf16 than in fp32
         return stack
 
     def recompute(self) -> None:
@@ -135,9 +151,11 @@ class Trainer:
         """The images of this step: a new random order each epoch, the incomplete last batch left out."""
         epoch, place = divmod(self.step, len(self.images) // self.batch_size)
         if self._epoch[0] != epoch:
-            order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed((self.seed << 20) + epoch))
+            order = torch.randperm(
+                len(self.images), generator=torch.Generator().manual_seed((self.seed << 20) + epoch)
+            )
             self._epoch = (epoch, order.to(self.images.device))
-        return self._epoch[1][place * self.batch_size: (place + 1) * self.batch_size]
+        return self._epoch[1][place * self.batch_size : (place + 1) * self.batch_size]
 
     def _flag_non_finite(self, loss: Tensor) -> None:
         """Make the optimizer skip this step on the device when it is not finite: no wait, and no weight is touched."""
@@ -145,21 +163,29 @@ class Trainer:
         norm = nn.utils.get_total_norm(gradients)
         bad = ~(torch.isfinite(loss.detach()) & torch.isfinite(norm))
         if self.stage.clip_grad is not None:
-            nn.utils.clip_grads_with_norm_(self.pair.student.parameters(), self.stage.clip_grad, norm)
+            nn.utils.clip_grads_with_norm_(
+                self.pair.student.parameters(), self.stage.clip_grad, norm
+            )
         self._first_bad = torch.where(bad & (self._first_bad < 0), self.step, self._first_bad)
         self.optimizer.found_inf = (self._first_bad >= 0).float()  # type: ignore[attr-defined]
 
     def _raise_if_bad(self) -> None:
         if (step := int(self._first_bad)) >= 0:
-            raise NonFiniteError(f"the loss or a gradient was not finite at step {step}; the optimizer did not use it")
+            raise NonFiniteError(
+                f"the loss or a gradient was not finite at step {step}; the optimizer did not use it"
+            )
 
     def _add(self, losses: Losses) -> None:
-        self._sums += torch.cat([losses.total.detach().reshape(1), losses.base, losses.head, losses.patch])
+        self._sums += torch.cat(
+            [losses.total.detach().reshape(1), losses.base, losses.head, losses.patch]
+        )
         self.unreported += 1
 
     def report(self) -> StepReport:
         """Means since the report before; waits for the device."""
-        [total], base, head, patch = (means.tolist() for means in (self._sums / self.unreported).split(self._terms))
+        [total], base, head, patch = (
+            means.tolist() for means in (self._sums / self.unreported).split(self._terms)
+        )
         report = StepReport(self.step, total, base, head, patch, self._seconds, self._timed_steps)
         self._sums.zero_()
         self.unreported, self._seconds, self._timed_steps = 0, 0.0, 0
@@ -169,10 +195,19 @@ class Trainer:
         state = {f"pair.{key}": value for key, value in self.pair.state_dict().items()}
         for index, values in self.optimizer.state_dict()["state"].items():
             state |= {f"optimizer.{index}.{key}": value for key, value in values.items()}
-        state |= {"random.views": self.generator.get_state(), "random.cpu": torch.get_rng_state(), "sums": self._sums}
+        state |= {
+            "random.views": self.generator.get_state(),
+            "random.cpu": torch.get_rng_state(),
+            "sums": self._sums,
+        }
         if self.device.type == "cuda":
             state["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        about = {"unreported": self.unreported, "steps": self.steps, "seed": self.seed, "recomputes": self.recomputes}
+        about = {
+            "unreported": self.unreported,
+            "steps": self.steps,
+            "seed": self.seed,
+            "recomputes": self.recomputes,
+        }
         folder.save(self.step, state, self.pair.kept.base.model.state_dict(), about)
 
     def load(self, checkpoint: Checkpoint) -> None:
@@ -181,12 +216,18 @@ class Trainer:
             raise ValueError("the checkpoint belongs to a training of another length or seed")
         tensors = checkpoint.tensors
         self.pair.load_state_dict(_under(tensors, "pair."))
-        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        parameters = [
+            parameter for group in self.optimizer.param_groups for parameter in group["params"]
+        ]
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in _under(tensors, "optimizer.").items():
             index, name = key.split(".", 1)
-            like = parameters[int(index)]  # fused kernels read a moment in the memory order of its parameter
-            moments.setdefault(int(index), {})[name] = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+            like = parameters[
+                int(index)
+            ]  # fused kernels read a moment in the memory order of its parameter
+            moments.setdefault(int(index), {})[name] = (
+                torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+            )
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         self.generator.set_state(tensors["random.views"])
         torch.set_rng_state(tensors["random.cpu"])
@@ -199,8 +240,12 @@ class Trainer:
             self.recompute()
 
 
-def train(trainer: Trainer, rungs: Iterable[int], folder: CheckpointFolder,
-          out_of_time: Callable[[], bool] = lambda: False) -> Iterator[StepReport]:
+def train(
+    trainer: Trainer,
+    rungs: Iterable[int],
+    folder: CheckpointFolder,
+    out_of_time: Callable[[], bool] = lambda: False,
+) -> Iterator[StepReport]:
     """Train on, from the newest whole checkpoint in `folder` if there is one, and yield a report at each rung.
 
     A checkpoint is saved at each rung before its report, and about every minute between rungs; a rung whose checkpoint was saved but whose
@@ -224,11 +269,16 @@ def train(trainer: Trainer, rungs: Iterable[int], folder: CheckpointFolder,
 
 def _optimizer(student: nn.Module, stage: Stage) -> torch.optim.Optimizer:
     trained = [p for p in student.parameters() if p.requires_grad]
-    groups = [{"params": [p for p in trained if (p.ndim > 1) is decays], "decays": decays} for decays in (True, False)]
+    groups = [
+        {"params": [p for p in trained if (p.ndim > 1) is decays], "decays": decays}
+        for decays in (True, False)
+    ]
     if stage.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=stage.lr, momentum=0.9, fused=True)
     return torch.optim.AdamW(groups, lr=stage.lr, fused=True)
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    return {
+        key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
+    }

@@ -20,9 +20,22 @@ QUALITY = {branch: float(place) for place, branch in enumerate(HEADS)}
 """True gain over no head of each candidate, in points."""
 
 
-def row(branch: str, seed: int, step: int, steps: int = STEPS, training: str = "alone", **values: Any) -> dict[str, Any]:
-    return {"base": "net", "method": "simclr", "training": training, "branch": branch, "seed": seed, "steps": steps, "step": step,
-            "fraction": step / steps, "head": "" if branch.startswith(NONE) else branch, "gate": "healthy", **values}
+def row(
+    branch: str, seed: int, step: int, steps: int = STEPS, training: str = "alone", **values: Any
+) -> dict[str, Any]:
+    return {
+        "base": "net",
+        "method": "simclr",
+        "training": training,
+        "branch": branch,
+        "seed": seed,
+        "steps": steps,
+        "step": step,
+        "fraction": step / steps,
+        "head": "" if branch.startswith(NONE) else branch,
+        "gate": "healthy",
+        **values,
+    }
 
 
 def table(seeds: int = 4, noise: float = 0.3, drift: float = 0.0) -> pd.DataFrame:
@@ -34,15 +47,49 @@ def table(seeds: int = 4, noise: float = 0.3, drift: float = 0.0) -> pd.DataFram
             gain = QUALITY.get(branch, -5.0 if branch == "noise" else 0.0)
             for fraction in FRACTIONS:
                 scatter = noise + drift * (1 - fraction)
-                rows.append(row(branch, seed, round(fraction * STEPS), accuracy=40 + 3 * seed + gain + scatter * random.standard_normal(),
-                                overlap=gain / 10, cka=-gain, output=random.random(), head_loss=-gain, head_accuracy=gain, rankme=1.0,
-                                **({"gate": "collapsed"} if branch == "noise" else {})))
+                rows.append(
+                    row(
+                        branch,
+                        seed,
+                        round(fraction * STEPS),
+                        accuracy=40 + 3 * seed + gain + scatter * random.standard_normal(),
+                        overlap=gain / 10,
+                        cka=-gain,
+                        output=random.random(),
+                        head_loss=-gain,
+                        head_accuracy=gain,
+                        rankme=1.0,
+                        **({"gate": "collapsed"} if branch == "noise" else {}),
+                    )
+                )
         for length in (1.5, 2.0):
-            rows.append(row(f"{NONE} x {length:g}", seed, round(STEPS * length), round(STEPS * length), accuracy=40 + 3 * seed + length))
+            rows.append(
+                row(
+                    f"{NONE} x {length:g}",
+                    seed,
+                    round(STEPS * length),
+                    round(STEPS * length),
+                    accuracy=40 + 3 * seed + length,
+                )
+            )
         for branch, quality in QUALITY.items():
-            rows.append(row(branch, seed, 40, 40, "joint", architecture=quality**2, overlap=quality, cka=1.0, output=0.0,
-                            head_loss=quality))
-    return pd.DataFrame(rows, columns=list(COLUMNS)).assign(head=lambda rows: rows["head"].fillna(""))
+            rows.append(
+                row(
+                    branch,
+                    seed,
+                    40,
+                    40,
+                    "joint",
+                    architecture=quality**2,
+                    overlap=quality,
+                    cka=1.0,
+                    output=0.0,
+                    head_loss=quality,
+                )
+            )
+    return pd.DataFrame(rows, columns=list(COLUMNS)).assign(
+        head=lambda rows: rows["head"].fillna("")
+    )
 
 
 def of(found: pd.DataFrame, **where: Any) -> pd.Series:
@@ -56,7 +103,10 @@ def of(found: pd.DataFrame, **where: Any) -> pd.Series:
 def test_gains_are_paired_and_their_intervals_are_those_of_a_paired_t_test() -> None:
     found, rows = analysis.gains(table(), "accuracy", LENGTHS), analysis.at_the_end(table())
     gain = of(found, branch="resnet 3", against=NONE)
-    one, none = (rows[rows.branch == branch].sort_values("seed").accuracy.to_numpy(float) for branch in ("resnet 3", NONE))
+    one, none = (
+        rows[rows.branch == branch].sort_values("seed").accuracy.to_numpy(float)
+        for branch in ("resnet 3", NONE)
+    )
     expected = ttest_rel(one, none).confidence_interval(0.95)
     assert (gain["low"], gain["high"]) == pytest.approx((expected.low, expected.high))
     assert gain["low"] < QUALITY["resnet 3"] < gain["high"]
@@ -67,9 +117,15 @@ def test_gains_cover_the_truth_as_often_as_they_say() -> None:
     """Over 100 tables, of a head whose true gain is 4."""
     random, held = np.random.default_rng(1), 0
     for _ in range(100):
-        rows = [row(branch, seed, STEPS, accuracy=gain + seed + random.standard_normal())
-                for branch, gain in ((NONE, 0.0), ("mlp 3", 4.0)) for seed in range(3)]
-        gain = of(analysis.gains(pd.DataFrame(rows), "accuracy", {"net, simclr": {"mlp 3": 1.0}}), against=NONE)
+        rows = [
+            row(branch, seed, STEPS, accuracy=gain + seed + random.standard_normal())
+            for branch, gain in ((NONE, 0.0), ("mlp 3", 4.0))
+            for seed in range(3)
+        ]
+        gain = of(
+            analysis.gains(pd.DataFrame(rows), "accuracy", {"net, simclr": {"mlp 3": 1.0}}),
+            against=NONE,
+        )
         held += gain["low"] <= 4.0 <= gain["high"]
     assert 0.95 * 100 - 9 <= held <= 100  # four standard errors
 
@@ -77,8 +133,15 @@ def test_gains_cover_the_truth_as_often_as_they_say() -> None:
 def test_no_head_for_the_same_time_is_the_one_as_long_as_the_head_takes() -> None:
     exact = table(noise=0.0)
     found = analysis.gains(exact, "accuracy", LENGTHS)
-    same_time = {branch: of(found, branch=branch, against=analysis.SAME_TIME)["mean"] for branch in ("convnext 3", "mlp 3", "mixer 3")}
-    expected = {"convnext 3": QUALITY["convnext 3"], "mlp 3": QUALITY["mlp 3"] - 1.5, "mixer 3": QUALITY["mixer 3"] - 2.0}
+    same_time = {
+        branch: of(found, branch=branch, against=analysis.SAME_TIME)["mean"]
+        for branch in ("convnext 3", "mlp 3", "mixer 3")
+    }
+    expected = {
+        "convnext 3": QUALITY["convnext 3"],
+        "mlp 3": QUALITY["mlp 3"] - 1.5,
+        "mixer 3": QUALITY["mixer 3"] - 2.0,
+    }
     assert same_time == pytest.approx(expected)
 
 
@@ -92,8 +155,11 @@ def test_only_seeds_that_both_have_are_compared() -> None:
 
 def test_what_orders_heads_like_their_gains_foretells_them() -> None:
     found = analysis.foretold(table(noise=0.0), "accuracy")
-    for where, value in (({"source": "joint", "measure": "overlap"}, 1.0), ({"source": "joint", "measure": "head_loss"}, -1.0),
-                         ({"source": "untrained", "measure": "architecture"}, 1.0)):
+    for where, value in (
+        ({"source": "joint", "measure": "overlap"}, 1.0),
+        ({"source": "joint", "measure": "head_loss"}, -1.0),
+        ({"source": "untrained", "measure": "architecture"}, 1.0),
+    ):
         assert of(found, **where)["value"] == pytest.approx(value)
     at_end = found[(found.source == "alone") & (found.fraction == 1.0)].set_index("measure").value
     assert at_end["overlap"] == pytest.approx(1.0)
@@ -104,17 +170,25 @@ def test_what_orders_heads_like_their_gains_foretells_them() -> None:
 
 def test_noise_and_heads_that_failed_the_gate_are_no_points() -> None:
     rows = table()
-    broken = rows.assign(gate=rows.gate.mask(rows.branch.isin(["mlp 3"]) & (rows.seed == 1), "collapsed"))
+    broken = rows.assign(
+        gate=rows.gate.mask(rows.branch.isin(["mlp 3"]) & (rows.seed == 1), "collapsed")
+    )
     assert set(analysis.healthy(analysis.at_the_end(rows))) == {"identity", SAME, *HEADS}
-    assert set(analysis.healthy(analysis.at_the_end(broken))) == {"identity", SAME, *HEADS} - {"mlp 3"}
+    assert set(analysis.healthy(analysis.at_the_end(broken))) == {"identity", SAME, *HEADS} - {
+        "mlp 3"
+    }
     assert of(analysis.foretold(broken, "accuracy"), source="untrained")["n"] == len(HEADS) - 1
 
 
 def test_rankings_are_made_of_the_seeds_that_all_branches_have() -> None:
     """Branches that were trained under one good seed more are not ranked higher for it."""
     whole = table(seeds=3, noise=0.0)
-    lacking = whole[~(whole.branch.isin(list(HEADS)[5:]) & (whole.training == "alone") & (whole.seed == 2))]
-    assert of(analysis.foretold(lacking, "accuracy"), source="untrained")["value"] == pytest.approx(1.0)
+    lacking = whole[
+        ~(whole.branch.isin(list(HEADS)[5:]) & (whole.training == "alone") & (whole.seed == 2))
+    ]
+    assert of(analysis.foretold(lacking, "accuracy"), source="untrained")["value"] == pytest.approx(
+        1.0
+    )
     settled = analysis.settling(lacking, "accuracy")
     assert set(settled.seeds) == {2} and set(settled.branches) == {len(BRANCHES) - 1}
 
@@ -136,7 +210,12 @@ def test_kendalls_tau_is_that_of_scipy_between_early_and_final_rankings() -> Non
 
 @pytest.mark.parametrize(("drift", "expected"), [(0.0, {0.01}), (20.0, {0.5, 1.0})])
 def test_proxies_may_be_as_short_as_rankings_settle(drift: float, expected: set[float]) -> None:
-    assert analysis.proxy_length(analysis.settling(table(seeds=6, noise=0.01, drift=drift), "accuracy")) in expected
+    assert (
+        analysis.proxy_length(
+            analysis.settling(table(seeds=6, noise=0.01, drift=drift), "accuracy")
+        )
+        in expected
+    )
 
 
 def test_two_seeds_do_not_tell_how_sure_their_agreement_is() -> None:
@@ -153,7 +232,10 @@ def test_no_length_is_proposed_where_whole_trainings_do_not_agree() -> None:
 
 def test_effects_are_mean_differences_of_pairs_of_heads() -> None:
     found = analysis.effects(table(noise=0.0), ["accuracy", "overlap"])
-    for effect, pairs in (("no first shortcut", analysis.SHORTCUT), ("three blocks instead of one", analysis.DEPTH)):
+    for effect, pairs in (
+        ("no first shortcut", analysis.SHORTCUT),
+        ("three blocks instead of one", analysis.DEPTH),
+    ):
         truth = np.mean([QUALITY[one] - QUALITY[other] for one, other in pairs])
         assert of(found, effect=effect, outcome="accuracy")["mean"] == pytest.approx(truth)
         assert of(found, effect=effect, outcome="overlap")["mean"] == pytest.approx(truth / 10)
@@ -167,5 +249,9 @@ def test_answers_have_a_table_for_each_question_and_the_length_that_a_proxy_may_
     assert list(found) == ["gains", "foretold", "settling", "effects"]
     gains = found["gains"].set_index(["score", "branch", "against"])["mean"]
     assert gains["linear"].to_dict() == pytest.approx(gains["accuracy"].to_dict())
-    assert set(found["settling"].proxy_length) == {analysis.proxy_length(analysis.settling(whole, "accuracy"))} == {0.01}
+    assert (
+        set(found["settling"].proxy_length)
+        == {analysis.proxy_length(analysis.settling(whole, "accuracy"))}
+        == {0.01}
+    )
     assert set(found["effects"].outcome) == {"accuracy", "linear", "overlap"}

@@ -38,6 +38,10 @@ def draw_classes(draw: Draw) -> Draw:
     """`draw_classes({"cat": 3, "dog": 4})` writes that many images of each class."""
 
     def many(sizes: dict[str, int], root: str = "photos", into: str = "") -> Path:
-        return [draw(f"{into}{name}/{index:03d}.png", root=root) for name, size in sizes.items() for index in range(size)][-1]
+        return [
+            draw(f"{into}{name}/{index:03d}.png", root=root)
+            for name, size in sizes.items()
+            for index in range(size)
+        ][-1]
 
     return many

@@ -14,9 +14,18 @@ def images() -> Tensor:
     return 0.4 + 0.2 * torch.rand(2, 3, 9, 9, generator=torch.Generator().manual_seed(0))
 
 
-def change(images: Tensor, brightness: float = 1, contrast: float = 1, saturation: float = 1, turn: float = 0,
-           grey: bool = False) -> Tensor:
-    numbers = [torch.full((len(images),), float(value)) for value in (brightness, contrast, saturation, turn)]
+def change(
+    images: Tensor,
+    brightness: float = 1,
+    contrast: float = 1,
+    saturation: float = 1,
+    turn: float = 0,
+    grey: bool = False,
+) -> Tensor:
+    numbers = [
+        torch.full((len(images),), float(value))
+        for value in (brightness, contrast, saturation, turn)
+    ]
     chosen = torch.full((len(images),), grey)
     return apply_colours(images, *colour_matrices(*numbers, chosen, images.mean((2, 3))))
 
@@ -43,7 +52,11 @@ def test_changes_follow_each_other_as_in_torchvision(images):
 
 def test_grey_is_torchvisions_and_follows_the_other_changes(images):
     assert_close(change(images, grey=True), V.rgb_to_grayscale(images, 3), 1e-4)
-    assert_close(change(images, brightness=0.8, contrast=1.2, grey=True), V.rgb_to_grayscale(change(images, 0.8, 1.2), 3), 1e-4)
+    assert_close(
+        change(images, brightness=0.8, contrast=1.2, grey=True),
+        V.rgb_to_grayscale(change(images, 0.8, 1.2), 3),
+        1e-4,
+    )
 
 
 def test_hue_keeps_luma_and_grey(images):

@@ -23,18 +23,30 @@ def images(count: int, side: int) -> torch.Tensor:
 
 
 def boxes(count: int, side: int, scale=SCALE, ratio=RATIO) -> tuple[torch.Tensor, torch.Tensor]:
-    return crop_boxes(torch.rand(count, 2 * TRIES + 2, generator=torch.Generator().manual_seed(1)), side, scale, ratio)
+    return crop_boxes(
+        torch.rand(count, 2 * TRIES + 2, generator=torch.Generator().manual_seed(1)),
+        side,
+        scale,
+        ratio,
+    )
 
 
 @pytest.mark.parametrize("size", [32, 16, 40], ids=["same", "smaller", "larger"])
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_crop_and_resize_are_torchvisions(size, mirrored):
     batch = images(4, 32)
-    crops = torch.tensor([[0.0, 5, 20, 3], [0, 2, 11, 0]]), torch.tensor([[32.0, 20, 12, 1], [32, 25, 9, 30]])
+    crops = (
+        torch.tensor([[0.0, 5, 20, 3], [0, 2, 11, 0]]),
+        torch.tensor([[32.0, 20, 12, 1], [32, 25, 9, 30]]),
+    )
     flip = torch.tensor([[False] * 4, [mirrored] * 4])
     result = resample(batch, *resize_matrices(*crops, 32, size, flip))
-    for image, got, place, length in zip(batch, result, crops[0].T.int(), crops[1].T.int(), strict=True):
-        oracle = V.resized_crop(image, *place.tolist(), *length.tolist(), [size, size], antialias=True)
+    for image, got, place, length in zip(
+        batch, result, crops[0].T.int(), crops[1].T.int(), strict=True
+    ):
+        oracle = V.resized_crop(
+            image, *place.tolist(), *length.tolist(), [size, size], antialias=True
+        )
         torch.testing.assert_close(got, oracle.flip(-1) if mirrored else oracle, atol=2e-5, rtol=0)
 
 
@@ -65,12 +77,18 @@ def test_boxes_are_distributed_as_torchvisions():
     torch.testing.assert_close(ours.std(1), oracle.std(1), atol=0.5, rtol=0)
     share, expected = (box[2] * box[3] / side**2 for box in (ours, oracle))
     quantiles = torch.linspace(0.05, 0.95, 7)
-    torch.testing.assert_close(share.quantile(quantiles), expected.quantile(quantiles), atol=0.03, rtol=0)
+    torch.testing.assert_close(
+        share.quantile(quantiles), expected.quantile(quantiles), atol=0.03, rtol=0
+    )
     aspect, wanted = (torch.log(box[3] / box[2]) for box in (ours, oracle))
-    torch.testing.assert_close(aspect.quantile(quantiles), wanted.quantile(quantiles), atol=0.03, rtol=0)
+    torch.testing.assert_close(
+        aspect.quantile(quantiles), wanted.quantile(quantiles), atol=0.03, rtol=0
+    )
 
 
-@pytest.mark.parametrize(("ratio", "box"), [((0.9, 1.1), (32, 32)), ((2.0, 3.0), (16, 32)), ((0.25, 0.5), (32, 16))])
+@pytest.mark.parametrize(
+    ("ratio", "box"), [((0.9, 1.1), (32, 32)), ((2.0, 3.0), (16, 32)), ((0.25, 0.5), (32, 16))]
+)
 def test_the_widest_centred_ratio_is_taken_when_no_try_fits(ratio, box):
     draws = torch.full((3, 2 * TRIES + 2), 0.5)
     start, length = crop_boxes(draws, 32, (4.0, 4.0), ratio)
@@ -82,7 +100,9 @@ def test_the_widest_centred_ratio_is_taken_when_no_try_fits(ratio, box):
 def test_blur_is_torchvisions(size):
     batch, kernel = images(3, size), blur_kernel_size(size)
     sigma = torch.tensor([0.3, 1.0, 2.0])
-    matrices = blur_matrices(sigma, torch.tensor([True, True, False]), reflections(size, kernel, sigma.device))
+    matrices = blur_matrices(
+        sigma, torch.tensor([True, True, False]), reflections(size, kernel, sigma.device)
+    )
     result = resample(batch, matrices, matrices)
     for index in (0, 1):
         oracle = V.gaussian_blur(batch[index], [kernel, kernel], [float(sigma[index])] * 2)

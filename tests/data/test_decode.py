@@ -30,7 +30,9 @@ def test_the_longer_side_is_cropped_at_the_centre(tmp_path, width, height):
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     left, top = (width - 9) // 2, (height - 9) // 2
-    np.testing.assert_array_equal(decode(tmp_path / "a.png", 9), pixels[top:top + 9, left:left + 9])
+    np.testing.assert_array_equal(
+        decode(tmp_path / "a.png", 9), pixels[top : top + 9, left : left + 9]
+    )
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp"])
@@ -38,7 +40,9 @@ def test_the_longer_side_is_cropped_at_the_centre(tmp_path, width, height):
 def test_resizes_as_torchvision_does(tmp_path, name, width, height, side):
     Image.fromarray(smooth(width, height)).save(tmp_path / name, quality=98)
     opened = Image.open(tmp_path / name).convert("RGB")
-    oracle = V.center_crop(V.resize(opened, side, V.InterpolationMode.BICUBIC, antialias=True), side)
+    oracle = V.center_crop(
+        V.resize(opened, side, V.InterpolationMode.BICUBIC, antialias=True), side
+    )
     difference = np.abs(decode(tmp_path / name, side).astype(int) - np.asarray(oracle).astype(int))
     assert difference.mean() < 3
     assert difference.max() < 12
@@ -50,7 +54,9 @@ def test_orientation_is_applied(tmp_path):
     exif[0x0112] = 6  # shown after a quarter turn clockwise
     Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
     Image.fromarray(np.rot90(pixels, -1).copy()).save(tmp_path / "upright.png")
-    np.testing.assert_array_equal(decode(tmp_path / "turned.png", 20), decode(tmp_path / "upright.png", 20))
+    np.testing.assert_array_equal(
+        decode(tmp_path / "turned.png", 20), decode(tmp_path / "upright.png", 20)
+    )
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
@@ -65,8 +71,12 @@ def test_every_mode_becomes_rgb(tmp_path, mode):
 
 
 def test_sixteen_bits_are_scaled_rather_than_clipped(tmp_path):
-    Image.fromarray((np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(decode(tmp_path / "a.png", 16)[..., 0], np.arange(256).reshape(16, 16))
+    Image.fromarray((np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)).save(
+        tmp_path / "a.png"
+    )
+    np.testing.assert_array_equal(
+        decode(tmp_path / "a.png", 16)[..., 0], np.arange(256).reshape(16, 16)
+    )
 
 
 def test_short_side_is_of_the_file(tmp_path):
@@ -111,7 +121,7 @@ def webp_with(kind: bytes, body: bytes, missing: int = 0) -> bytes:
     chunk = kind + struct.pack("<I", len(body)) + body
     parts = (header, chunk, pixels) if kind == b"ICCP" else (header, pixels, chunk)
     data = b"WEBP" + b"".join(parts)
-    return b"RIFF" + struct.pack("<I", len(data)) + data[:len(data) - missing]
+    return b"RIFF" + struct.pack("<I", len(data)) + data[: len(data) - missing]
 
 
 @functools.cache
@@ -129,12 +139,16 @@ BROKEN = {
     "png, EXIF of no bytes": png_with(png_chunk(b"eXIf", b"")),
     "png, truncated EXIF": png_with(png_chunk(b"eXIf", TIFF + b"\xff\xff\x12")),
     "png, EXIF after the pixels": png_with(last=png_chunk(b"eXIf", b"nonsense")),
-    "png, EXIF as text": png_with(png_chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n3\nxyz"))),
+    "png, EXIF as text": png_with(
+        png_chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n3\nxyz"))
+    ),
     "png, large colour profile": png_with(png_chunk(b"iCCP", b"icc\0\0" + LARGE)),
     "png, colour profile of another compression": png_with(png_chunk(b"iCCP", b"icc\0\x07abc")),
     "png, colour profile without a name": png_with(png_chunk(b"iCCP", b"")),
     "png, large text": png_with(png_chunk(b"zTXt", b"comment\0\0" + LARGE)),
-    "png, large XMP after the pixels": png_with(last=png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\x01\0\0\0" + LARGE)),
+    "png, large XMP after the pixels": png_with(
+        last=png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\x01\0\0\0" + LARGE)
+    ),
     "png, wrong checksum of a text": png_with(png_chunk(b"tEXt", b"comment\0text", crc=1)),
     "png, empty gamma": png_with(png_chunk(b"gAMA", b"")),
     "png, short resolution": png_with(png_chunk(b"pHYs", b"abc")),
@@ -161,29 +175,39 @@ def test_broken_metadata_leave_the_pixels_alone(tmp_path, name):
     assert short_side(tmp_path / "broken") == 30
 
 
-@pytest.mark.parametrize("broken", [
-    png_with(png_chunk(b"eXIf", TURNED), png_chunk(b"zTXt", b"comment\0\0" + LARGE)),
-    jpeg_with(app(1, b"Exif\0\0" + TURNED), app(2, b"ICC_PROFILE\0")),
-], ids=["png", "jpeg"])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        png_with(png_chunk(b"eXIf", TURNED), png_chunk(b"zTXt", b"comment\0\0" + LARGE)),
+        jpeg_with(app(1, b"Exif\0\0" + TURNED), app(2, b"ICC_PROFILE\0")),
+    ],
+    ids=["png", "jpeg"],
+)
 def test_orientation_is_read_beside_other_metadata_that_are_broken(tmp_path, broken):
     kind = "JPEG" if broken[:2] == b"\xff\xd8" else "PNG"
     (tmp_path / "broken").write_bytes(broken)
     (tmp_path / "sound").write_bytes(saved(kind))
-    np.testing.assert_array_equal(decode(tmp_path / "broken", 24), np.rot90(decode(tmp_path / "sound", 24), -1))
+    np.testing.assert_array_equal(
+        decode(tmp_path / "broken", 24), np.rot90(decode(tmp_path / "sound", 24), -1)
+    )
 
 
 def test_transparent_palette_colours_are_kept_without_the_metadata(tmp_path):
     image = Image.fromarray(smooth(40, 30)).quantize(16)
     image.save(tmp_path / "sound.png", transparency=3)
     whole = (tmp_path / "sound.png").read_bytes()
-    (tmp_path / "broken.png").write_bytes(whole[:33] + png_chunk(b"zTXt", b"comment\0\0" + LARGE) + whole[33:])
+    (tmp_path / "broken.png").write_bytes(
+        whole[:33] + png_chunk(b"zTXt", b"comment\0\0" + LARGE) + whole[33:]
+    )
     assert b"tRNS" in whole
-    np.testing.assert_array_equal(decode(tmp_path / "broken.png", 24), decode(tmp_path / "sound.png", 24))
+    np.testing.assert_array_equal(
+        decode(tmp_path / "broken.png", 24), decode(tmp_path / "sound.png", 24)
+    )
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 def test_pixels_that_are_missing_or_damaged_are_refused_with_the_first_error(tmp_path, kind):
-    (tmp_path / "cut").write_bytes(saved(kind)[:len(saved(kind)) // 2])
+    (tmp_path / "cut").write_bytes(saved(kind)[: len(saved(kind)) // 2])
     with pytest.raises((OSError, SyntaxError)):
         decode(tmp_path / "cut", 24)
 

@@ -23,17 +23,20 @@ NOISE = [*np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint
 JPEG = blank(100) + np.random.default_rng(0).integers(0, 2, (8, 8, 1), dtype=np.uint8)
 
 
-@pytest.mark.parametrize(("images", "words"), [
-    (NOISE, ""),
-    ([blank(0)] * 20, "20 of 20 images are of one colour"),
-    ([blank(number) for number in range(20)], "20 of 20 images are of one colour"),
-    ([*NOISE[:18], blank(0), JPEG], "2 of 20 images are of one colour"),
-    ([*NOISE[:3], blank(0)], "1 of 4 images is of one colour"),
-    ([*NOISE, blank(0)], ""),
-    ([NOISE[0]] * 20, "20 of 20 images are the same image"),
-    ([*NOISE[:17], *[NOISE[0]] * 3], "4 of 20 images are the same image"),
-    ([NOISE[0]], ""),
-])
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (NOISE, ""),
+        ([blank(0)] * 20, "20 of 20 images are of one colour"),
+        ([blank(number) for number in range(20)], "20 of 20 images are of one colour"),
+        ([*NOISE[:18], blank(0), JPEG], "2 of 20 images are of one colour"),
+        ([*NOISE[:3], blank(0)], "1 of 4 images is of one colour"),
+        ([*NOISE, blank(0)], ""),
+        ([NOISE[0]] * 20, "20 of 20 images are the same image"),
+        ([*NOISE[:17], *[NOISE[0]] * 3], "4 of 20 images are the same image"),
+        ([NOISE[0]], ""),
+    ],
+)
 def test_images_of_one_colour_and_copies_are_counted(images: list[np.ndarray], words: str) -> None:
     assert look(packed(*images)).words() == words
 
@@ -41,7 +44,10 @@ def test_images_of_one_colour_and_copies_are_counted(images: list[np.ndarray], w
 def test_of_many_images_some_are_looked_at() -> None:
     store = np.broadcast_to(blank(7), (MOST_LOOKED_AT + 100, 8, 8, 3))
     found = look(PackedImages(store, None, (), ""))
-    assert found.words() == f"{MOST_LOOKED_AT} of {MOST_LOOKED_AT} images that were looked at are of one colour"
+    assert (
+        found.words()
+        == f"{MOST_LOOKED_AT} of {MOST_LOOKED_AT} images that were looked at are of one colour"
+    )
 
 
 def test_images_that_were_looked_at_do_not_stay_in_memory() -> None:

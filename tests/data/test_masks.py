@@ -37,13 +37,18 @@ def one_after_the_other(grid: tuple[int, int], wanted: float, draws: random.Rand
     mask, smallest = np.zeros(grid, bool), (min(grid) // 3) ** 2
     for _ in range(1000):
         for _ in range(10):
-            area, aspect = draws.uniform(smallest, wanted - mask.sum()), math.exp(draws.uniform(math.log(0.3), math.log(1 / 0.3)))
+            area, aspect = (
+                draws.uniform(smallest, wanted - mask.sum()),
+                math.exp(draws.uniform(math.log(0.3), math.log(1 / 0.3))),
+            )
             lengths = [round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))]
             if any(length >= side for length, side in zip(lengths, grid, strict=True)):
                 continue
-            top, left = (draws.randint(0, side - length) for length, side in zip(lengths, grid, strict=True))
+            top, left = (
+                draws.randint(0, side - length) for length, side in zip(lengths, grid, strict=True)
+            )
             tried = mask.copy()
-            tried[top: top + lengths[0], left: left + lengths[1]] = True
+            tried[top : top + lengths[0], left : left + lengths[1]] = True
             if mask.sum() < tried.sum() <= wanted:
                 mask = tried
                 break
@@ -81,7 +86,9 @@ def test_half_of_the_masks_are_empty_and_the_others_spread_about_the_ratio():
     assert abs(len(masked) / 4000 - 0.5) < 0.03
     assert abs(masked.mean() - 0.3) < 0.01
     quantiles = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])
-    torch.testing.assert_close(masked.quantile(quantiles), torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5]), atol=0.02, rtol=0)
+    torch.testing.assert_close(
+        masked.quantile(quantiles), torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5]), atol=0.02, rtol=0
+    )
 
 
 def test_the_share_of_masked_views_is_kept():
@@ -91,9 +98,14 @@ def test_the_share_of_masked_views_is_kept():
 @pytest.mark.parametrize("grid", [(4, 4), (8, 8), (14, 14)], ids=str)
 def test_masked_patches_lie_together_as_in_the_official_algorithm(grid):
     made = drawn(grid, share=1.0)
-    scattered = made.flatten(1)[:, torch.randperm(math.prod(grid), generator=seeded())].view_as(made)
+    scattered = made.flatten(1)[:, torch.randperm(math.prod(grid), generator=seeded())].view_as(
+        made
+    )
     draws = random.Random(0)
-    official = [one_after_the_other(grid, draws.uniform(0.1, 0.5) * math.prod(grid), draws) for _ in range(500)]
+    official = [
+        one_after_the_other(grid, draws.uniform(0.1, 0.5) * math.prod(grid), draws)
+        for _ in range(500)
+    ]
     oracle = torch.from_numpy(np.stack(official))
     assert masked_neighbours(made) == pytest.approx(masked_neighbours(oracle), rel=0.08)
     assert masked_neighbours(made) > 1.4 * masked_neighbours(scattered)
@@ -130,8 +142,13 @@ def test_a_block_is_a_rectangle_but_for_the_end_of_its_last_row():
 def test_blocks_are_as_wide_as_the_aspect_allows():
     height, width = boxes(drawn((14, 14), ratio=0.3, aspect=0.3, **ALWAYS))
     ratios = height / width
-    assert (height - 1.5 <= (width + 0.5) / 0.3).all() and (width - 0.5 <= (height + 1.5) / 0.3).all()
-    for beyond in (ratios > 2, ratios < 0.5):  # a log-uniform ratio is beyond 2 with the probability ln(1 / 0.6) / 2 ln(1 / 0.3) = 0.21
+    assert (height - 1.5 <= (width + 0.5) / 0.3).all() and (
+        width - 0.5 <= (height + 1.5) / 0.3
+    ).all()
+    for beyond in (
+        ratios > 2,
+        ratios < 0.5,
+    ):  # a log-uniform ratio is beyond 2 with the probability ln(1 / 0.6) / 2 ln(1 / 0.3) = 0.21
         assert abs(beyond.float().mean() - 0.21) < 0.06
     height, width = boxes(drawn((14, 14), ratio=0.3, aspect=1.0, **ALWAYS))
     assert ((height == width) | (height == width - 1)).all()
@@ -167,20 +184,33 @@ def test_masks_leave_the_global_generator_alone():
 
 
 def test_places_and_weights_are_of_the_masked_patches_in_reading_order():
-    masks = torch.tensor([[[[1, 0], [0, 1]], [[0, 0], [0, 0]]], [[[0, 0], [1, 0]], [[1, 1], [1, 1]]]], dtype=torch.bool)
+    masks = torch.tensor(
+        [[[[1, 0], [0, 1]], [[0, 0], [0, 0]]], [[[0, 0], [1, 0]], [[1, 1], [1, 1]]]],
+        dtype=torch.bool,
+    )
     assert masked_places(masks).tolist() == [0, 3, 10, 12, 13, 14, 15]
-    assert patch_weights(masks).tolist() == pytest.approx([1 / 8, 1 / 8, 1 / 4, *[1 / 16] * 4])  # two views of two images
+    assert patch_weights(masks).tolist() == pytest.approx(
+        [1 / 8, 1 / 8, 1 / 4, *[1 / 16] * 4]
+    )  # two views of two images
 
 
 def test_weights_give_the_mean_over_images_of_the_mean_over_an_images_masked_patches():
     masks, values = drawn((6, 4), 10).view(2, 5, 6, 4), torch.rand(2, 5, 6, 4, generator=seeded())
     each = zip(values.flatten(0, 1), masks.flatten(0, 1), strict=True)
     means = [value[mask].mean() if mask.any() else torch.zeros(()) for value, mask in each]
-    torch.testing.assert_close((patch_weights(masks) * values.flatten()[masked_places(masks)]).sum(), torch.stack(means).mean())
+    torch.testing.assert_close(
+        (patch_weights(masks) * values.flatten()[masked_places(masks)]).sum(),
+        torch.stack(means).mean(),
+    )
 
 
-IMPOSSIBLE = [({"ratio_spread": 0.4}, "is -0.1 to 0.7; keep it within 0 to 1"), ({"ratio": 0.9}, "0.7 to 1.1"),
-              ({"ratio": 0}, "greater than 0"), ({"aspect": 3}, "less than or equal to 1"), ({"shape": "block"}, "Extra inputs")]
+IMPOSSIBLE = [
+    ({"ratio_spread": 0.4}, "is -0.1 to 0.7; keep it within 0 to 1"),
+    ({"ratio": 0.9}, "0.7 to 1.1"),
+    ({"ratio": 0}, "greater than 0"),
+    ({"aspect": 3}, "less than or equal to 1"),
+    ({"shape": "block"}, "Extra inputs"),
+]
 
 
 @pytest.mark.parametrize(("values", "message"), IMPOSSIBLE)

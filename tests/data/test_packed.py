@@ -74,7 +74,9 @@ def test_another_decoder_version_is_another_entry(photos, decoded, monkeypatch):
     assert len(decoded) == 14
 
 
-@pytest.mark.parametrize("damage", ["cut", "grown", "emptied", "no json", "bad json", "json of another"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "grown", "emptied", "no json", "bad json", "json of another"]
+)
 def test_a_damaged_entry_is_built_again(photos, decoded, cache, damage):
     pack(str(photos), 8)
     images, about = next(cache.glob("*.npy")), next(cache.glob("*.json"))
@@ -120,16 +122,24 @@ def test_unreadable_images_are_skipped_and_listed(draw_classes):
     (root / "dog" / "000.png").symlink_to("gone")
     for _ in range(2):  # decoded, then from the cache
         packed = pack(str(root), 8)
-        assert [path for path, _ in packed.skipped] == [str(root / "cat" / "005.png"), str(root / "dog" / "000.png")]
+        assert [path for path, _ in packed.skipped] == [
+            str(root / "cat" / "005.png"),
+            str(root / "dog" / "000.png"),
+        ]
         assert "UnidentifiedImageError" in packed.skipped[0][1]
         assert len(packed) == 38
         assert np.bincount(packed.labels).tolist() == [19, 19]
-        np.testing.assert_array_equal(packed.images[5], decode.decode(root / "cat" / "006.png", packed.side))
+        np.testing.assert_array_equal(
+            packed.images[5], decode.decode(root / "cat" / "006.png", packed.side)
+        )
 
 
 def test_too_many_unreadable_images_are_refused(photos, cache):
     (photos / "cat" / "001.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"1 of 7 images in '.*photos' are unreadable .*first is '.*cat/001\.png' \(Unid"):
+    with pytest.raises(
+        UserError,
+        match=r"1 of 7 images in '.*photos' are unreadable .*first is '.*cat/001\.png' \(Unid",
+    ):
         pack(str(photos), 8)
     assert {path.suffix for path in cache.iterdir()} == {".lock"}
 
@@ -137,7 +147,9 @@ def test_too_many_unreadable_images_are_refused(photos, cache):
 def test_a_cache_that_cannot_be_written_names_the_variable(photos, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("HSSL_SEARCH_CACHE", str(tmp_path / "file" / "below"))
-    with pytest.raises(UserError, match=r"cannot write the image cache in '.*file/below'.*HSSL_SEARCH_CACHE"):
+    with pytest.raises(
+        UserError, match=r"cannot write the image cache in '.*file/below'.*HSSL_SEARCH_CACHE"
+    ):
         pack(str(photos), 8)
 
 
@@ -169,8 +181,13 @@ def test_an_interrupted_build_leaves_nothing_half_written(photos, cache):
     assert len(pack(str(photos), 8)) == 7
 
 
-@pytest.mark.parametrize(("short", "image_size", "side"), [(300, 224, 256), (300, 32, 37), (34, 32, 34), (32, 32, 32), (20, 32, 32)])
-def test_storage_side_is_a_little_more_than_a_view_where_the_images_have_it(draw, short, image_size, side):
+@pytest.mark.parametrize(
+    ("short", "image_size", "side"),
+    [(300, 224, 256), (300, 32, 37), (34, 32, 34), (32, 32, 32), (20, 32, 32)],
+)
+def test_storage_side_is_a_little_more_than_a_view_where_the_images_have_it(
+    draw, short, image_size, side
+):
     draw("1.png", short, short + 5)
     root = draw("2.png", short + 9, short)
     assert storage_side(open_source(str(root)), image_size) == side
@@ -193,12 +210,23 @@ def test_without_a_home_directory_the_cache_asks_for_a_folder(monkeypatch):
     for name in ("HSSL_SEARCH_CACHE", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(pwd, "getpwuid", nobody)
-    with pytest.raises(UserError, match=r"there is no home directory to keep the image cache in .* set HSSL_SEARCH_CACHE"):
+    with pytest.raises(
+        UserError,
+        match=r"there is no home directory to keep the image cache in .* set HSSL_SEARCH_CACHE",
+    ):
         cache_root()
 
 
-@pytest.mark.parametrize("indices", [[4, 1, 1], np.array([4, 1, 1]), torch.tensor([4, 1, 1]), slice(2, 5),
-                                     np.array([True, False, True, False, False, False, True])])
+@pytest.mark.parametrize(
+    "indices",
+    [
+        [4, 1, 1],
+        np.array([4, 1, 1]),
+        torch.tensor([4, 1, 1]),
+        slice(2, 5),
+        np.array([True, False, True, False, False, False, True]),
+    ],
+)
 def test_tensor_and_subset_hold_the_images_asked_for(photos, indices):
     packed = pack(str(photos), 8)
     wanted = packed.images[np.asarray(indices) if not isinstance(indices, slice) else indices]
@@ -237,17 +265,28 @@ def test_digits_are_packed():
 def test_webp_and_jpeg_are_packed(tmp_path):
     for name in ("1.webp", "2.JPEG"):
         Image.new("RGB", (20, 20), (10, 200, 30)).save(tmp_path / name)
-    np.testing.assert_allclose(pack(str(tmp_path), 16).images.mean((1, 2)), [[10, 200, 30]] * 2, atol=3)
+    np.testing.assert_allclose(
+        pack(str(tmp_path), 16).images.mean((1, 2)), [[10, 200, 30]] * 2, atol=3
+    )
 
 
 def test_what_killed_processes_left_unfinished_is_removed_by_the_next_that_packs(photos, tmp_path):
     cache = tmp_path / "cache"
     cache.mkdir()
     dead, alive = f"64px-{'0' * 24}", f"64px-{'1' * 24}"
-    for name in (f"{dead}.part", f"{dead}.npy", f"{alive}.part", f"{alive}.npy", "mine.npy", "mine.part"):
+    for name in (
+        f"{dead}.part",
+        f"{dead}.npy",
+        f"{alive}.part",
+        f"{alive}.npy",
+        "mine.npy",
+        "mine.part",
+    ):
         (cache / name).touch()
     with cachefile.lock_of(cache / f"{alive}.npy"):
         pack(str(photos), 8, cache=cache)
     left = {path.name for path in cache.iterdir() if path.suffix in (".npy", ".part")}
-    assert left - {f"{alive}.npy", f"{alive}.part", "mine.npy", "mine.part"} == {path.name for path in cache.glob("9px-*.npy")}
+    assert left - {f"{alive}.npy", f"{alive}.part", "mine.npy", "mine.part"} == {
+        path.name for path in cache.glob("9px-*.npy")
+    }
     assert {f"{alive}.npy", f"{alive}.part", "mine.npy", "mine.part"} <= left

@@ -80,7 +80,9 @@ def test_digits_are_scikit_learns():
 def test_digits_are_upsampled_bilinearly():
     torch = pytest.importorskip("torch")
     small = torch.tensor(load_digits().images[7] * 255 / 16).round()
-    oracle = torch.nn.functional.interpolate(small[None, None], size=(32, 32), mode="bilinear")[0, 0]
+    oracle = torch.nn.functional.interpolate(small[None, None], size=(32, 32), mode="bilinear")[
+        0, 0
+    ]
     np.testing.assert_allclose(open_source("digits").decode(7, 32)[..., 1], oracle, atol=1)
 
 
@@ -149,7 +151,9 @@ def test_one_image_only_is_refused(draw):
 def test_splits_are_not_taken_for_classes(draw_classes):
     draw_classes({"cat": 2}, into="train/")
     root = draw_classes({"cat": 2}, into="test/")
-    with pytest.raises(UserError, match=r"splits \(test, train\), not classes: give '.*photos/train' as data"):
+    with pytest.raises(
+        UserError, match=r"splits \(test, train\), not classes: give '.*photos/train' as data"
+    ):
         open_source(str(root))
 
 
@@ -161,7 +165,11 @@ def test_class_folders_in_two_unicode_forms_are_one_class(draw):
         pytest.skip("this file system takes the two forms for one name")
     source = open_source(str(root))
     assert source.classes == (composed, "tea")
-    assert [(name[:3], label) for name, label in zip(source.names, source.labels, strict=True)] == [("caf", 0), ("caf", 0), ("tea", 1)]
+    assert [(name[:3], label) for name, label in zip(source.names, source.labels, strict=True)] == [
+        ("caf", 0),
+        ("caf", 0),
+        ("tea", 1),
+    ]
 
 
 def test_class_folders_that_are_not_utf8_are_shown_escaped(draw, tmp_path):

@@ -21,7 +21,11 @@ def counts(packed: PackedImages) -> list[int]:
 
 def test_a_fifth_is_held_out_of_every_class(draw_classes):
     data = load_data(str(draw_classes({"cat": 40, "dog": 20, "owl": 40})), None, 8, seed=0)
-    assert (counts(data.train), counts(data.bank), counts(data.queries)) == ([32, 16, 32], [32, 16, 32], [8, 4, 8])
+    assert (counts(data.train), counts(data.bank), counts(data.queries)) == (
+        [32, 16, 32],
+        [32, 16, 32],
+        [8, 4, 8],
+    )
     assert data.labelled
     assert data.train.fingerprint == data.bank.fingerprint == data.queries.fingerprint
 
@@ -78,7 +82,9 @@ def test_at_most_so_many_are_held_out(draw_classes, draw, monkeypatch):
 
 def test_more_classes_than_can_be_held_out_leave_some_unjudged(draw_classes, monkeypatch):
     monkeypatch.setattr(splits, "MOST_QUERIES", 2)
-    data = load_data(str(draw_classes({f"class{number}": 4 for number in range(5)})), None, 8, seed=0)
+    data = load_data(
+        str(draw_classes({f"class{number}": 4 for number in range(5)})), None, 8, seed=0
+    )
     assert sorted(counts(data.queries)) == [0, 0, 0, 1, 1]
 
 
@@ -140,7 +146,9 @@ def test_probe_splits_with_different_classes_are_refused(draw_classes):
     root = draw_classes({"cat": 2, "dog": 2})
     draw_classes({"x": 2, "y": 2, "z": 2}, root="probe", into="train/")
     probe = draw_classes({"x": 2, "y": 2}, root="probe", into="test/")
-    with pytest.raises(UserError, match=r"different classes \(1 in one only, e\.g\. 'z' in '.*probe/train'\)"):
+    with pytest.raises(
+        UserError, match=r"different classes \(1 in one only, e\.g\. 'z' in '.*probe/train'\)"
+    ):
         load_data(str(root), str(probe), 8, seed=0)
 
 
@@ -185,7 +193,9 @@ def test_quotas_reach_their_total_wherever_they_can():
 
 def test_deal_gives_disjoint_parts_of_the_asked_sizes():
     labels = np.random.default_rng(0).integers(0, 3, 60)
-    first, second, rest = deal(labels, (np.array([2, 0, 5]), np.array([1, 1, 1])), np.random.default_rng(1))
+    first, second, rest = deal(
+        labels, (np.array([2, 0, 5]), np.array([1, 1, 1])), np.random.default_rng(1)
+    )
     assert np.bincount(labels[first], minlength=3).tolist() == [2, 0, 5]
     assert np.bincount(labels[second], minlength=3).tolist() == [1, 1, 1]
     assert sorted([*first, *second, *rest]) == list(range(60))
@@ -211,7 +221,11 @@ def test_data_without_probe_data_are_reopened_as_they_were(draw_classes, draw):
     shutil.rmtree(root / "cat")
     again = reopen_data(data.contents, str(root), None, seed=3)
     assert list(data.contents) == ["training"]
-    for one, other in ((data.train, again.train), (data.bank, again.bank), (data.queries, again.queries)):
+    for one, other in (
+        (data.train, again.train),
+        (data.bank, again.bank),
+        (data.queries, again.queries),
+    ):
         np.testing.assert_array_equal(one.images, other.images)
         assert one.labels.tolist() == other.labels.tolist()
         assert (one.classes, one.fingerprint) == (other.classes, other.fingerprint)
@@ -249,24 +263,54 @@ def test_a_copy_of_the_images_has_the_same_contents(draw_classes, tmp_path):
     assert changes(contents, str(tmp_path / "copy"), None, seed=0) is None
 
 
-@pytest.mark.parametrize(("change", "told"), [
-    (lambda root: shutil.copy(root / "cat" / "000.png", root / "cat" / "new.png"), "11 images, were 10"),
-    (lambda root: (root / "cat" / "000.png").unlink(), "9 images, were 10"),
-    (lambda root: (root / "cat").rename(root / "cow"), "10 images as before, but some with other names or sizes"),
-    (lambda root: (root / "cat" / "000.png").write_bytes(b"shorter"), "10 images as before, but some with other names or sizes"),
-    (lambda root: (root / "cat" / "000.png").rename(root / "dog" / "new.png"), "10 images as before, but some with other names or sizes"),
-    (lambda root: [shutil.move(path, root / "dog" / f"c{path.name}") for path in (root / "cat").iterdir()] and (root / "cat").rmdir(),
-     "0 classes, were 2"),
-], ids=["added", "removed", "class", "size", "moved", "classes"])
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            lambda root: shutil.copy(root / "cat" / "000.png", root / "cat" / "new.png"),
+            "11 images, were 10",
+        ),
+        (lambda root: (root / "cat" / "000.png").unlink(), "9 images, were 10"),
+        (
+            lambda root: (root / "cat").rename(root / "cow"),
+            "10 images as before, but some with other names or sizes",
+        ),
+        (
+            lambda root: (root / "cat" / "000.png").write_bytes(b"shorter"),
+            "10 images as before, but some with other names or sizes",
+        ),
+        (
+            lambda root: (root / "cat" / "000.png").rename(root / "dog" / "new.png"),
+            "10 images as before, but some with other names or sizes",
+        ),
+        (
+            lambda root: (
+                [
+                    shutil.move(path, root / "dog" / f"c{path.name}")
+                    for path in (root / "cat").iterdir()
+                ]
+                and (root / "cat").rmdir()
+            ),
+            "0 classes, were 2",
+        ),
+    ],
+    ids=["added", "removed", "class", "size", "moved", "classes"],
+)
 def test_changed_images_are_told_with_the_difference(draw_classes, change, told):
     root = draw_classes({"cat": 5, "dog": 5})
     contents = load_data(str(root), None, 8, seed=0).contents
     change(root)
-    assert changes(contents, str(root), None, seed=0) == f"the images in {str(root)!r} have changed since the search began ({told})"
+    assert (
+        changes(contents, str(root), None, seed=0)
+        == f"the images in {str(root)!r} have changed since the search began ({told})"
+    )
 
 
 def test_changed_probe_data_are_told(folders):
     root, probe = map(str, folders)
     contents = load_data(root, probe, 8, seed=0).contents
     (folders[1] / "test" / "x" / "000.png").unlink()
-    assert changes(contents, root, probe, seed=0) == f"the images in {probe!r} have changed since the search began (9 images, were 10)"
+    assert (
+        changes(contents, root, probe, seed=0)
+        == f"the images in {probe!r} have changed since the search began (9 images, were 10)"
+    )

@@ -76,7 +76,11 @@ def test_the_generator_moves_on():
 
 
 JITTER = {"jitter": 1, "brightness": 0, "contrast": 0, "saturation": 0, "hue": 0}
-STRENGTHS = [{"scale": (0.2, 0.9), "ratio": (0.5, 2)}, {"blur": 1}, *({**JITTER, name: 0.4} for name in list(JITTER)[1:])]
+STRENGTHS = [
+    {"scale": (0.2, 0.9), "ratio": (0.5, 2)},
+    {"blur": 1},
+    *({**JITTER, name: 0.4} for name in list(JITTER)[1:]),
+]
 
 
 @pytest.mark.parametrize("change", STRENGTHS, ids=["crop", "blur", *list(JITTER)[1:]])
@@ -86,7 +90,11 @@ def test_every_image_draws_its_own(change):
         assert not torch.allclose(made[0], made[index], atol=1e-3)
 
 
-DONE = {"flip": V.hflip, "grayscale": lambda image: V.rgb_to_grayscale(image, 3), "solarize": lambda image: V.solarize(image, 0.5)}
+DONE = {
+    "flip": V.hflip,
+    "grayscale": lambda image: V.rgb_to_grayscale(image, 3),
+    "solarize": lambda image: V.solarize(image, 0.5),
+}
 
 
 @pytest.mark.parametrize("name", DONE)
@@ -111,7 +119,9 @@ def test_probabilities_of_random_strengths_are_kept(name):
 def test_blurred_views_are_torchvisions():
     images = batch(4, 32)
     made = pixels(views(32, **STILL | {"blur": 1, "blur_sigma": (1, 1)})(images, seeded()))
-    torch.testing.assert_close(made, V.gaussian_blur(images / 255, [3, 3], [1.0, 1.0]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        made, V.gaussian_blur(images / 255, [3, 3], [1.0, 1.0]), atol=1e-4, rtol=0
+    )
 
 
 @pytest.mark.parametrize("config", [{}, {"blur": 0.5, "solarize": 0.2}], ids=["default", "blurred"])
@@ -129,7 +139,11 @@ def test_each_global_view_has_its_own_probability(name, changed):
     images, pair = batch(4, 32), [float(view == changed) for view in range(2)]
     made = views(32, **STILL | {"blur_sigma": (1, 1), name: pair})
     found = [pixels(view) for view in made.batch(images, seeded()).globals]
-    oracle = V.gaussian_blur(images / 255, [3, 3], [1.0, 1.0]) if name == "blur" else V.solarize(images / 255, 0.5)
+    oracle = (
+        V.gaussian_blur(images / 255, [3, 3], [1.0, 1.0])
+        if name == "blur"
+        else V.solarize(images / 255, 0.5)
+    )
     torch.testing.assert_close(found[changed], oracle, atol=1e-4, rtol=0)
     torch.testing.assert_close(found[1 - changed], images / 255, atol=1e-4, rtol=0)
     torch.testing.assert_close(pixels(made(images, seeded(), changed)), oracle, atol=1e-4, rtol=0)
@@ -152,14 +166,24 @@ def test_local_crops_are_normalised_float32_of_their_size():
 
 def test_a_still_local_crop_is_the_whole_image_neither_blurred_nor_solarized():
     images = batch(4, 32)
-    found = views(32, **STILL | LOCALS | {"local_scale": (1, 1), "blur": 1, "solarize": 1}).batch(images, seeded()).locals
+    found = (
+        views(32, **STILL | LOCALS | {"local_scale": (1, 1), "blur": 1, "solarize": 1})
+        .batch(images, seeded())
+        .locals
+    )
     oracle = V.normalize(V.resize(images / 255, [24, 24], antialias=True), MEAN, STD)
     torch.testing.assert_close(found, oracle.expand(3, -1, -1, -1, -1), atol=1e-5, rtol=0)
 
 
 def test_local_crops_are_blurred_with_their_own_probability():
     images = same(400, 32)
-    config = STILL | {"local_crops": 2, "local_size": 32, "local_scale": (1, 1), "blur_sigma": (1, 1), "local_blur": 0.3}
+    config = STILL | {
+        "local_crops": 2,
+        "local_size": 32,
+        "local_scale": (1, 1),
+        "blur_sigma": (1, 1),
+        "local_blur": 0.3,
+    }
     found = pixels(views(32, **config).batch(images, seeded()).locals)
     image, oracle = images[0] / 255, V.gaussian_blur(images[0] / 255, [3, 3], [1.0, 1.0])
     blurred = (found - oracle).abs().amax((2, 3, 4)) < 1e-3
@@ -184,7 +208,14 @@ def areas(ramped: Tensor, side: int) -> Tensor:
 
 
 def test_crops_have_the_areas_of_their_kind():
-    config = {"jitter": 0, "grayscale": 0, "scale": (0.4, 1.0), "local_scale": (0.05, 0.3), "local_crops": 4, "local_size": 48}
+    config = {
+        "jitter": 0,
+        "grayscale": 0,
+        "scale": (0.4, 1.0),
+        "local_scale": (0.05, 0.3),
+        "local_crops": 4,
+        "local_size": 48,
+    }
     found = views(96, **config).batch(ramps(100, 128), seeded())
     for crops, (low, high) in ((found.globals, (0.4, 1.0)), (found.locals, (0.05, 0.3))):
         shown = areas(crops, 128)
@@ -198,7 +229,9 @@ def test_every_local_crop_draws_its_own():
         assert not torch.allclose(found[0], found[index], atol=1e-3)
 
 
-@pytest.mark.parametrize(("image_size", "side"), [(224, 96), (96, 48), (64, 32), (32, 16), (24, 16)])
+@pytest.mark.parametrize(
+    ("image_size", "side"), [(224, 96), (96, 48), (64, 32), (32, 16), (24, 16)]
+)
 def test_local_crops_are_three_sevenths_of_the_image_in_multiples_of_sixteen(image_size, side):
     assert views(image_size, local_crops=1).batch(batch(1), seeded()).locals.shape[-1] == side
 
@@ -231,8 +264,12 @@ def test_without_a_grid_or_without_settings_nothing_is_masked():
 
 
 def test_local_crops_and_masks_are_drawn_after_the_global_views():
-    plain, with_crops, with_both = (views(**more).batch(batch(), seeded()) for more in ({}, LOCALS, LOCALS | MASKED))
-    assert torch.equal(plain.globals, with_crops.globals) and torch.equal(plain.globals, with_both.globals)
+    plain, with_crops, with_both = (
+        views(**more).batch(batch(), seeded()) for more in ({}, LOCALS, LOCALS | MASKED)
+    )
+    assert torch.equal(plain.globals, with_crops.globals) and torch.equal(
+        plain.globals, with_both.globals
+    )
     assert torch.equal(with_crops.locals, with_both.locals)
 
 
@@ -264,7 +301,10 @@ def test_no_value_of_a_batch_is_read_back_to_the_host():
     made = views(**WHOLE | {"masks": None})  # masks are drawn on the host
     made.batch(batch(), seeded())
     with FakeTensorMode(allow_non_fake_inputs=True):
-        assert [tuple(part.shape) for part in made.batch(batch(), seeded())[:2]] == [(2, 8, 3, 16, 16), (3, 8, 3, 24, 24)]
+        assert [tuple(part.shape) for part in made.batch(batch(), seeded())[:2]] == [
+            (2, 8, 3, 16, 16),
+            (3, 8, 3, 24, 24),
+        ]
 
 
 @pytest.mark.gpu
@@ -278,7 +318,9 @@ def test_on_a_gpu_nothing_waits_and_the_same_state_gives_the_same_views():
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.equal(first, again)
-    torch.testing.assert_close(made.plain(images).cpu(), made.plain(images.cpu()), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        made.plain(images).cpu(), made.plain(images.cpu()), atol=1e-4, rtol=0
+    )
 
 
 @pytest.mark.gpu
@@ -302,12 +344,21 @@ def test_other_shapes_and_types_are_refused():
             views().batch(wrong, seeded())
 
 
-IMPOSSIBLE = [({"scale": (0.9, 0.2)}, "scale runs from 0.9 down to 0.2"), ({"scale": (0.2, 2)}, "ends at 2"),
-              ({"flip": 1.5}, "less than or equal to 1"), ({"flop": 1}, "Extra inputs"), ({"blur_sigma": (0, 1)}, "greater than 0"),
-              ({"blur": 1.5}, "less than or equal to 1"), ({"blur": [0.5]}, "Field required"),
-              ({"solarize": [0, 0, 0.2]}, "at most 2 items"), ({"local_scale": (0.5, 0.1)}, "local_scale runs from 0.5 down to 0.1"),
-              ({"local_scale": (0.5, 3)}, "local_scale ends at 3"), ({"local_crops": -1}, "greater than or equal to 0"),
-              ({"local_size": 4}, "greater than or equal to 8"), ({"masks": {"ratio": 0.9}}, "keep it within 0 to 1")]
+IMPOSSIBLE = [
+    ({"scale": (0.9, 0.2)}, "scale runs from 0.9 down to 0.2"),
+    ({"scale": (0.2, 2)}, "ends at 2"),
+    ({"flip": 1.5}, "less than or equal to 1"),
+    ({"flop": 1}, "Extra inputs"),
+    ({"blur_sigma": (0, 1)}, "greater than 0"),
+    ({"blur": 1.5}, "less than or equal to 1"),
+    ({"blur": [0.5]}, "Field required"),
+    ({"solarize": [0, 0, 0.2]}, "at most 2 items"),
+    ({"local_scale": (0.5, 0.1)}, "local_scale runs from 0.5 down to 0.1"),
+    ({"local_scale": (0.5, 3)}, "local_scale ends at 3"),
+    ({"local_crops": -1}, "greater than or equal to 0"),
+    ({"local_size": 4}, "greater than or equal to 8"),
+    ({"masks": {"ratio": 0.9}}, "keep it within 0 to 1"),
+]
 
 
 @pytest.mark.parametrize(("values", "message"), IMPOSSIBLE)
@@ -317,5 +368,8 @@ def test_impossible_configurations_are_refused(values, message):
 
 
 def test_configuration_survives_plain_data():
-    for config in (ViewsConfig(blur=0.5, scale=(0.3, 0.9)), ViewsConfig(solarize=(0.0, 0.2), local_size=48, masks={"share": 0.4})):
+    for config in (
+        ViewsConfig(blur=0.5, scale=(0.3, 0.9)),
+        ViewsConfig(solarize=(0.0, 0.2), local_size=48, masks={"share": 0.4}),
+    ):
         assert ViewsConfig(**config.model_dump(mode="json")) == config

@@ -44,7 +44,9 @@ def test_cka_does_not_change_with_rotation_scale_and_shift() -> None:
     x = normal(60, 16)
     assert debiased_cka(x, x) == pytest.approx(1.0)
     assert debiased_cka(x, 30 * x @ rotation(16) + 100) == pytest.approx(1.0, abs=1e-5)
-    assert debiased_cka(x, normal(60, 8, seed=1)) == pytest.approx(debiased_cka(normal(60, 8, seed=1), x))
+    assert debiased_cka(x, normal(60, 8, seed=1)) == pytest.approx(
+        debiased_cka(normal(60, 8, seed=1), x)
+    )
 
 
 def test_cka_changes_with_linear_maps_that_stretch() -> None:
@@ -57,7 +59,10 @@ def test_cka_of_independent_features_is_about_nothing_even_when_they_are_wider_t
     first, second = normal(100, 800), normal(100, 800, seed=1)
     assert debiased_cka(first, second) == pytest.approx(0.0, abs=0.05)
     centred = [(x - x.mean(dim=0)).numpy() for x in (first, second)]
-    cross, *own = (np.square(a.T @ b).sum() for a, b in ((centred[0], centred[1]), (centred[0], centred[0]), (centred[1], centred[1])))
+    cross, *own = (
+        np.square(a.T @ b).sum()
+        for a, b in ((centred[0], centred[1]), (centred[0], centred[0]), (centred[1], centred[1]))
+    )
     assert cross / np.sqrt(own[0] * own[1]) > 0.8  # the biased estimate
 
 
@@ -76,7 +81,10 @@ def test_cka_of_features_that_are_one_point_is_nothing_and_of_broken_ones_not_a_
 def test_neighbours_are_those_by_cosine_after_centring() -> None:
     x, y = normal(30, 6) + 3, normal(30, 6, seed=1)
     unit = [(z - z.mean(dim=0)) / (z - z.mean(dim=0)).norm(dim=1, keepdim=True) for z in (x, y)]
-    near = [[{j for j in np.argsort(-(u @ u[i]).numpy())[:6] if j != i} for u in unit] for i in range(30)]
+    near = [
+        [{j for j in np.argsort(-(u @ u[i]).numpy())[:6] if j != i} for u in unit]
+        for i in range(30)
+    ]
     shared = [len(one & other) / 5 for one, other in near]
     assert neighbour_overlap(x, y, k=5) == pytest.approx(np.mean(shared))
 
@@ -88,7 +96,10 @@ def test_overlap_is_whole_for_equal_features_up_to_rotation_scale_and_shift() ->
 
 
 def test_overlap_of_independent_features_is_that_of_chance() -> None:
-    found = [neighbour_overlap(normal(201, 16, seed), normal(201, 16, seed + 50), k=10) for seed in range(5)]
+    found = [
+        neighbour_overlap(normal(201, 16, seed), normal(201, 16, seed + 50), k=10)
+        for seed in range(5)
+    ]
     assert np.mean(found) == pytest.approx(10 / 200, abs=0.01)
 
 
@@ -99,6 +110,11 @@ def test_fewer_images_than_neighbours_have_all_in_common() -> None:
 def test_discrepancy_is_what_is_missing_to_equality() -> None:
     x, y = normal(50, 8), normal(50, 6, seed=1)
     y[:, :6] += x[:, :6]
-    assert feature_discrepancy(x, y) == {"cka": 1 - debiased_cka(x, y), "overlap": 1 - neighbour_overlap(x, y)}
+    assert feature_discrepancy(x, y) == {
+        "cka": 1 - debiased_cka(x, y),
+        "overlap": 1 - neighbour_overlap(x, y),
+    }
     assert feature_discrepancy(x, x) == pytest.approx({"cka": 0.0, "overlap": 0.0})
-    assert feature_discrepancy(normal(400, 8), normal(400, 6, seed=1)) == pytest.approx({"cka": 1.0, "overlap": 1.0}, abs=0.05)
+    assert feature_discrepancy(normal(400, 8), normal(400, 6, seed=1)) == pytest.approx(
+        {"cka": 1.0, "overlap": 1.0}, abs=0.05
+    )

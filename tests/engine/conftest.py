@@ -105,7 +105,9 @@ class MortalLedger(Ledger):
 def open_study(storage: MortalStorage) -> StudyRecord:
     """The study in this storage, as `StudyRecord.open` opens it."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(storage=storage, study_name="demo", direction="maximize", load_if_exists=True)
+    study = optuna.create_study(
+        storage=storage, study_name="demo", direction="maximize", load_if_exists=True
+    )
     return StudyRecord(study, storage, "memory")
 
 
@@ -132,8 +134,19 @@ class Lab:
     """
 
     def __init__(self, folder: Path, setting: Setting, space: Space, **changes: Any) -> None:
-        options = {"budget": "10cpu-min", "rank_by": "accuracy", "full_epochs": 110, "machine": MACHINE, **changes}
-        self.setting, self.space, self.budget, self.machine = setting, space, parse_budget(options["budget"]), options["machine"]
+        options = {
+            "budget": "10cpu-min",
+            "rank_by": "accuracy",
+            "full_epochs": 110,
+            "machine": MACHINE,
+            **changes,
+        }
+        self.setting, self.space, self.budget, self.machine = (
+            setting,
+            space,
+            parse_budget(options["budget"]),
+            options["machine"],
+        )
         self.run = Run.create(
             folder / "demo",
             {
@@ -200,14 +213,18 @@ class Lab:
         self._up = ""
         study = self.study
         ledger = MortalLedger(self.run.ledger, self.clock, self.storage)
-        self.meter = DeviceMeter(ledger, self.budget, self.machine.cpus, self.machine.gpus, clock=self.clock)
+        self.meter = DeviceMeter(
+            ledger, self.budget, self.machine.cpus, self.machine.gpus, clock=self.clock
+        )
         self.now += self.start_s
         executor = inline_executor.InlineExecutor(self.work, self.meter)
         runner = Runner(self.run, executor, self.meter, study, self.watcher, self.machine)
         resolved = self.run.config()
         warm_start(study, resolved)
         sampler = CandidateSampler(resolved["sampler"])
-        roster = Roster(study, self.run, self.space, [MAP_SHAPE], 0, self.meter.ledger.of_trial, sampler=sampler)
+        roster = Roster(
+            study, self.run, self.space, [MAP_SHAPE], 0, self.meter.ledger.of_trial, sampler=sampler
+        )
         return Controller(self.run, resolved, roster, runner)
 
     def search(self) -> Plain:
@@ -234,7 +251,11 @@ class Lab:
         trials = self.study.trials()
         names = [trial.user_attrs["name"] for trial in trials]
         assert len(set(names)) == len(names)
-        heads = [json.dumps(trial.user_attrs["head"], sort_keys=True) for trial in trials if trial.user_attrs["role"] == "candidate"]
+        heads = [
+            json.dumps(trial.user_attrs["head"], sort_keys=True)
+            for trial in trials
+            if trial.user_attrs["role"] == "candidate"
+        ]
         assert len(set(heads)) == len(heads)
         for trial in trials:
             self._check_trial(trial)
@@ -243,10 +264,14 @@ class Lab:
     def _check_trial(self, trial: FrozenTrial) -> None:
         attributes = trial.user_attrs
         if trial.state is TrialState.RUNNING:
-            assert "The budget did not last for all of" in self.watcher.notes(), "only what the budget did not last for is undecided"
+            assert "The budget did not last for all of" in self.watcher.notes(), (
+                "only what the budget did not last for is undecided"
+            )
             return
         assert trial.state in (COMPLETE, PRUNED, FAIL)
-        assert trial.state is COMPLETE or attributes["cause"].strip(), "what did not come to its end has a cause"
+        assert trial.state is COMPLETE or attributes["cause"].strip(), (
+            "what did not come to its end has a cause"
+        )
         assert attributes["device_s"] >= 0
         if trial.state is COMPLETE:
             assert trial.value == trial.intermediate_values[max(trial.intermediate_values)]
@@ -259,11 +284,20 @@ class Lab:
         if attributes["role"] == "candidate" and trial.intermediate_values:
             assert attributes["promoted"]
         metrics = self.run.trial_folder(trial.number) / "metrics.jsonl"
-        lines = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
+        lines = (
+            [json.loads(line) for line in metrics.read_text().splitlines()]
+            if metrics.exists()
+            else []
+        )
         measure = RANKINGS[self.run.config()["rank_by"]]
         rungs = self.study.study_attributes()["plan"]["numbers"]["rungs"]
-        own = {line["step"]: measure.score(line) for line in lines
-               if line["job"].startswith("proxy/") and line["step"] in rungs and measure.score(line) is not None}
+        own = {
+            line["step"]: measure.score(line)
+            for line in lines
+            if line["job"].startswith("proxy/")
+            and line["step"] in rungs
+            and measure.score(line) is not None
+        }
         if own:
             assert own == trial.intermediate_values
 
@@ -273,19 +307,37 @@ class Lab:
         self.now += STARTUP_S if self._up != job.phase else 0.0
         self._up = job.phase
         self.starts.append(job.key)
-        began, share = self.now, job.cpus / self.machine.cpus if self.machine.device == "cpu" else 1.0
+        began, share = (
+            self.now,
+            job.cpus / self.machine.cpus if self.machine.device == "cpu" else 1.0,
+        )
         if task.kind == "measure":
             self._raise(job)
             self.now += 1.0
-            send(1, {"doing": "timing", "step_s": STEP_S * self.first_step, "open": False, "base_macs": 300_000, "judged": 500,
-                     "batch_size": 128})
+            send(
+                1,
+                {
+                    "doing": "timing",
+                    "step_s": STEP_S * self.first_step,
+                    "open": False,
+                    "base_macs": 300_000,
+                    "judged": 500,
+                    "batch_size": 128,
+                },
+            )
             self.now += 3.0
             send(4, self._measured(task))
         limit = (1e9 if job.seconds is None or self.deaf else job.seconds) - task.reserve_s
-        step_s = self._step_s(task) * (2 if task.stage == "full" else 1) * self.slow.get(job.phase, 1.0) / share
-        assert self.lengths.setdefault(job.folder, (task.steps, task.seed)) == (task.steps, task.seed), (
-            "the checkpoint is of another training"
+        step_s = (
+            self._step_s(task)
+            * (2 if task.stage == "full" else 1)
+            * self.slow.get(job.phase, 1.0)
+            / share
         )
+        assert self.lengths.setdefault(job.folder, (task.steps, task.seed)) == (
+            task.steps,
+            task.seed,
+        ), "the checkpoint is of another training"
         at = self.checkpoints.get(job.folder, 0)
         for rung in [rung for rung in task.rungs if rung >= at]:
             reached = min(rung, at + max(0, int((limit - (self.now - began)) / step_s)))
@@ -296,7 +348,11 @@ class Lab:
                 self._raise(job)
             self.now += (EVALUATE_S + CHECKPOINT_S) / share
             if task.architecture and reached == task.steps:
-                self.now += sum(2 * self._alone_s(head) for head in [{}, *task.heads[:-2]]) * self.slow.get(job.phase, 1.0) / share
+                self.now += (
+                    sum(2 * self._alone_s(head) for head in [{}, *task.heads[:-2]])
+                    * self.slow.get(job.phase, 1.0)
+                    / share
+                )
             self.at_rung(job.key, reached)
             send(reached, {**timed, **self._metrics(task, reached)})
             if reached < rung:
@@ -305,7 +361,9 @@ class Lab:
         self.ends[job.key] += 1
 
     def _step_s(self, task: Task) -> float:
-        return STEP_S + HEAD_S * sum(self.weight.get(HeadConfig(**head).label(), 1.0) for head in task.heads)
+        return STEP_S + HEAD_S * sum(
+            self.weight.get(HeadConfig(**head).label(), 1.0) for head in task.heads
+        )
 
     def _alone_s(self, head: Plain) -> float:
         """Seconds of a step of the base with this head alone, or without one."""
@@ -345,29 +403,56 @@ class Lab:
         }
         if task.accuracy:
             head = task.heads[0] if task.heads else None
-            accuracy, quality = self._table(self.accuracy, CONTROLS, head), self._table(self.quality, QUALITY, head)
+            accuracy, quality = (
+                self._table(self.accuracy, CONTROLS, head),
+                self._table(self.quality, QUALITY, head),
+            )
             accuracy += random.Random(f"{head}/{task.seed}").gauss(0.0, self.noise)
             share, asked = step / task.steps, task.labelfree_always or step == task.steps
-            metrics |= self._base(50.0 + (accuracy + 0.1 * task.seed - 50.0) * share if self.labelled else None,
-                                  UNTRAINED + (quality + 0.1 * task.seed - UNTRAINED) * share if asked else None)
+            metrics |= self._base(
+                50.0 + (accuracy + 0.1 * task.seed - 50.0) * share if self.labelled else None,
+                UNTRAINED + (quality + 0.1 * task.seed - UNTRAINED) * share if asked else None,
+            )
         return metrics
 
     def _base(self, accuracy: float | None, quality: float | None = None) -> Plain:
         """What is measured of a base."""
         found = {} if accuracy is None else {"accuracy": accuracy}
-        return found if quality is None else found | {LABELFREE.key: -quality if LABELFREE.good == "low" else quality}
+        return (
+            found
+            if quality is None
+            else found | {LABELFREE.key: -quality if LABELFREE.good == "low" else quality}
+        )
 
     def _head(self, head: Plain, gated: bool) -> Plain:
         config = HeadConfig(**head)
-        overlap = self.overlap.get(config.label(), {"identity": 0.3, "noise": 0.99}.get(config.family, 0.45))
-        gate = self.gate.get(config.label(), "not learning" if config.family == "noise" else "healthy")
-        found = {"cka": overlap / 2, "overlap": overlap, "head_loss": 4.5 if config.family == "noise" else 3.0}
+        overlap = self.overlap.get(
+            config.label(), {"identity": 0.3, "noise": 0.99}.get(config.family, 0.45)
+        )
+        gate = self.gate.get(
+            config.label(), "not learning" if config.family == "noise" else "healthy"
+        )
+        found = {
+            "cka": overlap / 2,
+            "overlap": overlap,
+            "head_loss": 4.5 if config.family == "noise" else 3.0,
+        }
         gate = gate if gated else self.gate_alone.get(config.label(), "healthy")
-        return found | {"gate": gate, "gate_reason": f"found {gate}.", "step_ratio": self._alone_s(head) / STEP_S}
+        return found | {
+            "gate": gate,
+            "gate_reason": f"found {gate}.",
+            "step_ratio": self._alone_s(head) / STEP_S,
+        }
 
-    def _table(self, table: Mapping[str, float], controls: Mapping[str, float], head: Plain | None) -> float:
+    def _table(
+        self, table: Mapping[str, float], controls: Mapping[str, float], head: Plain | None
+    ) -> float:
         config = HeadConfig(**head) if head else None
-        return table.get(config.label(), controls.get(config.family, controls["none"] - 1.0)) if config else controls["none"]
+        return (
+            table.get(config.label(), controls.get(config.family, controls["none"] - 1.0))
+            if config
+            else controls["none"]
+        )
 
 
 @pytest.fixture(scope="session")
@@ -380,7 +465,10 @@ def small_space() -> Space:
 @pytest.fixture(scope="session")
 def wide_space() -> Space:
     """Twenty-four heads of four families."""
-    parameters = {"family": {"choice": ["convnext", "resnet", "mlp", "poolformer"]}, "depth": {"int": [1, 6]}}
+    parameters = {
+        "family": {"choice": ["convnext", "resnet", "mlp", "poolformer"]},
+        "depth": {"int": [1, 6]},
+    }
     return Space.from_plain({"parameters": parameters}, "wide")
 
 
@@ -406,7 +494,9 @@ def study() -> StudyRecord:
 
 
 @pytest.fixture
-def make_lab(tmp_path: Path, setting: Setting, small_space: Space, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Lab]:
+def make_lab(
+    tmp_path: Path, setting: Setting, small_space: Space, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Lab]:
     """Makes searches without training: `make_lab(budget=..., rank_by=..., labelled=..., full_epochs=..., machine=..., space=...)`."""
     monkeypatch.setattr("hssl_search.heads.head.head_cost", COSTS)
     monkeypatch.setattr("os.fsync", lambda file: None)

@@ -24,28 +24,40 @@ PAGE = Path(__file__).parents[2] / "docs" / "api.md"
 
 
 def blocks() -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return re.findall(
+        r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
 
 
 @pytest.fixture
-def without_training(make_lab: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def without_training(
+    make_lab: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Searches and replays look results up, and Ray is never started; all else is real."""
     lab = make_lab(space=Space.read("tiny"))
 
-    def search(run: Run, resolved: dict[str, Any], session: RaySession, study: StudyRecord, *_: Any) -> None:
+    def search(
+        run: Run, resolved: dict[str, Any], session: RaySession, study: StudyRecord, *_: Any
+    ) -> None:
         if resolved["name"] == "beside":
             assert session.stop.wait(60)
             raise KeyboardInterrupt
         lab.run, lab.record, lab.budget = run, study, parse_budget(resolved["budget"])
         run.winner.mkdir(exist_ok=True)
         winner = study.frozen(lab.search()["winner"])
-        write_head(run.winner / "head.yaml", HeadConfig(**winner.user_attrs["head"]), base={"map_shape": [96, 4, 4]})
+        write_head(
+            run.winner / "head.yaml",
+            HeadConfig(**winner.user_attrs["head"]),
+            base={"map_shape": [96, 4, 4]},
+        )
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(api, "_search", search)
     monkeypatch.setattr(worker, "run_job", lab.work)
     monkeypatch.setattr(RaySession, "start", lambda self: self)
-    monkeypatch.setattr(RaySession, "total", lambda self, resource: 1.0 if resource == "CPU" else 0.0)
+    monkeypatch.setattr(
+        RaySession, "total", lambda self, resource: 1.0 if resource == "CPU" else 0.0
+    )
     monkeypatch.setattr(RaySession, "free", RaySession.total)
 
 
@@ -63,7 +75,10 @@ def test_every_block_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert known["again"].equal and known["again"].numbers and not known["again"].different
     assert known["head"].config.family == known["best"]["family"]
     assert len(known["heads"]) == known["space"].size() == 6
-    assert any(re.search(r"^stopped; .*: hssl-search resume runs/beside$", one, re.MULTILINE) for one in told)
+    assert any(
+        re.search(r"^stopped; .*: hssl-search resume runs/beside$", one, re.MULTILINE)
+        for one in told
+    )
     promised = re.findall(r"print\(error\) +# (.*)", PAGE.read_text(encoding="utf-8"))
     assert promised == [told[-1].strip()]
 

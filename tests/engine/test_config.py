@@ -24,19 +24,37 @@ ASKED = {"base": "resnet50", "budget": "40gpu-h"}
 def test_what_is_not_asked_for_has_its_default() -> None:
     config = gather(ASKED)
     assert config == SearchConfig(base="resnet50", budget="40gpu-h")
-    assert (config.data, config.space, config.trainer, config.seed, config.gpus_per_trial) == ("digits", "default", "simclr", 0, None)
-    assert [config.image_size, config.probe_data, config.rank_by, config.name, config.storage, config.ray_address, config.full_epochs] == [
-        None
-    ] * 7
+    assert (config.data, config.space, config.trainer, config.seed, config.gpus_per_trial) == (
+        "digits",
+        "default",
+        "simclr",
+        0,
+        None,
+    )
+    assert [
+        config.image_size,
+        config.probe_data,
+        config.rank_by,
+        config.name,
+        config.storage,
+        config.ray_address,
+        config.full_epochs,
+    ] == [None] * 7
     assert config.model_fields_set == {"base", "budget"}
 
 
 def test_options_go_before_the_given_file_and_that_before_the_folders(here: Path) -> None:
-    (here / FILE).write_text("base: resnet10t\nbudget: 1gpu-h\nseed: 1\nspace: tiny\nimage_size: 32\n")
+    (here / FILE).write_text(
+        "base: resnet10t\nbudget: 1gpu-h\nseed: 1\nspace: tiny\nimage_size: 32\n"
+    )
     (here / "mine.yaml").write_text("budget: 2gpu-h\nseed: 2\nspace: paper\n")
     found = [
         (config.base, config.budget, config.seed, config.space, config.image_size)
-        for config in (gather({}), gather({}, "mine.yaml"), gather({"seed": 3, "space": None}, "mine.yaml"))
+        for config in (
+            gather({}),
+            gather({}, "mine.yaml"),
+            gather({"seed": 3, "space": None}, "mine.yaml"),
+        )
     ]
     assert found == [
         ("resnet10t", "1gpu-h", 1, "tiny", 32),
@@ -45,7 +63,9 @@ def test_options_go_before_the_given_file_and_that_before_the_folders(here: Path
     ]
 
 
-def test_the_folders_file_is_read_from_the_current_folder_only(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folders_file_is_read_from_the_current_folder_only(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (here / FILE).write_text("seed: 5\n")
     (here / "below").mkdir()
     assert gather(ASKED).seed == 5
@@ -61,8 +81,14 @@ def test_only_what_was_asked_for_counts_as_asked_for(here: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "found"),
     [
-        ({"image_size": "32", "seed": "7", "gpus_per_trial": "0.25", "full_epochs": "12"}, (32, 7, 0.25, 12)),
-        ({"image_size": "8", "seed": "0", "gpus_per_trial": "1", "full_epochs": "off"}, (8, 0, 1.0, "off")),
+        (
+            {"image_size": "32", "seed": "7", "gpus_per_trial": "0.25", "full_epochs": "12"},
+            (32, 7, 0.25, 12),
+        ),
+        (
+            {"image_size": "8", "seed": "0", "gpus_per_trial": "1", "full_epochs": "off"},
+            (8, 0, 1.0, "off"),
+        ),
     ],
 )
 def test_flags_come_as_text(options: dict[str, str], found: tuple[Any, ...]) -> None:
@@ -85,18 +111,26 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"spaec": "tiny"}, r"unknown key 'spaec'; did you mean 'space'"),
     ({"image_size": 4}, r"image_size is 4, but should be greater than or equal to 8\."),
     ({"seed": "x"}, r"seed is 'x', but should be a valid integer"),
-    ({"rank_by": "luck"}, r"rank_by is 'luck', but should be 'accuracy', 'discrepancy' or 'labelfree'\."),
+    (
+        {"rank_by": "luck"},
+        r"rank_by is 'luck', but should be 'accuracy', 'discrepancy' or 'labelfree'\.",
+    ),
     ({"max_head_cost": 1.0}, r"max_head_cost is 1\.0: must be a number above 1, or off\."),
     ({"max_head_cost": "cheap"}, r"max_head_cost is 'cheap': must be a number above 1, or off\."),
     ({"full_epochs": 0}, r"full_epochs is 0: must be a whole number of at least 1, or off\."),
     ({"gpus_per_trial": 0}, r"gpus_per_trial is 0, but should be greater than 0\."),
     ({"name": "../elsewhere"}, r"name is '\.\./elsewhere': must be at most 100 letters"),
-    ({"name": "図" * 67}, r"name is '図+.*図+': must be at most 200 bytes long, and its 67 letters are 201\."),
+    (
+        {"name": "図" * 67},
+        r"name is '図+.*図+': must be at most 200 bytes long, and its 67 letters are 201\.",
+    ),
     ({"data": " "}, r"data is ' ': must not be empty\."),
 ]
 
 
-@pytest.mark.parametrize(("values", "message"), MISTAKES, ids=[next(iter(values)) for values, _ in MISTAKES])
+@pytest.mark.parametrize(
+    ("values", "message"), MISTAKES, ids=[next(iter(values)) for values, _ in MISTAKES]
+)
 def test_a_mistake_is_told_with_its_place(here: Path, values: dict[str, Any], message: str) -> None:
     [(key, value)] = values.items()
     (here / "mine.yaml").write_text(f"{key}: {value!r}\n")
@@ -112,7 +146,10 @@ def test_a_mistake_is_told_with_its_place(here: Path, values: dict[str, Any], me
 
 def test_a_flags_mistake_is_spelled_as_the_flag(here: Path) -> None:
     (here / FILE).write_text("seed: 1\n")
-    with pytest.raises(UserError, match=r"^command line: --image-size is '4', but should be greater than or equal to 8\."):
+    with pytest.raises(
+        UserError,
+        match=r"^command line: --image-size is '4', but should be greater than or equal to 8\.",
+    ):
         gather({**ASKED, "image_size": "4"}, from_flags=True)
 
 
@@ -129,7 +166,9 @@ def test_a_mistake_in_the_folders_file_is_found_though_a_flag_goes_before_it(her
         ({"base": "resnet50"}, "no budget is given; add it, for example --budget 40gpu-h."),
     ],
 )
-def test_what_must_be_given_and_is_not_is_told_with_an_example(options: dict[str, str], message: str) -> None:
+def test_what_must_be_given_and_is_not_is_told_with_an_example(
+    options: dict[str, str], message: str
+) -> None:
     with pytest.raises(UserError) as told:
         gather(options)
     assert str(told.value) == message
@@ -162,24 +201,43 @@ def test_a_missing_config_file_is_refused() -> None:
 
 def test_a_run_of_an_earlier_version_is_read_as_it_went_whatever_the_defaults_are_now() -> None:
     went = with_defaults({"seed": 3, "pruner": "asha"})
-    assert went == {"seed": 3, "sampler": "random", "promote": "discrepancy", "pruner": "asha", "warm_start": [], "max_head_cost": None,
-                    "policy": {}}
+    assert went == {
+        "seed": 3,
+        "sampler": "random",
+        "promote": "discrepancy",
+        "pruner": "asha",
+        "warm_start": [],
+        "max_head_cost": None,
+        "policy": {},
+    }
     assert set(ADDED) < set(SearchConfig.model_fields)
-    assert (went["sampler"], went["promote"]) != (SearchConfig(**ASKED).sampler, SearchConfig(**ASKED).promote)
+    assert (went["sampler"], went["promote"]) != (
+        SearchConfig(**ASKED).sampler,
+        SearchConfig(**ASKED).promote,
+    )
 
 
-@pytest.mark.parametrize("given", ["runs/a", Path("runs/a"), ["runs/a"], SimpleNamespace(folder=Path("runs/a"))],
-                         ids=["text", "path", "list", "run"])
+@pytest.mark.parametrize(
+    "given",
+    ["runs/a", Path("runs/a"), ["runs/a"], SimpleNamespace(folder=Path("runs/a"))],
+    ids=["text", "path", "list", "run"],
+)
 def test_a_warm_start_is_one_run_or_several(given: Any) -> None:
     assert gather({**ASKED, "warm_start": given}).warm_start == ["runs/a"]
-    assert gather({**ASKED, "warm_start": [given, "b"] if not isinstance(given, list) else [*given, "b"]}).warm_start == ["runs/a", "b"]
+    assert gather(
+        {**ASKED, "warm_start": [given, "b"] if not isinstance(given, list) else [*given, "b"]}
+    ).warm_start == ["runs/a", "b"]
     assert gather(ASKED).warm_start == []
 
 
 def test_a_warm_start_may_be_none_and_is_no_number(tmp_path: Path) -> None:
     assert gather({**ASKED, "warm_start": None}).warm_start == []
     file = tmp_path / "search.yaml"
-    for written, found in (("warm_start:", []), ("warm_start: []", []), ("warm_start: runs/a", ["runs/a"])):
+    for written, found in (
+        ("warm_start:", []),
+        ("warm_start: []", []),
+        ("warm_start: runs/a", ["runs/a"]),
+    ):
         file.write_text(written)
         assert gather(ASKED, str(file)).warm_start == found
     file.write_text("warm_start: [3]")

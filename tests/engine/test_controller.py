@@ -31,10 +31,19 @@ def test_a_search_finds_the_best_of_the_promoted_and_compares_it_with_no_head(la
         "interval": pytest.approx([7.0, 7.0], abs=2.0),
         "seeds": 2,
     }
-    assert verdict["comparison"]["interval"][0] < 6.9, "equal gaps of two seeds do not tell that there is no noise"
-    assert [one["against"] for one in verdict["others"]] == ["identity head", "same-architecture head", "no head, same device-time"]
+    assert verdict["comparison"]["interval"][0] < 6.9, (
+        "equal gaps of two seeds do not tell that there is no noise"
+    )
+    assert [one["against"] for one in verdict["others"]] == [
+        "identity head",
+        "same-architecture head",
+        "no head, same device-time",
+    ]
     rows = {row["name"]: row for row in verdict["rows"]}
-    assert {name: row["mean"] for name, row in rows.items() if row["role"] == "reference"} == {"raw pixels": 60.0, "untrained base": 50.0}
+    assert {name: row["mean"] for name, row in rows.items() if row["role"] == "reference"} == {
+        "raw pixels": 60.0,
+        "untrained base": 50.0,
+    }
     assert {name for name, row in rows.items() if row["role"] == "control"} == {
         "no head",
         "identity head",
@@ -46,7 +55,9 @@ def test_a_search_finds_the_best_of_the_promoted_and_compares_it_with_no_head(la
     assert lab.study.study_attributes()["reference"] == {"raw pixels": 60.0, "untrained base": 50.0}
 
 
-def test_a_search_leaves_the_same_in_a_database_as_in_memory(make_lab: Callable[..., Lab], tmp_path: Path) -> None:
+def test_a_search_leaves_the_same_in_a_database_as_in_memory(
+    make_lab: Callable[..., Lab], tmp_path: Path
+) -> None:
     in_memory = make_lab()
     verdict, in_database = in_memory.search(), make_lab()
     with StudyRecord.open(sqlite_url(tmp_path / "study.db"), "demo", new=True) as record:
@@ -56,7 +67,16 @@ def test_a_search_leaves_the_same_in_a_database_as_in_memory(make_lab: Callable[
     with StudyRecord.open(sqlite_url(tmp_path / "study.db"), "demo") as record:
         in_database.record = record
         left = [
-            [(trial.state, trial.params, trial.values, trial.user_attrs, trial.intermediate_values) for trial in lab.study.trials()]
+            [
+                (
+                    trial.state,
+                    trial.params,
+                    trial.values,
+                    trial.user_attrs,
+                    trial.intermediate_values,
+                )
+                for trial in lab.study.trials()
+            ]
             for lab in (in_memory, in_database)
         ]
         assert left[0] == left[1]
@@ -71,23 +91,49 @@ def test_states_of_all_trials_are_true(lab: Lab) -> None:
     states = {trial.user_attrs["name"]: trial.state for trial in lab.study.trials()}
     plan = lab.study.study_attributes()["plan"]["numbers"]
     assert (len(states), plan["candidates"], plan["proxies"]) == (11, 6, 3)
-    assert [states[name] for name in ("no head", "identity head", "same-architecture head", "no head, same device-time")] == [COMPLETE] * 4
+    assert [
+        states[name]
+        for name in (
+            "no head",
+            "identity head",
+            "same-architecture head",
+            "no head, same device-time",
+        )
+    ] == [COMPLETE] * 4
     order = sorted(lab.accuracy, key=lab.accuracy.__getitem__)
     assert states[order[-1]] is COMPLETE
     stopped = lab.trial(weak)
     assert (stopped.state, list(stopped.intermediate_values)) == (PRUNED, plan["rungs"][:1])
-    assert stopped.user_attrs["cause"] == f"stopped at step {plan['rungs'][0]}: below the median of that rung."
-    assert all("expected of other heads" in lab.trial(name).user_attrs["cause"] for name in order if " depth 1 " in name)
+    assert (
+        stopped.user_attrs["cause"]
+        == f"stopped at step {plan['rungs'][0]}: below the median of that rung."
+    )
+    assert all(
+        "expected of other heads" in lab.trial(name).user_attrs["cause"]
+        for name in order
+        if " depth 1 " in name
+    )
 
 
 def test_every_job_is_recorded_and_watched(lab: Lab) -> None:
     lab.search()
     records = lab.study.job_records()
     assert list(records) == lab.starts
-    assert [phase for phase, *_ in lab.watcher.of("phase_started")] == ["measure", "screen", "proxy", "confirm", "full"]
+    assert [phase for phase, *_ in lab.watcher.of("phase_started")] == [
+        "measure",
+        "screen",
+        "proxy",
+        "confirm",
+        "full",
+    ]
     assert len(lab.watcher.of("phase_ended")) == 5
-    assert [name for (name,) in lab.watcher.of("job_started")] == [record["name"] for record in records.values()]
-    assert lab.watcher.of("best")[-1] == (max(lab.accuracy, key=lab.accuracy.__getitem__), pytest.approx(77.05))
+    assert [name for (name,) in lab.watcher.of("job_started")] == [
+        record["name"] for record in records.values()
+    ]
+    assert lab.watcher.of("best")[-1] == (
+        max(lab.accuracy, key=lab.accuracy.__getitem__),
+        pytest.approx(77.05),
+    )
     assert lab.watcher.of("control")[-1] == (pytest.approx(70.05),)
     assert "Plan: screen 6 heads" in lab.watcher.notes()
 
@@ -96,7 +142,9 @@ def test_the_full_training_is_the_winners_and_as_long_as_wanted(lab: Lab) -> Non
     lab.search()
     full = lab.study.study_attributes()["full"]
     assert full["steps"] == 110 * (1_000 // 256)
-    assert full["heads"] == [lab.trial(max(lab.accuracy, key=lab.accuracy.__getitem__)).user_attrs["head"]]
+    assert full["heads"] == [
+        lab.trial(max(lab.accuracy, key=lab.accuracy.__getitem__)).user_attrs["head"]
+    ]
     assert lab.study.job_records()["full"]["reports"][-1]["step"] == full["steps"]
 
 
@@ -118,7 +166,10 @@ def test_where_no_head_is_better_the_full_training_has_no_head(lab: Lab) -> None
     lab.accuracy = {name: 60.0 + number for number, name in enumerate(lab.accuracy)}
     verdict = lab.search()
     lab.check()
-    assert (verdict["state"], verdict["comparison"]["difference"]) == ("no head", pytest.approx(-5.0))
+    assert (verdict["state"], verdict["comparison"]["difference"]) == (
+        "no head",
+        pytest.approx(-5.0),
+    )
     assert lab.study.study_attributes()["full"]["heads"] == []
     assert lab.study.study_attributes()["full"]["name"] == "full training with no head"
 
@@ -130,10 +181,14 @@ def test_a_failing_full_training_is_told_and_leaves_the_verdict(lab: Lab) -> Non
     assert "failed: RuntimeError: full came to nothing" in lab.watcher.notes()
 
 
-def test_measuring_that_fails_is_told_in_one_sentence_and_tried_anew_after_a_resume(lab: Lab) -> None:
+def test_measuring_that_fails_is_told_in_one_sentence_and_tried_anew_after_a_resume(
+    lab: Lab,
+) -> None:
     lab.raises = {"measure"}
-    sentence = (r"did not succeed \(RuntimeError: measure came to nothing\); mend the cause, then continue with: "
-                r"hssl-search resume \S+demo\.$")
+    sentence = (
+        r"did not succeed \(RuntimeError: measure came to nothing\); mend the cause, then continue with: "
+        r"hssl-search resume \S+demo\.$"
+    )
     for _ in range(2):
         with pytest.raises(UserError, match=sentence):
             lab.search()
@@ -151,15 +206,22 @@ def test_a_budget_spent_before_measuring_is_told(make_lab: Callable[..., Lab]) -
             lab.search()
 
 
-@pytest.mark.parametrize("deaf", [False, True], ids=["workers heed their seconds", "workers do not"])
+@pytest.mark.parametrize(
+    "deaf", [False, True], ids=["workers heed their seconds", "workers do not"]
+)
 @pytest.mark.parametrize("phase", ["screen", "proxy", "confirm", "full"])
-def test_a_budget_that_ends_in_a_phase_ends_the_search_with_true_states(make_lab: Callable[..., Lab], phase: str, deaf: bool) -> None:
+def test_a_budget_that_ends_in_a_phase_ends_the_search_with_true_states(
+    make_lab: Callable[..., Lab], phase: str, deaf: bool
+) -> None:
     lab = make_lab(full_epochs=10**6)
     lab.slow, lab.deaf = {phase: 50.0}, deaf
     verdict = lab.search()
     lab.check(within=not deaf)
     assert (verdict["winner"] is None) == (phase in ("screen", "proxy"))
-    assert not any(key.startswith(("confirm", "full")) for key in lab.starts) or phase in ("confirm", "full")
+    assert not any(key.startswith(("confirm", "full")) for key in lab.starts) or phase in (
+        "confirm",
+        "full",
+    )
     again = lab.search()
     assert again == verdict
 
@@ -180,6 +242,11 @@ def test_the_seconds_of_a_step_in_its_proxy_are_kept_of_every_promoted_head(
     lab = make_lab(budget="60cpu-min", space=wide_space, pruner="none")
     lab.weight = {name: 5.0 for name in lab.accuracy if name.startswith(("convnext", "resnet"))}
     lab.search()
-    promoted = {trial.user_attrs["name"]: trial for trial in lab.study.trials() if trial.user_attrs.get("promoted")}
+    promoted = {
+        trial.user_attrs["name"]: trial
+        for trial in lab.study.trials()
+        if trial.user_attrs.get("promoted")
+    }
     assert {name: trial.user_attrs["step_s"] for name, trial in promoted.items()} == pytest.approx(
-        {name: 0.1 + 0.02 * lab.weight.get(name, 1.0) for name in promoted})
+        {name: 0.1 + 0.02 * lab.weight.get(name, 1.0) for name in promoted}
+    )

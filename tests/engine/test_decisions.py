@@ -44,7 +44,11 @@ class Machine:
             return type(value)(map(self.off, value))
         if isinstance(value, np.ndarray):
             return value * (1 + OFF * self.draws.uniform(-1, 1, value.shape))
-        return float(value * (1 + OFF * self.draws.uniform(-1, 1))) if isinstance(value, float) else value
+        return (
+            float(value * (1 + OFF * self.draws.uniform(-1, 1)))
+            if isinstance(value, float)
+            else value
+        )
 
     def use(self, patch: pytest.MonkeyPatch) -> None:
         """Compute so from now on."""
@@ -53,12 +57,16 @@ class Machine:
 
         def another_eigh(matrix: np.ndarray, *args: Any) -> Any:
             noise = self.draws.uniform(-1, 1, matrix.shape)
-            values, vectors = eigh(matrix + OFF * np.abs(matrix).max() * (noise + noise.T), *args)  # of equal values, other vectors
+            values, vectors = eigh(
+                matrix + OFF * np.abs(matrix).max() * (noise + noise.T), *args
+            )  # of equal values, other vectors
             return self.off(values), self.off(vectors)
 
         patch.setattr(np.linalg, "eigh", another_eigh)
         patch.setattr(np.linalg, "pinv", lambda *args, **options: self.off(pinv(*args, **options)))
-        patch.setattr(BayesianRidge, "predict", lambda *args, **options: self.off(predict(*args, **options)))
+        patch.setattr(
+            BayesianRidge, "predict", lambda *args, **options: self.off(predict(*args, **options))
+        )
 
 
 @pytest.fixture
@@ -83,16 +91,28 @@ def table(seed: int, candidates: int = 6) -> Scores:
     """Accuracies of 360 images with many ties, a few trials under further seeds."""
     draws = random.Random(seed)
     trials = [NONE, IDENTITY, *range(4, 4 + candidates)]
-    return {trial: {its: draws.randrange(150, 154) * STEP + its for its in range(draws.choice([1, 1, 2, 3]))} for trial in trials}
+    return {
+        trial: {
+            its: draws.randrange(150, 154) * STEP + its for its in range(draws.choice([1, 1, 2, 3]))
+        }
+        for trial in trials
+    }
 
 
 def test_the_same_trial_leads(machines: Callable[[], Any]) -> None:
     told = [Posterior(table(seed), STEP).leader(range(4, 10)) for seed in range(60)]
     assert len(set(told)) > 3
     for machine in machines():
-        assert [Posterior(machine.off(table(seed)), STEP).leader(range(4, 10)) for seed in range(60)] == told
-    assert all(Posterior(machine.off({7: {0: 45.0}, 4: {0: 45.0}, 9: {0: 44.0}, 1: {0: 99.0}})).leader([9, 7, 4]) == 4
-               for machine in machines()), "of scores without a resolution too"
+        assert [
+            Posterior(machine.off(table(seed)), STEP).leader(range(4, 10)) for seed in range(60)
+        ] == told
+    assert all(
+        Posterior(machine.off({7: {0: 45.0}, 4: {0: 45.0}, 9: {0: 44.0}, 1: {0: 99.0}})).leader(
+            [9, 7, 4]
+        )
+        == 4
+        for machine in machines()
+    ), "of scores without a resolution too"
 
 
 def test_the_same_run_is_confirmed_next(machines: Callable[[], Any]) -> None:
@@ -116,15 +136,31 @@ def test_intervals_and_chances_are_the_same(machines: Callable[[], Any]) -> None
     best = Posterior(alike, STEP).best()
     for machine in machines():
         found = TwoWay(machine.off(alike), STEP).against(0)
-        assert {trial: gap.half for trial, gap in found.items()} == pytest.approx({trial: gap.half for trial, gap in fit.items()}, rel=1e-6)
+        assert {trial: gap.half for trial, gap in found.items()} == pytest.approx(
+            {trial: gap.half for trial, gap in fit.items()}, rel=1e-6
+        )
         assert Posterior(machine.off(alike), STEP).best() == pytest.approx(best, abs=2e-4)
 
 
 def screened(discrepancies: list[float]) -> list[Contender]:
     """Heads of two families, of which every second pair differs in nothing that a forecast reads."""
-    return [Contender(trial, f"head {trial}", [{"family": family, "depth": 1 + trial // 4}], family,
-                      attributes={"gate": "healthy", "discrepancy": value, "overlap_excess": value, "parameters": 1000, "macs": 1000})
-            for trial, value in enumerate(discrepancies) for family in [("mlp", "resnet")[trial // 2 % 2]]]
+    return [
+        Contender(
+            trial,
+            f"head {trial}",
+            [{"family": family, "depth": 1 + trial // 4}],
+            family,
+            attributes={
+                "gate": "healthy",
+                "discrepancy": value,
+                "overlap_excess": value,
+                "parameters": 1000,
+                "macs": 1000,
+            },
+        )
+        for trial, value in enumerate(discrepancies)
+        for family in [("mlp", "resnet")[trial // 2 % 2]]
+    ]
 
 
 def test_the_same_head_is_promoted_next(machines: Callable[[], Any]) -> None:
@@ -147,29 +183,51 @@ def test_the_same_head_is_promoted_next(machines: Callable[[], Any]) -> None:
 WON = ("winner", "name", "state", "sentence")
 
 
-@pytest.mark.parametrize(("changes", "noise"), [({"budget": "10cpu-min"}, 0.0), ({"budget": "30cpu-min"}, 0.4),
-                                                ({"budget": "30cpu-min", "pruner": "asha"}, 0.4)])
+@pytest.mark.parametrize(
+    ("changes", "noise"),
+    [
+        ({"budget": "10cpu-min"}, 0.0),
+        ({"budget": "30cpu-min"}, 0.4),
+        ({"budget": "30cpu-min", "pruner": "asha"}, 0.4),
+    ],
+)
 def test_whole_searches_run_the_same_jobs_and_come_to_the_same_verdict(
-    machines: Callable[[], Any], make_lab: Callable[..., Any], wide_space: Space, changes: dict[str, Any], noise: float
+    machines: Callable[[], Any],
+    make_lab: Callable[..., Any],
+    wide_space: Space,
+    changes: dict[str, Any],
+    noise: float,
 ) -> None:
     def searched(machine: Machine | None) -> Any:
         lab = make_lab(wide_space, **changes)
-        grid = [72 + STEP * (number % 5) for number in range(len(lab.accuracy))]  # of many heads the best is one by its number
+        grid = [
+            72 + STEP * (number % 5) for number in range(len(lab.accuracy))
+        ]  # of many heads the best is one by its number
         lab.accuracy = dict(zip(lab.accuracy, grid, strict=True))
         lab.noise, measured, metrics = 0.0, lab._measured, lab._metrics
 
         def accurate(task: Any, step: int) -> Any:
             found = metrics(task, step)
             if "accuracy" in found:
-                images = random.Random(f"{task.heads}/{task.seed}").gauss(0.0, noise) + found["accuracy"] / STEP
+                images = (
+                    random.Random(f"{task.heads}/{task.seed}").gauss(0.0, noise)
+                    + found["accuracy"] / STEP
+                )
                 found["accuracy"] = round(images) * STEP
             return found if machine is None else machine.off(found)
 
         lab._metrics = accurate
-        lab._measured = lambda task: measured(task) if machine is None else machine.off(measured(task))
+        lab._measured = lambda task: (
+            measured(task) if machine is None else machine.off(measured(task))
+        )
         verdict = lab.search()
         states = [(trial.number, trial.state, trial.params) for trial in lab.study.trials()]
-        return lab.starts, states, {key: verdict[key] for key in WON}, lab.study.study_attributes()["promoted"]
+        return (
+            lab.starts,
+            states,
+            {key: verdict[key] for key in WON},
+            lab.study.study_attributes()["promoted"],
+        )
 
     told = searched(None)
     for machine in machines():

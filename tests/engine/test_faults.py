@@ -67,7 +67,11 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
     """Mounted where the first search of `make_lab` will lie."""
     folder = tmp_path / "0"
     folder.mkdir()
-    mounting = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, text=True)
+    mounting = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)],
+        capture_output=True,
+        text=True,
+    )
     if mounting.returncode != 0:
         pytest.skip(f"a small file system cannot be mounted here: {mounting.stderr.strip()}")
     try:
@@ -76,17 +80,22 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-@pytest.mark.parametrize(("said", "full"), [
-    ("Error while serializing: I/O error: No space left on device (os error 28)", True),
-    ("(sqlite3.OperationalError) database or disk is full", True),
-    ("CUDA driver error code: 281", False),
-    ("status code: 2800", False),
-])
+@pytest.mark.parametrize(
+    ("said", "full"),
+    [
+        ("Error while serializing: I/O error: No space left on device (os error 28)", True),
+        ("(sqlite3.OperationalError) database or disk is full", True),
+        ("CUDA driver error code: 281", False),
+        ("status code: 2800", False),
+    ],
+)
 def test_a_full_disk_is_told_from_other_errors_of_libraries(said: str, full: bool) -> None:
     assert disk_is_full(RuntimeError(said)) is full
 
 
-def test_a_ledger_on_a_full_disk_raises_and_goes_on_with_no_charge_lost_or_doubled(disk: Disk) -> None:
+def test_a_ledger_on_a_full_disk_raises_and_goes_on_with_no_charge_lost_or_doubled(
+    disk: Disk,
+) -> None:
     ledger = Ledger(disk.folder / "ledger.jsonl")
     ledger.charge("a#1", "proxy", 1.0)
     disk.fill()
@@ -121,7 +130,9 @@ def test_a_study_on_a_full_disk_says_so_and_keeps_what_it_had(disk: Disk) -> Non
     with StudyRecord.open(url, "demo", new=True) as record:
         record.set_study("before", 1)
         disk.fill()
-        with pytest.raises(UserError, match=r"free some space there, then run the command again\.$"):
+        with pytest.raises(
+            UserError, match=r"free some space there, then run the command again\.$"
+        ):
             for number in range(1000):
                 record.set_study(f"during {number}", "x" * 500)
     disk.free()
@@ -135,42 +146,69 @@ def test_a_run_that_a_full_disk_does_not_hold_is_refused_and_made_when_there_is_
     disk: Disk, left: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(disk.folder)
-    monkeypatch.setattr(api, "prepared", lambda *_: nullcontext(({"name": "demo", "seed": 0, "storage": None}, None)))
+    monkeypatch.setattr(
+        api,
+        "prepared",
+        lambda *_: nullcontext(({"name": "demo", "seed": 0, "storage": None}, None)),
+    )
     monkeypatch.setattr(api, "_work", lambda run, *values: run)
     disk.fill(but=left)
     with pytest.raises(SystemExit) as ended:
         cli.main(["--base", "test_resnet", "--budget", "1cpu-h"])
     told = capsys.readouterr().err
     assert (ended.value.code, told.count("\n")) == (2, 1)
-    assert re.search(r"(no space is left on the disk of runs/demo|disk is full\)); .*run the command again\.$", told)
+    assert re.search(
+        r"(no space is left on the disk of runs/demo|disk is full\)); .*run the command again\.$",
+        told,
+    )
     assert not list(disk.folder.glob("runs/*"))
     disk.free()
     cli.main(["--base", "test_resnet", "--budget", "1cpu-h"])
     assert Run.open(Path("runs/demo")).study_db.exists()
 
 
-@pytest.mark.parametrize(("command", "left", "remedy"), [
-    ("resume", 0, r"go on with `hssl-search resume`: .*"), ("report", 100_000, "run the command again"),
-])
+@pytest.mark.parametrize(
+    ("command", "left", "remedy"),
+    [
+        ("resume", 0, r"go on with `hssl-search resume`: .*"),
+        ("report", 100_000, "run the command again"),
+    ],
+)
 def test_what_cannot_be_written_to_a_run_on_a_full_disk_is_told_in_one_sentence(
-    disk: Disk, command: str, left: int, remedy: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    disk: Disk,
+    command: str,
+    left: int,
+    remedy: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(disk.folder)
-    run = Run.create(Path("runs/demo"), {"format": FORMAT, "name": "demo", "seed": 0, "storage": None, "ray_address": None})
+    run = Run.create(
+        Path("runs/demo"),
+        {"format": FORMAT, "name": "demo", "seed": 0, "storage": None, "ray_address": None},
+    )
     with StudyRecord.open(run.storage_url, "demo", new=True) as study:
         study.set_study("config", {})
     large = bytes(2**20)
-    monkeypatch.setattr("hssl_search.reporting.page.write_report", lambda folder, *records: (folder / "report.html").write_bytes(large))
+    monkeypatch.setattr(
+        "hssl_search.reporting.page.write_report",
+        lambda folder, *records: (folder / "report.html").write_bytes(large),
+    )
     disk.fill(but=left)
     with pytest.raises(SystemExit) as ended:
         cli.main([command, "demo"])
     told = capsys.readouterr().err
     assert ended.value.code == 2
-    assert re.fullmatch(rf"hssl-search: no space is left on the disk of {disk.folder}/runs/demo; free some, then {remedy}\.\n", told)
+    assert re.fullmatch(
+        rf"hssl-search: no space is left on the disk of {disk.folder}/runs/demo; free some, then {remedy}\.\n",
+        told,
+    )
 
 
 @pytest.mark.parametrize("full_at", [1, 9, 17])
-def test_a_search_on_a_full_disk_stops_with_one_sentence_and_goes_on(make_lab: Callable[..., Lab], disk: Disk, full_at: int) -> None:
+def test_a_search_on_a_full_disk_stops_with_one_sentence_and_goes_on(
+    make_lab: Callable[..., Lab], disk: Disk, full_at: int
+) -> None:
     lab, seen = make_lab(budget="20cpu-min"), itertools.count(1)
 
     def fill(key: str, step: int) -> None:
@@ -188,19 +226,26 @@ def test_a_search_on_a_full_disk_stops_with_one_sentence_and_goes_on(make_lab: C
     assert all(trial.state.is_finished() for trial in lab.study.trials())
     after = lab.study.job_records()
     assert {key: after[key] for key in ended} == ended
-    assert all(after[key]["reports"][:len(record["reports"])] == record["reports"] for key, record in records.items())
+    assert all(
+        after[key]["reports"][: len(record["reports"])] == record["reports"]
+        for key, record in records.items()
+    )
     assert before < lab.charged() <= lab.budget.seconds
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[sqlite3.Connection]:
     """Another program that holds the database's write lock."""
-    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as connection:
+    with closing(
+        sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    ) as connection:
         connection.execute("BEGIN IMMEDIATE")
         yield connection
 
 
-def test_a_database_that_another_program_writes_to_is_waited_for_a_minute_and_more(tmp_path: Path) -> None:
+def test_a_database_that_another_program_writes_to_is_waited_for_a_minute_and_more(
+    tmp_path: Path,
+) -> None:
     assert storage.PATIENCE_S >= 60
     path = tmp_path / "study.db"
     with StudyRecord.open(sqlite_url(path), "demo", new=True) as record, writing(path) as other:
@@ -211,22 +256,32 @@ def test_a_database_that_another_program_writes_to_is_waited_for_a_minute_and_mo
         assert record.study_attributes()["key"] == "value"
 
 
-def test_a_database_that_stays_locked_is_told_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_stays_locked_is_told_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(storage, "BUSY_S", 0.1)
     path = tmp_path / "study.db"
     with StudyRecord.open(sqlite_url(path), "demo", new=True) as record:
         monkeypatch.setattr(storage, "PATIENCE_S", 0.0)
         record.set_study("before", 1)
-        with writing(path), pytest.raises(UserError, match=r"end that program, then run the command again\.$"):
+        with (
+            writing(path),
+            pytest.raises(UserError, match=r"end that program, then run the command again\.$"),
+        ):
             record.set_study("during", 1)
         record.set_study("after", 1)
         assert {"before", "after"} <= record.study_attributes().keys()
 
 
-def test_a_reader_that_stays_in_the_database_keeps_no_one_from_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_stays_in_the_database_keeps_no_one_from_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(storage, "BUSY_S", 0.1)
     path = tmp_path / "study.db"
-    with StudyRecord.open(sqlite_url(path), "demo", new=True) as record, closing(sqlite3.connect(path)) as reader:
+    with (
+        StudyRecord.open(sqlite_url(path), "demo", new=True) as record,
+        closing(sqlite3.connect(path)) as reader,
+    ):
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM studies").fetchall()
         record.set_study("key", "value")
@@ -234,11 +289,18 @@ def test_a_reader_that_stays_in_the_database_keeps_no_one_from_writing(tmp_path:
 
 
 @pytest.mark.parametrize("jump", [3600.0, -3600.0])
-def test_a_clock_that_is_set_by_an_hour_changes_no_charge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: float) -> None:
+def test_a_clock_that_is_set_by_an_hour_changes_no_charge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
     real, jumps = time.time, itertools.count()
     monkeypatch.setattr(time, "time", lambda: real() + jump * next(jumps))
-    meter = DeviceMeter(Ledger(tmp_path / "ledger.jsonl"), parse_budget("1cpu-h"), total_cpus=1, total_gpus=0)
-    phase = Phase([Job(f"proxy/{number}", "proxy", {}, str(tmp_path), still_s=900.0) for number in range(3)], {})
+    meter = DeviceMeter(
+        Ledger(tmp_path / "ledger.jsonl"), parse_budget("1cpu-h"), total_cpus=1, total_gpus=0
+    )
+    phase = Phase(
+        [Job(f"proxy/{number}", "proxy", {}, str(tmp_path), still_s=900.0) for number in range(3)],
+        {},
+    )
 
     def work(job: Job, send: Send) -> None:
         time.time()

@@ -19,28 +19,42 @@ COSTS = Costs(step=0.1, heads={"mlp": 0.02}, evaluate=0.5, checkpoint=0.1, start
 
 
 def test_a_plan_stays_within_the_steps_and_runs_of_the_policy() -> None:
-    policy = Policy(screen_steps=Steps(fewest=20, wanted=30, most=40), proxy_steps=Steps(fewest=20, wanted=30, most=50),
-                    most_proxies=3, most_confirm_jobs=5)
+    policy = Policy(
+        screen_steps=Steps(fewest=20, wanted=30, most=40),
+        proxy_steps=Steps(fewest=20, wanted=30, most=50),
+        most_proxies=3,
+        most_confirm_jobs=5,
+    )
     plan = make_plan(100_000.0, COSTS, 64, policy=policy)
     assert (plan.screen_steps, plan.proxy_steps, plan.proxies, plan.confirm_jobs) == (40, 50, 3, 5)
     assert make_plan(100_000.0, COSTS, 64).proxy_steps == DEFAULT.proxy_steps.most
 
 
-@pytest.mark.parametrize(("changes", "told"), [
-    ({"shares": {"screen": 0.5, "proxy": 0.45}}, "at most 1"),
-    ({"proxy_steps": {"fewest": 50, "wanted": 20, "most": 90}}, "fewest <= wanted <= most"),
-    ({"group_size": 0}, "greater than or equal to 1"),
-])
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"shares": {"screen": 0.5, "proxy": 0.45}}, "at most 1"),
+        ({"proxy_steps": {"fewest": 50, "wanted": 20, "most": 90}}, "fewest <= wanted <= most"),
+        ({"group_size": 0}, "greater than or equal to 1"),
+    ],
+)
 def test_a_policy_that_cannot_be_is_refused(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(ValidationError, match=told):
         Policy.model_validate(changes)
 
 
 def test_a_configuration_file_sets_it_and_a_mistake_in_it_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "own.yaml").write_text("base: test_resnet\nbudget: 1cpu-h\npolicy: {most_proxies: 5}\n")
+    (tmp_path / "own.yaml").write_text(
+        "base: test_resnet\nbudget: 1cpu-h\npolicy: {most_proxies: 5}\n"
+    )
     assert gather({}, str(tmp_path / "own.yaml")).policy == Policy(most_proxies=5)
-    (tmp_path / "own.yaml").write_text("base: test_resnet\nbudget: 1cpu-h\npolicy: {most_proxy: 5}\n")
-    with pytest.raises(UserError, match=r"own\.yaml: unknown key 'most_proxy' in policy; did you mean 'most_proxies'"):
+    (tmp_path / "own.yaml").write_text(
+        "base: test_resnet\nbudget: 1cpu-h\npolicy: {most_proxy: 5}\n"
+    )
+    with pytest.raises(
+        UserError,
+        match=r"own\.yaml: unknown key 'most_proxy' in policy; did you mean 'most_proxies'",
+    ):
         gather({}, str(tmp_path / "own.yaml"))
 
 

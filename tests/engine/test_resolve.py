@@ -37,7 +37,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def config(**changes: Any) -> SearchConfig:
-    asked = {"base": "test_resnet", "base_arg": {"output_stride": 8}, "image_size": 32, "budget": "5cpu-min", "space": "tiny"}
+    asked = {
+        "base": "test_resnet",
+        "base_arg": {"output_stride": 8},
+        "image_size": 32,
+        "budget": "5cpu-min",
+        "space": "tiny",
+    }
     return SearchConfig.model_validate(asked | changes)
 
 
@@ -47,7 +53,9 @@ def photos(folder: Path, classes: dict[str, int]) -> Path:
     for name, count in classes.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
         for index in range(count):
-            Image.fromarray(draws.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / name / f"{index}.png")
+            Image.fromarray(draws.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(
+                folder / name / f"{index}.png"
+            )
     return folder
 
 
@@ -61,16 +69,38 @@ def leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def test_everything_is_resolved(here: Path) -> None:
     resolved, _ = prepare(config(), CPU)
-    optional = {"storage", "ray_address", "setting.probe_data", "gpus_per_trial"}  # the last is settled by what is measured
-    recipe = {path for path, value in leaves(Recipe.read("simclr").as_plain(), "setting.recipe") if value is None}
+    optional = {
+        "storage",
+        "ray_address",
+        "setting.probe_data",
+        "gpus_per_trial",
+    }  # the last is settled by what is measured
+    recipe = {
+        path
+        for path, value in leaves(Recipe.read("simclr").as_plain(), "setting.recipe")
+        if value is None
+    }
     assert {path for path, value in leaves(resolved) if value is None} == optional | recipe
-    expected = {"rank_by": "accuracy", "seed": 0, "full_epochs": 200, "budget": "5cpu-min", "name": "test_resnet-digits"}
+    expected = {
+        "rank_by": "accuracy",
+        "seed": 0,
+        "full_epochs": 200,
+        "budget": "5cpu-min",
+        "name": "test_resnet-digits",
+    }
     assert {key: resolved[key] for key in expected} == expected
     assert [shape[1:] for shape in resolved["map_shapes"]] == [[4, 4]]
     assert resolved["machine"] == {"device": "cpu", "cpus": 2, "gpus": 0, "gpus_per_trial": 1.0}
     assert resolved["same_architecture"]["family"] == "resnet"
     assert resolved["images"]["training"] + resolved["images"]["queries"] == 1_797
-    assert resolved["versions"].keys() >= {"hssl-search", "torch", "timm", "optuna", "ray", "python"}
+    assert resolved["versions"].keys() >= {
+        "hssl-search",
+        "torch",
+        "timm",
+        "optuna",
+        "ray",
+        "python",
+    }
 
 
 def test_what_is_resolved_is_plain_and_reads_back(here: Path) -> None:
@@ -78,14 +108,25 @@ def test_what_is_resolved_is_plain_and_reads_back(here: Path) -> None:
     again = yaml.safe_load(yaml.safe_dump(resolved))
     assert again == resolved
     setting = Setting.model_validate(again["setting"])
-    assert (setting.base, setting.base_args, setting.image_size, setting.data_seed, setting.device) == (
+    assert (
+        setting.base,
+        setting.base_args,
+        setting.image_size,
+        setting.data_seed,
+        setting.device,
+    ) == (
         "test_resnet",
         {"output_stride": 8},
         32,
         3,
         "cpu",
     )
-    assert Space.from_plain({"parameters": again["space"]["parameters"]}, again["space"]["name"]).hash() == Space.read("tiny").hash()
+    assert (
+        Space.from_plain(
+            {"parameters": again["space"]["parameters"]}, again["space"]["name"]
+        ).hash()
+        == Space.read("tiny").hash()
+    )
     assert Recipe.from_plain(setting.recipe) == Recipe.read("simclr")
     assert again["asked"] == config(seed=3).model_dump(mode="json", exclude_none=True)
 
@@ -106,7 +147,9 @@ def test_the_digits_are_named_and_more_loudly_where_no_data_were_given(here: Pat
     assert prepare(config(), CPU)[1] == [
         "no --data was given: searching on the built-in handwritten digits (scikit-learn, 1,797 real images)."
     ]
-    assert prepare(config(data="digits"), CPU)[1] == ["searching on the built-in handwritten digits (1,797 real images)."]
+    assert prepare(config(data="digits"), CPU)[1] == [
+        "searching on the built-in handwritten digits (1,797 real images)."
+    ]
 
 
 def test_a_folder_called_digits_is_not_taken_for_the_digits_by_workers(here: Path) -> None:
@@ -120,10 +163,14 @@ def test_a_small_map_is_warned_of_with_what_enlarges_it(here: Path) -> None:
     assert "--base-arg output_stride=8" in warning
 
 
-def test_an_earlier_run_that_cannot_be_learned_from_is_refused_and_left_as_it_is(here: Path) -> None:
+def test_an_earlier_run_that_cannot_be_learned_from_is_refused_and_left_as_it_is(
+    here: Path,
+) -> None:
     Run.create(Path("runs/old"), prepare(config(name="old"), CPU)[0])
     for named in ("old", "runs/old", str(here / "runs" / "old")):
-        with pytest.raises(UserError, match="holds no study 'old'; name a run whose study is there"):
+        with pytest.raises(
+            UserError, match="holds no study 'old'; name a run whose study is there"
+        ):
             prepare(config(warm_start=[named]), CPU)
     assert [path.name for path in (here / "runs").rglob("*")] == ["old", "search.yaml"]
 
@@ -142,8 +189,10 @@ def test_data_are_found_from_any_folder_later(here: Path) -> None:
         "test_resnet-photos",
         "accuracy",
         ["cat", "dog"],
-        ["the 2 folders in 'photos' (cat, dog) are taken for classes, and accuracy is k-NN accuracy on them; if they are none, --rank-by "
-         "labelfree ranks heads without labels."],
+        [
+            "the 2 folders in 'photos' (cat, dog) are taken for classes, and accuracy is k-NN accuracy on them; if they are none, --rank-by "
+            "labelfree ranks heads without labels."
+        ],
     )
 
 
@@ -152,19 +201,40 @@ def test_folders_that_are_taken_for_classes_are_named(here: Path) -> None:
     photos(here / "shards", dict.fromkeys(shards, 10))
     photos(here / "plain", {"": 60})
     [note] = prepare(config(data="plain", probe_data="shards", rank_by="labelfree"), CPU)[1]
-    assert note == ("the 7 folders in 'shards' (000, 001, 002, 003, 004 and 2 more) are taken for classes, and accuracy is k-NN "
-                    "accuracy on them.")
+    assert note == (
+        "the 7 folders in 'shards' (000, 001, 002, 003, 004 and 2 more) are taken for classes, and accuracy is k-NN "
+        "accuracy on them."
+    )
 
 
-@pytest.mark.parametrize("options", [{"data": "{}"}, {"probe_data": "{}"}, {"space": "{}.yaml"}, {"base_arg": {"act_layer": "{}"}}])
-def test_a_name_that_is_not_utf8_is_refused_before_anything_is_read(here: Path, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [{"data": "{}"}, {"probe_data": "{}"}, {"space": "{}.yaml"}, {"base_arg": {"act_layer": "{}"}}],
+)
+def test_a_name_that_is_not_utf8_is_refused_before_anything_is_read(
+    here: Path, options: dict[str, Any]
+) -> None:
     strange = os.fsdecode(b"caf\xe9")
     [(option, value)] = options.items()
-    with pytest.raises(UserError, match=r"^the name 'caf\\xe9(\.yaml)?' is not UTF-8, and no file of a run could hold it; rename it\.$"):
-        prepare(config(**{option: {"act_layer": strange} if isinstance(value, dict) else value.format(strange)}), CPU)
+    with pytest.raises(
+        UserError,
+        match=r"^the name 'caf\\xe9(\.yaml)?' is not UTF-8, and no file of a run could hold it; rename it\.$",
+    ):
+        prepare(
+            config(
+                **{
+                    option: {"act_layer": strange}
+                    if isinstance(value, dict)
+                    else value.format(strange)
+                }
+            ),
+            CPU,
+        )
 
 
-def test_data_below_a_folder_that_is_not_utf8_are_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_below_a_folder_that_is_not_utf8_are_refused(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     try:
         os.mkdir(b"caf\xe9")
     except OSError:
@@ -179,10 +249,14 @@ def test_data_below_a_folder_that_is_not_utf8_are_refused(here: Path, monkeypatc
 def test_class_folders_that_are_not_utf8_are_written_escaped(here: Path) -> None:
     photos(here / "photos", {"tea": 30})
     try:
-        shutil.copytree(here / "photos" / "tea", os.fsdecode(os.fsencode(here / "photos") + b"/caf\xe9"))
+        shutil.copytree(
+            here / "photos" / "tea", os.fsdecode(os.fsencode(here / "photos") + b"/caf\xe9")
+        )
     except OSError:
         pytest.skip("this file system refuses names that are not UTF-8")
-    (Path(os.fsdecode(os.fsencode(here / "photos") + b"/caf\xe9")) / "broken.png").write_bytes(b"no image")
+    (Path(os.fsdecode(os.fsencode(here / "photos") + b"/caf\xe9")) / "broken.png").write_bytes(
+        b"no image"
+    )
     resolved, notes = prepare(config(data="photos"), CPU)
     assert resolved["images"]["classes"] == ["caf\\xe9", "tea"]
     write_yaml(here / "search.yaml", resolved)
@@ -193,23 +267,33 @@ def test_class_folders_that_are_not_utf8_are_written_escaped(here: Path) -> None
 def test_images_without_labels_are_ranked_by_discrepancy_and_it_is_said(here: Path) -> None:
     photos(here / "photos", {"": 60})
     resolved, warnings = prepare(config(data="photos"), CPU)
-    assert (resolved["rank_by"], resolved["images"]["bank"], resolved["images"]["classes"]) == ("discrepancy", 0, [])
+    assert (resolved["rank_by"], resolved["images"]["bank"], resolved["images"]["classes"]) == (
+        "discrepancy",
+        0,
+        [],
+    )
     [warning] = warnings
     assert warning.startswith("there are no labels: heads are ranked by discrepancy")
     assert f"--rank-by labelfree ranks by {LABELFREE.score_name} of the base instead" in warning
 
 
-def test_labelfree_becomes_the_measure_that_it_stands_for_with_labels_and_without(here: Path) -> None:
+def test_labelfree_becomes_the_measure_that_it_stands_for_with_labels_and_without(
+    here: Path,
+) -> None:
     photos(here / "photos", {"": 60})
     assert prepare(config(rank_by="labelfree"), CPU)[0]["rank_by"] == LABELFREE.key
     resolved, warnings = prepare(config(data="photos", rank_by="labelfree"), CPU)
     assert (resolved["rank_by"], resolved["asked"]["rank_by"]) == (LABELFREE.key, "labelfree")
-    assert warnings == [f"there are no labels: heads are ranked by {LABELFREE.score_name} of the base, and no accuracy is measured."]
+    assert warnings == [
+        f"there are no labels: heads are ranked by {LABELFREE.score_name} of the base, and no accuracy is measured."
+    ]
 
 
 def test_ranking_by_accuracy_without_labels_is_refused(here: Path) -> None:
     photos(here / "photos", {"": 60})
-    with pytest.raises(UserError, match="--rank-by accuracy needs labels and the data have none; give --probe-data"):
+    with pytest.raises(
+        UserError, match="--rank-by accuracy needs labels and the data have none; give --probe-data"
+    ):
         prepare(config(data="photos", rank_by="accuracy"), CPU)
 
 
@@ -235,9 +319,16 @@ def test_unreadable_probe_images_are_told_too(here: Path) -> None:
     assert resolved["setting"]["probe_data"] == os.path.realpath(here / "judged")
 
 
-@pytest.mark.parametrize(("changes", "expected"), [({"full_epochs": 7}, 7), ({"full_epochs": "off"}, "off"), ({"trainer": "dino"}, None)])
-def test_the_full_trainings_length_is_what_was_asked_for_or_the_recipes(here: Path, changes: dict[str, Any], expected: Any) -> None:
-    assert prepare(config(**changes), CPU)[0]["full_epochs"] == (expected or Recipe.read("dino").full.epochs)
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [({"full_epochs": 7}, 7), ({"full_epochs": "off"}, "off"), ({"trainer": "dino"}, None)],
+)
+def test_the_full_trainings_length_is_what_was_asked_for_or_the_recipes(
+    here: Path, changes: dict[str, Any], expected: Any
+) -> None:
+    assert prepare(config(**changes), CPU)[0]["full_epochs"] == (
+        expected or Recipe.read("dino").full.epochs
+    )
 
 
 LATIN = os.fsdecode(b"caf\xe9")
@@ -256,11 +347,17 @@ def test_an_unreadable_image_may_have_any_name(here: Path) -> None:
 def test_the_name_of_a_long_folder_is_cut(here: Path, folder: str) -> None:
     photos(here / folder, {"": 60})
     name = prepare(config(data=folder), CPU)[0]["name"]
-    assert name.startswith(f"test_resnet-{folder[:20]}") and f"test_resnet-{folder}".startswith(name)
-    assert len(name.encode()) in (97, 98, 99, 100), "no letter is cut in two, and no more is cut than need be"
+    assert name.startswith(f"test_resnet-{folder[:20]}") and f"test_resnet-{folder}".startswith(
+        name
+    )
+    assert len(name.encode()) in (97, 98, 99, 100), (
+        "no letter is cut in two, and no more is cut than need be"
+    )
 
 
-def test_data_named_by_a_dot_give_the_folders_name(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_named_by_a_dot_give_the_folders_name(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     photos(here / "photos", {"": 60})
     monkeypatch.chdir(here / "photos")
     assert prepare(config(data="."), CPU)[0]["name"] == "test_resnet-photos"
@@ -278,18 +375,42 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"data": "nowhere"}, r"'nowhere'"),
     ({"space": "tinny"}, r"'tinny'.*'tiny'"),
     ({"trainer": "simcrl"}, r"'simcrl'.*'simclr'"),
-    ({"budget": "5gpu-min"}, r"'5gpu-min' is in GPU time and no GPU was found; type '5cpu-min' instead"),
+    (
+        {"budget": "5gpu-min"},
+        r"'5gpu-min' is in GPU time and no GPU was found; type '5cpu-min' instead",
+    ),
     ({"base_arg": {"nonsense": 1}}, r"nonsense"),
-    ({"base_arg": {"patch_size": 4, "drop_path_rate": 0.3}, "base": "test_vit", "trainer": "ibot"}, r"drop_path_rate=0\.3 would not"),
-    *(({"base_arg": {"img_size": size}}, r"img_size=.+ is not the size of the images, 32 px; leave it out: --image-size sets both\.$")
-      for size in (None, 60.5, "32", [32], {"32": 32})),
-    *(({"base_arg": {"act_layer": value}}, r"act_layer=.+ cannot be given: search\.yaml could not hold it")
-      for value in (Image.Image, [Image.Image], b"relu", date(2026, 1, 1))),
+    (
+        {
+            "base_arg": {"patch_size": 4, "drop_path_rate": 0.3},
+            "base": "test_vit",
+            "trainer": "ibot",
+        },
+        r"drop_path_rate=0\.3 would not",
+    ),
+    *(
+        (
+            {"base_arg": {"img_size": size}},
+            r"img_size=.+ is not the size of the images, 32 px; leave it out: --image-size sets both\.$",
+        )
+        for size in (None, 60.5, "32", [32], {"32": 32})
+    ),
+    *(
+        (
+            {"base_arg": {"act_layer": value}},
+            r"act_layer=.+ cannot be given: search\.yaml could not hold it",
+        )
+        for value in (Image.Image, [Image.Image], b"relu", date(2026, 1, 1))
+    ),
 ]
 
 
-@pytest.mark.parametrize(("changes", "message"), MISTAKES, ids=[next(iter(changes)) for changes, _ in MISTAKES])
-def test_a_mistake_is_one_sentence_and_leaves_nothing(here: Path, changes: dict[str, Any], message: str) -> None:
+@pytest.mark.parametrize(
+    ("changes", "message"), MISTAKES, ids=[next(iter(changes)) for changes, _ in MISTAKES]
+)
+def test_a_mistake_is_one_sentence_and_leaves_nothing(
+    here: Path, changes: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UserError, match=message) as told:
         prepare(config(**changes), CPU)
     assert "\n" not in str(told.value)
@@ -297,14 +418,18 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(here: Path, changes: dict[
 
 
 def test_queries_are_counted_by_class_so_that_chance_is_known(tmp_path: Path) -> None:
-    resolved, _ = prepare(config(data=str(photos(tmp_path / "photos", {"cat": 60, "dog": 30}))), CPU)
+    resolved, _ = prepare(
+        config(data=str(photos(tmp_path / "photos", {"cat": 60, "dog": 30}))), CPU
+    )
     assert resolved["images"]["query_counts"] == [12, 6]
     unlabelled, _ = prepare(config(data=str(photos(tmp_path / "flat", {"": 70}))), CPU)
     assert unlabelled["images"]["query_counts"] == []
 
 
 def test_images_of_one_colour_are_told_when_the_search_begins(tmp_path: Path) -> None:
-    _, warnings = prepare(config(data=str(photos(tmp_path / "photos", {"cat": 40, "dog": 40}))), CPU)
+    _, warnings = prepare(
+        config(data=str(photos(tmp_path / "photos", {"cat": 40, "dog": 40}))), CPU
+    )
     assert not [warning for warning in warnings if "of one colour" in warning]
     for kind in ("circle", "square"):
         (tmp_path / "icons" / kind).mkdir(parents=True)
@@ -313,4 +438,7 @@ def test_images_of_one_colour_are_told_when_the_search_begins(tmp_path: Path) ->
             Image.fromarray(pixels).save(tmp_path / "icons" / kind / f"{index}.png")
     resolved, warnings = prepare(config(data=str(tmp_path / "icons")), CPU)
     assert resolved["images"]["looked_at"] == {"images": 64, "one_colour": 64, "same": 64}
-    assert "64 of 64 images are of one colour: heads learn nothing from these; look at them, and mend --data." in warnings
+    assert (
+        "64 of 64 images are of one colour: heads learn nothing from these; look at them, and mend --data."
+        in warnings
+    )

@@ -38,13 +38,26 @@ def check_whole(lab: Lab, verdict: dict[str, Any], expected: dict[str, Any]) -> 
     assert all(trial.state is TrialState.COMPLETE or trial.user_attrs["cause"] for trial in trials)
     names = Counter(trial.user_attrs["name"] for trial in trials)
     assert set(names.values()) == {1}
-    assert set(names) == {*lab.accuracy, "identity head", "noise head", "no head", "same-architecture head", "no head, same device-time"}
+    assert set(names) == {
+        *lab.accuracy,
+        "identity head",
+        "noise head",
+        "no head",
+        "same-architecture head",
+        "no head, same device-time",
+    }
     assert all(
-        "group" in trial.user_attrs for trial in trials if trial.user_attrs["name"] in (*lab.accuracy, "identity head", "noise head")
+        "group" in trial.user_attrs
+        for trial in trials
+        if trial.user_attrs["name"] in (*lab.accuracy, "identity head", "noise head")
     )
     winner = lab.study.frozen(verdict["winner"])
-    assert set(winner.intermediate_values) >= {max(lab.study.study_attributes()["plan"]["numbers"]["rungs"])}
-    assert all(count == 1 for key, count in lab.ends.items() if key != lab.interrupted), "a job came to its end twice"
+    assert set(winner.intermediate_values) >= {
+        max(lab.study.study_attributes()["plan"]["numbers"]["rungs"])
+    }
+    assert all(count == 1 for key, count in lab.ends.items() if key != lab.interrupted), (
+        "a job came to its end twice"
+    )
     assert lab.charged() <= lab.budget.seconds
 
 
@@ -57,7 +70,9 @@ def expected(make_lab: Callable[..., Lab]) -> dict[str, Any]:
     return {**verdict, "rungs": rungs, "jobs": len(lab.starts), "writes": lab.storage.writes}
 
 
-def test_ctrl_c_at_any_report_is_taken_up_again_to_the_same_verdict(make_lab: Callable[..., Lab], expected: dict[str, Any]) -> None:
+def test_ctrl_c_at_any_report_is_taken_up_again_to_the_same_verdict(
+    make_lab: Callable[..., Lab], expected: dict[str, Any]
+) -> None:
     assert expected["state"] == "better"
     for stop_at in range(1, expected["rungs"] + 1):
         lab = make_lab(budget=BUDGET)
@@ -83,10 +98,14 @@ def test_ctrl_c_at_any_report_is_taken_up_again_to_the_same_verdict(make_lab: Ca
 
 
 @pytest.mark.parametrize("labelled", [True, False])
-def test_a_search_ranked_without_labels_is_taken_up_again_to_the_same_verdict(make_lab: Callable[..., Lab], labelled: bool) -> None:
+def test_a_search_ranked_without_labels_is_taken_up_again_to_the_same_verdict(
+    make_lab: Callable[..., Lab], labelled: bool
+) -> None:
     whole = make_lab(budget=BUDGET, rank_by="labelfree", labelled=labelled)
     expected = whole.search()
-    for stop_at in range(1, len(whole.watcher.of("report")) - 1, 3):  # measuring reports twice and passes no rung
+    for stop_at in range(
+        1, len(whole.watcher.of("report")) - 1, 3
+    ):  # measuring reports twice and passes no rung
         lab = make_lab(budget=BUDGET, rank_by="labelfree", labelled=labelled)
         seen: list[str] = []
 
@@ -123,7 +142,9 @@ def test_a_job_that_was_cut_goes_on_from_its_checkpoint(make_lab: Callable[..., 
     ), "one evaluation and one start more than without the stop"
 
 
-def test_a_full_training_that_was_stopped_goes_on_to_the_same_length(make_lab: Callable[..., Lab]) -> None:
+def test_a_full_training_that_was_stopped_goes_on_to_the_same_length(
+    make_lab: Callable[..., Lab],
+) -> None:
     lab = make_lab(budget=BUDGET, full_epochs=10**6)
     stopped: list[int] = []
 
@@ -154,7 +175,9 @@ def lives(lab: Lab, killed: type[BaseException], dies_at: int | None) -> dict[st
         lab.storage.dies_at = None
 
 
-def test_what_a_job_reported_between_a_stop_and_a_kill_is_known(make_lab: Callable[..., Lab], killed: type[BaseException]) -> None:
+def test_what_a_job_reported_between_a_stop_and_a_kill_is_known(
+    make_lab: Callable[..., Lab], killed: type[BaseException]
+) -> None:
     whole = make_lab(budget=BUDGET)
     whole.search()
     key = next(key for key in whole.starts if key.startswith("proxy/"))
@@ -177,7 +200,9 @@ def test_what_a_job_reported_between_a_stop_and_a_kill_is_known(make_lab: Callab
     lab.at_rung = lambda at, step: None
     lab.search()
     assert [report["step"] for report in recorded(lab)[key]["reports"]] == rungs
-    assert recorded(lab)[key]["reports"][:2] == expected[:2], "the time of a rung is what it was first"
+    assert recorded(lab)[key]["reports"][:2] == expected[:2], (
+        "the time of a rung is what it was first"
+    )
 
 
 def test_a_group_that_ended_and_was_not_fully_noted_before_a_kill_tells_the_same_pace(
@@ -185,21 +210,27 @@ def test_a_group_that_ended_and_was_not_fully_noted_before_a_kill_tells_the_same
 ) -> None:
     def begun() -> Lab:
         lab = make_lab(budget="60cpu-min", full_epochs="off", pruner="none")
-        lab.weight = dict.fromkeys(lab.overlap, 15.0)  # by their multiply-adds the group would take a fourth of that
+        lab.weight = dict.fromkeys(
+            lab.overlap, 15.0
+        )  # by their multiply-adds the group would take a fourth of that
         return lab
 
     def found(lab: Lab) -> tuple[float, Any]:
         controller = lab.controller()
         controller.search()
         lab.meter.close()
-        return controller.runner.pace_of("screen"), lab.study.study_attributes()["plan"]["numbers"]["rungs"]
+        return controller.runner.pace_of("screen"), lab.study.study_attributes()["plan"]["numbers"][
+            "rungs"
+        ]
 
     pace, rungs = found(begun())
     half_noted = 0
     for writes in range(1, 10):
         lab, seen = begun(), list[int]()
 
-        def kill(key: str, step: int, lab: Lab = lab, seen: list[int] = seen, writes: int = writes) -> None:
+        def kill(
+            key: str, step: int, lab: Lab = lab, seen: list[int] = seen, writes: int = writes
+        ) -> None:
             seen += [step] if key == "screen/group0" else []
             if len(seen) == 2 and lab.storage.dies_at is None:
                 lab.storage.dies_at = lab.storage.writes + writes
@@ -207,7 +238,9 @@ def test_a_group_that_ended_and_was_not_fully_noted_before_a_kill_tells_the_same
         lab.at_rung = kill
         assert lives(lab, killed, None) is None
         lab.at_rung = lambda key, step: None
-        if ended(lab).get("screen/group0") and not all("gate" in lab.trial(name).user_attrs for name in lab.overlap):
+        if ended(lab).get("screen/group0") and not all(
+            "gate" in lab.trial(name).user_attrs for name in lab.overlap
+        ):
             half_noted += 1
             assert found(lab) == (pytest.approx(pace, rel=1e-6), rungs)
     assert half_noted > 2
@@ -217,10 +250,17 @@ def test_a_group_that_ended_and_was_not_fully_noted_before_a_kill_tells_the_same
 def test_promotion_goes_on_as_it_would_have_after_a_stop_or_a_kill(
     make_lab: Callable[..., Lab], killed: type[BaseException], promote: str
 ) -> None:
-    parameters = {"family": {"choice": ["convnext", "resnet", "mlp", "poolformer"]}, "depth": {"int": [1, 6]}}
+    parameters = {
+        "family": {"choice": ["convnext", "resnet", "mlp", "poolformer"]},
+        "depth": {"int": [1, 6]},
+    }
 
     def begun() -> Lab:
-        lab = make_lab(budget="60cpu-min", promote=promote, space=Space.from_plain({"parameters": parameters}, "wide"))
+        lab = make_lab(
+            budget="60cpu-min",
+            promote=promote,
+            space=Space.from_plain({"parameters": parameters}, "wide"),
+        )
         lab.accuracy = {name: 90.0 - 20.0 * overlap for name, overlap in lab.overlap.items()}
         return lab
 
@@ -246,7 +286,9 @@ def test_a_kill_at_any_write_is_taken_up_again_to_the_same_verdict(
         finished, starts, charged = ended(lab), Counter(lab.starts), lab.charged()
         lab.interrupted = lab.starts[-1] if lab.starts else None
         check_whole(lab, lab.search(), expected)
-        assert not set(Counter(lab.starts) - starts) & set(finished), "a job that had ended was run again"
+        assert not set(Counter(lab.starts) - starts) & set(finished), (
+            "a job that had ended was run again"
+        )
         assert {key: recorded(lab)[key] for key in finished} == finished
         assert lab.charged() >= charged
 
@@ -272,7 +314,12 @@ def test_a_search_of_many_short_lives_ends(
 def test_a_run_of_an_earlier_version_goes_on_as_it_went(make_lab: Callable[..., Lab]) -> None:
     whole = make_lab(sampler="random", promote="discrepancy").search()
     lab = make_lab()
-    lab.run.search_yaml.write_text("".join(
-        line for line in lab.run.search_yaml.read_text().splitlines(keepends=True) if line.split(":")[0] not in ADDED))
+    lab.run.search_yaml.write_text(
+        "".join(
+            line
+            for line in lab.run.search_yaml.read_text().splitlines(keepends=True)
+            if line.split(":")[0] not in ADDED
+        )
+    )
     assert lab.search() == whole
     assert lab.study.study_attributes()["promotion"]["rule"] == "discrepancy"

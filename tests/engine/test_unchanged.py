@@ -17,13 +17,28 @@ from hssl_search.errors import UserError
 
 @pytest.fixture
 def resolved(setting: Setting) -> dict[str, Any]:
-    choices = {"sampler": "random", "promote": "learned", "pruner": "median", "warm_start": ["/runs/a"], "policy": {"most_proxies": 5}}
-    return {**choices, "seed": 0, "rank_by": "accuracy", "same_architecture": {"family": "resnet"}, "map_shapes": [[96, 4, 4]],
-            "budget": "1cpu-h",
-            "setting": setting.model_dump(mode="json"), "space": {"name": "tiny", "parameters": {"depth": {"choice": [1, 2]}}}}
+    choices = {
+        "sampler": "random",
+        "promote": "learned",
+        "pruner": "median",
+        "warm_start": ["/runs/a"],
+        "policy": {"most_proxies": 5},
+    }
+    return {
+        **choices,
+        "seed": 0,
+        "rank_by": "accuracy",
+        "same_architecture": {"family": "resnet"},
+        "map_shapes": [[96, 4, 4]],
+        "budget": "1cpu-h",
+        "setting": setting.model_dump(mode="json"),
+        "space": {"name": "tiny", "parameters": {"depth": {"choice": [1, 2]}}},
+    }
 
 
-def refused(tmp_path: Path, study: StudyRecord, before: dict[str, Any], after: dict[str, Any]) -> str:
+def refused(
+    tmp_path: Path, study: StudyRecord, before: dict[str, Any], after: dict[str, Any]
+) -> str:
     run = Run.create(tmp_path / "demo", before)
     require_unchanged(run, before, study)
     with pytest.raises(UserError) as told:
@@ -31,18 +46,30 @@ def refused(tmp_path: Path, study: StudyRecord, before: dict[str, Any], after: d
     return str(told.value)
 
 
-@pytest.mark.parametrize(("path", "value", "told"), [
-    (("space", "parameters", "depth", "choice"), [1, 2, 3], "space.parameters.depth.choice: [1, 2] -> [1, 2, 3]"),
-    (("setting", "base"), "test_vit", "setting.base: test_resnet -> test_vit"),
-    (("setting", "recipe", "proxy", "lr"), 0.1, "setting.recipe.proxy.lr: 0.002 -> 0.1"),
-    (("seed",), 1, "seed: 0 -> 1"),
-    (("sampler",), "tpe", "sampler: random -> tpe"),
-    (("pruner",), "asha", "pruner: median -> asha"),
-    (("policy", "most_proxies"), 6, "policy.most_proxies: 5 -> 6"),
-    (("warm_start",), [], "warm_start: ['/runs/a'] -> []"),
-])
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        (
+            ("space", "parameters", "depth", "choice"),
+            [1, 2, 3],
+            "space.parameters.depth.choice: [1, 2] -> [1, 2, 3]",
+        ),
+        (("setting", "base"), "test_vit", "setting.base: test_resnet -> test_vit"),
+        (("setting", "recipe", "proxy", "lr"), 0.1, "setting.recipe.proxy.lr: 0.002 -> 0.1"),
+        (("seed",), 1, "seed: 0 -> 1"),
+        (("sampler",), "tpe", "sampler: random -> tpe"),
+        (("pruner",), "asha", "pruner: median -> asha"),
+        (("policy", "most_proxies"), 6, "policy.most_proxies: 5 -> 6"),
+        (("warm_start",), [], "warm_start: ['/runs/a'] -> []"),
+    ],
+)
 def test_what_was_changed_is_refused_with_the_difference(
-    tmp_path: Path, study: StudyRecord, resolved: dict[str, Any], path: tuple[str, ...], value: Any, told: str
+    tmp_path: Path,
+    study: StudyRecord,
+    resolved: dict[str, Any],
+    path: tuple[str, ...],
+    value: Any,
+    told: str,
 ) -> None:
     after = deepcopy(resolved)
     place = after
@@ -50,10 +77,15 @@ def test_what_was_changed_is_refused_with_the_difference(
         place = place[key]
     place[path[-1]] = value
     sentence = refused(tmp_path, study, resolved, after)
-    assert f"search.yaml was changed since the search began ({told}), and" in sentence and "\n" not in sentence
+    assert (
+        f"search.yaml was changed since the search began ({told}), and" in sentence
+        and "\n" not in sentence
+    )
 
 
-def test_what_may_change_does_and_what_was_automatic_is_resolved(tmp_path: Path, study: StudyRecord, resolved: dict[str, Any]) -> None:
+def test_what_may_change_does_and_what_was_automatic_is_resolved(
+    tmp_path: Path, study: StudyRecord, resolved: dict[str, Any]
+) -> None:
     run, after = Run.create(tmp_path / "demo", resolved), deepcopy(resolved)
     assert resolved["setting"]["recipe"]["proxy"]["precision"] == "auto"
     require_unchanged(run, resolved, study)
@@ -62,8 +94,12 @@ def test_what_may_change_does_and_what_was_automatic_is_resolved(tmp_path: Path,
     require_unchanged(run, after, study)
 
 
-def test_what_an_earlier_version_did_not_record_is_not_compared(tmp_path: Path, study: StudyRecord, resolved: dict[str, Any]) -> None:
-    recorded = {key: value for key, value in fixed(resolved).items() if key != "sampler"} | {"objective": "accuracy"}
+def test_what_an_earlier_version_did_not_record_is_not_compared(
+    tmp_path: Path, study: StudyRecord, resolved: dict[str, Any]
+) -> None:
+    recorded = {key: value for key, value in fixed(resolved).items() if key != "sampler"} | {
+        "objective": "accuracy"
+    }
     study.set_study(ATTRIBUTE, recorded)
     run = Run.create(tmp_path / "demo", resolved)
     require_unchanged(run, resolved, study)
@@ -82,16 +118,24 @@ def test_what_an_earlier_version_did_not_record_of_the_setting_is_not_compared(
     require_unchanged(run, resolved, study)  # as measuring has written it since
 
 
-def test_what_a_search_began_with_cannot_be_edited(tmp_path: Path, study: StudyRecord, resolved: dict[str, Any]) -> None:
+def test_what_a_search_began_with_cannot_be_edited(
+    tmp_path: Path, study: StudyRecord, resolved: dict[str, Any]
+) -> None:
     before, after = deepcopy(resolved), deepcopy(resolved)
     before["setting"]["images"] = {"training": {"images": 120}}
     after["setting"]["images"] = {"training": {"images": 140}}
     assert "(setting.images.training.images: 120 -> 140)" in refused(tmp_path, study, before, after)
 
 
-@pytest.mark.parametrize(("key", "value"), [
-    ("objective", "accuracy,cost"), ("sampler", "gp"), ("sampler", "nsga2"), ("pruner", "hyperband"),
-])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("objective", "accuracy,cost"),
+        ("sampler", "gp"),
+        ("sampler", "nsga2"),
+        ("pruner", "hyperband"),
+    ],
+)
 def test_a_run_of_an_earlier_version_with_an_option_that_is_gone_is_refused(
     tmp_path: Path, study: StudyRecord, resolved: dict[str, Any], key: str, value: str
 ) -> None:
@@ -99,10 +143,16 @@ def test_a_run_of_an_earlier_version_with_an_option_that_is_gone_is_refused(
     run = Run.create(tmp_path / "demo", earlier)
     with pytest.raises(UserError) as told:
         require_unchanged(run, earlier, study)
-    assert f"search.yaml has {key}: {value}, which this version no longer offers; continue it with" in str(told.value)
+    assert (
+        f"search.yaml has {key}: {value}, which this version no longer offers; continue it with"
+        in str(told.value)
+    )
     assert "\n" not in str(told.value) and study.study_attributes() == {}
 
 
 def test_a_key_that_was_taken_out_or_put_in_differs() -> None:
-    assert list(differences({"a": 1, "b": {"c": 2}}, {"b": {"c": 2, "d": 3}})) == ["a: 1 -> None", "b.d: None -> 3"]
+    assert list(differences({"a": 1, "b": {"c": 2}}, {"b": {"c": 2, "d": 3}})) == [
+        "a: 1 -> None",
+        "b.d: None -> 3",
+    ]
     assert list(differences({"a": [1]}, {"a": [1]})) == []

@@ -21,7 +21,9 @@ def embeddings_of(eigenvalues: Tensor, count: int = 300) -> Tensor:
     width = len(eigenvalues)
     scores = torch.randn(count, width, generator=generator, dtype=torch.float64)
     scores = torch.linalg.qr(scores - scores.mean(dim=0)).Q
-    rotation = torch.linalg.qr(torch.randn(width, width, generator=generator, dtype=torch.float64)).Q
+    rotation = torch.linalg.qr(
+        torch.randn(width, width, generator=generator, dtype=torch.float64)
+    ).Q
     return ((scores * eigenvalues.double().sqrt()) @ rotation.T).float()
 
 
@@ -30,7 +32,11 @@ def power_law(alpha: float, width: int) -> Tensor:
 
 
 def second_library(embeddings: Tensor, first: int, last: int) -> float:
-    eigenvalues = PCA(svd_solver="full").fit(embeddings.double().numpy()).explained_variance_[first - 1: last]
+    eigenvalues = (
+        PCA(svd_solver="full")
+        .fit(embeddings.double().numpy())
+        .explained_variance_[first - 1 : last]
+    )
     rank = np.arange(first, first + len(eigenvalues))
     return -np.polyfit(np.log(rank), np.log(eigenvalues), 1, w=rank**-0.5)[0]
 
@@ -75,4 +81,6 @@ def test_least_that_can_be_fitted(size: tuple[int, int]) -> None:
 def test_rotation_scale_and_shift_change_nothing() -> None:
     embeddings = embeddings_of(power_law(1.3, 40))
     rotation = torch.linalg.qr(torch.randn(40, 40, generator=torch.Generator().manual_seed(2))).Q
-    assert alpha_req((embeddings @ rotation) * 100 + 3) == pytest.approx(alpha_req(embeddings), abs=1e-3)
+    assert alpha_req((embeddings @ rotation) * 100 + 3) == pytest.approx(
+        alpha_req(embeddings), abs=1e-3
+    )

@@ -56,19 +56,27 @@ def test_uniformity_of_two_opposite_clusters(t: float) -> None:
 def test_uniformity_of_a_circle_is_an_integral(t: float) -> None:
     """The mean over 200 points at equal angles is that over the circle, less the share of each point itself."""
     angles = torch.arange(200, dtype=torch.float64) * 2 * math.pi / 200
-    whole = quad(lambda angle: math.exp(-t * (2 - 2 * math.cos(angle))), 0, 2 * math.pi)[0] / (2 * math.pi)
-    assert uniformity(torch.stack([angles.cos(), angles.sin()], dim=1), t) == pytest.approx(math.log((200 * whole - 1) / 199), rel=1e-9)
+    whole = quad(lambda angle: math.exp(-t * (2 - 2 * math.cos(angle))), 0, 2 * math.pi)[0] / (
+        2 * math.pi
+    )
+    assert uniformity(torch.stack([angles.cos(), angles.sin()], dim=1), t) == pytest.approx(
+        math.log((200 * whole - 1) / 199), rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("width", [3, 64])
 def test_uniformity_of_the_sphere(width: int) -> None:
     """E exp(2 t x.y) over independent directions is 0F1(; width / 2; t^2)."""
-    assert uniformity(normal(2000, width)) == pytest.approx(math.log(hyp0f1(width / 2, 4.0)) - 4, abs=0.02)
+    assert uniformity(normal(2000, width)) == pytest.approx(
+        math.log(hyp0f1(width / 2, 4.0)) - 4, abs=0.02
+    )
 
 
 def test_uniformity_is_that_of_the_authors() -> None:
     x = normal(50, 6)
-    assert uniformity(x + 1) == pytest.approx(float(torch.pdist(F.normalize(x + 1, dim=1), p=2).pow(2).mul(-2).exp().mean().log()))
+    assert uniformity(x + 1) == pytest.approx(
+        float(torch.pdist(F.normalize(x + 1, dim=1), p=2).pow(2).mul(-2).exp().mean().log())
+    )
 
 
 def test_uniformity_in_chunks_is_that_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +86,11 @@ def test_uniformity_in_chunks_is_that_in_one(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_rotation_and_lengths_change_neither() -> None:
-    views, rotation, lengths = normal(3, 30, 6), torch.linalg.qr(normal(6, 6)).Q, normal(30, 1).exp()
+    views, rotation, lengths = (
+        normal(3, 30, 6),
+        torch.linalg.qr(normal(6, 6)).Q,
+        normal(30, 1).exp(),
+    )
     assert alignment(views @ rotation * lengths) == pytest.approx(alignment(views))
     assert uniformity(views[0] @ rotation * lengths) == pytest.approx(uniformity(views[0]))
 

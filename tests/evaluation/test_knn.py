@@ -14,7 +14,9 @@ from hssl_search.evaluation.knn import knn_accuracy
 torch.set_num_threads(1)
 
 
-def clusters(count: int, noise: float, seed: int, classes: int = 5, width: int = 12) -> tuple[Tensor, Tensor]:
+def clusters(
+    count: int, noise: float, seed: int, classes: int = 5, width: int = 12
+) -> tuple[Tensor, Tensor]:
     """Embeddings around one random point a class, and their classes."""
     points = torch.randn(classes, width, generator=torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(seed)
@@ -22,10 +24,16 @@ def clusters(count: int, noise: float, seed: int, classes: int = 5, width: int =
     return points[labels] + noise * torch.randn(count, width, generator=generator), labels
 
 
-def scikit_learn_accuracy(bank: Tensor, labels: Tensor, queries: Tensor, wanted: Tensor, k: int, temperature: float) -> float:
+def scikit_learn_accuracy(
+    bank: Tensor, labels: Tensor, queries: Tensor, wanted: Tensor, k: int, temperature: float
+) -> float:
     mean = bank.numpy().mean(axis=0)
-    model = KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=lambda d: np.exp((1 - d) / temperature))
-    return 100 * model.fit(bank.numpy() - mean, labels.numpy()).score(queries.numpy() - mean, wanted.numpy())
+    model = KNeighborsClassifier(
+        k, metric="cosine", algorithm="brute", weights=lambda d: np.exp((1 - d) / temperature)
+    )
+    return 100 * model.fit(bank.numpy() - mean, labels.numpy()).score(
+        queries.numpy() - mean, wanted.numpy()
+    )
 
 
 @pytest.mark.parametrize(("k", "temperature"), [(1, 0.07), (5, 0.07), (20, 0.07), (20, 1.0)])
@@ -46,7 +54,11 @@ def test_queries_are_judged_in_chunks_as_in_one(monkeypatch: pytest.MonkeyPatch)
 def test_large_shared_mean_does_not_hide_the_classes() -> None:
     (bank, labels), (queries, wanted) = clusters(200, 0.3, seed=1), clusters(100, 0.3, seed=2)
     shift = 1e4 * torch.ones(12)
-    assert knn_accuracy(bank + shift, labels, queries + shift, wanted) == knn_accuracy(bank, labels, queries, wanted) == 100.0
+    assert (
+        knn_accuracy(bank + shift, labels, queries + shift, wanted)
+        == knn_accuracy(bank, labels, queries, wanted)
+        == 100.0
+    )
 
 
 def test_queries_are_centred_with_the_mean_of_the_bank() -> None:

@@ -29,14 +29,23 @@ def embeddings(directions: int, noise: float) -> tuple[Tensor, Tensor]:
 
 def test_views_and_plain_images_are_measured_each_by_its_own() -> None:
     views, plain = embeddings(16, 0.3)
-    assert labelfree_quality(views, plain) == {"rankme": rankme(plain), "alpha_req": alpha_req(plain), "uniformity": uniformity(plain),
-                                              "lidar": lidar(views), "alignment": alignment(views)}
+    assert labelfree_quality(views, plain) == {
+        "rankme": rankme(plain),
+        "alpha_req": alpha_req(plain),
+        "uniformity": uniformity(plain),
+        "lidar": lidar(views),
+        "alignment": alignment(views),
+    }
 
 
 def test_noise_between_views_harms_what_is_measured_of_them_and_nothing_else() -> None:
     quiet, loud = (labelfree_quality(*embeddings(16, noise)) for noise in (0.1, 1.0))
     assert quiet["alignment"] < 0.1 < loud["alignment"]
-    assert {name for name in NAMES if quiet[name] == loud[name]} == {"rankme", "alpha_req", "uniformity"}
+    assert {name for name in NAMES if quiet[name] == loud[name]} == {
+        "rankme",
+        "alpha_req",
+        "uniformity",
+    }
 
 
 def test_fewer_directions_are_worse_in_every_measure_of_spread() -> None:
@@ -52,7 +61,11 @@ def test_what_is_not_finite_is_not_measured(bad: float) -> None:
     broken = plain.clone()
     broken[7, 3] = bad
     found = labelfree_quality(views, broken)
-    assert {name for name, value in found.items() if math.isnan(value)} == {"rankme", "alpha_req", "uniformity"}
+    assert {name for name, value in found.items() if math.isnan(value)} == {
+        "rankme",
+        "alpha_req",
+        "uniformity",
+    }
     found = labelfree_quality(torch.cat([views, broken[None]]), plain)
     assert {name for name, value in found.items() if math.isnan(value)} == {"lidar", "alignment"}
 

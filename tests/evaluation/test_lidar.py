@@ -24,7 +24,10 @@ def design(between: Tensor, within: Tensor) -> Tensor:
 def gaussian(images: int, width: int, views: int, scale: float = 1.0) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     mixed = torch.randn(width, width, generator=generator)
-    means, noise = torch.randn(images, width, generator=generator) @ mixed, torch.randn(views, images, width, generator=generator)
+    means, noise = (
+        torch.randn(images, width, generator=generator) @ mixed,
+        torch.randn(views, images, width, generator=generator),
+    )
     return scale * (means + noise @ torch.randn(width, width, generator=generator) + 2)
 
 
@@ -38,7 +41,9 @@ def transcription(views: Tensor, delta: float) -> float:
     q, n, width = e.shape
     means = e.mean(axis=0)
     s_b = np.cov(means.T)
-    s_w = sum(np.outer(e[v, i] - means[i], e[v, i] - means[i]) for v in range(q) for i in range(n)) / (n * (q - 1)) + delta * np.eye(width)
+    s_w = sum(
+        np.outer(e[v, i] - means[i], e[v, i] - means[i]) for v in range(q) for i in range(n)
+    ) / (n * (q - 1)) + delta * np.eye(width)
     values, vectors = np.linalg.eigh(s_w)
     root = vectors @ np.diag(values**-0.5) @ vectors.T
     return count(np.linalg.eigvalsh(root @ s_b @ root).clip(0))
@@ -53,7 +58,10 @@ def test_directions_that_tell_images_apart_equally_are_counted(directions: int) 
 @pytest.mark.parametrize("scale", [1.0, 1e-2])
 def test_directions_weigh_by_the_ratio_of_variances(scale: float) -> None:
     """Closed form, with the ridge: at the smaller scale it outweighs the variance within images."""
-    between, within = scale * torch.tensor([1.0, 2.0, 3.0, 4.0]), scale * torch.tensor([0.1, 1.0, 2.0, 0.5])
+    between, within = (
+        scale * torch.tensor([1.0, 2.0, 3.0, 4.0]),
+        scale * torch.tensor([0.1, 1.0, 2.0, 0.5]),
+    )
     expected = between.double().square() / (2 * within.double().square() / 7 + 1e-4)
     assert lidar(design(between, within)) == pytest.approx(count(expected.numpy()), rel=1e-5)
 
@@ -65,7 +73,9 @@ def test_directions_of_the_augmentation_do_not_count() -> None:
     assert rankme(views.flatten(0, 1)) > 4
 
 
-@pytest.mark.parametrize("views", [gaussian(60, 8, 5), gaussian(60, 8, 2, scale=0.01), gaussian(20, 30, 4)])
+@pytest.mark.parametrize(
+    "views", [gaussian(60, 8, 5), gaussian(60, 8, 2, scale=0.01), gaussian(20, 30, 4)]
+)
 def test_value_is_that_of_the_formula(views: Tensor) -> None:
     assert lidar(views) == pytest.approx(transcription(views, 1e-4), rel=1e-4)
     assert lidar(views, ridge=0.1) == pytest.approx(transcription(views, 0.1), rel=1e-4)
@@ -73,8 +83,12 @@ def test_value_is_that_of_the_formula(views: Tensor) -> None:
 
 def test_shares_are_those_of_discriminant_analysis() -> None:
     views = gaussian(100, 10, 6)
-    model = LinearDiscriminantAnalysis(solver="eigen").fit(views.double().flatten(0, 1), torch.arange(100).repeat(6))
-    assert lidar(views, ridge=1e-9) == pytest.approx(count(model.explained_variance_ratio_), rel=1e-5)
+    model = LinearDiscriminantAnalysis(solver="eigen").fit(
+        views.double().flatten(0, 1), torch.arange(100).repeat(6)
+    )
+    assert lidar(views, ridge=1e-9) == pytest.approx(
+        count(model.explained_variance_ratio_), rel=1e-5
+    )
 
 
 def test_rotation_and_shift_change_nothing_nor_does_scale_above_the_ridge() -> None:

@@ -22,8 +22,12 @@ def test_against_counting() -> None:
     torch.manual_seed(1)
     first, second = torch.randn(6, 3), torch.randn(6, 3)
     mean = torch.cat([first, second]).mean(0)
-    cosine = torch.nn.functional.cosine_similarity((first - mean)[:, None], (second - mean)[None], dim=2)
-    nearer = sum(float(cosine[i, j]) > float(cosine[i, i]) for i in range(6) for j in range(6) if i != j)
+    cosine = torch.nn.functional.cosine_similarity(
+        (first - mean)[:, None], (second - mean)[None], dim=2
+    )
+    nearer = sum(
+        float(cosine[i, j]) > float(cosine[i, i]) for i in range(6) for j in range(6) if i != j
+    )
     assert math.isclose(matching_error(first, second), nearer / 30, rel_tol=1e-6)
 
 

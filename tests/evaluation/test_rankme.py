@@ -14,7 +14,11 @@ torch.set_num_threads(1)
 
 def correlated(count: int, width: int, shift: float = 0.0) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(count, width, generator=generator) @ torch.randn(width, width, generator=generator) + shift
+    return (
+        torch.randn(count, width, generator=generator)
+        @ torch.randn(width, width, generator=generator)
+        + shift
+    )
 
 
 def transcription(embeddings: Tensor) -> float:
@@ -25,7 +29,9 @@ def transcription(embeddings: Tensor) -> float:
 
 @pytest.mark.parametrize("directions", [1, 3, 8])
 def test_equal_orthogonal_directions_are_counted(directions: int) -> None:
-    assert rankme(torch.eye(8)[torch.arange(24 * directions) % directions] * 5) == pytest.approx(directions, rel=1e-4)
+    assert rankme(torch.eye(8)[torch.arange(24 * directions) % directions] * 5) == pytest.approx(
+        directions, rel=1e-4
+    )
 
 
 def test_embeddings_that_are_one_point_fill_one_direction() -> None:
@@ -33,7 +39,9 @@ def test_embeddings_that_are_one_point_fill_one_direction() -> None:
     assert rankme(torch.zeros(40, 16)) == pytest.approx(1, rel=1e-4)
 
 
-@pytest.mark.parametrize("embeddings", [correlated(200, 30), correlated(30, 200), correlated(100, 12, shift=20.0)])
+@pytest.mark.parametrize(
+    "embeddings", [correlated(200, 30), correlated(30, 200), correlated(100, 12, shift=20.0)]
+)
 def test_value_is_that_of_the_formula(embeddings: Tensor) -> None:
     assert rankme(embeddings) == pytest.approx(transcription(embeddings), rel=1e-6)
 

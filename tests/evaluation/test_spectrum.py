@@ -14,7 +14,9 @@ def test_spectrum_is_that_of_the_singular_value_decomposition(size: tuple[int, i
     x = torch.randn(*size, generator=torch.Generator().manual_seed(0))
     found = spectrum(x)
     assert (found.shape, found.dtype) == ((min(size),), torch.float64)
-    np.testing.assert_allclose(found, np.linalg.svd(x.double().numpy(), compute_uv=False) ** 2, rtol=1e-9)
+    np.testing.assert_allclose(
+        found, np.linalg.svd(x.double().numpy(), compute_uv=False) ** 2, rtol=1e-9
+    )
 
 
 def test_spectrum_of_float32_embeddings_keeps_its_smallest_values() -> None:
@@ -33,9 +35,13 @@ def test_spectrum_of_deficient_rank_has_nothing_below_zero() -> None:
 
 
 def test_equal_sizes_count_one_by_one_and_none_counts_as_one() -> None:
-    assert effective_count(torch.tensor([3.0, 3.0, 3.0, 0.0], dtype=torch.float64)) == pytest.approx(3)
+    assert effective_count(
+        torch.tensor([3.0, 3.0, 3.0, 0.0], dtype=torch.float64)
+    ) == pytest.approx(3)
     assert effective_count(torch.zeros(4, dtype=torch.float64)) == 1
 
 
 def test_two_sizes_count_by_their_entropy() -> None:
-    assert effective_count(torch.tensor([3.0, 1.0], dtype=torch.float64)) == pytest.approx(4 / 3**0.75)
+    assert effective_count(torch.tensor([3.0, 1.0], dtype=torch.float64)) == pytest.approx(
+        4 / 3**0.75
+    )

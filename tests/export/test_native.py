@@ -23,12 +23,42 @@ from hssl_search.training.checkpoint import CheckpointFolder
 from hssl_search.training.recipe import Recipe
 
 HEAD = HeadConfig(family="convnext", depth=1, kernel_size=3, mlp_ratio=2.0)
-DISCREPANCY = {"cka": 0.4, "overlap": 0.5, "cka_excess": 0.3, "overlap_excess": 0.25, "discrepancy": 0.25, "gate": "healthy"}
-VERDICT = {"winner": 1, "name": "convnext", "state": "undecided", "sentence": "Undecided: it may be chance.", "rows": [
-    {"name": "no head", "role": "control", "trial": 0, "seeds": 2, "mean": 90.0, "interval": [89.0, 91.0]},
-    {"name": "convnext", "role": "candidate", "trial": 1, "seeds": 2, "mean": 91.0, "interval": [90.0, 92.0]},
-]}
-BASES: dict[str, dict[str, Any]] = {"test_resnet": {"output_stride": 8}, "test_vit": {"patch_size": 8}}
+DISCREPANCY = {
+    "cka": 0.4,
+    "overlap": 0.5,
+    "cka_excess": 0.3,
+    "overlap_excess": 0.25,
+    "discrepancy": 0.25,
+    "gate": "healthy",
+}
+VERDICT = {
+    "winner": 1,
+    "name": "convnext",
+    "state": "undecided",
+    "sentence": "Undecided: it may be chance.",
+    "rows": [
+        {
+            "name": "no head",
+            "role": "control",
+            "trial": 0,
+            "seeds": 2,
+            "mean": 90.0,
+            "interval": [89.0, 91.0],
+        },
+        {
+            "name": "convnext",
+            "role": "candidate",
+            "trial": 1,
+            "seeds": 2,
+            "mean": 91.0,
+            "interval": [90.0, 92.0],
+        },
+    ],
+}
+BASES: dict[str, dict[str, Any]] = {
+    "test_resnet": {"output_stride": 8},
+    "test_vit": {"patch_size": 8},
+}
 
 
 @pytest.fixture(params=BASES)
@@ -40,9 +70,17 @@ def base(request: pytest.FixtureRequest) -> Base:
 @pytest.fixture
 def run(tmp_path: Path, base: Base) -> Run:
     setting = {"base": base.name, "image_size": 32, "recipe": Recipe.read("simclr").as_plain()}
-    return Run.create(tmp_path / "demo", {
-        "setting": setting, "timm_args": base.timm_args, "map_shapes": [list(base.map_shape)], "seed": 4,
-        "images": {"training": 100, "fingerprint": "ab12"}, "versions": {"hssl-search": "0.1.0"}})
+    return Run.create(
+        tmp_path / "demo",
+        {
+            "setting": setting,
+            "timm_args": base.timm_args,
+            "map_shapes": [list(base.map_shape)],
+            "seed": 4,
+            "images": {"training": 100, "fingerprint": "ab12"},
+            "versions": {"hssl-search": "0.1.0"},
+        },
+    )
 
 
 @pytest.fixture
@@ -50,13 +88,25 @@ def study(run: Run) -> Iterator[StudyRecord]:
     """Trial 0 is the no-head control, trial 1 the head."""
     with StudyRecord.open(run.storage_url, "demo") as record:
         record.add_control("none", {"name": "no head", "head": None})
-        record.add_candidate({}, {}, {"role": "candidate", "name": "convnext", "head": HEAD.model_dump(exclude_none=True), **DISCREPANCY})
+        record.add_candidate(
+            {},
+            {},
+            {
+                "role": "candidate",
+                "name": "convnext",
+                "head": HEAD.model_dump(exclude_none=True),
+                **DISCREPANCY,
+            },
+        )
         yield record
 
 
 def keep(folder: Path, base: Base, step: int) -> dict[str, torch.Tensor]:
     """A checkpoint whose base has weights of its own; those weights."""
-    weights = {name: value + 0.01 * step if value.is_floating_point() else value for name, value in base.model.state_dict().items()}
+    weights = {
+        name: value + 0.01 * step if value.is_floating_point() else value
+        for name, value in base.model.state_dict().items()
+    }
     CheckpointFolder(folder).save(step, {"projector": torch.ones(2)}, weights, {})
     return weights
 
@@ -65,8 +115,12 @@ def ended(study: StudyRecord, key: str, accuracy: float | None, state: State = S
     """Record that the full training or a proxy, `proxy/TRIAL`, came to that accuracy after 5 steps."""
     phase, _, trial = key.partition("/")
     job = Job(key, phase, {}, "", int(trial) if trial else None)
-    metrics: dict[str, Any] = {"loss": 1.0} if accuracy is None else {"loss": 1.0, "accuracy": accuracy}
-    study.record_job(job, Outcome(state, reports=[Report(2, {**metrics, "accuracy": 99.0}), Report(5, metrics)]))
+    metrics: dict[str, Any] = (
+        {"loss": 1.0} if accuracy is None else {"loss": 1.0, "accuracy": accuracy}
+    )
+    study.record_job(
+        job, Outcome(state, reports=[Report(2, {**metrics, "accuracy": 99.0}), Report(5, metrics)])
+    )
 
 
 def exported(run: Run, study: StudyRecord) -> Path:
@@ -88,17 +142,34 @@ def test_without_a_winner_nothing_is_exported(run: Run, study: StudyRecord) -> N
     assert not run.winner.exists()
 
 
-def test_the_head_is_written_with_where_it_comes_from(run: Run, study: StudyRecord, base: Base) -> None:
+def test_the_head_is_written_with_where_it_comes_from(
+    run: Run, study: StudyRecord, base: Base
+) -> None:
     written = read_head(exported(run, study) / "head.yaml")
     assert written.head == HEAD
-    assert written.context["base"] == {"name": base.name, "args": base.timm_args, "image_size": 32, "map_shape": list(base.map_shape)}
+    assert written.context["base"] == {
+        "name": base.name,
+        "args": base.timm_args,
+        "image_size": 32,
+        "map_shape": list(base.map_shape),
+    }
     assert Recipe.from_plain(written.context["recipe"]) == Recipe.read("simclr")
     assert written.context["provenance"] == {
-        "study": "demo", "trial": 1, "verdict": VERDICT["sentence"], "scores": VERDICT["rows"][1:], "seed": 4, "discrepancy": DISCREPANCY,
-        "data": {"training": 100, "fingerprint": "ab12"}, "versions": {"hssl-search": "0.1.0"}, "weights": None}
+        "study": "demo",
+        "trial": 1,
+        "verdict": VERDICT["sentence"],
+        "scores": VERDICT["rows"][1:],
+        "seed": 4,
+        "discrepancy": DISCREPANCY,
+        "data": {"training": 100, "fingerprint": "ab12"},
+        "versions": {"hssl-search": "0.1.0"},
+        "weights": None,
+    }
 
 
-def test_the_head_loads_as_a_module_that_fits_the_base(run: Run, study: StudyRecord, base: Base) -> None:
+def test_the_head_loads_as_a_module_that_fits_the_base(
+    run: Run, study: StudyRecord, base: Base
+) -> None:
     head = load_head(exported(run, study) / "head.yaml")
     images = torch.rand(2, 3, 32, 32)
     features = head(base(images).map)
@@ -111,32 +182,58 @@ def test_the_base_comes_from_the_full_training(run: Run, study: StudyRecord, bas
     keep(run.checkpoint_folder(1), base, 5)
     weights = keep(run.winner / "checkpoint", base, 1200)
     folder = exported(run, study)
-    model = timm.create_model(base.name, num_classes=0, checkpoint_path=str(folder / "base.safetensors"), **base.timm_args)
+    model = timm.create_model(
+        base.name, num_classes=0, checkpoint_path=str(folder / "base.safetensors"), **base.timm_args
+    )
     images = torch.rand(2, 3, 32, 32)
     assert torch.equal(model.eval()(images), outputs(base.model, weights, images))
-    assert "These weights come from the full training (step 1,200)." in (folder / "HOWTO.md").read_text()
+    assert (
+        "These weights come from the full training (step 1,200)."
+        in (folder / "HOWTO.md").read_text()
+    )
 
 
-def test_the_howto_says_when_the_full_training_was_of_the_base_alone(run: Run, study: StudyRecord, base: Base) -> None:
+def test_the_howto_says_when_the_full_training_was_of_the_base_alone(
+    run: Run, study: StudyRecord, base: Base
+) -> None:
     keep(run.winner / "checkpoint", base, 30)
-    study.set_study("full", {"steps": 30, "rungs": [30], "heads": [], "name": "full training with no head"})
-    assert "These weights come from the full training with no head (step 30)." in (exported(run, study) / "HOWTO.md").read_text()
+    study.set_study(
+        "full", {"steps": 30, "rungs": [30], "heads": [], "name": "full training with no head"}
+    )
+    assert (
+        "These weights come from the full training with no head (step 30)."
+        in (exported(run, study) / "HOWTO.md").read_text()
+    )
 
 
-def test_without_a_full_training_the_base_comes_from_the_winners_proxy(run: Run, study: StudyRecord, base: Base) -> None:
+def test_without_a_full_training_the_base_comes_from_the_winners_proxy(
+    run: Run, study: StudyRecord, base: Base
+) -> None:
     keep(run.checkpoint_folder(0), base, 7)
     keep(run.checkpoint_folder(1), base, 5)
     folder = exported(run, study)
     newest = run.checkpoint_folder(1) / "step-00000005"
     assert (folder / "base.safetensors").read_bytes() == (newest / "base.safetensors").read_bytes()
-    assert "the winner's proxy training, which is short (step 5)" in (folder / "HOWTO.md").read_text()
+    assert (
+        "the winner's proxy training, which is short (step 5)" in (folder / "HOWTO.md").read_text()
+    )
 
 
-@pytest.mark.parametrize(("full", "proxy", "expected"), [
-    (36.0, 35.0, "full"), (35.0, 36.0, "proxy"), (35.0, 35.0, "full"),
-    (None, 36.0, "full"), (35.0, None, "full"), (None, None, "full"), (float("nan"), 36.0, "full")])
+@pytest.mark.parametrize(
+    ("full", "proxy", "expected"),
+    [
+        (36.0, 35.0, "full"),
+        (35.0, 36.0, "proxy"),
+        (35.0, 35.0, "full"),
+        (None, 36.0, "full"),
+        (35.0, None, "full"),
+        (None, None, "full"),
+        (float("nan"), 36.0, "full"),
+    ],
+)
 def test_the_base_is_that_of_the_full_training_unless_the_proxy_is_known_to_be_better(
-        run: Run, study: StudyRecord, base: Base, full: float | None, proxy: float | None, expected: str) -> None:
+    run: Run, study: StudyRecord, base: Base, full: float | None, proxy: float | None, expected: str
+) -> None:
     folders = {"full": run.winner / "checkpoint", "proxy": run.checkpoint_folder(1)}
     for name, step in (("full", 30), ("proxy", 5)):
         keep(folders[name], base, step)
@@ -151,28 +248,41 @@ def test_the_base_is_that_of_the_full_training_unless_the_proxy_is_known_to_be_b
     assert weights["step"] == {"full": 30, "proxy": 5}[expected]
 
 
-def test_the_howto_says_why_a_longer_training_was_not_taken(run: Run, study: StudyRecord, base: Base) -> None:
+def test_the_howto_says_why_a_longer_training_was_not_taken(
+    run: Run, study: StudyRecord, base: Base
+) -> None:
     keep(run.winner / "checkpoint", base, 30)
     keep(run.checkpoint_folder(1), base, 5)
-    study.set_study("full", {"steps": 30, "rungs": [30], "heads": [], "name": "full training with convnext"})
+    study.set_study(
+        "full", {"steps": 30, "rungs": [30], "heads": [], "name": "full training with convnext"}
+    )
     ended(study, "full", 35.0)
     ended(study, "proxy/1", 36.24)
-    assert ("the winner's proxy training, which was more accurate than the full training with convnext (step 5, accuracy 36.2 %)."
-            in (exported(run, study) / "HOWTO.md").read_text())
+    assert (
+        "the winner's proxy training, which was more accurate than the full training with convnext (step 5, accuracy 36.2 %)."
+        in (exported(run, study) / "HOWTO.md").read_text()
+    )
 
 
-def test_a_full_training_that_was_killed_is_taken_as_far_as_it_came(run: Run, study: StudyRecord, base: Base) -> None:
+def test_a_full_training_that_was_killed_is_taken_as_far_as_it_came(
+    run: Run, study: StudyRecord, base: Base
+) -> None:
     keep(run.winner / "checkpoint", base, 20)
     keep(run.checkpoint_folder(1), base, 5)
     ended(study, "proxy/1", 36.0)
     assert "(step 20)" in (exported(run, study) / "HOWTO.md").read_text()
 
 
-def test_a_better_proxy_that_has_lost_its_weights_leaves_the_full_training(run: Run, study: StudyRecord, base: Base) -> None:
+def test_a_better_proxy_that_has_lost_its_weights_leaves_the_full_training(
+    run: Run, study: StudyRecord, base: Base
+) -> None:
     keep(run.winner / "checkpoint", base, 30)
     ended(study, "full", 35.0)
     ended(study, "proxy/1", 36.0)
-    assert "the full training (step 30, accuracy 35.0 %)." in (exported(run, study) / "HOWTO.md").read_text()
+    assert (
+        "the full training (step 30, accuracy 35.0 %)."
+        in (exported(run, study) / "HOWTO.md").read_text()
+    )
 
 
 def test_a_damaged_checkpoint_is_not_exported(run: Run, study: StudyRecord, base: Base) -> None:
@@ -182,15 +292,23 @@ def test_a_damaged_checkpoint_is_not_exported(run: Run, study: StudyRecord, base
         file.seek(-8, 2)
         file.write(b"\xff" * 8)
     folder = exported(run, study)
-    assert (folder / "base.safetensors").read_bytes() == (run.winner / "checkpoint" / "step-00000010" / "base.safetensors").read_bytes()
+    assert (folder / "base.safetensors").read_bytes() == (
+        run.winner / "checkpoint" / "step-00000010" / "base.safetensors"
+    ).read_bytes()
     assert "(step 10)" in (folder / "HOWTO.md").read_text()
 
 
-def test_the_howto_of_a_base_that_began_from_a_file_loads_the_pretrained_one_alone(run: Run, study: StudyRecord, base: Base) -> None:
+def test_the_howto_of_a_base_that_began_from_a_file_loads_the_pretrained_one_alone(
+    run: Run, study: StudyRecord, base: Base
+) -> None:
     weights = keep(run.winner / "checkpoint", base, 30)
     config = run.config()
-    run.write_config({**config, "timm_args": {**config["timm_args"], "checkpoint_path": "start.safetensors"}})
-    [_, block] = re.findall(r"```python\n(.*?)```", (exported(run, study) / "HOWTO.md").read_text(), flags=re.DOTALL)
+    run.write_config(
+        {**config, "timm_args": {**config["timm_args"], "checkpoint_path": "start.safetensors"}}
+    )
+    [_, block] = re.findall(
+        r"```python\n(.*?)```", (exported(run, study) / "HOWTO.md").read_text(), flags=re.DOTALL
+    )
     names: dict[str, Any] = {}
     exec(block, names)
     images = torch.rand(2, 3, 32, 32)
@@ -200,7 +318,9 @@ def test_the_howto_of_a_base_that_began_from_a_file_loads_the_pretrained_one_alo
 def test_what_the_howto_says_runs(run: Run, study: StudyRecord, base: Base) -> None:
     keep(run.winner / "checkpoint", base, 30)
     text = (exported(run, study) / "HOWTO.md").read_text()
-    assert text.startswith(f"# The winner of demo\n\n{VERDICT['sentence']}\n\nHead: {HEAD.label()}\n")
+    assert text.startswith(
+        f"# The winner of demo\n\n{VERDICT['sentence']}\n\nHead: {HEAD.label()}\n"
+    )
     names: dict[str, Any] = {"feature_map": torch.rand(2, *base.map_shape)}
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     for block in blocks:
@@ -224,4 +344,9 @@ def test_exporting_again_replaces_what_was_there(run: Run, study: StudyRecord, b
     keep(run.winner / "checkpoint", base, 40)
     folder = exported(run, study)
     assert (folder / "base.safetensors").read_bytes() != before
-    assert {path.name for path in folder.iterdir()} == {"head.yaml", "HOWTO.md", "base.safetensors", "checkpoint"}
+    assert {path.name for path in folder.iterdir()} == {
+        "head.yaml",
+        "HOWTO.md",
+        "base.safetensors",
+        "checkpoint",
+    }

@@ -24,9 +24,24 @@ BLOCKS = [name for name, values in CASES.items() if not families()[values["famil
 ONE_FAMILY = [name for name in BLOCKS if CASES[name]["family"] != "hybrid"]
 
 REACH = {
-    "identity": (7, 7), "mlp": (7, 7), "poolformer": (6, 8), "bottleneck": (6, 8), "resnet": (5, 9), "convnext": (4, 10),
-    "sepconv": (4, 10), "mambaout": (4, 10), "convmixer": (3, 11), "swin": (7, 13), "mbconv": (0, 14), "focal": (0, 14),
-    "transformer": (0, 14), "mixer": (0, 14), "resmlp": (0, 14), "gmlp": (0, 14), "hybrid": (0, 14), "resnet+swin+swin": (0, 14),
+    "identity": (7, 7),
+    "mlp": (7, 7),
+    "poolformer": (6, 8),
+    "bottleneck": (6, 8),
+    "resnet": (5, 9),
+    "convnext": (4, 10),
+    "sepconv": (4, 10),
+    "mambaout": (4, 10),
+    "convmixer": (3, 11),
+    "swin": (7, 13),
+    "mbconv": (0, 14),
+    "focal": (0, 14),
+    "transformer": (0, 14),
+    "mixer": (0, 14),
+    "resmlp": (0, 14),
+    "gmlp": (0, 14),
+    "hybrid": (0, 14),
+    "resnet+swin+swin": (0, 14),
 }
 """First and last of the 15 rows that the middle one depends on, after one block of the default kernel or a hybrid's blocks. mbconv squeezes
 the whole map into its gates, focal averages it."""
@@ -39,7 +54,12 @@ def case(request: pytest.FixtureRequest) -> str:
 
 def config(case: str, **values: Any) -> HeadConfig:
     """Two blocks deep, with those of the values that the family reads."""
-    return HeadConfig(**CASES[case], **{key: value for key, value in {"depth": 2, **values}.items() if key in reads(CASES[case])})
+    return HeadConfig(
+        **CASES[case],
+        **{
+            key: value for key, value in {"depth": 2, **values}.items() if key in reads(CASES[case])
+        },
+    )
 
 
 def head(case: str, channels: int = 24, drop_path: float = 0.0, **values: Any) -> Head:
@@ -64,7 +84,9 @@ def silence(module: nn.Module) -> None:
 
 @pytest.mark.parametrize("size", [(7, 5), (1, 1), (2, 9)])
 @pytest.mark.parametrize("channels", [24, 30, 25])
-def test_takes_maps_of_any_size_and_channels(case: str, channels: int, size: tuple[int, int]) -> None:
+def test_takes_maps_of_any_size_and_channels(
+    case: str, channels: int, size: tuple[int, int]
+) -> None:
     made = head(case, channels)
     found = made(maps(channels, *size))
     assert found.map.shape == (3, made.width, *size)
@@ -87,7 +109,11 @@ def test_every_parameter_gets_a_gradient(case: str, first_shortcut: bool, ratio:
     made = head(case, first_shortcut=first_shortcut, width_ratio=ratio)
     embedding = made(maps()).embedding
     (embedding * torch.randn_like(embedding)).sum().backward()
-    without = [name for name, parameter in made.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    without = [
+        name
+        for name, parameter in made.named_parameters()
+        if parameter.grad is None or not parameter.grad.any()
+    ]
     assert without == []
 
 
@@ -103,7 +129,9 @@ def test_maps_of_one_position_and_three_images_train_it(case: str) -> None:
     embedding = made(maps(24, 1, 1)).embedding
     (embedding * torch.randn_like(embedding)).sum().backward()
     gradients = [parameter.grad for parameter in made.parameters() if parameter.grad is not None]
-    assert all(bool(torch.isfinite(gradient).all()) for gradient in gradients) and any(bool(gradient.any()) for gradient in gradients)
+    assert all(bool(torch.isfinite(gradient).all()) for gradient in gradients) and any(
+        bool(gradient.any()) for gradient in gradients
+    )
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
@@ -113,7 +141,11 @@ def test_bf16_is_finite_forward_and_backward(case: str, memory_format: torch.mem
         embedding = made(maps().to(memory_format=memory_format)).embedding
     (embedding.float() * torch.randn_like(embedding, dtype=torch.float32)).sum().backward()
     assert bool(torch.isfinite(embedding).all())
-    assert all(bool(torch.isfinite(parameter.grad).all()) for parameter in made.parameters() if parameter.grad is not None)
+    assert all(
+        bool(torch.isfinite(parameter.grad).all())
+        for parameter in made.parameters()
+        if parameter.grad is not None
+    )
 
 
 def test_same_seed_gives_the_same_head(case: str) -> None:
@@ -157,12 +189,17 @@ def test_embedding_is_the_norm_of_the_mean_over_positions(case: str) -> None:
     torch.nn.init.normal_(made.norm.bias)
     found = made(maps())
     mean = found.map.flatten(2).mean(dim=2)
-    torch.testing.assert_close(found.embedding, F.layer_norm(mean, (made.width,), made.norm.weight, made.norm.bias, made.norm.eps))
+    torch.testing.assert_close(
+        found.embedding,
+        F.layer_norm(mean, (made.width,), made.norm.weight, made.norm.bias, made.norm.eps),
+    )
 
 
 @pytest.mark.parametrize("name", BLOCKS)
 @pytest.mark.parametrize("shortcut", [False, True])
-def test_without_first_shortcut_the_input_reaches_the_output_through_the_block_alone(name: str, shortcut: bool) -> None:
+def test_without_first_shortcut_the_input_reaches_the_output_through_the_block_alone(
+    name: str, shortcut: bool
+) -> None:
     made = head(name, first_shortcut=shortcut).eval()
     beside, behind = beside_and_behind(name, made.blocks[0])
     silence(beside)
@@ -178,10 +215,26 @@ def test_blocks_after_the_first_keep_their_shortcut(name: str) -> None:
     assert torch.equal(made.blocks[:2](maps()), behind(made.blocks[0](maps())))
 
 
-@pytest.mark.parametrize("name", ["convnext", "mbconv", "sepconv", "convmixer", "mambaout", "focal", "swin", "mlp", "mixer", "resmlp",
-                                  "gmlp"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "convnext",
+        "mbconv",
+        "sepconv",
+        "convmixer",
+        "mambaout",
+        "focal",
+        "swin",
+        "mlp",
+        "mixer",
+        "resmlp",
+        "gmlp",
+    ],
+)
 def test_a_missing_shortcut_is_all_that_changes(name: str) -> None:
-    kept, removed = (head(name, first_shortcut=shortcut).eval().blocks[0] for shortcut in (True, False))
+    kept, removed = (
+        head(name, first_shortcut=shortcut).eval().blocks[0] for shortcut in (True, False)
+    )
     mixing = [block[0] if isinstance(block, nn.Sequential) else block for block in (kept, removed)]
     assert kept.state_dict().keys() == removed.state_dict().keys()
     torch.testing.assert_close(mixing[0](maps()), maps() + mixing[1](maps()))
@@ -205,7 +258,9 @@ def test_blocks_are_those_of_the_families_named(name: str) -> None:
 
     made = head(name)
     assert len(made.blocks) == made.config.block_count
-    assert [type(module) for module in made.blocks[0].modules()] == kinds(made.config.block_families[0])
+    assert [type(module) for module in made.blocks[0].modules()] == kinds(
+        made.config.block_families[0]
+    )
 
 
 def test_config_is_the_same_after_a_round_trip(case: str, tmp_path: Path) -> None:
@@ -238,7 +293,7 @@ def test_positions_are_mixed_as_far_as_the_mechanism_reaches(name: str) -> None:
     assert x.grad is not None
     first, last = REACH[name]
     expected = torch.zeros(15, 15, dtype=torch.bool)
-    expected[first:last + 1, first:last + 1] = True
+    expected[first : last + 1, first : last + 1] = True
     assert torch.equal(x.grad.abs().sum(dim=(0, 1)) > 0, expected)
 
 

@@ -29,7 +29,9 @@ def assert_close(found: Tensor, expected: Tensor) -> None:
 
 def assert_same_loss_and_gradients(found: Tensor, expected: Tensor, *outputs: Tensor) -> None:
     assert_close(found, expected)
-    for ours, theirs in zip(torch.autograd.grad(found, outputs), torch.autograd.grad(expected, outputs), strict=True):
+    for ours, theirs in zip(
+        torch.autograd.grad(found, outputs), torch.autograd.grad(expected, outputs), strict=True
+    ):
         assert bool(ours.any())
         assert_close(ours, theirs)
 
@@ -45,7 +47,9 @@ def test_byol() -> None:
     student, target = drawn(0).requires_grad_(), drawn(1)
     negative_cosine = lightly.NegativeCosineSimilarity()
     expected = 2 + negative_cosine(student[0], target[1]) + negative_cosine(student[1], target[0])
-    assert_same_loss_and_gradients(BYOL(BYOLConfig()).loss(student, target, nn.Module(), 0.0), expected, student)
+    assert_same_loss_and_gradients(
+        BYOL(BYOLConfig()).loss(student, target, nn.Module(), 0.0), expected, student
+    )
 
 
 def test_moco_v2_over_steps_that_wrap_the_queue_around() -> None:
@@ -56,7 +60,9 @@ def test_moco_v2_over_steps_that_wrap_the_queue_around() -> None:
     state.load_state_dict({"keys": criterion.memory_bank.bank, "enqueued": torch.tensor(36)})
     for step in range(5):
         student, target = drawn(step).requires_grad_(), drawn(100 + step)
-        expected = 0.5 * (frozen(criterion, student[0], target[1]) + frozen(criterion, student[1], target[0]))
+        expected = 0.5 * (
+            frozen(criterion, student[0], target[1]) + frozen(criterion, student[1], target[0])
+        )
         assert_same_loss_and_gradients(method.loss(student, target, state, 0.0), expected, student)
         method.update(state, target)
         criterion(student.flatten(0, 1), target.flatten(0, 1))  # enqueues
@@ -74,12 +80,21 @@ def frozen(criterion: Any, queries: Tensor, keys: Tensor) -> Tensor:
 @pytest.mark.parametrize("students", [2, 5])
 def test_dino_with_its_centre_over_steps(students: int) -> None:
     """The temperature of the teacher, a schedule here, is told to lightly; both bring the centre up to date after the loss."""
-    method = DINO(DINOConfig(prototypes=D, teacher_temperature=0.04, teacher_temperature_end=0.07, teacher_temperature_warmup=0.5))
+    method = DINO(
+        DINOConfig(
+            prototypes=D,
+            teacher_temperature=0.04,
+            teacher_temperature_end=0.07,
+            teacher_temperature_warmup=0.5,
+        )
+    )
     state: Any = method.target_state()
     criterion = lightly.DINOLoss(output_dim=D, student_temp=0.1, center_momentum=0.9)
     for step, temperature in enumerate([0.04, 0.055, 0.07, 0.07]):
         student, target = drawn(step, views=students).requires_grad_(), drawn(100 + step) * 0.2
         found = method.loss(student, target, state, step / 4)
-        assert_same_loss_and_gradients(found, criterion(list(target), list(student), teacher_temp=temperature), student)
+        assert_same_loss_and_gradients(
+            found, criterion(list(target), list(student), teacher_temp=temperature), student
+        )
         method.update(state, target)
         assert_close(state.center, criterion.center[0])

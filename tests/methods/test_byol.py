@@ -25,7 +25,9 @@ def loss(student: np.ndarray, target: np.ndarray) -> float:
 @pytest.mark.parametrize("views", [2, 3])
 def test_loss_is_the_mean_squared_distance_over_different_views(views: int) -> None:
     student, target = np.random.default_rng(0).normal(size=(2, views, 6, 5))
-    expected = [distance(student[v], target[u]) for v in range(views) for u in range(views) if u != v]
+    expected = [
+        distance(student[v], target[u]) for v in range(views) for u in range(views) if u != v
+    ]
     assert loss(student, target) == pytest.approx(np.mean(expected), rel=1e-5)
 
 
@@ -36,13 +38,20 @@ def test_loss_runs_from_zero_to_four() -> None:
 
 
 def test_same_view_is_no_target() -> None:
-    outputs = np.stack([np.eye(5)[:2], np.eye(5)[2:4]])  # each view predicts its own target, which is orthogonal to the other's
+    outputs = np.stack(
+        [np.eye(5)[:2], np.eye(5)[2:4]]
+    )  # each view predicts its own target, which is orthogonal to the other's
     assert loss(outputs, outputs) == pytest.approx(2) == METHOD.chance(2)
 
 
 def test_predictor_has_two_layers_and_ends_without_a_norm() -> None:
     layers = METHOD.predictor()
-    assert [type(module) for module in layers.modules()][1:] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
+    assert [type(module) for module in layers.modules()][1:] == [
+        nn.Linear,
+        nn.BatchNorm1d,
+        nn.ReLU,
+        nn.Linear,
+    ]
     assert layers(torch.randn(4, 8)).shape == (4, 8)
 
 

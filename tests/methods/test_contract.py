@@ -80,22 +80,39 @@ def test_target_of_a_teacher_gets_no_gradient(method: Method) -> None:
 
 def test_predictor_learns_and_its_gradients_reach_the_projector(method: Method) -> None:
     torch.manual_seed(0)
-    projector, predictor = nn.Sequential(method.projector(12), method.prototypes()), method.predictor()
+    projector, predictor = (
+        nn.Sequential(method.projector(12), method.prototypes()),
+        method.predictor(),
+    )
     student = predictor(projector(torch.randn(12, 12))).unflatten(0, (2, 6))
     method.loss(student, outputs(method).detach(), settled(method), 0.5).backward()
-    trained = [parameter for parameter in [*projector.parameters(), *predictor.parameters()] if parameter.requires_grad]
+    trained = [
+        parameter
+        for parameter in [*projector.parameters(), *predictor.parameters()]
+        if parameter.requires_grad
+    ]
     assert all(parameter.grad is not None and bool(parameter.grad.any()) for parameter in trained)
 
 
 def test_loss_does_not_depend_on_the_order_of_the_images(method: Method) -> None:
-    student, target, order = outputs(method), outputs(method) + 0.1, torch.tensor([3, 1, 5, 0, 2, 4])
+    student, target, order = (
+        outputs(method),
+        outputs(method) + 0.1,
+        torch.tensor([3, 1, 5, 0, 2, 4]),
+    )
     state = settled(method)
-    torch.testing.assert_close(method.loss(student, target, state, 0.3), method.loss(student[:, order], target[:, order], state, 0.3))
+    torch.testing.assert_close(
+        method.loss(student, target, state, 0.3),
+        method.loss(student[:, order], target[:, order], state, 0.3),
+    )
 
 
 def test_loss_depends_on_which_image_is_which(method: Method) -> None:
     student, target, state = outputs(method, seed=1), outputs(method, seed=2), settled(method)
-    found, mixed = (method.loss(given, target, state, 0.3).item() for given in (student, student.roll(1, dims=1)))
+    found, mixed = (
+        method.loss(given, target, state, 0.3).item()
+        for given in (student, student.roll(1, dims=1))
+    )
     assert found != pytest.approx(mixed, rel=1e-5)
 
 
@@ -103,13 +120,18 @@ def test_state_does_not_depend_on_the_order_of_the_images(method: Method) -> Non
     states, order = (method.target_state(), method.target_state()), torch.tensor([3, 1, 5, 0, 2, 4])
     method.update(states[0], outputs(method))
     method.update(states[1], outputs(method)[:, order])
-    first, second = (method.loss(outputs(method, seed=1), outputs(method, seed=2), state, 0.3) for state in states)
+    first, second = (
+        method.loss(outputs(method, seed=1), outputs(method, seed=2), state, 0.3)
+        for state in states
+    )
     torch.testing.assert_close(first, second)
 
 
 def test_student_that_says_nothing_gets_the_chance_level(method: Method) -> None:
     nothing = torch.zeros_like(outputs(method))
-    assert method.loss(nothing, outputs(method), settled(method), 0.5).item() == pytest.approx(method.chance(6), rel=1e-5)
+    assert method.loss(nothing, outputs(method), settled(method), 0.5).item() == pytest.approx(
+        method.chance(6), rel=1e-5
+    )
 
 
 def test_loss_in_half_precision_is_computed_in_single_precision(method: Method) -> None:
@@ -117,14 +139,19 @@ def test_loss_in_half_precision_is_computed_in_single_precision(method: Method) 
     state = settled(method)
     loss = method.loss(student, target, state, 0.5)
     assert loss.dtype == torch.float32
-    assert loss.item() == pytest.approx(method.loss(student.float(), target.float(), state, 0.5).item(), rel=1e-6)
+    assert loss.item() == pytest.approx(
+        method.loss(student.float(), target.float(), state, 0.5).item(), rel=1e-6
+    )
 
 
 def test_state_in_half_precision_is_kept_in_single_precision(method: Method) -> None:
     states, target = (method.target_state(), method.target_state()), outputs(method).bfloat16()
     method.update(states[0], target)
     method.update(states[1], target.float())
-    assert all(not value.is_floating_point() or value.dtype == torch.float32 for value in states[0].state_dict().values())
+    assert all(
+        not value.is_floating_point() or value.dtype == torch.float32
+        for value in states[0].state_dict().values()
+    )
     assert_same(*states)
 
 
@@ -162,12 +189,16 @@ def test_state_of_a_target_is_saved_and_loaded_in_the_middle_of_a_training(metho
         method.update(one, outputs(method, batch=4, seed=5))
     assert_same(state, other)
     student = outputs(method)
-    assert torch.equal(method.loss(student, student, state, 0.5), method.loss(student, student, other, 0.5))
+    assert torch.equal(
+        method.loss(student, student, state, 0.5), method.loss(student, student, other, 0.5)
+    )
 
 
 def test_loss_and_update_never_wait_for_the_device(method: Method) -> None:
     """A tensor on the meta device has no values, so whatever asks for one raises."""
-    student, target = (outputs(method, seed=seed).detach().to("meta").requires_grad_() for seed in (1, 2))
+    student, target = (
+        outputs(method, seed=seed).detach().to("meta").requires_grad_() for seed in (1, 2)
+    )
     state = method.target_state().to("meta")
     loss = method.loss(student, target, state, 0.5)
     method.update(state, target)
@@ -184,9 +215,16 @@ def test_training_brings_the_views_of_an_image_together(method: Method) -> None:
 
 
 def train(method: Method, encoder: nn.Module, steps: int) -> None:
-    student, predictor = nn.Sequential(encoder, method.projector(8), method.prototypes()), method.predictor()
+    student, predictor = (
+        nn.Sequential(encoder, method.projector(8), method.prototypes()),
+        method.predictor(),
+    )
     teacher, state = copy.deepcopy(student), method.target_state()
-    trained = [parameter for parameter in [*student.parameters(), *predictor.parameters()] if parameter.requires_grad]
+    trained = [
+        parameter
+        for parameter in [*student.parameters(), *predictor.parameters()]
+        if parameter.requires_grad
+    ]
     optimizer = torch.optim.AdamW(trained, lr=1e-2)
     for step in range(steps):
         views = pairs_of_images(64).flatten(0, 1)
@@ -208,12 +246,20 @@ def pairs_of_images(count: int) -> Tensor:
 
 
 def assert_same(state: nn.Module, other: nn.Module) -> None:
-    assert all(torch.equal(*pair) for pair in zip(state.state_dict().values(), other.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(*pair)
+        for pair in zip(state.state_dict().values(), other.state_dict().values(), strict=True)
+    )
 
 
 def test_mlp_of_one_layer_is_linear() -> None:
     assert [type(module) for module in mlp(4, 16, 8, layers=1)] == [nn.Linear]
-    assert [type(module) for module in mlp(4, 16, 8, layers=2)] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
+    assert [type(module) for module in mlp(4, 16, 8, layers=2)] == [
+        nn.Linear,
+        nn.BatchNorm1d,
+        nn.ReLU,
+        nn.Linear,
+    ]
 
 
 def test_unknown_method_offers_the_nearest() -> None:

@@ -19,7 +19,9 @@ def softmax(x: np.ndarray) -> np.ndarray:
     return e / e.sum(axis=-1, keepdims=True)
 
 
-def cross_entropy(student: np.ndarray, target: np.ndarray, center: np.ndarray, student_t: float, teacher_t: float) -> float:
+def cross_entropy(
+    student: np.ndarray, target: np.ndarray, center: np.ndarray, student_t: float, teacher_t: float
+) -> float:
     """Equations 1 to 3 of arXiv 2104.14294, pair by pair of different views."""
     terms = []
     for u in range(len(target)):
@@ -41,12 +43,22 @@ def state(center: np.ndarray | None = None) -> Center:
 
 @pytest.mark.parametrize(("targets", "students"), [(2, 2), (2, 4), (3, 3)])
 @pytest.mark.parametrize("progress", [0.0, 0.15, 0.9])
-def test_loss_is_the_cross_entropy_over_different_views(targets: int, students: int, progress: float) -> None:
+def test_loss_is_the_cross_entropy_over_different_views(
+    targets: int, students: int, progress: float
+) -> None:
     rng = np.random.default_rng(0)
-    student, target, center = rng.normal(size=(students, 5, K)), rng.normal(size=(targets, 5, K)) * 0.2, rng.normal(size=K) * 0.1
-    found = METHOD.loss(torch.from_numpy(student), torch.from_numpy(target), state(center), progress).item()
+    student, target, center = (
+        rng.normal(size=(students, 5, K)),
+        rng.normal(size=(targets, 5, K)) * 0.2,
+        rng.normal(size=K) * 0.1,
+    )
+    found = METHOD.loss(
+        torch.from_numpy(student), torch.from_numpy(target), state(center), progress
+    ).item()
     temperature = {0.0: 0.04, 0.15: 0.055, 0.9: 0.07}[progress]
-    assert found == pytest.approx(cross_entropy(student, target, center, 0.1, temperature), rel=1e-5)
+    assert found == pytest.approx(
+        cross_entropy(student, target, center, 0.1, temperature), rel=1e-5
+    )
 
 
 def test_same_view_is_no_target() -> None:
@@ -54,7 +66,9 @@ def test_same_view_is_no_target() -> None:
     student[1] = 0.0  # gives every prototype the same share, whatever is asked of it
     changed = target.clone()
     changed[0] = torch.eye(K)[:3]  # what view 0 asks for, it asks of the student's view 1 alone
-    torch.testing.assert_close(METHOD.loss(student, changed, state(), 0.0), METHOD.loss(student, target, state(), 0.0))
+    torch.testing.assert_close(
+        METHOD.loss(student, changed, state(), 0.0), METHOD.loss(student, target, state(), 0.0)
+    )
 
 
 def test_temperature_of_the_teacher_rises_linearly_and_stays() -> None:
@@ -72,10 +86,17 @@ def test_center_is_the_running_mean_of_the_targets() -> None:
 
 
 def test_centring_takes_away_what_all_targets_share() -> None:
-    student, target = torch.randn(2, 2, 4, K, generator=torch.Generator().manual_seed(0)).double().unbind(0)
+    student, target = (
+        torch.randn(2, 2, 4, K, generator=torch.Generator().manual_seed(0)).double().unbind(0)
+    )
     shared = np.arange(K) / 10
     plain = METHOD.loss(student, target, state(), 0.0)
-    torch.testing.assert_close(METHOD.loss(student, target + torch.from_numpy(shared), state(shared), 0.0), plain, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        METHOD.loss(student, target + torch.from_numpy(shared), state(shared), 0.0),
+        plain,
+        rtol=1e-5,
+        atol=1e-5,
+    )
 
 
 def test_no_gradient_reaches_the_target() -> None:

@@ -21,14 +21,23 @@ def softmax(x: np.ndarray) -> np.ndarray:
     return e / e.sum(axis=-1, keepdims=True)
 
 
-def patch_term(student: np.ndarray, target: np.ndarray, masks: np.ndarray, center: np.ndarray, teacher_t: float) -> float:
+def patch_term(
+    student: np.ndarray, target: np.ndarray, masks: np.ndarray, center: np.ndarray, teacher_t: float
+) -> float:
     """Equation 2 of arXiv 2111.07832, patch by patch; an image without a masked patch counts as 0, as in the official code."""
     images = []
     for view in range(len(student)):
         for image in range(student.shape[1]):
-            terms = [-np.sum(softmax((target[view, image, patch] - center) / teacher_t)
-                             * np.log(softmax(student[view, image, patch] / METHOD.config.student_temperature)))
-                     for patch in range(student.shape[2]) if masks[view, image, patch]]
+            terms = [
+                -np.sum(
+                    softmax((target[view, image, patch] - center) / teacher_t)
+                    * np.log(
+                        softmax(student[view, image, patch] / METHOD.config.student_temperature)
+                    )
+                )
+                for patch in range(student.shape[2])
+                if masks[view, image, patch]
+            ]
             images.append(np.mean(terms) if terms else 0.0)
     return float(np.mean(images))
 
@@ -50,14 +59,28 @@ def case(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
     return rng.normal(size=shape), rng.normal(size=shape) * 0.2, masks, rng.normal(size=K) * 0.1
 
 
-def loss_of(student: torch.Tensor, target: torch.Tensor, masks: torch.Tensor, center: np.ndarray, progress: float = 0.0) -> torch.Tensor:
+def loss_of(
+    student: torch.Tensor,
+    target: torch.Tensor,
+    masks: torch.Tensor,
+    center: np.ndarray,
+    progress: float = 0.0,
+) -> torch.Tensor:
     """Of views x images x patches x prototypes, as a pair hands them over: masked patches alone."""
     grid, places = masks[:, :, None], masked_places(masks)
-    return METHOD.patch_loss(student.flatten(0, 2)[places], target.flatten(0, 2)[places], patch_weights(grid), state(center), progress)
+    return METHOD.patch_loss(
+        student.flatten(0, 2)[places],
+        target.flatten(0, 2)[places],
+        patch_weights(grid),
+        state(center),
+        progress,
+    )
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.15, 0.9])
-def test_patch_loss_is_the_cross_entropy_of_masked_patches_in_the_same_view(progress: float) -> None:
+def test_patch_loss_is_the_cross_entropy_of_masked_patches_in_the_same_view(
+    progress: float,
+) -> None:
     student, target, masks, center = case()
     found = loss_of(*map(torch.from_numpy, (student, target, masks)), center, progress)
     expected = patch_term(student, target, masks, center, METHOD.teacher_temperature(progress))
@@ -65,20 +88,36 @@ def test_patch_loss_is_the_cross_entropy_of_masked_patches_in_the_same_view(prog
 
 
 def test_patch_loss_equals_that_of_lightly() -> None:
-    lightly = pytest.importorskip("lightly.loss", reason="lightly is not installed: pip install lightly")
+    lightly = pytest.importorskip(
+        "lightly.loss", reason="lightly is not installed: pip install lightly"
+    )
     student, target, masks, _ = (torch.from_numpy(part) for part in case())
     config = METHOD.config
-    reference = lightly.IBOTPatchLoss(output_dim=K, teacher_temp=METHOD.teacher_temperature(0.0), student_temp=config.student_temperature,
-                                      center_momentum=config.center_momentum)
+    reference = lightly.IBOTPatchLoss(
+        output_dim=K,
+        teacher_temp=METHOD.teacher_temperature(0.0),
+        student_temp=config.student_temperature,
+        center_momentum=config.center_momentum,
+    )
     hidden = masks[:, 1:].flatten(0, 1)  # lightly takes no image without a masked patch
-    expected = reference(teacher_out=target[:, 1:].flatten(0, 1)[hidden].float(), student_out=student[:, 1:].flatten(0, 1)[hidden].float(),
-                         mask=hidden.unflatten(1, (2, 2)))
-    assert loss_of(student[:, 1:], target[:, 1:], masks[:, 1:], np.zeros(K)).item() == pytest.approx(expected.item(), abs=1e-5)
+    expected = reference(
+        teacher_out=target[:, 1:].flatten(0, 1)[hidden].float(),
+        student_out=student[:, 1:].flatten(0, 1)[hidden].float(),
+        mask=hidden.unflatten(1, (2, 2)),
+    )
+    assert loss_of(
+        student[:, 1:], target[:, 1:], masks[:, 1:], np.zeros(K)
+    ).item() == pytest.approx(expected.item(), abs=1e-5)
 
 
 def test_patches_masked_nowhere_give_zero_and_no_gradient() -> None:
     student = torch.randn(2, 3, PATCHES, K, requires_grad=True)
-    loss = loss_of(student, torch.randn(2, 3, PATCHES, K), torch.zeros(2, 3, PATCHES, dtype=torch.bool), np.zeros(K))
+    loss = loss_of(
+        student,
+        torch.randn(2, 3, PATCHES, K),
+        torch.zeros(2, 3, PATCHES, dtype=torch.bool),
+        np.zeros(K),
+    )
     loss.backward()
     assert loss.item() == 0
     assert student.grad is not None and not bool(student.grad.any())
@@ -92,6 +131,9 @@ def test_patch_loss_of_a_student_that_says_nothing_is_log_k() -> None:
 
 
 def test_centre_of_the_patches_is_the_running_mean_over_all_positions() -> None:
-    made, target = state(np.zeros(K)), torch.randn(2, 4, PATCHES, K, generator=torch.Generator().manual_seed(0))
+    made, target = (
+        state(np.zeros(K)),
+        torch.randn(2, 4, PATCHES, K, generator=torch.Generator().manual_seed(0)),
+    )
     METHOD.update(made, target.mean(dim=(0, 1, 2))[None])
     torch.testing.assert_close(made.center, 0.1 * target.mean(dim=(0, 1, 2))[None])

@@ -44,11 +44,17 @@ def test_loss_of_more_views_is_the_mean_over_pairs_of_different_ones() -> None:
 def test_perfect_outputs_have_the_closed_form() -> None:
     batch = 6
     outputs = np.stack([np.eye(batch) * 3] * 2)
-    assert loss(outputs, outputs) == pytest.approx(2 * T * math.log(1 + (batch - 1) * math.exp(-1 / T)), rel=1e-5)
+    assert loss(outputs, outputs) == pytest.approx(
+        2 * T * math.log(1 + (batch - 1) * math.exp(-1 / T)), rel=1e-5
+    )
 
 
 def test_equal_outputs_have_the_chance_level() -> None:
-    assert loss(np.ones((2, 5, 3)), np.ones((2, 5, 3))) == pytest.approx(2 * T * math.log(5)) == pytest.approx(METHOD.chance(5))
+    assert (
+        loss(np.ones((2, 5, 3)), np.ones((2, 5, 3)))
+        == pytest.approx(2 * T * math.log(5))
+        == pytest.approx(METHOD.chance(5))
+    )
 
 
 @pytest.mark.parametrize(("layers", "count"), [(METHOD.projector(12), 3), (METHOD.predictor(), 2)])
@@ -57,7 +63,9 @@ def test_layers_have_no_bias_and_end_with_a_plain_batch_norm(layers: nn.Module, 
     norms = [module for module in layers.modules() if isinstance(module, nn.BatchNorm1d)]
     assert [layer.bias for layer in linear] == [None] * count
     assert [norm.affine for norm in norms] == [True] * (count - 1) + [False]
-    output = layers(torch.randn(32, linear[0].in_features, generator=torch.Generator().manual_seed(0)))
+    output = layers(
+        torch.randn(32, linear[0].in_features, generator=torch.Generator().manual_seed(0))
+    )
     torch.testing.assert_close(output.mean(dim=0), torch.zeros(8), rtol=0, atol=1e-5)
     torch.testing.assert_close(output.var(dim=0, correction=0), torch.ones(8), rtol=1e-2, atol=0)
 

@@ -47,7 +47,9 @@ def test_loss_between_two_branches_has_anchors_of_one_and_keys_of_the_other() ->
 def test_perfect_outputs_have_the_closed_form() -> None:
     batch = 6
     outputs = np.stack([np.eye(batch) * 3] * 2)  # both views alike, images orthogonal, any length
-    assert loss(outputs, outputs) == pytest.approx(math.log(math.exp(1 / T) + 2 * batch - 2) - 1 / T, rel=1e-5)
+    assert loss(outputs, outputs) == pytest.approx(
+        math.log(math.exp(1 / T) + 2 * batch - 2) - 1 / T, rel=1e-5
+    )
 
 
 def test_equal_outputs_have_the_chance_level() -> None:
@@ -56,8 +58,14 @@ def test_equal_outputs_have_the_chance_level() -> None:
 
 
 def test_target_with_gradients_gets_them_and_one_without_does_not() -> None:
-    student, target = torch.randn(2, 2, 4, 8, generator=torch.Generator().manual_seed(0)).requires_grad_().unbind(0)
-    to_student, to_target = torch.autograd.grad(METHOD.loss(student, target, nn.Module(), 0.0), (student, target))
+    student, target = (
+        torch.randn(2, 2, 4, 8, generator=torch.Generator().manual_seed(0))
+        .requires_grad_()
+        .unbind(0)
+    )
+    to_student, to_target = torch.autograd.grad(
+        METHOD.loss(student, target, nn.Module(), 0.0), (student, target)
+    )
     assert bool(to_student.any()) and bool(to_target.any())
     (only,) = torch.autograd.grad(METHOD.loss(student, target.detach(), nn.Module(), 0.0), student)
     torch.testing.assert_close(only, to_student)

@@ -20,7 +20,9 @@ HOSTILE = "<script>alert('x')</script> & \"co\""
 class Builder:
     """Writes trials and jobs with the attributes of a real run."""
 
-    def __init__(self, labelled: bool = True, rankme: Callable[[float], float] | None = None) -> None:
+    def __init__(
+        self, labelled: bool = True, rankme: Callable[[float], float] | None = None
+    ) -> None:
         """`rankme` makes RankMe of an accuracy; a run that has it is ranked by it."""
         self.study = optuna.create_study()
         self.labelled, self.rankme = labelled, rankme
@@ -29,7 +31,9 @@ class Builder:
         self.ledger: list[dict[str, Any]] = []
         self._clock = 0.0
 
-    def add(self, name: str, family: str, state: TrialState, end: float | None = None, **attributes: Any) -> int:
+    def add(
+        self, name: str, family: str, state: TrialState, end: float | None = None, **attributes: Any
+    ) -> int:
         """A trial; `end` is its accuracy at the last step, with a curve that leads there."""
         number = len(self.study.get_trials(deepcopy=False))
         values: dict[int, float] = {}
@@ -50,7 +54,13 @@ class Builder:
             "promoted": end is not None,
             **attributes,
         }
-        scores = {step: self.rankme(value) for step, value in values.items()} if self.rankme else values if self.labelled else {}
+        scores = (
+            {step: self.rankme(value) for step, value in values.items()}
+            if self.rankme
+            else values
+            if self.labelled
+            else {}
+        )
         value = next(reversed(scores.values()), 0.4) if state is TrialState.COMPLETE else None
         if not self.labelled and not self.rankme and state is TrialState.COMPLETE:
             value = told.get("discrepancy", 0.0)
@@ -65,14 +75,30 @@ class Builder:
             )
         )
         if end is not None and state is not TrialState.RUNNING:
-            self.job(number, name, 0, values, "proxy", "done" if state is TrialState.COMPLETE else "stopped")
+            self.job(
+                number,
+                name,
+                0,
+                values,
+                "proxy",
+                "done" if state is TrialState.COMPLETE else "stopped",
+            )
         return number
 
     def job(
-        self, trial: int | None, name: str, seed: int, values: dict[int, float], phase: str, state: str = "done", cause: str = ""
+        self,
+        trial: int | None,
+        name: str,
+        seed: int,
+        values: dict[int, float],
+        phase: str,
+        state: str = "done",
+        cause: str = "",
     ) -> None:
         key = "full" if phase == "full" else f"{phase}/{trial:04}/seed{seed}"
-        reports = [{"step": step, "metrics": self._metrics(value)} for step, value in values.items()]
+        reports = [
+            {"step": step, "metrics": self._metrics(value)} for step, value in values.items()
+        ]
         self.study.set_user_attr(
             f"job/{key}",
             {
@@ -91,11 +117,21 @@ class Builder:
 
     def _metrics(self, accuracy: float) -> Mapping[str, float]:
         judged = {"accuracy": accuracy} if self.labelled else {}
-        return {"loss": 1.0, **judged, **({"labelfree_rankme": self.rankme(accuracy)} if self.rankme else {})}
+        return {
+            "loss": 1.0,
+            **judged,
+            **({"labelfree_rankme": self.rankme(accuracy)} if self.rankme else {}),
+        }
 
     def confirm(self, trial: int, name: str, accuracies: dict[int, float]) -> None:
         for seed, end in accuracies.items():
-            self.job(trial, name, seed, {step: end - 6 * (1 - step / STEPS[-1]) for step in STEPS}, "confirm")
+            self.job(
+                trial,
+                name,
+                seed,
+                {step: end - 6 * (1 - step / STEPS[-1]) for step in STEPS},
+                "confirm",
+            )
 
     def charge(self, attempt: str, phase: str, trial: int | None, seconds: float) -> None:
         """Two heartbeats; a second job always runs beside, so a device-second is two seconds on the clock."""
@@ -134,7 +170,13 @@ CONFIG = {
 }
 PLAN = {
     "budget_s": 720.0,
-    "phases": {"measure": 7.2, "screen": {"device_s": 144.0}, "proxy": {"device_s": 324.0}, "confirm": 100.8, "full": 144.0},
+    "phases": {
+        "measure": 7.2,
+        "screen": {"device_s": 144.0},
+        "proxy": {"device_s": 324.0},
+        "confirm": 100.8,
+        "full": 144.0,
+    },
 }
 
 
@@ -153,7 +195,15 @@ def run() -> Builder:
     run.attribute(config=CONFIG, plan=PLAN, reference={"raw pixels": 39.8, "untrained base": 29.3})
     done, pruned = TrialState.COMPLETE, TrialState.PRUNED
     best = run.add(
-        "convnext depth 3 kernel 7", "convnext", done, 41.4, discrepancy=0.42, cka=0.5, cka_excess=0.4, head_loss=3.1, chance_loss=4.5
+        "convnext depth 3 kernel 7",
+        "convnext",
+        done,
+        41.4,
+        discrepancy=0.42,
+        cka=0.5,
+        cka_excess=0.4,
+        head_loss=3.1,
+        chance_loss=4.5,
     )
     second = run.add(HOSTILE, "transformer", done, 41.0, discrepancy=0.35)
     run.add("resnet depth 2", "resnet", done, 40.2, discrepancy=0.22)
@@ -169,11 +219,26 @@ def run() -> Builder:
         gate="not learning",
         gate_reason="its head loss 4.48 stayed near chance, 4.50.",
     )
-    run.add("transformer depth 6", "transformer", TrialState.FAIL, cause="CUDA out of memory in block 5")
+    run.add(
+        "transformer depth 6", "transformer", TrialState.FAIL, cause="CUDA out of memory in block 5"
+    )
     control: dict[str, Any] = {"role": "control", "promoted": False}
-    none = run.add("no head", "none", done, 40.1, control="none", head=None, parameters=0, gate=None, **control)
-    same = run.add("no head, same device-time", "none", done, 40.7, control="none_same_time", head=None, gate=None, **control)
-    identity = run.add("identity head", "identity", done, 40.0, control="identity", discrepancy=0.0, **control)
+    none = run.add(
+        "no head", "none", done, 40.1, control="none", head=None, parameters=0, gate=None, **control
+    )
+    same = run.add(
+        "no head, same device-time",
+        "none",
+        done,
+        40.7,
+        control="none_same_time",
+        head=None,
+        gate=None,
+        **control,
+    )
+    identity = run.add(
+        "identity head", "identity", done, 40.0, control="identity", discrepancy=0.0, **control
+    )
     run.add(
         "noise head",
         "noise",
@@ -199,11 +264,34 @@ def run() -> Builder:
             "sentence": "Undecided: convnext depth 3 kernel 7 leads the control without a head by 0.8 ± 1.1 points over 3 seeds; "
             "about 20 cpu-min would settle it.",
             "rows": [
-                {"name": "convnext depth 3 kernel 7", "role": "candidate", "seeds": 3, "mean": 41.3, "interval": [40.9, 41.7]},
-                {"name": HOSTILE, "role": "candidate", "seeds": 3, "mean": 40.97, "interval": [40.5, 41.4]},
-                {"name": "no head", "role": "control", "seeds": 3, "mean": 40.5, "interval": [40.1, 40.9]},
+                {
+                    "name": "convnext depth 3 kernel 7",
+                    "role": "candidate",
+                    "seeds": 3,
+                    "mean": 41.3,
+                    "interval": [40.9, 41.7],
+                },
+                {
+                    "name": HOSTILE,
+                    "role": "candidate",
+                    "seeds": 3,
+                    "mean": 40.97,
+                    "interval": [40.5, 41.4],
+                },
+                {
+                    "name": "no head",
+                    "role": "control",
+                    "seeds": 3,
+                    "mean": 40.5,
+                    "interval": [40.1, 40.9],
+                },
             ],
-            "comparison": {"against": "no head", "difference": 0.8, "interval": [-0.28, 1.88], "seeds": 3},
+            "comparison": {
+                "against": "no head",
+                "difference": 0.8,
+                "interval": [-0.28, 1.88],
+                "seeds": 3,
+            },
         }
     )
     return run
@@ -218,9 +306,16 @@ def varied(builder: Callable[..., Builder]) -> Builder:
         for index in range(9):
             shortcut, depth, scored = bool(index % 2), 1 + index // 2, index < 4
             kernel = None if place == 1 else 3 + 2 * (index % 3)
-            head = {"family": family, "depth": depth, "kernel_size": kernel, "first_shortcut": shortcut}
+            head = {
+                "family": family,
+                "depth": depth,
+                "kernel_size": kernel,
+                "first_shortcut": shortcut,
+            }
             discrepancy = 0.1 * place + 0.02 * depth - 0.1 * shortcut + noise.normal(0, 0.01)
-            quality = {"labelfree_rankme": 20.0 + depth, "labelfree_alpha_req": 1.5} if scored else {}
+            quality = (
+                {"labelfree_rankme": 20.0 + depth, "labelfree_alpha_req": 1.5} if scored else {}
+            )
             run.add(
                 f"{family} {index}",
                 family,

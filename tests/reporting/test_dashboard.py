@@ -48,10 +48,17 @@ def has_ipv6() -> bool:
     return True
 
 
-@pytest.mark.parametrize(("host", "shown"), [
-    ("127.0.0.1", "127.0.0.1"),
-    pytest.param("::1", "[::1]", marks=pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")),
-])
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        pytest.param(
+            "::1",
+            "[::1]",
+            marks=pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6"),
+        ),
+    ],
+)
 def test_it_shows_the_studies_of_the_storage(tmp_path: Path, host: str, shown: str) -> None:
     storage = optuna.storages.get_storage(f"sqlite:///{tmp_path}/study.db")
     optuna.create_study(storage=storage, study_name="demo")
@@ -69,11 +76,15 @@ def taken() -> Iterator[int]:
 
 def listening(host: str = HOST, port: int | None = None) -> int:
     """The port that a dashboard listened at for a moment."""
-    with dashboard_server(optuna.storages.InMemoryStorage(), Path("artifacts"), host, port) as server:
+    with dashboard_server(
+        optuna.storages.InMemoryStorage(), Path("artifacts"), host, port
+    ) as server:
         return int(server.server_port)
 
 
-def test_the_next_free_port_is_found_where_the_default_is_taken(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_free_port_is_found_where_the_default_is_taken(
+    taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(dashboard, "PORT", taken)
     assert taken < listening() < taken + dashboard.TRIED
 
@@ -81,14 +92,20 @@ def test_the_next_free_port_is_found_where_the_default_is_taken(taken: int, monk
 def test_no_free_port_is_told(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dashboard, "PORT", taken)
     monkeypatch.setattr(dashboard, "TRIED", 1)
-    with pytest.raises(UserError, match=rf"^the ports {taken} to {taken} of 127\.0\.0\.1 are all taken; give a free one as --port\.$"):
+    with pytest.raises(
+        UserError,
+        match=rf"^the ports {taken} to {taken} of 127\.0\.0\.1 are all taken; give a free one as --port\.$",
+    ):
         listening()
 
 
 def test_a_port_that_was_asked_for_is_not_replaced(taken: int) -> None:
     with pytest.raises(UserError) as told:
         listening(port=taken)
-    assert str(told.value) == f"port {taken} of 127.0.0.1 is taken by another program; give another --port, or none to have a free one."
+    assert (
+        str(told.value)
+        == f"port {taken} of 127.0.0.1 is taken by another program; give another --port, or none to have a free one."
+    )
 
 
 def test_a_port_that_has_just_been_left_is_free() -> None:
@@ -101,8 +118,13 @@ def test_a_port_that_has_just_been_left_is_free() -> None:
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "a..b"])
-def test_a_host_that_is_not_this_machine_is_told(host: str) -> None:  # the first: of a net that is for documentation only
-    with pytest.raises(UserError, match=rf"^the dashboard cannot listen at {re.escape(host)}:8080 \(.+\); give another --host, such as"):
+def test_a_host_that_is_not_this_machine_is_told(
+    host: str,
+) -> None:  # the first: of a net that is for documentation only
+    with pytest.raises(
+        UserError,
+        match=rf"^the dashboard cannot listen at {re.escape(host)}:8080 \(.+\); give another --host, such as",
+    ):
         listening(host)
 
 
@@ -111,12 +133,18 @@ def test_a_port_that_needs_rights_is_told(monkeypatch: pytest.MonkeyPatch) -> No
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(DashboardServer, "server_bind", denied)
-    with pytest.raises(UserError, match=r" cannot listen at 127\.0\.0\.1:80 \(Permission denied\); give another --port, above 1023\.$"):
+    with pytest.raises(
+        UserError,
+        match=r" cannot listen at 127\.0\.0\.1:80 \(Permission denied\); give another --port, above 1023\.$",
+    ):
         listening(port=80)
 
 
 def test_a_port_that_no_machine_has_is_told() -> None:
-    with pytest.raises(UserError, match=r" cannot listen at 127\.0\.0\.1:70000 \(.+\); give another --port, from 1 to 65535\.$"):
+    with pytest.raises(
+        UserError,
+        match=r" cannot listen at 127\.0\.0\.1:70000 \(.+\); give another --port, from 1 to 65535\.$",
+    ):
         listening(port=70_000)
 
 

@@ -22,7 +22,9 @@ def test_correlation_counts_healthy_candidates_at_full_fidelity_only(run: Any) -
     assert relation.points.set_index("name").loc["convnext depth 6", ["value"]].isna().all()
 
 
-def test_caption_is_plain_with_enough_heads_and_refuses_with_too_few(builder: Callable[..., Any]) -> None:
+def test_caption_is_plain_with_enough_heads_and_refuses_with_too_few(
+    builder: Callable[..., Any],
+) -> None:
     run = builder()
     for index in range(2):
         run.add(f"head {index}", "mlp", TrialState.COMPLETE, 40.0 + index, discrepancy=0.1 * index)
@@ -44,7 +46,9 @@ def test_references_include_the_control_without_a_head_with_its_interval(run: An
     assert lines["raw pixels"].low is None
 
 
-def test_curve_lines_average_only_the_seeds_that_came_to_the_last_step(builder: Callable[..., Any]) -> None:
+def test_curve_lines_average_only_the_seeds_that_came_to_the_last_step(
+    builder: Callable[..., Any],
+) -> None:
     run = builder()
     trial = run.add("head", "mlp", TrialState.COMPLETE, 40.0)
     run.job(trial, "head", 1, {40: 99.0}, "confirm", state="cut")
@@ -57,7 +61,12 @@ def test_curve_lines_average_only_the_seeds_that_came_to_the_last_step(builder: 
 
 def test_curve_lines_keep_the_highest_candidates_and_every_control(run: Any) -> None:
     lines = figure_data.curve_lines(run.study, most=1)
-    assert set(lines["name"]) == {"convnext depth 3 kernel 7", "no head", "no head, same device-time", "identity head"}
+    assert set(lines["name"]) == {
+        "convnext depth 3 kernel 7",
+        "no head",
+        "no head, same device-time",
+        "identity head",
+    }
 
 
 def test_leaderboard_rows_keep_controls_and_mark_the_winner(run: Any) -> None:
@@ -74,5 +83,7 @@ def test_timeline_lanes_hold_no_two_attempts_at_a_time(run: Any) -> None:
     for _, lane in frame.groupby("lane"):
         starts, ends = lane["start"].to_numpy(), lane["end"].to_numpy()
         assert (starts[1:] >= ends[:-1] - 1e-6).all()
-    most_at_a_time = max(((frame["start"] <= moment) & (frame["end"] > moment)).sum() for moment in frame["start"])
+    most_at_a_time = max(
+        ((frame["start"] <= moment) & (frame["end"] > moment)).sum() for moment in frame["start"]
+    )
     assert frame["lane"].max() + 1 == most_at_a_time

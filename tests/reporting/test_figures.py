@@ -13,9 +13,15 @@ from hssl_search.reporting.record import RunRecord
 
 
 def drawn(run: Any) -> dict[str, go.Figure | None]:
-    study, lines, measure = run.study, figure_data.references(run.study), RunRecord.of(run.study).judged_by
+    study, lines, measure = (
+        run.study,
+        figure_data.references(run.study),
+        RunRecord.of(run.study).judged_by,
+    )
     return {
-        "leaderboard": figures.draw_leaderboard(figure_data.leaderboard_rows(study), lines, measure),
+        "leaderboard": figures.draw_leaderboard(
+            figure_data.leaderboard_rows(study), lines, measure
+        ),
         "discrepancy": figures.draw_discrepancy(figure_data.discrepancy_accuracy(study), lines),
         "curves": figures_over_time.draw_curves(figure_data.curve_lines(study), lines, measure),
         "full": figures_over_time.draw_full(figure_data.full_line(study), lines, measure),
@@ -27,7 +33,11 @@ def test_every_axis_has_a_title_with_its_unit(run: Any) -> None:
     for name, figure in drawn(run).items():
         assert figure is not None, name
         layout = figure.layout.to_plotly_json()
-        titles = " ".join(axis["title"]["text"] for key, axis in layout.items() if "axis" in key and "title" in axis)
+        titles = " ".join(
+            axis["title"]["text"]
+            for key, axis in layout.items()
+            if "axis" in key and "title" in axis
+        )
         expected = {
             "timeline": ["(min)"],
             "leaderboard": ["(%)"],
@@ -85,7 +95,11 @@ def test_names_cannot_bring_markup_into_a_figure(run: Any) -> None:
 def test_families_keep_their_colours_and_have_marks_of_their_own() -> None:
     looks = palette.family_looks(["mlp", "new", "convnext"])
     assert looks["convnext"] == palette.family_looks(["convnext"])["convnext"]
-    assert len({colour for colour, _ in looks.values()}) == len({mark for _, mark in looks.values()}) == len(looks)
+    assert (
+        len({colour for colour, _ in looks.values()})
+        == len({mark for _, mark in looks.values()})
+        == len(looks)
+    )
 
 
 def test_an_axis_is_not_pressed_flat_by_one_wide_interval() -> None:
@@ -102,6 +116,11 @@ def test_spread_moves_labels_apart_inside_the_range() -> None:
 
 def test_a_reference_out_of_range_is_named_at_the_edge_without_a_line(run: Any) -> None:
     figure = go.Figure()
-    axes.reference_lines(figure, [figure_data.Reference("far", 5.0), figure_data.Reference("near", 45.0)], [40.0, 50.0], vertical=False)
+    axes.reference_lines(
+        figure,
+        [figure_data.Reference("far", 5.0), figure_data.Reference("near", 45.0)],
+        [40.0, 50.0],
+        vertical=False,
+    )
     assert len(figure.layout.shapes) == 1
     assert [note.text for note in figure.layout.annotations] == ["▾ far 5.0", "near 45.0"]

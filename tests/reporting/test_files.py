@@ -12,11 +12,19 @@ from hssl_search.errors import UserError
 from hssl_search.reporting.files import write_whole
 
 
-@pytest.mark.parametrize(("number", "told"), [
-    (errno.EROFS, r"/report\.html cannot be written \(Read-only file system\); make its folder writable, or work on a copy of the run\.$"),
-    (errno.EACCES, r"/report\.html cannot be written \(Permission denied\); "),
-])
-def test_a_folder_that_may_not_be_written_is_one_sentence(tmp_path: Path, number: int, told: str) -> None:
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (
+            errno.EROFS,
+            r"/report\.html cannot be written \(Read-only file system\); make its folder writable, or work on a copy of the run\.$",
+        ),
+        (errno.EACCES, r"/report\.html cannot be written \(Permission denied\); "),
+    ],
+)
+def test_a_folder_that_may_not_be_written_is_one_sentence(
+    tmp_path: Path, number: int, told: str
+) -> None:
     (tmp_path / "report.html").write_text("before")
 
     def refuse(path: Path) -> None:

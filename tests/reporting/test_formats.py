@@ -8,14 +8,28 @@ from hssl_search.reporting import formats
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(7.4, "0:07"), (187, "3:07"), (3729, "1:02:09"), (None, formats.MISSING), (math.nan, formats.MISSING)]
+    ("seconds", "text"),
+    [
+        (7.4, "0:07"),
+        (187, "3:07"),
+        (3729, "1:02:09"),
+        (None, formats.MISSING),
+        (math.nan, formats.MISSING),
+    ],
 )
 def test_clock_writes_minutes_and_hours(seconds: float | None, text: str) -> None:
     assert formats.clock(seconds) == text
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(870, "870"), (12_345, "12.3 k"), (1_200_000, "1.2 M"), (3.5e9, "3.5 G"), (None, formats.MISSING)]
+    ("value", "text"),
+    [
+        (870, "870"),
+        (12_345, "12.3 k"),
+        (1_200_000, "1.2 M"),
+        (3.5e9, "3.5 G"),
+        (None, formats.MISSING),
+    ],
 )
 def test_count_has_three_digits_and_a_unit(value: float | None, text: str) -> None:
     assert formats.count(value) == text
@@ -48,6 +62,9 @@ def test_signed_interval_has_signs_except_at_zero() -> None:
     assert formats.signed_interval(None, 1.0) == formats.signed_interval(math.nan, 1.0) == ""
 
 
-@pytest.mark.parametrize(("value", "told"), [(0.342, "34 %"), (0.004, "<1 %"), (0.996, ">99 %"), (None, ""), (float("nan"), "")])
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(0.342, "34 %"), (0.004, "<1 %"), (0.996, ">99 %"), (None, ""), (float("nan"), "")],
+)
 def test_shares_are_in_per_cent(value: float | None, told: str) -> None:
     assert formats.share(value) == told

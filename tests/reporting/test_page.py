@@ -35,7 +35,11 @@ class Reader(HTMLParser):
             self._inside.append(tag)
         if tag == "script":
             self.scripts.append("")
-        self.loads += [value for name, value in attributes if name in ("src", "href", "srcset", "data") and value]
+        self.loads += [
+            value
+            for name, value in attributes
+            if name in ("src", "href", "srcset", "data") and value
+        ]
         self.ids += [value for name, value in attributes if name == "id" and value]
 
     def handle_endtag(self, tag: str) -> None:
@@ -53,7 +57,9 @@ class Reader(HTMLParser):
         return re.sub(r"\s+", " ", self.text)
 
 
-def test_page_tells_verdict_cost_leaderboard_screening_and_failures_in_this_order(run: Any, tmp_path: Path) -> None:
+def test_page_tells_verdict_cost_leaderboard_screening_and_failures_in_this_order(
+    run: Any, tmp_path: Path
+) -> None:
     (tmp_path / "winner").mkdir()
     (tmp_path / "winner" / "HOWTO.md").write_text("```\nload_head\n```\n")
     words = Reader(build_page(run.study, run.ledger, tmp_path)).words
@@ -82,14 +88,29 @@ def test_page_needs_no_network_and_holds_plotly_once(run: Any) -> None:
     assert reader.loads == ["data:,"]
     own = page.replace(get_plotlyjs(), "")
     assert not re.search(r"@import|url\(|https?://(?!www\.w3\.org)", own)
-    assert {"figure-accuracy", "figure-discrepancy", "figure-curves", "figure-full", "figure-timeline"} <= set(reader.ids)
+    assert {
+        "figure-accuracy",
+        "figure-discrepancy",
+        "figure-curves",
+        "figure-full",
+        "figure-timeline",
+    } <= set(reader.ids)
 
 
-def test_nothing_that_a_user_named_becomes_markup(builder: Callable[..., Any], tmp_path: Path) -> None:
+def test_nothing_that_a_user_named_becomes_markup(
+    builder: Callable[..., Any], tmp_path: Path
+) -> None:
     evil = "\"></script><script>alert('x')</script><img src=x onerror=alert(1)>"
     run = builder()
     run.attribute(
-        config={"name": evil, "base": evil, "data": evil, "space": evil, "base_args": {evil: evil}, "versions": {evil: evil}},
+        config={
+            "name": evil,
+            "base": evil,
+            "data": evil,
+            "space": evil,
+            "base_args": {evil: evil},
+            "versions": {evil: evil},
+        },
         reference={evil: 40.0},
         plan={"phases": {evil: 3.0}},
         verdict={
@@ -116,7 +137,9 @@ def test_nothing_that_a_user_named_becomes_markup(builder: Callable[..., Any], t
 
 def test_howto_of_the_winner_is_shown_as_it_was_written(run: Any, tmp_path: Path) -> None:
     (tmp_path / "winner").mkdir()
-    (tmp_path / "winner" / "HOWTO.md").write_text("# Use it\n\nLoad the head:\n\n```python\nhead = load_head('x')\n```\n")
+    (tmp_path / "winner" / "HOWTO.md").write_text(
+        "# Use it\n\nLoad the head:\n\n```python\nhead = load_head('x')\n```\n"
+    )
     page = build_page(run.study, run.ledger, tmp_path)
     assert "<h3>Use it</h3>" in page
     assert "<pre><code>head = load_head(&#39;x&#39;)</code></pre>" in page
@@ -131,15 +154,22 @@ def test_page_of_a_run_that_has_just_begun(tmp_path: Path) -> None:
     assert "Nothing has been screened yet." in reader.words
 
 
-def test_page_of_a_run_in_the_middle_names_the_leader(builder: Callable[..., Any], tmp_path: Path) -> None:
+def test_page_of_a_run_in_the_middle_names_the_leader(
+    builder: Callable[..., Any], tmp_path: Path
+) -> None:
     run = builder()
     run.add("first", "mlp", TrialState.COMPLETE, 40.0, discrepancy=0.1)
     run.add("second", "mlp", TrialState.RUNNING, discrepancy=0.2)
     words = Reader(build_page(run.study, run.ledger, tmp_path)).words
-    assert "2 heads, 2 screened, 1 at full proxy fidelity. The best so far is first with 40.0 %" in words
+    assert (
+        "2 heads, 2 screened, 1 at full proxy fidelity. The best so far is first with 40.0 %"
+        in words
+    )
 
 
-def test_page_of_a_run_without_labels_speaks_of_discrepancy(builder: Callable[..., Any], tmp_path: Path) -> None:
+def test_page_of_a_run_without_labels_speaks_of_discrepancy(
+    builder: Callable[..., Any], tmp_path: Path
+) -> None:
     run = builder(labelled=False)
     run.attribute(config={"rank_by": "discrepancy"})
     run.add("first", "mlp", TrialState.COMPLETE, 40.0, discrepancy=0.125)
@@ -150,15 +180,25 @@ def test_page_of_a_run_without_labels_speaks_of_discrepancy(builder: Callable[..
     assert "figure-accuracy" not in reader.ids
 
 
-def test_page_tells_what_each_parameter_went_with_and_claims_no_cause(varied: Any, tmp_path: Path) -> None:
+def test_page_tells_what_each_parameter_went_with_and_claims_no_cause(
+    varied: Any, tmp_path: Path
+) -> None:
     words = Reader(build_page(varied.study, varied.ledger, tmp_path)).words
-    row = parameter_values(varied.study).set_index(["parameter", "value"]).loc[("first_shortcut", "false")]
-    assert (f"first_shortcut false 3 12 {row.discrepancy:.3f} {row.discrepancy_without:.3f} 6 {row.accuracy:.1f} "
-            f"{row.accuracy_without:.1f}") in words
+    row = (
+        parameter_values(varied.study)
+        .set_index(["parameter", "value"])
+        .loc[("first_shortcut", "false")]
+    )
+    assert (
+        f"first_shortcut false 3 12 {row.discrepancy:.3f} {row.discrepancy_without:.3f} 6 {row.accuracy:.1f} "
+        f"{row.accuracy_without:.1f}"
+    ) in words
     assert "nothing here says what caused what" in words
 
 
-def test_page_tells_measures_that_agree_with_accuracy_and_other_discrepancies(varied: Any, tmp_path: Path) -> None:
+def test_page_tells_measures_that_agree_with_accuracy_and_other_discrepancies(
+    varied: Any, tmp_path: Path
+) -> None:
     reader = Reader(build_page(varied.study, varied.ledger, tmp_path))
     assert "RankMe high" in reader.words
     assert "discrepancy architecture gate" in reader.words
@@ -168,8 +208,13 @@ def test_page_tells_measures_that_agree_with_accuracy_and_other_discrepancies(va
 
 def test_page_tells_what_foretold_the_scores_of_promoted_heads(run: Any, tmp_path: Path) -> None:
     assert "promotion" not in Reader(build_page(run.study, run.ledger, tmp_path)).ids
-    found = {"forecast": rank_correlation([1, 2, 3, 5, 4, 6], [1, 2, 3, 4, 5, 6]), "discrepancy": rank_correlation([1, 2], [2, 1])}
-    run.attribute(promotion={"rule": "learned", **{name: one.as_plain() for name, one in found.items()}})
+    found = {
+        "forecast": rank_correlation([1, 2, 3, 5, 4, 6], [1, 2, 3, 4, 5, 6]),
+        "discrepancy": rank_correlation([1, 2], [2, 1]),
+    }
+    run.attribute(
+        promotion={"rule": "learned", **{name: one.as_plain() for name, one in found.items()}}
+    )
     words = Reader(build_page(run.study, run.ledger, tmp_path)).words
     assert "each proxy left out in turn +0.94 [" in words and "6 rises with the score" in words
     assert "discrepancy, the paper's rule – 2 too few" in words
@@ -178,17 +223,34 @@ def test_page_tells_what_foretold_the_scores_of_promoted_heads(run: Any, tmp_pat
 
 def test_page_tells_what_a_search_was_warm_started_from(run: Any, tmp_path: Path) -> None:
     assert "Warm start from" not in Reader(build_page(run.study, run.ledger, tmp_path)).words
-    earlier = [EarlierSearch(name, "none", name == "runs/a", {}, [], {"depth=6": 4}) for name in ("runs/a", "runs/b")]
-    run.attribute(warm_start=[one.as_plain() for one in earlier], promotion={"rule": "learned", "left": ["runs/b"]})
+    earlier = [
+        EarlierSearch(name, "none", name == "runs/a", {}, [], {"depth=6": 4})
+        for name in ("runs/a", "runs/b")
+    ]
+    run.attribute(
+        warm_start=[one.as_plain() for one in earlier],
+        promotion={"rule": "learned", "left": ["runs/b"]},
+    )
     words = Reader(build_page(run.study, run.ledger, tmp_path)).words
-    assert f"Warm start from {earlier[0].words()}; {earlier[1].words()} (left by the forecast, having given the wrong order)" in words
+    assert (
+        f"Warm start from {earlier[0].words()}; {earlier[1].words()} (left by the forecast, having given the wrong order)"
+        in words
+    )
 
 
-def test_page_of_heads_that_differ_in_no_parameter_says_so(builder: Callable[..., Any], tmp_path: Path) -> None:
+def test_page_of_heads_that_differ_in_no_parameter_says_so(
+    builder: Callable[..., Any], tmp_path: Path
+) -> None:
     run = builder()
-    assert "The healthy heads differ in no parameter" not in Reader(build_page(run.study, run.ledger, tmp_path)).words
+    assert (
+        "The healthy heads differ in no parameter"
+        not in Reader(build_page(run.study, run.ledger, tmp_path)).words
+    )
     run.add("head", "mlp", TrialState.PRUNED, head={"family": "mlp", "depth": 2}, discrepancy=0.1)
-    assert "The healthy heads differ in no parameter." in Reader(build_page(run.study, run.ledger, tmp_path)).words
+    assert (
+        "The healthy heads differ in no parameter."
+        in Reader(build_page(run.study, run.ledger, tmp_path)).words
+    )
 
 
 def test_an_overspent_budget_is_pointed_out(run: Any) -> None:
@@ -196,7 +258,9 @@ def test_an_overspent_budget_is_pointed_out(run: Any) -> None:
     assert '<p class="warning">' in build_page(run.study, run.ledger, Path("runs/photos"))
 
 
-def test_the_users_own_template_comes_first(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_own_template_comes_first(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "reports").mkdir()
     (tmp_path / "reports" / "template.html").write_text("<p>{{ verdict }}</p>")
     monkeypatch.chdir(tmp_path)
@@ -205,7 +269,10 @@ def test_the_users_own_template_comes_first(run: Any, tmp_path: Path, monkeypatc
 
 def test_a_report_is_never_replaced_by_an_emptier_one(run: Any, tmp_path: Path) -> None:
     written = {path: path.read_bytes() for path in write_report(tmp_path, run.study, run.ledger)}
-    with pytest.raises(UserError, match=rf"^the report in {tmp_path} is of {len(run.study.trials)} trials and the study holds 0: "):
+    with pytest.raises(
+        UserError,
+        match=rf"^the report in {tmp_path} is of {len(run.study.trials)} trials and the study holds 0: ",
+    ):
         write_report(tmp_path, optuna.create_study(), [])
     assert {path: path.read_bytes() for path in written} == written
     write_report(tmp_path, run.study, run.ledger)
@@ -216,4 +283,8 @@ def test_a_report_is_never_replaced_by_an_emptier_one(run: Any, tmp_path: Path) 
 def test_report_writes_its_three_files(run: Any, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     write_report(folder, run.study, run.ledger)
-    assert sorted(path.name for path in folder.iterdir()) == ["leaderboard.csv", "report.html", "trials.parquet"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "leaderboard.csv",
+        "report.html",
+        "trials.parquet",
+    ]

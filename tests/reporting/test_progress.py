@@ -10,7 +10,9 @@ from rich.console import Console
 
 from hssl_search.reporting.progress import MOST_RUNNING, Progress
 
-LONG = "transformer depth 3 heads 4 width 2 kernel 3 no-first-shortcut and a few words more than fit"
+LONG = (
+    "transformer depth 3 heads 4 width 2 kernel 3 no-first-shortcut and a few words more than fit"
+)
 
 
 class Clock:
@@ -147,4 +149,9 @@ def test_names_are_not_read_as_console_markup() -> None:
 def test_progress_imports_nothing_heavy() -> None:
     heavy = "{'torch', 'ray', 'pandas', 'plotly', 'optuna', 'timm'}"
     code = f"import sys, hssl_search.reporting.progress; print(sorted({heavy} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )

@@ -37,9 +37,18 @@ def test_leaderboard_ranks_by_mean_over_seeds(run: Any) -> None:
 
 def test_leaderboard_holds_proxies_controls_and_references_only(run: Any) -> None:
     board = tables.leaderboard(run.study)
-    assert list(board.columns) == [column for column in LEADERBOARD if column not in OTHER_DISCREPANCIES]
-    assert set(board[board["role"] == "control"]["name"]) == {"no head", "no head, same device-time", "identity head", "noise head"}
-    assert dict(board[board["role"] == "reference"][["name", "accuracy"]].itertuples(index=False)) == {
+    assert list(board.columns) == [
+        column for column in LEADERBOARD if column not in OTHER_DISCREPANCIES
+    ]
+    assert set(board[board["role"] == "control"]["name"]) == {
+        "no head",
+        "no head, same device-time",
+        "identity head",
+        "noise head",
+    }
+    assert dict(
+        board[board["role"] == "reference"][["name", "accuracy"]].itertuples(index=False)
+    ) == {
         "raw pixels": 39.8,
         "untrained base": 29.3,
     }
@@ -55,13 +64,22 @@ def test_gains_are_paired_by_seed(run: Any) -> None:
     run.confirm(2, "resnet depth 2", {2: 41.2, 7: 99.0})
     board = tables.leaderboard(run.study)
     none = row(board, "no head")["trial"]
-    for name, seeds in (("convnext depth 3 kernel 7", 3), ("resnet depth 2", 2), ("mlp depth 2", 1), ("identity head", 3)):
+    for name, seeds in (
+        ("convnext depth 3 kernel 7", 3),
+        ("resnet depth 2", 2),
+        ("mlp depth 2", 1),
+        ("identity head", 3),
+    ):
         gained = row(board, name)
         found = fit(run).against(none)[gained["trial"]]
         assert (gained["gain"], gained["gain_seeds"]) == (pytest.approx(found.mean), seeds)
-        told = found.interval if seeds > 1 else (math.nan, math.nan)  # of one paired seed others alone tell the noise
+        told = (
+            found.interval if seeds > 1 else (math.nan, math.nan)
+        )  # of one paired seed others alone tell the noise
         assert (gained["gain_low"], gained["gain_high"]) == pytest.approx(told, nan_ok=True)
-    assert row(board, "convnext depth 3 kernel 7")["gain"] == pytest.approx(np.mean([41.4 - 40.1, 41.0 - 40.5, 41.5 - 40.9]))
+    assert row(board, "convnext depth 3 kernel 7")["gain"] == pytest.approx(
+        np.mean([41.4 - 40.1, 41.0 - 40.5, 41.5 - 40.9])
+    )
     assert pd.isna(row(board, "no head")["gain"])
 
 
@@ -71,7 +89,9 @@ def test_intervals_of_means_are_of_the_noise_that_all_share(run: Any) -> None:
     assert (noise.dof, noise.sd) == (8, pytest.approx(0.29, abs=0.1))
     for name, seeds in (("identity head", 3), ("mlp depth 2", 1)):
         found = row(board, name)
-        expected = stats.t.interval(0.95, noise.dof, loc=found["accuracy"], scale=noise.sd / seeds**0.5)
+        expected = stats.t.interval(
+            0.95, noise.dof, loc=found["accuracy"], scale=noise.sd / seeds**0.5
+        )
         assert (found["low"], found["high"]) == pytest.approx(expected)
 
 
@@ -83,7 +103,9 @@ def test_chances_of_being_best_are_of_all_that_came_to_the_end(run: Any) -> None
     assert board[~(board["seeds"] > 0)]["best"].isna().all()
 
 
-def test_with_one_seed_of_each_there_is_neither_interval_nor_chance(builder: Callable[..., Any]) -> None:
+def test_with_one_seed_of_each_there_is_neither_interval_nor_chance(
+    builder: Callable[..., Any],
+) -> None:
     run = builder()
     run.add("one", "mlp", TrialState.COMPLETE, 41.0)
     run.add("no head", "none", TrialState.COMPLETE, 40.0, role="control", control="none", gate=None)
@@ -99,7 +121,13 @@ def test_leaderboard_and_verdict_agree(run: Any) -> None:
 
     record = RunRecord.of(run.study)
     contenders = [
-        Contender(trial.number, trial.user_attrs["name"], [], trial.user_attrs["family"], trial.user_attrs.get("control"))
+        Contender(
+            trial.number,
+            trial.user_attrs["name"],
+            [],
+            trial.user_attrs["family"],
+            trial.user_attrs.get("control"),
+        )
         for trial in record.trials
     ]
     scores = {trial.number: found for trial in record.trials if (found := record.accuracies(trial))}
@@ -112,7 +140,9 @@ def test_leaderboard_and_verdict_agree(run: Any) -> None:
         pytest.approx(verdict["comparison"]["interval"][0]),
     )
     rows = {one["name"]: one for one in verdict["rows"] if one["role"] != "reference"}
-    assert all(row(board, name)["accuracy"] == pytest.approx(one["mean"]) for name, one in rows.items())
+    assert all(
+        row(board, name)["accuracy"] == pytest.approx(one["mean"]) for name, one in rows.items()
+    )
     assert all(row(board, name)["best"] == pytest.approx(one["best"]) for name, one in rows.items())
     assert set(rows) == set(board[board["rank"].notna()]["name"])
 
@@ -138,10 +168,16 @@ def test_a_failed_confirmation_seed_does_not_count(run: Any) -> None:
 def test_ranking_by_discrepancy_without_labels(builder: Callable[..., Any]) -> None:
     run = builder(labelled=False)
     run.attribute(config={"rank_by": "discrepancy"})
-    for name, discrepancy, gate in (("low", 0.1, "healthy"), ("high", 0.4, "healthy"), ("broken", 0.9, "collapsed")):
+    for name, discrepancy, gate in (
+        ("low", 0.1, "healthy"),
+        ("high", 0.4, "healthy"),
+        ("broken", 0.9, "collapsed"),
+    ):
         run.add(name, "mlp", TrialState.COMPLETE, 1.0, discrepancy=discrepancy, gate=gate)
     board = tables.leaderboard(run.study)
-    assert list(board[board["rank"].notna()][["name", "score"]].itertuples(index=False, name=None)) == [("high", 0.4), ("low", 0.1)]
+    assert list(
+        board[board["rank"].notna()][["name", "score"]].itertuples(index=False, name=None)
+    ) == [("high", 0.4), ("low", 0.1)]
     assert board["accuracy"].isna().all()
     assert tables.curves(run.study).empty
 
@@ -149,7 +185,9 @@ def test_ranking_by_discrepancy_without_labels(builder: Callable[..., Any]) -> N
 def test_curves_have_a_row_for_each_trial_seed_and_rung(run: Any) -> None:
     curves = tables.curves(run.study)
     best = curves[(curves["trial"] == 0) & (curves["phase"] == "proxy")]
-    assert sorted(zip(best["seed"], best["step"], strict=True)) == [(seed, step) for seed in (0, 1, 2) for step in (40, 80, 120, 160)]
+    assert sorted(zip(best["seed"], best["step"], strict=True)) == [
+        (seed, step) for seed in (0, 1, 2) for step in (40, 80, 120, 160)
+    ]
     assert list(curves[curves["phase"] == "full"]["value"]) == [40.0, 42.0, 43.1]
 
 
@@ -158,12 +196,16 @@ def test_a_running_trial_has_a_curve_from_its_intermediate_values() -> None:
     trial = study.ask()
     trial.set_user_attr("name", "running")
     trial.report(33.0, 40)
-    assert list(tables.curves(study)[["step", "value"]].itertuples(index=False, name=None)) == [(40, 33.0)]
+    assert list(tables.curves(study)[["step", "value"]].itertuples(index=False, name=None)) == [
+        (40, 33.0)
+    ]
 
 
 def test_screening_is_sorted_by_discrepancy_with_gate_and_reason(run: Any) -> None:
     screening = tables.screening(run.study)
-    assert list(screening["discrepancy"].dropna()) == sorted(screening["discrepancy"].dropna(), reverse=True)
+    assert list(screening["discrepancy"].dropna()) == sorted(
+        screening["discrepancy"].dropna(), reverse=True
+    )
     assert screening.loc[0, "name"] == "noise head"
     assert row(screening, "convnext depth 6")["gate_reason"].startswith("its head loss 4.48")
     assert "no head" not in set(screening["name"])
@@ -175,13 +217,27 @@ def test_failures_tell_the_cause(run: Any) -> None:
 
 
 def test_device_time_has_one_row_an_attempt() -> None:
-    lines = [("a#1", 0.0, 2.0, 1.0), ("b#1", 1.0, 3.0, 1.0), ("a#1", 2.0, 5.0, 1.5), ("a#2", 6.0, 7.0, 0.5)]
+    lines = [
+        ("a#1", 0.0, 2.0, 1.0),
+        ("b#1", 1.0, 3.0, 1.0),
+        ("a#1", 2.0, 5.0, 1.5),
+        ("a#2", 6.0, 7.0, 0.5),
+    ]
     entries = [
-        {"attempt": attempt, "phase": "proxy", "trial": 3, "from": start, "to": end, "device_s": seconds}
+        {
+            "attempt": attempt,
+            "phase": "proxy",
+            "trial": 3,
+            "from": start,
+            "to": end,
+            "device_s": seconds,
+        }
         for attempt, start, end, seconds in lines
     ]
     frame = tables.device_time(entries)
-    assert list(frame[["attempt", "start", "end", "device_s"]].itertuples(index=False, name=None)) == [
+    assert list(
+        frame[["attempt", "start", "end", "device_s"]].itertuples(index=False, name=None)
+    ) == [
         ("a#1", 0.0, 5.0, 2.5),
         ("b#1", 1.0, 3.0, 1.0),
         ("a#2", 6.0, 7.0, 0.5),
@@ -197,7 +253,9 @@ def test_device_time_reads_a_real_ledger(tmp_path: Path) -> None:
     ledger.append([Charge("measure#1", "measure", 1.5, begin=12.0)])
     ledger.close()
     frame = tables.device_time(Ledger(tmp_path / "ledger.jsonl", clock=lambda: 0.0).entries())
-    assert list(frame[["start", "end", "device_s"]].itertuples(index=False, name=None)) == [(0.0, 5.0, 2.5)]
+    assert list(frame[["start", "end", "device_s"]].itertuples(index=False, name=None)) == [
+        (0.0, 5.0, 2.5)
+    ]
 
 
 def test_phase_costs_add_up_to_the_ledger(run: Any) -> None:
@@ -240,7 +298,13 @@ def test_other_discrepancies_have_a_column_where_a_trial_has_them(run: Any, tmp_
 
 def test_tables_of_an_empty_study_are_empty(tmp_path: Path) -> None:
     study = optuna.create_study()
-    for table in (tables.leaderboard, tables.screening, tables.curves, tables.failures, tables.trials):
+    for table in (
+        tables.leaderboard,
+        tables.screening,
+        tables.curves,
+        tables.failures,
+        tables.trials,
+    ):
         assert table(study).empty
     assert tables.device_time([]).empty
     assert tables.phase_costs([]).empty
@@ -270,47 +334,99 @@ def value_rows(run: Any, parameter: str) -> dict[str, dict[str, Any]]:
 
 
 def test_only_parameters_in_which_healthy_heads_differ_have_rows(varied: Any) -> None:
-    assert list(dict.fromkeys(tables.parameter_values(varied.study)["parameter"])) == ["family", "depth", "kernel_size", "first_shortcut"]
+    assert list(dict.fromkeys(tables.parameter_values(varied.study)["parameter"])) == [
+        "family",
+        "depth",
+        "kernel_size",
+        "first_shortcut",
+    ]
 
 
 def test_a_value_has_the_means_of_the_heads_with_it_and_of_those_without(varied: Any) -> None:
-    healthy = [trial.user_attrs for trial in varied.study.trials if trial.user_attrs["gate"] == "healthy"]
+    healthy = [
+        trial.user_attrs for trial in varied.study.trials if trial.user_attrs["gate"] == "healthy"
+    ]
     scored = [trial for trial in varied.study.trials if trial.value is not None]
     rows = value_rows(varied, "first_shortcut")
     for name, has in (("false", False), ("true", True)):
         gaps = [one["discrepancy"] for one in healthy if one["head"]["first_shortcut"] is has]
-        scores = [trial.value for trial in scored if trial.user_attrs["head"]["first_shortcut"] is has]
+        scores = [
+            trial.value for trial in scored if trial.user_attrs["head"]["first_shortcut"] is has
+        ]
         row = rows[name]
-        assert (row["heads"], row["scored"], row["gated_out"]) == (len(gaps), len(scores), 0 if has else 3)
+        assert (row["heads"], row["scored"], row["gated_out"]) == (
+            len(gaps),
+            len(scores),
+            0 if has else 3,
+        )
         assert (row["discrepancy"], row["accuracy"]) == pytest.approx((mean(gaps), mean(scores)))
     for measure in ("discrepancy", "accuracy"):
         assert rows["false"][f"{measure}_without"] == pytest.approx(rows["true"][measure])
 
 
-def test_heads_that_do_not_read_a_parameter_are_not_among_those_without_a_value(builder: Callable[..., Any]) -> None:
+def test_heads_that_do_not_read_a_parameter_are_not_among_those_without_a_value(
+    builder: Callable[..., Any],
+) -> None:
     run = builder()
     for positions, discrepancy in ((True, 0.1), (False, 0.3), (None, 0.9)):
-        run.add("head", "mlp", TrialState.PRUNED, head={"family": "mlp", "positions": positions}, discrepancy=discrepancy)
-    run.add("identity head", "identity", TrialState.COMPLETE, 40.0, role="control", head={"positions": False}, discrepancy=0.0)
+        run.add(
+            "head",
+            "mlp",
+            TrialState.PRUNED,
+            head={"family": "mlp", "positions": positions},
+            discrepancy=discrepancy,
+        )
+    run.add(
+        "identity head",
+        "identity",
+        TrialState.COMPLETE,
+        40.0,
+        role="control",
+        head={"positions": False},
+        discrepancy=0.0,
+    )
     row = value_rows(run, "positions")["true"]
-    assert (row["discrepancy"], row["discrepancy_without"], row["heads"], row["scored"]) == (0.1, 0.3, 1, 0)
+    assert (row["discrepancy"], row["discrepancy_without"], row["heads"], row["scored"]) == (
+        0.1,
+        0.3,
+        1,
+        0,
+    )
     assert math.isnan(row["accuracy"]) and math.isnan(row["accuracy_without"])
 
 
-def test_many_numbers_are_joined_with_their_neighbours_and_families_are_not(builder: Callable[..., Any]) -> None:
+def test_many_numbers_are_joined_with_their_neighbours_and_families_are_not(
+    builder: Callable[..., Any],
+) -> None:
     run = builder()
     families = ["convnext", "mlp", "mixer", "poolformer", "resnet"]
     for depth in range(1, 11):
-        run.add(f"head {depth}", families[depth % 5], TrialState.PRUNED, head={"depth": depth}, discrepancy=0.1 * depth)
+        run.add(
+            f"head {depth}",
+            families[depth % 5],
+            TrialState.PRUNED,
+            head={"depth": depth},
+            discrepancy=0.1 * depth,
+        )
     assert [(value, row["heads"]) for value, row in value_rows(run, "depth").items()] == [
-        ("1 to 3", 3), ("4 to 6", 3), ("7 to 8", 2), ("9 to 10", 2)]
+        ("1 to 3", 3),
+        ("4 to 6", 3),
+        ("7 to 8", 2),
+        ("9 to 10", 2),
+    ]
     assert list(value_rows(run, "family")) == sorted(families)
 
 
 def test_the_depth_of_a_hybrid_is_its_number_of_blocks(builder: Callable[..., Any]) -> None:
     run = builder()
     for blocks in ("mlp+resnet", "mlp+resnet+mlp"):
-        run.add("hybrid", "hybrid", TrialState.PRUNED, head={"family": "hybrid", "blocks": blocks}, discrepancy=0.1)
+        run.add(
+            "hybrid",
+            "hybrid",
+            TrialState.PRUNED,
+            head={"family": "hybrid", "blocks": blocks},
+            discrepancy=0.1,
+        )
     assert list(value_rows(run, "depth")) == ["2", "3"]
 
 

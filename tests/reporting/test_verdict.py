@@ -35,7 +35,8 @@ def test_verdict_is_the_studys_sentence(run: Any) -> None:
 def test_without_a_verdict_the_text_says_how_far_the_run_came(builder: Callable[..., Any]) -> None:
     run = builder()
     assert (
-        verdict_text(run.study) == "No verdict yet: 0 heads, 0 screened, 0 at full proxy fidelity. No head has a result that can be ranked."
+        verdict_text(run.study)
+        == "No verdict yet: 0 heads, 0 screened, 0 at full proxy fidelity. No head has a result that can be ranked."
     )
     run.add("first", "mlp", TrialState.COMPLETE, 41.0)
     run.add("second", "mlp", TrialState.FAIL, cause="killed")
@@ -45,7 +46,9 @@ def test_without_a_verdict_the_text_says_how_far_the_run_came(builder: Callable[
     )
 
 
-def test_terminal_shows_references_controls_candidates_cost_and_paths(run: Any, tmp_path: Path) -> None:
+def test_terminal_shows_references_controls_candidates_cost_and_paths(
+    run: Any, tmp_path: Path
+) -> None:
     (tmp_path / "report.html").write_text("")
     lines = printed(run, tmp_path)
     assert max(map(len, lines[:-1])) <= 80
@@ -54,7 +57,10 @@ def test_terminal_shows_references_controls_candidates_cost_and_paths(run: Any, 
     assert "41.3 ± 0.4" in line_of(lines, "convnext depth 3 kernel 7 ★")
     assert "+0.8 ± 0.8" in line_of(lines, "convnext depth 3 kernel 7 ★")
     assert re.search(r"\d\d %", line_of(lines, "convnext depth 3 kernel 7 ★"))
-    assert line_of(lines, "Cost:") == "Cost: 5 min 18 s of device-time, of a budget of 12 min 00 s (44 %)"
+    assert (
+        line_of(lines, "Cost:")
+        == "Cost: 5 min 18 s of device-time, of a budget of 12 min 00 s (44 %)"
+    )
     assert lines[-1] == f"  {tmp_path / 'report.html'}"
 
 
@@ -78,13 +84,22 @@ def test_terminal_manages_an_empty_run(tmp_path: Path) -> None:
 
 
 def test_planned_seconds_are_read_as_numbers_or_mappings() -> None:
-    assert planned_seconds({"phases": {"measure": 7, "screen": {"device_s": 20.0}, "odd": {"jobs": 3}}}) == {"measure": 7.0, "screen": 20.0}
+    assert planned_seconds(
+        {"phases": {"measure": 7, "screen": {"device_s": 20.0}, "odd": {"jobs": 3}}}
+    ) == {"measure": 7.0, "screen": 20.0}
     assert planned_seconds({}) == {}
 
 
 def test_cost_names_every_phase_that_was_planned_or_charged(run: Any) -> None:
     spent = cost(RunRecord.of(run.study), run.ledger)
-    assert list(spent.phases["phase"]) == ["measure", "screen", "proxy", "confirm", "full", "overhead"]
+    assert list(spent.phases["phase"]) == [
+        "measure",
+        "screen",
+        "proxy",
+        "confirm",
+        "full",
+        "overhead",
+    ]
     assert spent.used_s == pytest.approx(sum(entry["device_s"] for entry in run.ledger))
     assert spent.phases.set_index("phase").loc["proxy", "planned_s"] == 324.0
 
@@ -93,8 +108,15 @@ def test_cost_sets_plan_before_and_after_screening_beside_what_was_done(run: Any
     record = RunRecord.of(run.study)
     plan = {**record.plan, "first_phases": {"proxy": 400.0}, "jobs": {"screen": 2, "proxy": 7}}
     phases = cost(replace(record, plan=plan), run.ledger).phases.set_index("phase")
-    assert list(phases.loc["proxy", ["first_s", "planned_s", "jobs_planned"]]) == [400.0, 324.0, 7.0]
+    assert list(phases.loc["proxy", ["first_s", "planned_s", "jobs_planned"]]) == [
+        400.0,
+        324.0,
+        7.0,
+    ]
     assert phases.loc["proxy", "jobs"] == sum(job.phase == "proxy" for job in record.jobs) > 0
     rows = {row["phase"]: row for row in cost_rows(cost(replace(record, plan=plan), run.ledger))}
-    assert rows["proxy"]["jobs"] == f"{phases.loc['proxy', 'jobs']} of 7" and rows["proxy"]["first_time"] == "6 min 40 s"
+    assert (
+        rows["proxy"]["jobs"] == f"{phases.loc['proxy', 'jobs']} of 7"
+        and rows["proxy"]["first_time"] == "6 min 40 s"
+    )
     assert rows["full"]["first_time"] == "–"

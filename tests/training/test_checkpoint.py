@@ -17,7 +17,12 @@ def folder(tmp_path: Path) -> CheckpointFolder:
 
 
 def save(folder: CheckpointFolder, *steps: int) -> list[Path]:
-    return [folder.save(step, {"weight": torch.full((2, 3), float(step))}, {"base": torch.ones(2)}, {"seed": 4}) for step in steps]
+    return [
+        folder.save(
+            step, {"weight": torch.full((2, 3), float(step))}, {"base": torch.ones(2)}, {"seed": 4}
+        )
+        for step in steps
+    ]
 
 
 def test_newest_is_loaded_as_it_was_saved(folder: CheckpointFolder) -> None:
@@ -32,9 +37,16 @@ def test_two_newest_are_kept_and_nothing_else(folder: CheckpointFolder) -> None:
     (folder.folder / ".writing").mkdir(parents=True)  # of a worker that was killed
     (folder.folder / ".writing" / "state.safetensors").write_bytes(b"half")
     save(folder, 5, 10, 100)
-    assert sorted(path.name for path in folder.folder.iterdir()) == ["step-00000010", "step-00000100"]
+    assert sorted(path.name for path in folder.folder.iterdir()) == [
+        "step-00000010",
+        "step-00000100",
+    ]
     assert sorted(path.name for path in (folder.folder / "step-00000100").iterdir()) == [
-        "about.json", "base.safetensors", "sha256.json", "state.safetensors"]
+        "about.json",
+        "base.safetensors",
+        "sha256.json",
+        "state.safetensors",
+    ]
 
 
 def test_empty_or_missing_folder_has_no_checkpoint(folder: CheckpointFolder) -> None:
@@ -43,10 +55,13 @@ def test_empty_or_missing_folder_has_no_checkpoint(folder: CheckpointFolder) -> 
     assert folder.latest() is None
 
 
-@pytest.mark.parametrize("name", ["state.safetensors", "base.safetensors", "about.json", "sha256.json"])
+@pytest.mark.parametrize(
+    "name", ["state.safetensors", "base.safetensors", "about.json", "sha256.json"]
+)
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "remove"])
-def test_damaged_checkpoint_falls_back_on_the_one_before(folder: CheckpointFolder, caplog: pytest.LogCaptureFixture, name: str,
-                                                         damage: str) -> None:
+def test_damaged_checkpoint_falls_back_on_the_one_before(
+    folder: CheckpointFolder, caplog: pytest.LogCaptureFixture, name: str, damage: str
+) -> None:
     older, newer = save(folder, 5, 10)
     file = newer / name
     content = bytearray(file.read_bytes())
@@ -54,7 +69,9 @@ def test_damaged_checkpoint_falls_back_on_the_one_before(folder: CheckpointFolde
     if damage == "remove":
         file.unlink()
     else:
-        file.write_bytes({"flip": bytes(content), "truncate": bytes(content[:-3]), "empty": b""}[damage])
+        file.write_bytes(
+            {"flip": bytes(content), "truncate": bytes(content[:-3]), "empty": b""}[damage]
+        )
     with caplog.at_level(logging.WARNING):
         found = folder.load()
     assert found is not None and found.step == 5
@@ -68,11 +85,16 @@ def test_all_damaged_is_no_checkpoint(folder: CheckpointFolder) -> None:
     assert folder.load() is None
 
 
-def test_saving_after_falling_back_drops_the_damaged_one_and_keeps_two(folder: CheckpointFolder) -> None:
+def test_saving_after_falling_back_drops_the_damaged_one_and_keeps_two(
+    folder: CheckpointFolder,
+) -> None:
     _, newer = save(folder, 5, 10)
     (newer / "state.safetensors").unlink()
     save(folder, 7)
-    assert sorted(path.name for path in folder.folder.iterdir()) == ["step-00000005", "step-00000007"]
+    assert sorted(path.name for path in folder.folder.iterdir()) == [
+        "step-00000005",
+        "step-00000007",
+    ]
 
 
 def test_step_can_be_saved_again(folder: CheckpointFolder) -> None:
@@ -82,7 +104,9 @@ def test_step_can_be_saved_again(folder: CheckpointFolder) -> None:
     assert found is not None and torch.equal(found.tensors["weight"], torch.zeros(1))
 
 
-def test_weight_with_several_names_or_in_another_memory_order_is_saved(folder: CheckpointFolder) -> None:
+def test_weight_with_several_names_or_in_another_memory_order_is_saved(
+    folder: CheckpointFolder,
+) -> None:
     weight = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last)
     folder.save(1, {"one": weight, "same": weight, "part": weight[:2]}, {}, {})
     found = folder.load()

@@ -19,9 +19,20 @@ TOLERANCE = 1e-3
 LR = 1e-4
 
 
-def losses(pair: Callable[..., Any], trainer: Callable[..., Any], patterns: Callable[..., Tensor], method: str) -> list[float]:
+def losses(
+    pair: Callable[..., Any],
+    trainer: Callable[..., Any],
+    patterns: Callable[..., Tensor],
+    method: str,
+) -> list[float]:
     """Total loss of each step of a base with a head of two blocks."""
-    training = trainer(pair(method, {"family": "convnext", "depth": 2}), patterns(32), steps=STEPS, batch_size=16, lr=LR)
+    training = trainer(
+        pair(method, {"family": "convnext", "depth": 2}),
+        patterns(32),
+        steps=STEPS,
+        batch_size=16,
+        lr=LR,
+    )
     found = []
     for step in range(1, STEPS + 1):
         training.advance(step)
@@ -30,13 +41,22 @@ def losses(pair: Callable[..., Any], trainer: Callable[..., Any], patterns: Call
 
 
 @pytest.mark.parametrize("method", list(methods()))
-def test_losses_are_those_of_before(pair: Callable[..., Any], trainer: Callable[..., Any], patterns: Callable[..., Tensor],
-                                    method: str) -> None:
-    assert losses(pair, trainer, patterns, method) == pytest.approx(json.loads(GOLDEN.read_text())[method], rel=TOLERANCE, abs=1e-6)
+def test_losses_are_those_of_before(
+    pair: Callable[..., Any],
+    trainer: Callable[..., Any],
+    patterns: Callable[..., Tensor],
+    method: str,
+) -> None:
+    assert losses(pair, trainer, patterns, method) == pytest.approx(
+        json.loads(GOLDEN.read_text())[method], rel=TOLERANCE, abs=1e-6
+    )
 
 
 if __name__ == "__main__":
     from tests.training.conftest import make_pair, make_patterns, make_trainer
 
-    found = {method: [round(loss, 6) for loss in losses(make_pair, make_trainer, make_patterns, method)] for method in methods()}
+    found = {
+        method: [round(loss, 6) for loss in losses(make_pair, make_trainer, make_patterns, method)]
+        for method in methods()
+    }
     GOLDEN.write_text(json.dumps(found, indent=1) + "\n")

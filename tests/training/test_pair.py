@@ -24,13 +24,21 @@ METHODS = list(methods())
 PLAIN = [name for name, method in methods().items() if not method.masks]
 
 
-def branches(network: Network, batch: Batch, head: int = 0, masked: bool = True) -> tuple[Tensor, Tensor]:
+def branches(
+    network: Network, batch: Batch, head: int = 0, masked: bool = True
+) -> tuple[Tensor, Tensor]:
     """(base output, head output) of one couple, 2 x B x K, from its parts; without predictor."""
-    masking = None if network.mask_token is None or not masked else Masking(batch.masks.flatten(0, 1), network.mask_token)
+    masking = (
+        None
+        if network.mask_token is None or not masked
+        else Masking(batch.masks.flatten(0, 1), network.mask_token)
+    )
     features, couple = network.base(batch.globals.flatten(0, 1), masking), network.couples[head]
     outputs = [couple.prototypes(couple.base_projector(features.embedding))]
     if len(network.heads):
-        outputs.append(couple.prototypes(couple.head_projector(network.heads[head](features.map).embedding)))
+        outputs.append(
+            couple.prototypes(couple.head_projector(network.heads[head](features.map).embedding))
+        )
     both = [output.unflatten(0, batch.globals.shape[:2]) for output in outputs]
     return both[0], both[-1]
 
@@ -39,8 +47,10 @@ def predictions(pair: Pair, batch: Batch) -> tuple[Tensor, Tensor]:
     """The student's (b, a), as the loss takes them."""
     (base, head), couple = branches(pair.student, batch), pair.student.couples[0]
     predict = [couple.base_predictor, couple.head_predictor or couple.base_predictor]
-    return tuple(layers(output.flatten(0, 1)).unflatten(0, output.shape[:2])  # type: ignore[return-value]
-                 for layers, output in zip(predict, (base, head), strict=True))
+    return tuple(
+        layers(output.flatten(0, 1)).unflatten(0, output.shape[:2])  # type: ignore[return-value]
+        for layers, output in zip(predict, (base, head), strict=True)
+    )
 
 
 def begun(pair: Pair, batch: Batch) -> Pair:
@@ -56,7 +66,9 @@ def targets(pair: Pair, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_plain_loss_is_that_of_the_base_against_its_own_target(pair: MakePair, batch: Batch, method: str) -> None:
+def test_plain_loss_is_that_of_the_base_against_its_own_target(
+    pair: MakePair, batch: Batch, method: str
+) -> None:
     made = begun(pair(method), batch)
     state = copy.deepcopy(made.states[0])
     expected = made.method.loss(predictions(made, batch)[0], targets(made, batch)[0], state, 0.4)
@@ -67,10 +79,18 @@ def test_plain_loss_is_that_of_the_base_against_its_own_target(pair: MakePair, b
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_heterogeneous_loss_has_its_two_terms_half_and_half(pair: MakePair, batch: Batch, method: str) -> None:
+def test_heterogeneous_loss_has_its_two_terms_half_and_half(
+    pair: MakePair, batch: Batch, method: str
+) -> None:
     made = begun(pair(method, "convnext"), batch)
-    (base, head), (_, target), state = predictions(made, batch), targets(made, batch), copy.deepcopy(made.states[0])
-    base_term, head_term = (made.method.loss(student, target, state, 0.4) for student in (base, head))
+    (base, head), (_, target), state = (
+        predictions(made, batch),
+        targets(made, batch),
+        copy.deepcopy(made.states[0]),
+    )
+    base_term, head_term = (
+        made.method.loss(student, target, state, 0.4) for student in (base, head)
+    )
     found = made.losses(batch, 0.4)
     torch.testing.assert_close(found.total - found.patch.sum(), 0.5 * base_term + 0.5 * head_term)
     torch.testing.assert_close(found.base, base_term.detach()[None])
@@ -92,18 +112,25 @@ def test_base_gets_no_term_from_its_own_target(pair: MakePair, batch: Batch) -> 
     assert not torch.allclose(made.losses(batch, 0.0).total, before)
 
 
-def test_term_of_the_base_sends_no_gradient_into_the_head_without_teacher(pair: MakePair, batch: Batch) -> None:
+def test_term_of_the_base_sends_no_gradient_into_the_head_without_teacher(
+    pair: MakePair, batch: Batch
+) -> None:
     made = pair("simclr", "convnext")
     made.losses(batch, 0.0).total.backward()
     _, head = branches(made.student, batch)
-    of_head = [*made.student.heads[0].parameters(), *made.student.couples[0].head_projector.parameters()]
+    of_head = [
+        *made.student.heads[0].parameters(),
+        *made.student.couples[0].head_projector.parameters(),
+    ]
     alone = torch.autograd.grad(0.5 * made.method.loss(head, head, nn.Module(), 0.0), of_head)
     for parameter, expected in zip(of_head, alone, strict=True):
         torch.testing.assert_close(parameter.grad, expected)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_identical_heads_have_the_loss_and_base_gradient_of_one(pair: MakePair, batch: Batch, method: str) -> None:
+def test_identical_heads_have_the_loss_and_base_gradient_of_one(
+    pair: MakePair, batch: Batch, method: str
+) -> None:
     one, many = pair(method, "convnext"), pair(method, "convnext", "convnext", "convnext")
     for single, several in ((one.student, many.student), (one.teacher, many.teacher)):
         if single is not None and several is not None:
@@ -116,20 +143,29 @@ def test_identical_heads_have_the_loss_and_base_gradient_of_one(pair: MakePair, 
     torch.testing.assert_close(together.head, alone.head.expand(3))
     for losses in (alone, together):
         losses.total.backward()
-    for expected, found in zip(one.student.base.parameters(), many.student.base.parameters(), strict=True):
+    for expected, found in zip(
+        one.student.base.parameters(), many.student.base.parameters(), strict=True
+    ):
         torch.testing.assert_close(found.grad, expected.grad, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_loss_of_a_head_does_not_depend_on_the_others(pair: MakePair, batch: Batch, method: str) -> None:
+def test_loss_of_a_head_does_not_depend_on_the_others(
+    pair: MakePair, batch: Batch, method: str
+) -> None:
     first, second = pair(method, "convnext", "mlp"), pair(method, "convnext", "resnet")
     for one, other in ((first.student, second.student), (first.teacher, second.teacher)):
         if one is not None and other is not None:
             other.couples[0].load_state_dict(one.couples[0].state_dict())
-    torch.testing.assert_close(begun(first, batch).losses(batch, 0.0).head[0], begun(second, batch).losses(batch, 0.0).head[0])
+    torch.testing.assert_close(
+        begun(first, batch).losses(batch, 0.0).head[0],
+        begun(second, batch).losses(batch, 0.0).head[0],
+    )
 
 
-def test_target_state_of_each_head_is_its_own_and_follows_its_target(pair: MakePair, batch: Batch) -> None:
+def test_target_state_of_each_head_is_its_own_and_follows_its_target(
+    pair: MakePair, batch: Batch
+) -> None:
     made = pair("dino", "convnext", "mlp")
     assert made.teacher is not None
     expected = []
@@ -149,16 +185,32 @@ def test_teacher_is_the_moving_average_of_the_student(pair: MakePair) -> None:
         for parameter in made.student.parameters():
             parameter.normal_()
     made.update_teacher(0.75)
-    for old, new, student in zip(before, made.teacher.parameters(), made.student.parameters(), strict=True):
+    for old, new, student in zip(
+        before, made.teacher.parameters(), made.student.parameters(), strict=True
+    ):
         torch.testing.assert_close(new, 0.75 * old + 0.25 * student)
 
 
-def test_teacher_starts_as_the_student_and_has_no_gradient_and_no_stochastic_depth(pair: MakePair, batch: Batch) -> None:
-    made = pair("dino", {"family": "convnext", "depth": 2, "first_shortcut": True}, base="test_vit", drop_path=0.3, drop_path_rate=0.3)
+def test_teacher_starts_as_the_student_and_has_no_gradient_and_no_stochastic_depth(
+    pair: MakePair, batch: Batch
+) -> None:
+    made = pair(
+        "dino",
+        {"family": "convnext", "depth": 2, "first_shortcut": True},
+        base="test_vit",
+        drop_path=0.3,
+        drop_path_rate=0.3,
+    )
     assert made.teacher is not None
-    assert all(torch.equal(*both) for both in zip(made.teacher.parameters(), made.student.parameters(), strict=True))
+    assert all(
+        torch.equal(*both)
+        for both in zip(made.teacher.parameters(), made.student.parameters(), strict=True)
+    )
     assert not any(parameter.requires_grad for parameter in made.teacher.parameters())
-    rates = [{module.drop_prob for module in network.modules() if isinstance(module, DropPath)} for network in (made.teacher, made.student)]
+    rates = [
+        {module.drop_prob for module in network.modules() if isinstance(module, DropPath)}
+        for network in (made.teacher, made.student)
+    ]
     assert rates[0] == {0.0} and 0.3 in rates[1]
     assert torch.equal(*(made.teacher.targets(batch)[0][0] for _ in range(2)))
 
@@ -176,10 +228,17 @@ def test_loss_in_bf16_is_not_rounded_to_bf16(pair: MakePair, batch: Batch, metho
         found = made.losses(batch, 0.0)
     assert found.total.dtype == torch.float32
     assert found.head.bfloat16().float() != found.head
-    torch.testing.assert_close(found.head, begun(pair(method, "convnext"), batch).losses(batch, 0.0).head, rtol=0.05, atol=0)
+    torch.testing.assert_close(
+        found.head,
+        begun(pair(method, "convnext"), batch).losses(batch, 0.0).head,
+        rtol=0.05,
+        atol=0,
+    )
 
 
-def test_patch_term_is_the_bases_own_with_its_own_teacher_and_none_of_the_head(pair: MakePair, batch: Batch) -> None:
+def test_patch_term_is_the_bases_own_with_its_own_teacher_and_none_of_the_head(
+    pair: MakePair, batch: Batch
+) -> None:
     made = pair("ibot", "convnext")
     assert made.teacher is not None
     before = made.losses(batch, 0.0).patch
@@ -199,9 +258,13 @@ def test_teacher_sees_what_is_hidden_from_the_student(pair: MakePair, batch: Bat
     assert made.teacher is not None
     bare = batch._replace(masks=torch.zeros_like(batch.masks))
     whole, hidden = made.teacher.targets(bare), made.teacher.targets(batch)
-    assert torch.equal(whole.outputs[0], hidden.outputs[0]) and torch.equal(whole.patch_means[0], hidden.patch_means[0])
+    assert torch.equal(whole.outputs[0], hidden.outputs[0]) and torch.equal(
+        whole.patch_means[0], hidden.patch_means[0]
+    )
     assert (len(whole.patches[0]), len(hidden.patches[0])) == (0, batch.masks.sum())
-    assert not torch.allclose(made.student.outputs(bare).head[0], made.student.outputs(batch).head[0])
+    assert not torch.allclose(
+        made.student.outputs(bare).head[0], made.student.outputs(batch).head[0]
+    )
 
 
 class Rows(TorchDispatchMode):
@@ -211,14 +274,18 @@ class Rows(TorchDispatchMode):
         super().__init__()
         self.width, self.most = width, 0
 
-    def __torch_dispatch__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         made = func(*args, **(kwargs or {}))
         if isinstance(made, Tensor) and made.shape[-1:] == (self.width,):
             self.most = max(self.most, made.numel() // self.width)
         return made
 
 
-def test_no_patch_but_the_masked_ones_is_compared_with_the_prototypes(pair: MakePair, batch: Batch) -> None:
+def test_no_patch_but_the_masked_ones_is_compared_with_the_prototypes(
+    pair: MakePair, batch: Batch
+) -> None:
     """Of 8,192 prototypes and all patches of 224 pixels that would take tens of gigabytes for ten heads."""
     made = pair("ibot", "convnext", "mlp", settings={"prototypes": 37})
     assert batch.masks is not None
@@ -227,11 +294,17 @@ def test_no_patch_but_the_masked_ones_is_compared_with_the_prototypes(pair: Make
     assert rows.most == batch.masks.sum() < batch.masks.numel() / 2
 
 
-def test_local_crops_are_student_views_of_base_and_head_and_never_targets(pair: MakePair, batch: Batch) -> None:
+def test_local_crops_are_student_views_of_base_and_head_and_never_targets(
+    pair: MakePair, batch: Batch
+) -> None:
     made = pair("dino", "convnext")
-    more = batch._replace(locals=torch.randn(3, 4, 3, 16, 16, generator=torch.Generator().manual_seed(5)))
+    more = batch._replace(
+        locals=torch.randn(3, 4, 3, 16, 16, generator=torch.Generator().manual_seed(5))
+    )
     outputs, alone = made.student.eval().outputs(more), made.student.outputs(batch)
-    for several, two in zip((outputs.base[0], outputs.head[0]), (alone.base[0], alone.head[0]), strict=True):
+    for several, two in zip(
+        (outputs.base[0], outputs.head[0]), (alone.base[0], alone.head[0]), strict=True
+    ):
         assert several.shape == (5, 4, 24)
         torch.testing.assert_close(several[:2], two)
     assert made.teacher is not None
@@ -248,7 +321,9 @@ def test_tapped_head_is_fed_from_an_earlier_stage(pair: MakePair, batch: Batch) 
 
 
 def test_method_with_masks_refuses_a_base_without_patch_tokens(pair: MakePair) -> None:
-    with pytest.raises(UserError, match="SSL method 'ibot' masks patch tokens, and base 'test_resnet' has none"):
+    with pytest.raises(
+        UserError, match="SSL method 'ibot' masks patch tokens, and base 'test_resnet' has none"
+    ):
         pair("ibot", base="test_resnet")
 
 
@@ -257,5 +332,10 @@ def test_prototypes_are_held_still_at_the_start_of_a_training(pair: MakePair, ba
     for progress, held in ((0.05, True), (0.1, False)):
         made.losses(batch, progress).total.backward()
         made.drop_frozen_gradients(progress)
-        assert (made.student.couples[0].prototypes.parametrizations.weight.original1.grad is None) is held
-        assert all(parameter.grad is not None for parameter in made.student.couples[0].base_projector.parameters())
+        assert (
+            made.student.couples[0].prototypes.parametrizations.weight.original1.grad is None
+        ) is held
+        assert all(
+            parameter.grad is not None
+            for parameter in made.student.couples[0].base_projector.parameters()
+        )

@@ -39,8 +39,13 @@ def test_first_block_without_shortcut_is_never_dropped() -> None:
     assert rates == pytest.approx([0.0, 0.3, 0.4])
 
 
-@pytest.mark.parametrize(("name", "args", "blocks"), [("test_vit", {"patch_size": 4}, 6), ("test_resnet", {}, 4), ("test_convnext", {}, 9)])
-def test_blocks_of_a_base_are_those_that_timm_gives_rates_to(name: str, args: dict[str, int], blocks: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "args", "blocks"),
+    [("test_vit", {"patch_size": 4}, 6), ("test_resnet", {}, 4), ("test_convnext", {}, 9)],
+)
+def test_blocks_of_a_base_are_those_that_timm_gives_rates_to(
+    name: str, args: dict[str, int], blocks: int
+) -> None:
     found = residual_blocks(name, 32, args)
     model = Base(name, 32, {**args, "drop_path_rate": 0.3}).model
     rates = {module.drop_prob for module in model.modules() if isinstance(module, DropPath)}
@@ -49,7 +54,10 @@ def test_blocks_of_a_base_are_those_that_timm_gives_rates_to(name: str, args: di
 
 
 def test_base_without_stochastic_depth_is_refused() -> None:
-    with pytest.raises(UserError, match=r"'vgg11' has no stochastic depth in timm|timm refuses to build base 'vgg11'"):
+    with pytest.raises(
+        UserError,
+        match=r"'vgg11' has no stochastic depth in timm|timm refuses to build base 'vgg11'",
+    ):
         residual_blocks("vgg11", 32, {})
 
 

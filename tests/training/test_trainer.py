@@ -34,7 +34,11 @@ class Recorded:
 
 
 def numbered(count: int) -> Tensor:
-    return torch.arange(count, dtype=torch.uint8)[:, None, None, None].expand(count, 3, 32, 32).contiguous()
+    return (
+        torch.arange(count, dtype=torch.uint8)[:, None, None, None]
+        .expand(count, 3, 32, 32)
+        .contiguous()
+    )
 
 
 def losses(training: Trainer, steps: int) -> list[float]:
@@ -46,13 +50,19 @@ def losses(training: Trainer, steps: int) -> list[float]:
 
 
 @pytest.mark.parametrize("method", list(methods()))
-def test_same_seed_gives_the_same_losses_and_another_seed_others(pair: MakePair, trainer: MakeTrainer, method: str) -> None:
-    first, same, other = (losses(trainer(pair(method, "mlp", "noise"), seed=seed), 3) for seed in (5, 5, 6))
+def test_same_seed_gives_the_same_losses_and_another_seed_others(
+    pair: MakePair, trainer: MakeTrainer, method: str
+) -> None:
+    first, same, other = (
+        losses(trainer(pair(method, "mlp", "noise"), seed=seed), 3) for seed in (5, 5, 6)
+    )
     assert first == same
     assert first != other
 
 
-def test_training_lowers_the_loss(pair: MakePair, trainer: MakeTrainer, patterns: Callable[..., Tensor]) -> None:
+def test_training_lowers_the_loss(
+    pair: MakePair, trainer: MakeTrainer, patterns: Callable[..., Tensor]
+) -> None:
     found = losses(trainer(pair("simclr", "convnext"), patterns(16), steps=20, batch_size=16), 20)
     assert sum(found[-5:]) < 0.95 * sum(found[:5])
 
@@ -69,7 +79,9 @@ def test_report_holds_the_means_since_the_last_one(pair: MakePair, trainer: Make
     assert report.loss == pytest.approx(sum(report.base_losses + report.head_losses) / 4, rel=1e-6)
 
 
-def test_epoch_is_a_new_order_of_all_images_without_the_incomplete_last_batch(pair: MakePair, trainer: MakeTrainer) -> None:
+def test_epoch_is_a_new_order_of_all_images_without_the_incomplete_last_batch(
+    pair: MakePair, trainer: MakeTrainer
+) -> None:
     views = Recorded()
     trainer(pair("simclr"), numbered(11), steps=9, views=views, batch_size=4).advance(6)
     steps = views.batches
@@ -88,13 +100,17 @@ def test_order_of_images_depends_on_the_seed_alone(pair: MakePair, trainer: Make
     seen = []
     for heads, seed in (((), 1), (("convnext", "noise"), 1), ((), 2)):
         views = Recorded()
-        trainer(pair("simclr", *heads), numbered(12), views=views, seed=seed, batch_size=4).advance(3)
+        trainer(pair("simclr", *heads), numbered(12), views=views, seed=seed, batch_size=4).advance(
+            3
+        )
         seen.append(views.batches)
     assert seen[0] == seen[1] != seen[2]
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_loss_that_is_not_finite_stops_before_the_optimizer(pair: MakePair, trainer: MakeTrainer, optimizer: str) -> None:
+def test_loss_that_is_not_finite_stops_before_the_optimizer(
+    pair: MakePair, trainer: MakeTrainer, optimizer: str
+) -> None:
     made = pair("simclr", "mlp")
     training = trainer(made, views=Recorded(poisoned=2), optimizer=optimizer)
     training.advance(2)
@@ -113,8 +129,9 @@ def test_gradient_that_is_not_finite_stops_too(pair: MakePair, trainer: MakeTrai
     assert all(torch.equal(*both) for both in zip(before, made.student.parameters(), strict=True))
 
 
-def test_steps_after_one_that_is_not_finite_change_nothing_until_it_is_seen(pair: MakePair, trainer: MakeTrainer,
-                                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_after_one_that_is_not_finite_change_nothing_until_it_is_seen(
+    pair: MakePair, trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As on an accelerator, where the flag is looked at only now and then."""
     made = pair("simclr", "mlp")
     training = trainer(made, views=Recorded(poisoned=1))
@@ -128,22 +145,43 @@ def test_steps_after_one_that_is_not_finite_change_nothing_until_it_is_seen(pair
 
 
 def test_schedules_reach_the_optimizer(pair: MakePair, trainer: MakeTrainer) -> None:
-    training = trainer(pair("simclr"), steps=5, lr=0.01, final_lr=0.1, warmup=0.4, weight_decay=0.2, weight_decay_end=0.6)
+    training = trainer(
+        pair("simclr"),
+        steps=5,
+        lr=0.01,
+        final_lr=0.1,
+        warmup=0.4,
+        weight_decay=0.2,
+        weight_decay_end=0.6,
+    )
     found: list[tuple[Any, ...]] = []
     for step in range(1, 6):
         training.advance(step)
-        found.append(tuple(group[key] for group in training.optimizer.param_groups for key in ("lr", "weight_decay")))
-    expected = [(lr := warmup_cosine(0.01, 0.001, 0.4, step / 5), cosine(0.2, 0.6, step / 5), lr, 0.0) for step in range(1, 6)]
+        found.append(
+            tuple(
+                group[key]
+                for group in training.optimizer.param_groups
+                for key in ("lr", "weight_decay")
+            )
+        )
+    expected = [
+        (lr := warmup_cosine(0.01, 0.001, 0.4, step / 5), cosine(0.2, 0.6, step / 5), lr, 0.0)
+        for step in range(1, 6)
+    ]
     assert found == [pytest.approx(one) for one in expected]
     assert found[-1] == pytest.approx((0.001, 0.6, 0.001, 0.0))
 
 
-def test_weight_decay_is_on_matrices_and_kernels_alone(pair: MakePair, trainer: MakeTrainer) -> None:
+def test_weight_decay_is_on_matrices_and_kernels_alone(
+    pair: MakePair, trainer: MakeTrainer
+) -> None:
     made = pair("dino", "convnext")
     decayed, spared = (group["params"] for group in trainer(made).optimizer.param_groups)
     assert {parameter.ndim > 1 for parameter in decayed} == {True}
     assert {parameter.ndim > 1 for parameter in spared} == {False}
-    assert len(decayed) + len(spared) == sum(parameter.requires_grad for parameter in made.student.parameters())
+    assert len(decayed) + len(spared) == sum(
+        parameter.requires_grad for parameter in made.student.parameters()
+    )
 
 
 def test_gradients_are_clipped_together(pair: MakePair, trainer: MakeTrainer) -> None:
@@ -151,7 +189,11 @@ def test_gradients_are_clipped_together(pair: MakePair, trainer: MakeTrainer) ->
     for clip in (None, 1e-3):
         made = pair("simclr", "convnext")
         trainer(made, clip_grad=clip).advance(1)
-        norms.append(torch.nn.utils.get_total_norm([p.grad for p in made.parameters() if p.grad is not None]).item())
+        norms.append(
+            torch.nn.utils.get_total_norm(
+                [p.grad for p in made.parameters() if p.grad is not None]
+            ).item()
+        )
     assert norms[0] > 1e-2
     assert norms[1] == pytest.approx(1e-3, rel=1e-3)
 
@@ -164,11 +206,16 @@ def test_teacher_follows_on_its_cosine(pair: MakePair, trainer: MakeTrainer) -> 
     before = [parameter.clone() for parameter in made.teacher.parameters()]
     training.advance(2)
     momentum = cosine(0.5, 1.0, 1 / 4)
-    for old, new, student in zip(before, made.teacher.parameters(), made.student.parameters(), strict=True):
+    for old, new, student in zip(
+        before, made.teacher.parameters(), made.student.parameters(), strict=True
+    ):
         torch.testing.assert_close(new, momentum * old + (1 - momentum) * student)
 
 
 def test_bf16_trains_close_to_fp32(pair: MakePair, trainer: MakeTrainer) -> None:
-    full, half = (losses(trainer(pair("simclr", "convnext", base="test_vit"), precision=precision), 3) for precision in ("fp32", "bf16"))
+    full, half = (
+        losses(trainer(pair("simclr", "convnext", base="test_vit"), precision=precision), 3)
+        for precision in ("fp32", "bf16")
+    )
     assert half != full
     assert half == pytest.approx(full, rel=0.05)

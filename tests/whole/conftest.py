@@ -67,8 +67,11 @@ class Ended(NamedTuple):
     def did_all(self, found: Snapshot) -> bool:
         """Whether the search did all that it had planned, within its budget."""
         assert self.code == 0 or self.too_small, self.err
-        return (self.code == 0 and bool(found.attributes["plan"].get("done"))
-                and "The budget did not last for all" not in self.out)
+        return (
+            self.code == 0
+            and bool(found.attributes["plan"].get("done"))
+            and "The budget did not last for all" not in self.out
+        )
 
 
 class Program:
@@ -76,9 +79,21 @@ class Program:
 
     def __init__(self, folder: Path, mark: str, argv: tuple[str, ...]) -> None:
         package = str(Path(hssl_search.__file__).parents[1])
-        environment = {**os.environ, "PYTHONPATH": package, "HSSL_SEARCH_CACHE": str(folder / "cache"), mark: "1"}
-        self._process = subprocess.Popen([sys.executable, "-m", "hssl_search", *argv], cwd=folder, env=environment, text=True,
-                                         start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        environment = {
+            **os.environ,
+            "PYTHONPATH": package,
+            "HSSL_SEARCH_CACHE": str(folder / "cache"),
+            mark: "1",
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "hssl_search", *argv],
+            cwd=folder,
+            env=environment,
+            text=True,
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
 
     def wait(self) -> Ended:
         out, err = self._process.communicate(timeout=LONGEST_S)
@@ -125,7 +140,12 @@ class Snapshot:
     def of(cls, run: Run) -> Snapshot:
         with StudyRecord.open(run.storage_url, run.config()["name"]) as study:
             trials = {trial.number: trial for trial in study.study.get_trials()}
-            return cls(trials, study.study_attributes(), study.job_records(), list(Ledger(run.ledger).entries()))
+            return cls(
+                trials,
+                study.study_attributes(),
+                study.job_records(),
+                list(Ledger(run.ledger).entries()),
+            )
 
     def named(self, name: str) -> FrozenTrial:
         [found] = [trial for trial in self.trials.values() if trial.user_attrs.get("name") == name]
@@ -133,8 +153,17 @@ class Snapshot:
 
     def decided(self) -> dict[int, tuple[Any, ...]]:
         """Every decided trial with all that was decided about it."""
-        return {number: (trial.state, trial.value, trial.params, trial.user_attrs, trial.intermediate_values)
-                for number, trial in self.trials.items() if trial.state.is_finished()}
+        return {
+            number: (
+                trial.state,
+                trial.value,
+                trial.params,
+                trial.user_attrs,
+                trial.intermediate_values,
+            )
+            for number, trial in self.trials.items()
+            if trial.state.is_finished()
+        }
 
     def spent(self) -> float:
         """Device-seconds."""
@@ -156,14 +185,20 @@ class Place:
 
     def search(self, budget: str) -> tuple[Run, Program]:
         """A search just started; its run is named after the budget."""
-        return Run(self.folder / "runs" / budget), self.start(*ASKED, "--budget", budget, "--name", budget)
+        return Run(self.folder / "runs" / budget), self.start(
+            *ASKED, "--budget", budget, "--name", budget
+        )
 
     def snapshot(self, run: Run) -> Snapshot:
         return Snapshot.of(run)
 
     def processes(self) -> list[int]:
         """Those that were started from here, however indirectly, and live."""
-        return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/environ") if self._mark.encode() in _read(path)]
+        return [
+            int(path.parent.name)
+            for path in Path("/proc").glob("[0-9]*/environ")
+            if self._mark.encode() in _read(path)
+        ]
 
     def signal_all(self, number: signal.Signals) -> None:
         """As systemd and Slurm do: to every process, whatever its group."""
@@ -179,7 +214,9 @@ class Place:
         return not left
 
     def _workers(self) -> list[int]:
-        return [pid for pid in self.processes() if b"Agent" not in _read(Path(f"/proc/{pid}/cmdline"))]
+        return [
+            pid for pid in self.processes() if b"Agent" not in _read(Path(f"/proc/{pid}/cmdline"))
+        ]
 
 
 def _read(path: Path) -> bytes:

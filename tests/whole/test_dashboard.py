@@ -22,7 +22,9 @@ import pytest
 import hssl_search
 from hssl_search.engine.records.run import Run
 
-pytestmark = pytest.mark.slow(reason="a whole search; pytest --run-slow tests/whole/test_dashboard.py runs it")
+pytestmark = pytest.mark.slow(
+    reason="a whole search; pytest --run-slow tests/whole/test_dashboard.py runs it"
+)
 EVERY_S = 0.2
 """A browser asks every few seconds."""
 
@@ -46,7 +48,10 @@ class Reader:
         """Whether it shows these states and values within a minute; it may answer from what it read a few seconds ago."""
         until = time.monotonic() + 60.0
         while time.monotonic() < until:
-            shown = {trial["number"]: (trial["state"].upper(), trial.get("values")) for trial in self.read()["trials"]}
+            shown = {
+                trial["number"]: (trial["state"].upper(), trial.get("values"))
+                for trial in self.read()["trials"]
+            }
             if shown == trials:
                 return True
             self.over.wait(EVERY_S)
@@ -72,8 +77,12 @@ def dashboard(run: Run) -> Iterator[Reader]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     package = str(Path(hssl_search.__file__).parents[1])
-    server = subprocess.Popen([sys.executable, "-m", "hssl_search", "dashboard", str(run.folder), "--port", str(port)],
-                              env={**os.environ, "PYTHONPATH": package}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "hssl_search", "dashboard", str(run.folder), "--port", str(port)],
+        env={**os.environ, "PYTHONPATH": package},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     reader = Reader(f"http://127.0.0.1:{port}")
     thread = threading.Thread(target=reader.keep_reading)
     thread.start()
@@ -86,7 +95,9 @@ def dashboard(run: Run) -> Iterator[Reader]:
         server.wait()
 
 
-def test_a_search_ends_as_any_other_while_a_dashboard_reads_all_of_it(new_place: Callable[[], Any], budgets: tuple[str, ...]) -> None:
+def test_a_search_ends_as_any_other_while_a_dashboard_reads_all_of_it(
+    new_place: Callable[[], Any], budgets: tuple[str, ...]
+) -> None:
     place = new_place()
     for budget in budgets[1:]:
         run, program = place.search(budget)
@@ -97,10 +108,14 @@ def test_a_search_ends_as_any_other_while_a_dashboard_reads_all_of_it(new_place:
                 continue
             assert (ended.code, ended.err) == (0, "")
             found = place.snapshot(run)
-            assert reader.comes_to_show({number: (trial.state.name, trial.values) for number, trial in found.trials.items()})
+            assert reader.comes_to_show(
+                {number: (trial.state.name, trial.values) for number, trial in found.trials.items()}
+            )
         break
     else:
         pytest.fail(f"not even {budgets[-1]} was enough on this machine")
     assert found.attributes["verdict"]["sentence"] in " ".join(ended.out.split())
     assert reader.refused == []
-    assert reader.trials == sorted(reader.trials) and len(set(reader.trials)) > 2, "it saw the trials grow"
+    assert reader.trials == sorted(reader.trials) and len(set(reader.trials)) > 2, (
+        "it saw the trials grow"
+    )

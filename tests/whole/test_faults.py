@@ -14,12 +14,16 @@ from hssl_search import load_head
 from hssl_search.engine.budget import parse_budget
 from hssl_search.engine.records.run import Run
 
-slow = pytest.mark.slow(reason="four starts of the program; pytest --run-slow tests/whole/test_faults.py runs them")
+slow = pytest.mark.slow(
+    reason="four starts of the program; pytest --run-slow tests/whole/test_faults.py runs them"
+)
 
 
 def check_told_how_to_go_on(ended: Any, run: Run) -> None:
     assert ended.code == 130, ended.err
-    assert ended.err.strip().splitlines() == [f"hssl-search: stopped; go on with: hssl-search resume runs/{run.name}"]
+    assert ended.err.strip().splitlines() == [
+        f"hssl-search: stopped; go on with: hssl-search resume runs/{run.name}"
+    ]
 
 
 def test_ctrl_c_ends_it_and_says_how_to_go_on(new_place: Callable[[], Any]) -> None:
@@ -35,8 +39,12 @@ def test_ctrl_c_ends_it_and_says_how_to_go_on(new_place: Callable[[], Any]) -> N
 
 
 @slow
-@pytest.mark.parametrize(("to", "number"), [("group", signal.SIGTERM), ("group", signal.SIGHUP), ("all", signal.SIGTERM)])
-def test_other_ways_to_ask_it_to_stop_are_as_ctrl_c(new_place: Callable[[], Any], to: str, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("to", "number"), [("group", signal.SIGTERM), ("group", signal.SIGHUP), ("all", signal.SIGTERM)]
+)
+def test_other_ways_to_ask_it_to_stop_are_as_ctrl_c(
+    new_place: Callable[[], Any], to: str, number: signal.Signals
+) -> None:
     place = new_place()
     run, program = place.search("1cpu-h")
     assert program.wait_for_phase(run, "measure"), program.wait()
@@ -105,15 +113,21 @@ def test_no_trial_and_no_ended_job_is_repeated(troubled: Troubled, stage: str) -
     assert {key: troubled.final.jobs[key] for key in before.jobs} == before.jobs
     names = [trial.user_attrs["name"] for trial in troubled.final.trials.values()]
     assert len(names) == len(set(names))
-    assert all(troubled.final.trials[number].params == trial.params for number, trial in before.trials.items())
-    later = {charge["attempt"].partition("#")[0] for charge in troubled.final.charges[len(before.charges):]}
+    assert all(
+        troubled.final.trials[number].params == trial.params
+        for number, trial in before.trials.items()
+    )
+    later = {
+        charge["attempt"].partition("#")[0]
+        for charge in troubled.final.charges[len(before.charges) :]
+    }
     assert not later & set(before.jobs)
 
 
 @slow
 def test_the_time_before_a_stop_stays_charged_and_the_budget_holds(troubled: Troubled) -> None:
     for before, after in pairwise((troubled.interrupted, troubled.killed, troubled.final)):
-        assert after.charges[:len(before.charges)] == before.charges
+        assert after.charges[: len(before.charges)] == before.charges
         assert 0 < before.spent() < after.spent()
     assert troubled.final.spent() <= parse_budget(troubled.run.config()["budget"]).seconds
 
@@ -122,7 +136,10 @@ def test_the_time_before_a_stop_stays_charged_and_the_budget_holds(troubled: Tro
 def test_the_resumed_search_ends_as_any_other(troubled: Troubled) -> None:
     assert all(trial.state.is_finished() for trial in troubled.final.trials.values())
     assert troubled.final.attributes["verdict"]["sentence"] in " ".join(troubled.out.split())
-    plans = [stage.attributes["plan"] for stage in (troubled.interrupted, troubled.killed, troubled.final)]
+    plans = [
+        stage.attributes["plan"]
+        for stage in (troubled.interrupted, troubled.killed, troubled.final)
+    ]
     assert all(plan.get("first", plan["numbers"]) == plans[0]["numbers"] for plan in plans)
     assert plans[2] == {**plans[1], "done": True}
     assert load_head(troubled.run.winner / "head.yaml")

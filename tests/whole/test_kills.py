@@ -20,7 +20,9 @@ from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.meter import OVERHEAD
 from hssl_search.engine.records.run import Run
 
-pytestmark = pytest.mark.slow(reason="a search that is started more than twenty times; pytest --run-slow tests/whole/test_kills.py runs it")
+pytestmark = pytest.mark.slow(
+    reason="a search that is started more than twenty times; pytest --run-slow tests/whole/test_kills.py runs it"
+)
 KILLS, SEED = 20, 4
 BUDGET, MORE = "300cpu-s", "+300cpu-s"
 """A small budget makes small jobs. What starting again and again takes of it, the longer the busier the machine is, is added."""
@@ -59,11 +61,14 @@ def _content(path: Path) -> bytes:
 
 def wait_for(program: Any, run: Run, moment: Moment) -> bool:
     """Wait for that moment of the program's life; False when it ended before."""
+
     def lines() -> int:
         return _content(run.ledger).count(b"\n")
 
     marks, begun = Marks(run), lines()
-    alive = program.wait_until(lambda: lines() > begun) and program.wait_until(lambda: marks.count() >= moment.marks)
+    alive = program.wait_until(lambda: lines() > begun) and program.wait_until(
+        lambda: marks.count() >= moment.marks
+    )
     reached = lines()
     return alive and program.wait_until(lambda: lines() >= reached + moment.lines)
 
@@ -82,7 +87,7 @@ class Killed:
 
     def charges(self) -> list[dict[str, Any]]:
         """Of the controller that was killed."""
-        return list(self.found.charges[self.begun:])
+        return list(self.found.charges[self.begun :])
 
 
 @dataclass(frozen=True)
@@ -130,8 +135,13 @@ def ended_jobs(snapshot: Any) -> dict[str, Any]:
 
 
 def test_kills_strike_in_most_phases(story: Story) -> None:
-    struck = Counter(next((each["phase"] for each in reversed(kill.found.charges) if each["phase"] != OVERHEAD), OVERHEAD)
-                     for kill in story.kills)
+    struck = Counter(
+        next(
+            (each["phase"] for each in reversed(kill.found.charges) if each["phase"] != OVERHEAD),
+            OVERHEAD,
+        )
+        for kill in story.kills
+    )
     print(f"kills by the phase that was charged last: {dict(struck)}")
     assert sum(struck.values()) == KILLS
     assert len(struck.keys() & {"measure", "screen", "proxy", "confirm", "full"}) >= 3, struck
@@ -144,26 +154,36 @@ def test_nothing_of_a_killed_search_trains_on(story: Story) -> None:
 def test_trials_keep_their_heads_and_what_was_decided(story: Story) -> None:
     for before, after in story.steps():
         assert before.trials.keys() <= after.trials.keys()
-        assert all(after.trials[number].params == trial.params for number, trial in before.trials.items())
+        assert all(
+            after.trials[number].params == trial.params for number, trial in before.trials.items()
+        )
         kept = after.decided()
         assert {number: kept[number] for number in before.decided()} == before.decided()
     held = [trial.user_attrs for trial in story.final.trials.values()]
-    names = [each["name"] for each in held if "retry_of" not in each]  # an extension gives a head that was pruned another trial
+    names = [
+        each["name"] for each in held if "retry_of" not in each
+    ]  # an extension gives a head that was pruned another trial
     assert len(names) == len(set(names))
-    assert all(story.final.trials[each["retry_of"]].user_attrs["head"] == each["head"] for each in held if "retry_of" in each)
+    assert all(
+        story.final.trials[each["retry_of"]].user_attrs["head"] == each["head"]
+        for each in held
+        if "retry_of" in each
+    )
 
 
 def test_ended_jobs_keep_their_outcomes_and_never_run_again(story: Story) -> None:
     for before, after in story.steps():
         ended = ended_jobs(before)
         assert {key: after.jobs[key] for key in ended} == ended
-        later = {charge["attempt"].rpartition("#")[0] for charge in after.charges[len(before.charges):]}
+        later = {
+            charge["attempt"].rpartition("#")[0] for charge in after.charges[len(before.charges) :]
+        }
         assert not later & ended.keys()
 
 
 def test_the_ledger_lags_a_heartbeat_behind_the_kill_at_the_most(story: Story) -> None:
     for before, after in story.steps():
-        assert after.charges[:len(before.charges)] == before.charges
+        assert after.charges[: len(before.charges)] == before.charges
     for kill in story.kills:
         first, *later = kill.charges()  # the first is for what came before the ledger was opened
         used_s = (kill.at - datetime.fromisoformat(first["at"])).total_seconds()

@@ -86,13 +86,26 @@ def test_it_tells_its_phases_and_its_verdict_and_nothing_else_speaks(demo: Demo)
 def test_it_leaves_these_files_and_no_others(demo: Demo) -> None:
     assert {path.name for path in (demo.place.folder / "runs").iterdir()} >= {demo.run.name}
     assert {path.name for path in demo.run.folder.iterdir()} == {
-        "search.yaml", "study.db", "ledger.jsonl", "lock", "screening", "trials", "artifacts", "winner", "report.html",
-        "leaderboard.csv", "trials.parquet"}
+        "search.yaml",
+        "study.db",
+        "ledger.jsonl",
+        "lock",
+        "screening",
+        "trials",
+        "artifacts",
+        "winner",
+        "report.html",
+        "leaderboard.csv",
+        "trials.parquet",
+    }
     winner = {path.name for path in demo.run.winner.iterdir()}
     assert winner - {"checkpoint"} == {"head.yaml", "base.safetensors", "HOWTO.md"}
     assert ("checkpoint" in winner) == ("full" in demo.found.jobs)
     checkpoints = list(demo.run.folder.rglob("step-*"))
-    assert checkpoints and all({path.name for path in checkpoint.iterdir()} == CHECKPOINT_FILES for checkpoint in checkpoints)
+    assert checkpoints and all(
+        {path.name for path in checkpoint.iterdir()} == CHECKPOINT_FILES
+        for checkpoint in checkpoints
+    )
 
 
 def test_each_trial_has_its_head_its_metrics_and_its_checkpoints(demo: Demo) -> None:
@@ -100,24 +113,36 @@ def test_each_trial_has_its_head_its_metrics_and_its_checkpoints(demo: Demo) -> 
         ran = [job for job in demo.found.jobs.values() if job["trial"] == number]
         expected = {"head.yaml"} if trial.user_attrs["head"] else set()
         expected |= {"metrics.jsonl"} if ran else set()
-        expected |= {"checkpoint" if job["phase"] == "proxy" else f"checkpoint-seed{job['seed']}" for job in ran}
+        expected |= {
+            "checkpoint" if job["phase"] == "proxy" else f"checkpoint-seed{job['seed']}"
+            for job in ran
+        }
         folder = demo.run.trial_folder(number)
         assert ({path.name for path in folder.iterdir()} if folder.exists() else set()) == expected
 
 
 def test_nothing_is_left_to_be_decided_in_what_was_resolved(demo: Demo) -> None:
     def leaves(value: Any) -> Iterator[Any]:
-        for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        for inner in (
+            value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        ):
             yield from leaves(inner)
         if not isinstance(value, dict | list):
             yield value
 
-    assert "auto" not in set(leaves({key: value for key, value in demo.run.config().items() if key != "asked"}))
+    assert "auto" not in set(
+        leaves({key: value for key, value in demo.run.config().items() if key != "asked"})
+    )
 
 
 def test_it_costs_no_more_than_its_budget(demo: Demo) -> None:
     assert 0 < demo.found.spent() <= parse_budget(demo.run.config()["budget"]).seconds
-    assert {charge["phase"] for charge in demo.found.charges} >= {"overhead", "measure", "screen", "proxy"}
+    assert {charge["phase"] for charge in demo.found.charges} >= {
+        "overhead",
+        "measure",
+        "screen",
+        "proxy",
+    }
     ledger = Ledger(demo.run.ledger)
     assert ledger.total() == pytest.approx(demo.found.spent()) and ledger.damaged == 0
 
@@ -134,14 +159,20 @@ def test_the_states_of_its_trials_are_true(demo: Demo) -> None:
             assert 0 < trial.value <= 100
         else:
             assert trial.user_attrs["cause"]
-    promoted = {number for number, trial in demo.found.trials.items() if trial.user_attrs.get("promoted")}
+    promoted = {
+        number for number, trial in demo.found.trials.items() if trial.user_attrs.get("promoted")
+    }
     assert promoted == set(demo.found.attributes["promoted"])
 
 
 def test_the_gate_rejects_the_noise_head_though_it_is_the_most_discrepant(demo: Demo) -> None:
     noise = demo.found.named("noise head")
     assert (noise.state, noise.user_attrs["gate"]) == (TrialState.PRUNED, "not learning")
-    others = [trial.user_attrs for trial in demo.found.trials.values() if "gate" in trial.user_attrs and trial is not noise]
+    others = [
+        trial.user_attrs
+        for trial in demo.found.trials.values()
+        if "gate" in trial.user_attrs and trial is not noise
+    ]
     assert len(others) >= 2
     for attributes in others:
         assert attributes["gate"] == "healthy"
@@ -164,7 +195,9 @@ def test_the_verdict_names_references_controls_and_winner(demo: Demo) -> None:
     rows = {row["name"]: row for row in demo.found.attributes["verdict"]["rows"]}
     assert {row["name"] for row in rows.values() if row["role"] == "reference"} == set(reference)
     assert {"no head", demo.winner.user_attrs["name"]} <= set(rows)
-    assert demo.winner.user_attrs["role"] == "candidate" and demo.winner.state is TrialState.COMPLETE
+    assert (
+        demo.winner.user_attrs["role"] == "candidate" and demo.winner.state is TrialState.COMPLETE
+    )
     assert rows["no head"]["mean"] > 50
 
 
@@ -174,19 +207,31 @@ def test_the_winning_head_trains_behind_the_base(demo: Demo) -> None:
     features = head(base(torch.rand(4, 3, 32, 32)).map)
     assert features.map.shape == (4, head.width, 4, 4)
     features.embedding.square().mean().backward()
-    assert all(parameter.grad is not None for parameter in [*head.parameters(), *base.model.conv1.parameters()])
+    assert all(
+        parameter.grad is not None
+        for parameter in [*head.parameters(), *base.model.conv1.parameters()]
+    )
 
 
 def test_timm_loads_the_base_that_was_trained(demo: Demo) -> None:
-    newest = demo.run.folder / read_head(demo.run.winner / "head.yaml").context["provenance"]["weights"]["checkpoint"]
+    newest = (
+        demo.run.folder
+        / read_head(demo.run.winner / "head.yaml").context["provenance"]["weights"]["checkpoint"]
+    )
     prefix = "pair.student.base.model."
-    trained = {key.removeprefix(prefix): value for key, value in load_file(newest / "state.safetensors").items() if key.startswith(prefix)}
+    trained = {
+        key.removeprefix(prefix): value
+        for key, value in load_file(newest / "state.safetensors").items()
+        if key.startswith(prefix)
+    }
     expected = Base("test_resnet", 32, {"output_stride": 8}).eval()
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     untrained = expected.model(images)
     expected.model.load_state_dict(trained)
     weights = str(demo.run.winner / "base.safetensors")
-    loaded = timm.create_model("test_resnet", num_classes=0, output_stride=8, checkpoint_path=weights).eval()
+    loaded = timm.create_model(
+        "test_resnet", num_classes=0, output_stride=8, checkpoint_path=weights
+    ).eval()
     assert torch.equal(loaded(images), expected.model(images))
     assert not torch.allclose(loaded(images), untrained)
 
@@ -202,7 +247,9 @@ class Resources(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self._in_style = tag == "style"
         for name, value in attrs:
-            if name in ("src", "srcset", "data", "poster") or (name == "href" and tag in ("link", "base", "image", "use")):
+            if name in ("src", "srcset", "data", "poster") or (
+                name == "href" and tag in ("link", "base", "image", "use")
+            ):
                 self.fetched.append(value or "")
             if name == "style":
                 self._read_style(value or "")
@@ -223,7 +270,11 @@ def test_the_report_needs_no_network(demo: Demo) -> None:
     assert demo.sentence.split(":")[0] in page
     resources = Resources()
     resources.feed(page)
-    assert [address for address in map("".join, resources.fetched) if not address.startswith(("data:", "#"))] == []
+    assert [
+        address
+        for address in map("".join, resources.fetched)
+        if not address.startswith(("data:", "#"))
+    ] == []
 
 
 def test_status_and_report_work_on_it(within: Demo, capsys: pytest.CaptureFixture[str]) -> None:
@@ -237,7 +288,9 @@ def test_status_and_report_work_on_it(within: Demo, capsys: pytest.CaptureFixtur
     assert all(file.stat().st_size for file in files)
 
 
-def test_its_winner_trains_again_to_the_same_numbers(within: Demo, capsys: pytest.CaptureFixture[str]) -> None:
+def test_its_winner_trains_again_to_the_same_numbers(
+    within: Demo, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = contents(within.run.folder)
     cli.main(["replay", within.run.name, str(within.winner.number)])
     assert re.search(r"replays: all \d+ numbers are equal\.", words(capsys.readouterr().out))
@@ -249,8 +302,14 @@ def test_resuming_it_changes_nothing(within: Demo, capsys: pytest.CaptureFixture
     cli.main(["resume", within.run.name])
     assert within.sentence in words(capsys.readouterr().out)
     again = within.place.snapshot(within.run)
-    assert again.decided() == within.found.decided() and len(again.trials) == len(within.found.trials)
-    assert (again.attributes, again.jobs, again.charges) == (within.found.attributes, within.found.jobs, within.found.charges)
+    assert again.decided() == within.found.decided() and len(again.trials) == len(
+        within.found.trials
+    )
+    assert (again.attributes, again.jobs, again.charges) == (
+        within.found.attributes,
+        within.found.jobs,
+        within.found.charges,
+    )
     assert contents(within.run.winner) == kept
 
 

@@ -13,7 +13,10 @@ def compute_shares(found: Iterable[Operation]) -> dict[str, float]:
     for operation in found:
         totals[operation.kind] += operation.multiply_adds
     whole = sum(totals.values())
-    return {kind: count / whole if whole else float(kind == "pointwise") for kind, count in totals.items()}
+    return {
+        kind: count / whole if whole else float(kind == "pointwise")
+        for kind, count in totals.items()
+    }
 
 
 def mixer_shares(found: Iterable[Operation]) -> dict[str, float]:

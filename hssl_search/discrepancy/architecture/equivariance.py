@@ -20,9 +20,15 @@ def equivariance_error(operator: Operator, x: Tensor) -> float:
         operator: B x c x h x w to B x C x h x w, without borders: a zero-padded convolution would tell the border by its zeros.
         x: B x c x h x w inputs.
     """
-    moved_before, moved_after = (_centred(y) for y in (operator(_shifted(x)), _shifted(operator(x))))
+    moved_before, moved_after = (
+        _centred(y) for y in (operator(_shifted(x)), _shifted(operator(x)))
+    )
     energy = moved_before.square().sum() + moved_after.square().sum()
-    return min(float((moved_before - moved_after).square().sum() / energy), 1.0) if energy != 0 else 0.0
+    return (
+        min(float((moved_before - moved_after).square().sum() / energy), 1.0)
+        if energy != 0
+        else 0.0
+    )
 
 
 def _shifted(x: Tensor) -> Tensor:

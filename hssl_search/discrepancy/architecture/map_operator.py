@@ -51,7 +51,11 @@ class HeadOperator(MapOperator):
         return self.head(x).map
 
     def uniform(self, count: int) -> Tensor:
-        return torch.randn(count, self.input_shape[0], 1, 1).expand(count, *self.input_shape).contiguous()
+        return (
+            torch.randn(count, self.input_shape[0], 1, 1)
+            .expand(count, *self.input_shape)
+            .contiguous()
+        )
 
 
 class BaseOperator(MapOperator):
@@ -67,14 +71,16 @@ class BaseOperator(MapOperator):
     def __init__(self, base: Base) -> None:
         super().__init__()
         self.base, self.stride = base, _stride(base.model)
-        self.input_shape = (3 * self.stride ** 2, *base.map_shape[1:])
+        self.input_shape = (3 * self.stride**2, *base.map_shape[1:])
 
     def map(self, x: Tensor) -> Tensor:
         return self.base(self._images(x)).map
 
     def uniform(self, count: int) -> Tensor:
         height, width = (positions * self.stride for positions in self.input_shape[1:])
-        return F.pixel_unshuffle(torch.randn(count, 3, 1, 1).expand(count, 3, height, width), self.stride)
+        return F.pixel_unshuffle(
+            torch.randn(count, 3, 1, 1).expand(count, 3, height, width), self.stride
+        )
 
     def _images(self, x: Tensor) -> Tensor:
         images, side = F.pixel_shuffle(x, self.stride), self.base.image_size

@@ -50,8 +50,12 @@ def operations(network: nn.Module, x: Tensor) -> list[Operation]:
     with torch.enable_grad(), observer.flops, _modules_of(network, observer.running), observer:
         network(x.detach().requires_grad_())
     attending = {one.modules[-1] for one in observer.seen if one.kind == "attention"}
-    return [replace(one, kind="attention") if one.kind == "pointwise" and not attending.isdisjoint(one.modules) else one
-            for one in observer.seen]
+    return [
+        replace(one, kind="attention")
+        if one.kind == "pointwise" and not attending.isdisjoint(one.modules)
+        else one
+        for one in observer.seen
+    ]
 
 
 class _Observer(TorchFunctionMode):
@@ -63,22 +67,37 @@ class _Observer(TorchFunctionMode):
         self.running: list[nn.Module] = []
         self.seen: list[Operation] = []
 
-    def __torch_function__(self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (),
-                           kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         named = kwargs or {}
         before = self.flops.get_total_flops()
         output = func(*args, **named)
-        count = (self.flops.get_total_flops() - before) // 2 or _unknown_to_torch(func, args, named, output)
+        count = (self.flops.get_total_flops() - before) // 2 or _unknown_to_torch(
+            func, args, named, output
+        )
         operands = list(_activations([*args, *named.values()])) if count else []
         if not operands:
             return output
         window, axis = window_of(func, args, named), _mixed_positions(func, args, operands)
         kind = "other" if axis is not None else _kind(func, args, named, operands)
-        self.seen.append(Operation(kind, count, window is None or window.keeps_size, tuple(self.running)))
-        return output if axis is None else torch.zeros_like(output) + output.mean(dim=axis, keepdim=True)
+        self.seen.append(
+            Operation(kind, count, window is None or window.keeps_size, tuple(self.running))
+        )
+        return (
+            output
+            if axis is None
+            else torch.zeros_like(output) + output.mean(dim=axis, keepdim=True)
+        )
 
 
-def _kind(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], operands: list[Tensor]) -> str:
+def _kind(
+    func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], operands: list[Tensor]
+) -> str:
     """The kind of an operation that is known not to multiply positions by weights as if they were channels."""
     window = window_of(func, args, kwargs)
     if func in POOLING or func == torch.lstm:
@@ -89,7 +108,9 @@ def _kind(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any],
     return "convolution" if window.overlaps and not over_channels else "pointwise"
 
 
-def _mixed_positions(func: Callable[..., Any], args: Sequence[Any], operands: list[Tensor]) -> int | None:
+def _mixed_positions(
+    func: Callable[..., Any], args: Sequence[Any], operands: list[Tensor]
+) -> int | None:
     """The axis of positions along which weights multiply the one activation, if that is what they do."""
     if func in CONVOLUTIONS:
         axis = 1
@@ -104,8 +125,12 @@ def _alike(x: Tensor, axis: int) -> bool:
     """Whether x is the same all along an axis, though not everywhere."""
     x = x.detach()
     variation = x.std()
-    differs = variation > 1e-4 * x.abs().max()  # more than rounding, as in attention that is uniform over uniform tokens
-    return x.shape[axis] > 1 and bool(differs & ((x - x.narrow(axis, 0, 1)).abs().max() < 1e-3 * variation))
+    differs = (
+        variation > 1e-4 * x.abs().max()
+    )  # more than rounding, as in attention that is uniform over uniform tokens
+    return x.shape[axis] > 1 and bool(
+        differs & ((x - x.narrow(axis, 0, 1)).abs().max() < 1e-3 * variation)
+    )
 
 
 def _activations(values: Sequence[Any]) -> Iterator[Tensor]:
@@ -116,26 +141,36 @@ def _activations(values: Sequence[Any]) -> Iterator[Tensor]:
             yield from _activations(value)
 
 
-def _unknown_to_torch(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], output: Any) -> int:
+def _unknown_to_torch(
+    func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], output: Any
+) -> int:
     """Multiply-adds that FlopCounterMode leaves out: pooling windows, and the weights of recurrent layers at each step."""
     if func in POOLING and (window := window_of(func, args, kwargs)):
         return int(output.numel()) * window.elements
     if func == torch.lstm:
-        return args[0].numel() // args[0].shape[-1] * sum(weight.numel() for weight in args[2] if weight.ndim > 1)
+        return (
+            args[0].numel()
+            // args[0].shape[-1]
+            * sum(weight.numel() for weight in args[2] if weight.ndim > 1)
+        )
     return 0
 
 
 @contextmanager
 def _modules_of(network: nn.Module, running: list[nn.Module]) -> Iterator[None]:
     """Keeps `running` up to date: the modules of the network that are running, outermost first."""
+
     def enter(module: nn.Module, _: Any) -> None:
         running.append(module)
 
     def leave(*_: Any) -> None:
         running.pop()
 
-    hooks = [hook for module in network.modules()
-             for hook in (module.register_forward_pre_hook(enter), module.register_forward_hook(leave))]
+    hooks = [
+        hook
+        for module in network.modules()
+        for hook in (module.register_forward_pre_hook(enter), module.register_forward_hook(leave))
+    ]
     try:
         yield
     finally:

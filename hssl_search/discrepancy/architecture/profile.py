@@ -12,7 +12,11 @@ from hssl_search.backbones import Base
 from hssl_search.discrepancy.architecture.compute_shares import compute_shares, mixer_shares
 from hssl_search.discrepancy.architecture.equivariance import equivariance_error
 from hssl_search.discrepancy.architecture.frequency import frequency_response
-from hssl_search.discrepancy.architecture.map_operator import BaseOperator, HeadOperator, MapOperator
+from hssl_search.discrepancy.architecture.map_operator import (
+    BaseOperator,
+    HeadOperator,
+    MapOperator,
+)
 from hssl_search.discrepancy.architecture.operations import operations
 from hssl_search.discrepancy.architecture.receptive_field import receptive_field
 from hssl_search.discrepancy.architecture.structure import calibrate, forget_tables, redrawn
@@ -46,7 +50,9 @@ def base_profile(base: Base, seed: int = 0, device: torch.device | str = "cpu") 
     return _profile(BaseOperator(base), seed, torch.device(device))
 
 
-def head_profile(head: Head, map_size: tuple[int, int], seed: int = 0, device: torch.device | str = "cpu") -> Profile:
+def head_profile(
+    head: Head, map_size: tuple[int, int], seed: int = 0, device: torch.device | str = "cpu"
+) -> Profile:
     """The profile of a head on h x w maps, as `base_profile`."""
     return _profile(HeadOperator(head, map_size), seed, torch.device(device))
 
@@ -56,7 +62,11 @@ def _profile(network: MapOperator, seed: int, device: torch.device) -> Profile:
         operator = redrawn(network).to(device)
         x = operator.noise(INPUTS).to(device)
         calibrate(operator, x)
-        mixing = receptive_field(operator, x), equivariance_error(operator, x), frequency_response(operator, x)
+        mixing = (
+            receptive_field(operator, x),
+            equivariance_error(operator, x),
+            frequency_response(operator, x),
+        )
         forget_tables(operator)
         found = operations(operator, operator.uniform(2).to(device))
     return Profile(compute_shares(found), mixer_shares(found), *mixing)
@@ -96,9 +106,13 @@ def _total_variation(first: Mapping[str, float], second: Mapping[str, float]) ->
     return sum(abs(first[kind] - second[kind]) for kind in first) / 2
 
 
-def architecture_discrepancy(base: Base, head: Head, seed: int = 0, device: torch.device | str = "cpu") -> dict[str, float]:
+def architecture_discrepancy(
+    base: Base, head: Head, seed: int = 0, device: torch.device | str = "cpu"
+) -> dict[str, float]:
     """`distance` of base and head, the head on maps of the base's size: what can be known of their discrepancy before any training.
 
     For many heads of one base take `base_profile` once, and `head_profile` and `distance` for each head.
     """
-    return distance(base_profile(base, seed, device), head_profile(head, base.map_shape[1:], seed, device))
+    return distance(
+        base_profile(base, seed, device), head_profile(head, base.map_shape[1:], seed, device)
+    )

@@ -29,7 +29,13 @@ def field_energy(operator: Operator, x: Tensor) -> Tensor:
         return asked.to(output)
 
     energy = pulled_back(operator, x, signs_at_places).double().square().sum(dim=1)
-    total = sum((one.roll((-row, -column), (0, 1)) for one, (row, column) in zip(energy, places, strict=True)), torch.zeros_like(energy[0]))
+    total = sum(
+        (
+            one.roll((-row, -column), (0, 1))
+            for one, (row, column) in zip(energy, places, strict=True)
+        ),
+        torch.zeros_like(energy[0]),
+    )
     return total / total.sum() if total.any() else total
 
 
@@ -42,7 +48,11 @@ def receptive_field(operator: Operator, x: Tensor) -> float:
     energy = field_energy(operator, x)
     rows, columns = (_squared_distances(side, energy) for side in energy.shape)
     squared = rows[:, None] + columns[None, :]
-    return min(float(((energy * squared).sum() / squared.mean()).sqrt()), 1.0) if squared.any() else 0.0
+    return (
+        min(float(((energy * squared).sum() / squared.mean()).sqrt()), 1.0)
+        if squared.any()
+        else 0.0
+    )
 
 
 def _squared_distances(side: int, like: Tensor) -> Tensor:

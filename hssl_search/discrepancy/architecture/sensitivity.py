@@ -18,5 +18,7 @@ def pulled_back(operator: Operator, x: Tensor, cotangent: Callable[[Tensor], Ten
         output = operator(x)
         if not output.requires_grad:
             return torch.zeros_like(x)
-        (gradient,) = torch.autograd.grad(output, x, cotangent(output.detach()), materialize_grads=True)
+        (gradient,) = torch.autograd.grad(
+            output, x, cotangent(output.detach()), materialize_grads=True
+        )
     return gradient

@@ -40,7 +40,9 @@ def _value(name: str, parameter: Tensor) -> Tensor:
 def is_table(name: str, parameter: Tensor) -> bool:
     """Whether a parameter is no layer's weight and no scale or shift: a position embedding, a table of relative biases, a class token."""
     last = name.rpartition(".")[2]
-    return "weight" not in last and ("token" in last or sum(side > 1 for side in parameter.shape) > 1)
+    return "weight" not in last and (
+        "token" in last or sum(side > 1 for side in parameter.shape) > 1
+    )
 
 
 @torch.no_grad()

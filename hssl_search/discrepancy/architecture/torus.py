@@ -17,8 +17,13 @@ class Torus(TorchFunctionMode):
     A strided convolution then commutes exactly with circular shifts by its stride, wherever the stride divides the sides.
     """
 
-    def __torch_function__(self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (),
-                           kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         return _WRAPPING.get(func, func)(*args, **(kwargs or {}))
 
 
@@ -35,26 +40,55 @@ def _pair(sides: int | Sequence[int]) -> tuple[int, int]:
     return (sides, sides) if isinstance(sides, int) else (sides[0], sides[-1])
 
 
-def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
-            groups: int = 1) -> Tensor:
+def _conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
     if padding == "same":
-        rows, columns = (reach * (side - 1) for reach, side in zip(_pair(dilation), weight.shape[2:], strict=True))
+        rows, columns = (
+            reach * (side - 1)
+            for reach, side in zip(_pair(dilation), weight.shape[2:], strict=True)
+        )
         x = wrapped(x, columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
     elif padding != "valid":
         x = _around(x, padding)
     return F.conv2d(x, weight, bias, stride, 0, dilation, groups)
 
 
-def _avg_pool2d(x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False, *rest: Any,
-                **named: Any) -> Tensor:
+def _avg_pool2d(
+    x: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    *rest: Any,
+    **named: Any,
+) -> Tensor:
     missing = _missing(x, kernel_size, stride or kernel_size, padding, 1) if ceil_mode else (0, 0)
     return F.avg_pool2d(_around(x, padding, missing), kernel_size, stride, 0, False, *rest, **named)
 
 
-def _max_pool2d(x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False, *rest: Any,
-                **named: Any) -> Any:
-    missing = _missing(x, kernel_size, stride or kernel_size, padding, dilation) if ceil_mode else (0, 0)
-    return F.max_pool2d(_around(x, padding, missing), kernel_size, stride, 0, dilation, False, *rest, **named)
+def _max_pool2d(
+    x: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    *rest: Any,
+    **named: Any,
+) -> Any:
+    missing = (
+        _missing(x, kernel_size, stride or kernel_size, padding, dilation) if ceil_mode else (0, 0)
+    )
+    return F.max_pool2d(
+        _around(x, padding, missing), kernel_size, stride, 0, dilation, False, *rest, **named
+    )
 
 
 def _pad(x: Tensor, pad: Sequence[int], *rest: Any, **named: Any) -> Tensor:
@@ -79,5 +113,8 @@ def _missing(x: Tensor, *window: int | Sequence[int]) -> tuple[int, int]:
 
 
 _WRAPPING: dict[Callable[..., Any], Callable[..., Any]] = {
-    F.conv2d: _conv2d, F.avg_pool2d: _avg_pool2d, F.max_pool2d: _max_pool2d, F.pad: _pad,
+    F.conv2d: _conv2d,
+    F.avg_pool2d: _avg_pool2d,
+    F.max_pool2d: _max_pool2d,
+    F.pad: _pad,
 }

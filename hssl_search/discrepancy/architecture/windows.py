@@ -36,15 +36,25 @@ class Window:
         return max(self.strides) == 1
 
 
-def window_of(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Window | None:
+def window_of(
+    func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Window | None:
     """The window of a call of torch's convolutions and pooling; None for any other function."""
     if func in CONVOLUTIONS:
         given = {**dict(zip(_CONVOLUTION, args, strict=False)), **kwargs}
         sides = tuple(given["weight"].shape[2:])
-        return Window(sides, _each(given.get("stride", 1), len(sides)), _each(given.get("dilation", 1), len(sides)))
+        return Window(
+            sides,
+            _each(given.get("stride", 1), len(sides)),
+            _each(given.get("dilation", 1), len(sides)),
+        )
     if func in POOLING:
         given = {**dict(zip(_POOLING, args, strict=False)), **kwargs}
-        return Window(_each(given["kernel_size"], 2), _each(given.get("stride") or given["kernel_size"], 2), (1, 1))
+        return Window(
+            _each(given["kernel_size"], 2),
+            _each(given.get("stride") or given["kernel_size"], 2),
+            (1, 1),
+        )
     return None
 
 

@@ -30,7 +30,11 @@ class Contender:
 def final_metrics(outcome: Outcome, steps: int) -> Plain | None:
     """The metrics of a job that came to its last step; None when it ended before."""
     last = outcome.reports[-1] if outcome.reports else None
-    return last.metrics if outcome.state is State.DONE and last is not None and last.step >= steps else None
+    return (
+        last.metrics
+        if outcome.state is State.DONE and last is not None and last.step >= steps
+        else None
+    )
 
 
 def ailment(metrics: Mapping[str, Any]) -> str:

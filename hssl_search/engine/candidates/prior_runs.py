@@ -58,7 +58,9 @@ class EarlierSearch:
     @classmethod
     def from_plain(cls, plain: Plain) -> EarlierSearch:
         # By name: studies of an earlier version also hold what a step of each head cost.
-        heads = [EarlierHead(head["head"], head["gain"], head["measured"]) for head in plain["heads"]]
+        heads = [
+            EarlierHead(head["head"], head["gain"], head["measured"]) for head in plain["heads"]
+        ]
         return cls(**{**plain, "heads": heads})
 
     def as_plain(self) -> Plain:
@@ -111,7 +113,11 @@ def on_scale(searches: Sequence[EarlierSearch], own: Sequence[float]) -> list[li
     found = []
     for one in searches:
         level = mean(one.gains) if one.gains else 0.0
-        near = level if not own else mean(own) + max(-APART * spread, min(APART * spread, level - mean(own)))
+        near = (
+            level
+            if not own
+            else mean(own) + max(-APART * spread, min(APART * spread, level - mean(own)))
+        )
         found.append([near + spread * (gain - level) / one.spread for gain in one.gains])
     return found
 
@@ -121,7 +127,7 @@ def _spread(searches: Sequence[EarlierSearch], own: Sequence[float]) -> float:
     before = math.sqrt(mean([one.spread**2 for one in searches] or [1.0]))
     if len(own) < 2:
         return before
-    return math.sqrt((len(own) * pstdev(own)**2 + DOUBT * before**2) / (len(own) + DOUBT))
+    return math.sqrt((len(own) * pstdev(own) ** 2 + DOUBT * before**2) / (len(own) + DOUBT))
 
 
 def _heads(count: int) -> str:

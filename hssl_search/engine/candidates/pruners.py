@@ -40,7 +40,9 @@ def below_median(one: AtRung, others: Mapping[int, AtRung], resolution: float = 
     if len(others) < ENOUGH_AT_RUNG:
         return False
     middle = median(other.score for other in others.values())
-    return ties.above(middle, one.score, resolution / 2)  # the median of an even number lies half a step between two scores
+    return ties.above(
+        middle, one.score, resolution / 2
+    )  # the median of an even number lies half a step between two scores
 
 
 def below_half(one: AtRung, others: Mapping[int, AtRung], resolution: float = 0.0) -> bool:

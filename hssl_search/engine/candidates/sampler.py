@@ -43,8 +43,14 @@ class CandidateSampler:
     def __init__(self, name: Name = "tpe", seed: int = 0) -> None:
         self.name, self.seed = name, seed
 
-    def proposals(self, space: Space, known: Sequence[FrozenTrial], unseen: Iterator[HeadConfig],
-                  earlier: Sequence[EarlierSearch] = (), control: FrozenTrial | None = None) -> Iterator[HeadConfig]:
+    def proposals(
+        self,
+        space: Space,
+        known: Sequence[FrozenTrial],
+        unseen: Iterator[HeadConfig],
+        earlier: Sequence[EarlierSearch] = (),
+        control: FrozenTrial | None = None,
+    ) -> Iterator[HeadConfig]:
         """Heads to screen next, without end as long as the space has others.
 
         Args:
@@ -63,7 +69,9 @@ class CandidateSampler:
             learns = results >= STARTUP and self.name in LEARNING
             head = self._new(_tpe(seed), space, heads, learned, TRIES) if learns else None
             head = head or next((other for other in unseen if other not in heads), None)
-            head = head or self._new(optuna.samplers.RandomSampler(seed), space, heads, [], RANDOM_TRIES)
+            head = head or self._new(
+                optuna.samplers.RandomSampler(seed), space, heads, [], RANDOM_TRIES
+            )
             if head is None:
                 return
             heads.add(head)
@@ -71,8 +79,14 @@ class CandidateSampler:
             if learns or lent:
                 own.append(_shown(space, head.model_dump(), state=TrialState.RUNNING))
 
-    def _new(self, sampler: optuna.samplers.BaseSampler, space: Space, seen: Collection[HeadConfig],
-             learned: Sequence[FrozenTrial], tries: int) -> HeadConfig | None:
+    def _new(
+        self,
+        sampler: optuna.samplers.BaseSampler,
+        space: Space,
+        seen: Collection[HeadConfig],
+        learned: Sequence[FrozenTrial],
+        tries: int,
+    ) -> HeadConfig | None:
         """A head that was not seen, drawn in a study of its own: samplers keep more in a study than its trials.
 
         None when so many tries gave heads that were."""
@@ -88,7 +102,9 @@ class CandidateSampler:
     def _copied(self, trial: FrozenTrial) -> FrozenTrial | None:
         """What is to be learned from a candidate; None where that is nothing: a healthy head without a proxy is neither good nor bad."""
         attributes = trial.user_attrs
-        copied = partial(optuna.trial.create_trial, params=trial.params, distributions=trial.distributions)
+        copied = partial(
+            optuna.trial.create_trial, params=trial.params, distributions=trial.distributions
+        )
         if trial.state is TrialState.COMPLETE:
             return copied(value=trial.value)
         if trial.state is TrialState.FAIL:
@@ -99,8 +115,13 @@ class CandidateSampler:
             return copied(state=TrialState.PRUNED, intermediate_values=trial.intermediate_values)
         return None
 
-    def _lent(self, space: Space, earlier: Sequence[EarlierSearch], own: Sequence[FrozenTrial],
-              control: FrozenTrial | None) -> Iterator[FrozenTrial]:
+    def _lent(
+        self,
+        space: Space,
+        earlier: Sequence[EarlierSearch],
+        own: Sequence[FrozenTrial],
+        control: FrozenTrial | None,
+    ) -> Iterator[FrozenTrial]:
         """What is to be learned from the heads of earlier searches, on the scale of this one's results; they come first, so that TPE,
         which trusts old trials less, trusts them less. Nothing where there are results and no control to compare them by."""
         reached = [trial.values[0] for trial in own if trial.state is TrialState.COMPLETE]
@@ -108,23 +129,33 @@ class CandidateSampler:
         if reached and not compared:
             return
         level = control.value or 0.0 if control and compared else 0.0
-        for search, gains in zip(earlier, on_scale(earlier, [value - level for value in reached]), strict=True):
+        for search, gains in zip(
+            earlier, on_scale(earlier, [value - level for value in reached]), strict=True
+        ):
             for head, gain in zip(search.trained, gains, strict=True):
                 yield _shown(space, head.head, value=level + gain)
-            yield from (_shown(space, head.head, state=TrialState.PRUNED) for head in search.heads if head.gain is None)
+            yield from (
+                _shown(space, head.head, state=TrialState.PRUNED)
+                for head in search.heads
+                if head.gain is None
+            )
 
 
 def _tpe(seed: int) -> optuna.samplers.BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of `group`
-        return optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP, seed=seed)
+        return optuna.samplers.TPESampler(
+            multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP, seed=seed
+        )
 
 
 def _shown(space: Space, head: Plain, **known: Any) -> FrozenTrial:
     """A trial with this head and what is known of it."""
     shown = optuna.trial.FixedTrial(space.trial_parameters(HeadConfig(**head)))
     space.sample(shown)
-    return optuna.trial.create_trial(params=shown.params, distributions=shown.distributions, **known)
+    return optuna.trial.create_trial(
+        params=shown.params, distributions=shown.distributions, **known
+    )
 
 
 def seed_after(seed: int, trials: int) -> int:

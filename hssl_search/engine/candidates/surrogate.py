@@ -51,8 +51,11 @@ def _blocks(head: Mapping[str, Any]) -> list[str]:
     return blocks.split("+") if blocks else [head["family"]] * int(head.get("depth") or 1)
 
 
-def expect(contenders: Sequence[Contender], scores: Sequence[float | None],
-           earlier: Sequence[EarlierSearch] = ()) -> tuple[np.ndarray, np.ndarray]:
+def expect(
+    contenders: Sequence[Contender],
+    scores: Sequence[float | None],
+    earlier: Sequence[EarlierSearch] = (),
+) -> tuple[np.ndarray, np.ndarray]:
     """(mean, standard deviation) of the score that each contender's proxy is expected to reach, the deviation without the proxies' noise.
 
     Bayesian ridge regression (Tipping, JMLR 2001; scikit-learn), with priors worth a few proxies: scores vary as much by noise as by all
@@ -74,14 +77,16 @@ def expect(contenders: Sequence[Contender], scores: Sequence[float | None],
     known = np.array([score is not None for score in scores] + [True] * sum(map(len, lent)))
     reached = np.array(list(chain(own, *lent)), dtype=float)
     spread = 1.0 if ties.tie(reached.max(), reached.min(), ROUNDED) else reached.std()
-    columns = table((*contenders, *(head.contender for search in earlier for head in search.trained)))
+    columns = table(
+        (*contenders, *(head.contender for search in earlier for head in search.trained))
+    )
     if earlier:
         columns = _with_own(columns, [len(contenders), *map(len, lent)])
     if not columns.size:
         return np.full(len(contenders), reached.mean()), np.full(len(contenders), 0.0)
     ridge = BayesianRidge(alpha_1=1.0, alpha_2=1.0, lambda_1=1.0, lambda_2=1.0 / columns.shape[1])
     ridge.fit(columns[known], (reached - reached.mean()) / spread)
-    means, deviations = ridge.predict(columns[:len(contenders)], return_std=True)
+    means, deviations = ridge.predict(columns[: len(contenders)], return_std=True)
     uncertain = np.sqrt(np.maximum(0.0, deviations**2 - 1.0 / ridge.alpha_))
     return reached.mean() + spread * means, spread * uncertain
 
@@ -111,5 +116,7 @@ def table(contenders: tuple[Contender, ...]) -> np.ndarray:
         column -= np.nanmean(column)
         spread = np.sqrt(np.nanmean(column**2))
         if spread > 1e-9:
-            columns.append(np.nan_to_num(column) / spread / (math.sqrt(families) if family else 1.0))
+            columns.append(
+                np.nan_to_num(column) / spread / (math.sqrt(families) if family else 1.0)
+            )
     return np.array(columns).T.reshape(len(rows), -1)

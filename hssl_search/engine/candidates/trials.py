@@ -24,8 +24,13 @@ from hssl_search.spaces.space import Space
 
 OWN_STEPS = "same_time_steps"
 """Attribute of such a control: its steps, where they are not those of a proxy."""
-NAMES = {"none": "no head", "identity": "identity head", "noise": "noise head", "same_architecture": "same-architecture head",
-         SAME_TIME: "no head, same device-time"}
+NAMES = {
+    "none": "no head",
+    "identity": "identity head",
+    "noise": "noise head",
+    "same_architecture": "same-architecture head",
+    SAME_TIME: "no head, same device-time",
+}
 ALIKE = 0.05
 """Share of a training's steps by which another may be shorter or longer and still counts as one of the same device-time."""
 TYPICAL = 16
@@ -42,11 +47,25 @@ class Roster:
         cost: (parameters, multiply-adds) of a head on such a map; None: counted.
     """
 
-    def __init__(self, study: StudyRecord, run: Run, space: Space, map_shapes: Sequence[Shape], seed: int,
-                 device_seconds: Callable[[int], float], cost: Callable[[HeadConfig, Shape], tuple[int, int]] | None = None,
-                 sampler: CandidateSampler | None = None) -> None:
+    def __init__(
+        self,
+        study: StudyRecord,
+        run: Run,
+        space: Space,
+        map_shapes: Sequence[Shape],
+        seed: int,
+        device_seconds: Callable[[int], float],
+        cost: Callable[[HeadConfig, Shape], tuple[int, int]] | None = None,
+        sampler: CandidateSampler | None = None,
+    ) -> None:
         self.sampler = sampler or CandidateSampler(seed=seed)
-        self.study, self.run, self.space, self.map_shapes, self.seed = study, run, space, map_shapes, seed
+        self.study, self.run, self.space, self.map_shapes, self.seed = (
+            study,
+            run,
+            space,
+            map_shapes,
+            seed,
+        )
         self.device_seconds, self.cost = device_seconds, cost or _counted
         trials = [trial for trial in study.trials() if "role" in trial.user_attrs]
         self._known = {trial.number: _contender(trial.number, trial.user_attrs) for trial in trials}
@@ -56,13 +75,17 @@ class Roster:
     def candidates(self, count: int) -> list[Contender]:
         """That many candidates: those that the study holds, and new ones."""
         if (missing := count - len(self._candidates())) > 0:
-            proposals = self.sampler.proposals(self.space, self._candidate_trials(), iter(self._shuffled() or []), *self._earlier())
+            proposals = self.sampler.proposals(
+                self.space, self._candidate_trials(), iter(self._shuffled() or []), *self._earlier()
+            )
             for head in islice(proposals, missing):
                 self._add(head)
         return self._candidates()[:count]
 
     def _candidate_trials(self) -> list[FrozenTrial]:
-        return [trial for trial in self.study.trials() if trial.user_attrs.get("role") == "candidate"]
+        return [
+            trial for trial in self.study.trials() if trial.user_attrs.get("role") == "candidate"
+        ]
 
     def _earlier(self) -> tuple[list[EarlierSearch], FrozenTrial | None]:
         """The earlier searches to learn from, and the control of this search that their gains are to be put above."""
@@ -75,7 +98,11 @@ class Roster:
         if one.trial not in self._decided:
             return one
         earlier = self.study.frozen(one.trial)
-        screened = {key: value for key, value in one.attributes.items() if key not in ("promoted", "cause", "device_s")}
+        screened = {
+            key: value
+            for key, value in one.attributes.items()
+            if key not in ("promoted", "cause", "device_s")
+        }
         attributes = {**screened, "retry_of": one.trial}
         number = self.study.add_candidate(earlier.params, earlier.distributions, attributes)
         self._keep(number, HeadConfig(**one.heads[0]), attributes)
@@ -91,16 +118,28 @@ class Roster:
         """The control without head that trains for about so many steps; None where it has no trial yet."""
         known = [one for one in self.contenders() if one.control == SAME_TIME]
         apart = {one.trial: abs(one.attributes.get(OWN_STEPS, steps) - steps) for one in known}
-        return min((one for one in known if ties.at_least(ALIKE * steps, apart[one.trial])), key=lambda one: apart[one.trial], default=None)
+        return min(
+            (one for one in known if ties.at_least(ALIKE * steps, apart[one.trial])),
+            key=lambda one: apart[one.trial],
+            default=None,
+        )
 
     def open_same_time(self, steps: int) -> Contender:
         """Its trial, opened when it has none."""
         longer = f" ({steps} steps)" if SAME_TIME in self._controls else ""
-        return self.same_time(steps) or self._open(SAME_TIME, NAMES[SAME_TIME] + longer, None, {OWN_STEPS: steps})
+        return self.same_time(steps) or self._open(
+            SAME_TIME, NAMES[SAME_TIME] + longer, None, {OWN_STEPS: steps}
+        )
 
     def _open(self, kind: str, name: str, config: HeadConfig | None, more: Plain) -> Contender:
-        attributes = {"role": "control", "control": kind, "name": name, "family": config.family if config else "none",
-                      **self._described(config), **more}
+        attributes = {
+            "role": "control",
+            "control": kind,
+            "name": name,
+            "family": config.family if config else "none",
+            **self._described(config),
+            **more,
+        }
         number = self._controls[kind] = self.study.add_control(kind, attributes)
         self._known[number] = _contender(number, attributes)
         if config:
@@ -118,10 +157,18 @@ class Roster:
         if number in self._decided:
             return
         one = self._known[number]
-        new = {key: value for key, value in attributes.items() if key not in one.attributes or one.attributes[key] != value}
-        self._known[number] = replace(one, attributes={**one.attributes, **self.study.set_attributes(number, new)})
+        new = {
+            key: value
+            for key, value in attributes.items()
+            if key not in one.attributes or one.attributes[key] != value
+        }
+        self._known[number] = replace(
+            one, attributes={**one.attributes, **self.study.set_attributes(number, new)}
+        )
 
-    def decide(self, number: int, state: Finished, value: float | None = None, cause: str | None = None) -> None:
+    def decide(
+        self, number: int, state: Finished, value: float | None = None, cause: str | None = None
+    ) -> None:
         """Decide a trial, with the device-time it has cost."""
         self.note(number, {"device_s": round(self.device_seconds(number), 3)})
         if number not in self._decided:
@@ -135,7 +182,11 @@ class Roster:
 
     def _candidates(self) -> list[Contender]:
         """The first trial of each head."""
-        return [one for one in self.contenders() if one.control is None and "retry_of" not in one.attributes]
+        return [
+            one
+            for one in self.contenders()
+            if one.control is None and "retry_of" not in one.attributes
+        ]
 
     def _add(self, head: HeadConfig) -> None:
         """A new trial with this head, all in one write."""
@@ -150,11 +201,21 @@ class Roster:
         self._known[number] = _contender(number, attributes)
 
     def _attributes(self, head: HeadConfig) -> Plain:
-        return {**self._described(head), "name": head.label(), "family": head.family, "role": "candidate"}
+        return {
+            **self._described(head),
+            "name": head.label(),
+            "family": head.family,
+            "role": "candidate",
+        }
 
     def _described(self, head: HeadConfig | None) -> Plain:
         parameters, macs = self._cost(head) if head else (0, 0)
-        return {"head": head and head.model_dump(exclude_none=True), "parameters": parameters, "macs": macs, "seed": self.seed}
+        return {
+            "head": head and head.model_dump(exclude_none=True),
+            "parameters": parameters,
+            "macs": macs,
+            "seed": self.seed,
+        }
 
     def typical(self) -> list[tuple[str, int]]:
         """(family, multiply-adds) of a few heads drawn from the space, without opening trials."""
@@ -162,7 +223,10 @@ class Roster:
 
     def group(self, size: int) -> list[Plain]:
         """Some of them, at most so many, as `Task.together` has them."""
-        return [{"head": head.model_dump(exclude_none=True), "macs": macs} for head, macs in self._typical[:size]]
+        return [
+            {"head": head.model_dump(exclude_none=True), "macs": macs}
+            for head, macs in self._typical[:size]
+        ]
 
     @cached_property
     def _typical(self) -> list[tuple[HeadConfig, int]]:
@@ -198,4 +262,11 @@ def _counted(head: HeadConfig, shape: Shape) -> tuple[int, int]:
 
 def _contender(number: int, attributes: Mapping[str, Any]) -> Contender:
     head = attributes.get("head")
-    return Contender(number, attributes["name"], [head] if head else [], attributes["family"], attributes.get("control"), attributes)
+    return Contender(
+        number,
+        attributes["name"],
+        [head] if head else [],
+        attributes["family"],
+        attributes.get("control"),
+        attributes,
+    )

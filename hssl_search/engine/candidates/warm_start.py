@@ -37,7 +37,9 @@ def gather(resolved: Plain) -> list[EarlierSearch]:
         UserError: for a run without results, one that is ranked by another measure, or one that has no head in this space; for a study
             that is not there or cannot be read.
     """
-    space = Space.from_plain({"parameters": resolved["space"]["parameters"]}, resolved["space"]["name"])
+    space = Space.from_plain(
+        {"parameters": resolved["space"]["parameters"]}, resolved["space"]["name"]
+    )
     return [_read(Run.find(folder), resolved, space) for folder in resolved["warm_start"]]
 
 
@@ -45,30 +47,49 @@ def sentences(earlier: Sequence[EarlierSearch], sampler: Name, promote: Rule) ->
     """What is used of earlier searches, and by what."""
     if not earlier:
         return []
-    users = [f"the sampler ({sampler})"] * (sampler in LEARNING) + ["the forecast that promotes heads"] * (promote == "learned")
+    users = [f"the sampler ({sampler})"] * (sampler in LEARNING) + [
+        "the forecast that promotes heads"
+    ] * (promote == "learned")
     idle = [f"the sampler {sampler} draws without learning"] * (sampler not in LEARNING)
     idle += [f"promotion by {promote} does not learn"] * (promote != "learned")
-    told = f"From the earlier results {' and '.join(users)} {'learn' if len(users) > 1 else 'learns'}"
-    return [*(f"Warm start from {one.words()}." for one in earlier), f"{told}{''.join(f'; {one}' for one in idle)}."]
+    told = (
+        f"From the earlier results {' and '.join(users)} {'learn' if len(users) > 1 else 'learns'}"
+    )
+    return [
+        *(f"Warm start from {one.words()}." for one in earlier),
+        f"{told}{''.join(f'; {one}' for one in idle)}.",
+    ]
 
 
 def _read(run: Run, resolved: Plain, space: Space) -> EarlierSearch:
     config = run.config()
     measure = RANKINGS[resolved["rank_by"]]
     if (theirs := RANKINGS[config["rank_by"]]) != measure:
-        raise UserError(f"the run {run.name!r} ranked heads by {theirs.name} and this search ranks by {measure.name}; give "
-                        "--warm-start a run of the same --rank-by.")
+        raise UserError(
+            f"the run {run.name!r} ranked heads by {theirs.name} and this search ranks by {measure.name}; give "
+            "--warm-start a run of the same --rank-by."
+        )
     control = "identity" if measure.of_head else "none"
     with StudyRecord.existing(run.study_url(config), config["name"]) as study:
         found = _results(study, control)
     if not found:
-        raise UserError(f"the run {run.name!r} has no head with a result to start from; give --warm-start a run that came to its proxies.")
+        raise UserError(
+            f"the run {run.name!r} has no head with a result to start from; give --warm-start a run that came to its proxies."
+        )
     heads, left_out = _within(space, found)
     if not heads:
-        raise UserError(f"no head of the run {run.name!r} is in the space {space.name!r} (it lacks {', '.join(left_out)}); give "
-                        "--warm-start a run whose space overlaps.")
-    return EarlierSearch(run.shown, control, config["space"]["hash"] == resolved["space"]["hash"], _others(config, resolved), heads,
-                         left_out)
+        raise UserError(
+            f"no head of the run {run.name!r} is in the space {space.name!r} (it lacks {', '.join(left_out)}); give "
+            "--warm-start a run whose space overlaps."
+        )
+    return EarlierSearch(
+        run.shown,
+        control,
+        config["space"]["hash"] == resolved["space"]["hash"],
+        _others(config, resolved),
+        heads,
+        left_out,
+    )
 
 
 def _others(config: Plain, resolved: Plain) -> dict[str, str]:
@@ -78,7 +99,11 @@ def _others(config: Plain, resolved: Plain) -> dict[str, str]:
 
 
 def _surroundings(setting: Plain) -> dict[str, str]:
-    return {"base": setting["base"], "method": setting["recipe"]["method"]["name"], "data": Path(setting["data"]).name}
+    return {
+        "base": setting["base"],
+        "method": setting["recipe"]["method"]["name"],
+        "data": Path(setting["data"]).name,
+    }
 
 
 def _results(study: StudyRecord, control: str) -> list[EarlierHead]:
@@ -98,7 +123,9 @@ def _result(trial: FrozenTrial, control: FrozenTrial | None, steps: int) -> Earl
     attributes, reached = trial.user_attrs, trial.intermediate_values
     if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
         return None
-    ill = attributes.get("gate", "healthy") != "healthy" or (trial.state is TrialState.PRUNED and max(reached, default=0) >= steps > 0)
+    ill = attributes.get("gate", "healthy") != "healthy" or (
+        trial.state is TrialState.PRUNED and max(reached, default=0) >= steps > 0
+    )
     compared = {} if control is None else control.intermediate_values
     step = max(reached.keys() & compared.keys(), default=None)
     if step is None and not ill:

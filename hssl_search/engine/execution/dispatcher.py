@@ -8,7 +8,16 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from hssl_search.engine.execution.jobs import Decision, Job, JobSource, Meter, Outcome, Plain, Report, State
+from hssl_search.engine.execution.jobs import (
+    Decision,
+    Job,
+    JobSource,
+    Meter,
+    Outcome,
+    Plain,
+    Report,
+    State,
+)
 from hssl_search.errors import UserError
 
 T = TypeVar("T")
@@ -145,20 +154,28 @@ class Desk:
 
     def place(self, waiting: Collection[str]) -> Job | None:
         """Hear which of the live jobs have no place to run; the others hold their devices. One that has waited for long, if any."""
-        changed = {key for key, opened in self._live.items() if (key in waiting) is (opened.waits_since is None)}
+        changed = {
+            key
+            for key, opened in self._live.items()
+            if (key in waiting) is (opened.waits_since is None)
+        }
         if changed:
             self.tick()
             for key in changed:
                 opened = self._live[key]
                 (opened.wait if key in waiting else opened.hold)(self._clock())
             self.tick()
-        return next((opened.job for opened in self._live.values() if self._waits_long(opened)), None)
+        return next(
+            (opened.job for opened in self._live.values() if self._waits_long(opened)), None
+        )
 
     def hung(self) -> list[str]:
         """The keys of live jobs that have neither reported nor saved a checkpoint for longer than they may."""
         return [key for key, opened in self._live.items() if self._is_hung(opened)]
 
-    def end(self, key: str, state: State | None = None, cause: str = "", full: bool = False) -> None:
+    def end(
+        self, key: str, state: State | None = None, cause: str = "", full: bool = False
+    ) -> None:
         """End a live job; the state None is DONE. One that was told to stop is STOPPED or CUT; one that has ended is left alone.
 
         Args:
@@ -179,7 +196,9 @@ class Desk:
         reports = [opened.reports[step] for step in sorted(opened.reports)]
         now = self._clock()
         last_s = now - opened.begun if opened.attempt > 1 else None
-        self._tell_end(opened.job, Outcome(state or State.DONE, cause, reports, now - opened.since, last_s))
+        self._tell_end(
+            opened.job, Outcome(state or State.DONE, cause, reports, now - opened.since, last_s)
+        )
 
     def stop(self, error: BaseException) -> None:
         """Begin to stop everything; `close` will raise the first error given."""
@@ -252,7 +271,11 @@ class Desk:
         return opened.waits_since is not None and self._clock() - opened.waits_since >= WAIT_S
 
     def _is_hung(self, opened: _Open) -> bool:
-        if opened.job.still_s is None or opened.waits_since is not None or self._clock() - opened.heard <= opened.job.still_s:
+        if (
+            opened.job.still_s is None
+            or opened.waits_since is not None
+            or self._clock() - opened.heard <= opened.job.still_s
+        ):
             return False
         before, opened.reached = opened.reached, opened.job.step_reached()
         if opened.reached > before:
@@ -278,7 +301,11 @@ class Desk:
             if most is None:
                 continue
             if asked > most + 1e-6:
-                self.stop(UserError(f"{job.key} needs {asked:g} {name} and there are {most:g}; ask for fewer {name} per trial."))
+                self.stop(
+                    UserError(
+                        f"{job.key} needs {asked:g} {name} and there are {most:g}; ask for fewer {name} per trial."
+                    )
+                )
             if asked + held > most + 1e-6:
                 return False
         return True

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from hssl_search.engine.execution.dispatcher import Desk, cause
-from hssl_search.engine.execution.jobs import Decision, DeviceFull, Halt, Job, JobSource, Meter, Plain, State, Worker
+from hssl_search.engine.execution.jobs import (
+    Decision,
+    DeviceFull,
+    Halt,
+    Job,
+    JobSource,
+    Meter,
+    Plain,
+    State,
+    Worker,
+)
 
 
 class _Leave(BaseException):

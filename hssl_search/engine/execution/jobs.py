@@ -28,6 +28,7 @@ from hssl_search.errors import UserError
 REFERENCE_HEADS: list[Plain] = [{"family": "identity"}, {"family": "noise"}]
 """In every group: what no discrepancy is, and what no learning is."""
 
+
 class Setting(BaseModel):
     """What all jobs of a search have in common."""
 
@@ -77,6 +78,7 @@ class Task(BaseModel):
     reserve_s: float = 0.0
     """Seconds that evaluation and checkpoint need at the end."""
 
+
 Plain = dict[str, Any]
 """What JSON can hold."""
 
@@ -108,7 +110,10 @@ class Job:
 
     def step_reached(self) -> int:
         """The step of the newest checkpoint in its folder; 0 without one."""
-        return max((int(path.name.removeprefix("step-")) for path in Path(self.folder).glob("step-*")), default=0)
+        return max(
+            (int(path.name.removeprefix("step-")) for path in Path(self.folder).glob("step-*")),
+            default=0,
+        )
 
 
 class Halt(UserError):

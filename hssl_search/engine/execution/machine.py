@@ -48,8 +48,15 @@ class Machine:
         if self.device != "cpu":
             return max(1, min(jobs, self.gpus * ties.floor(1 / self.gpus_per_trial)))
         most = max(1, min(jobs, self.cpus, MOST_AT_ONCE_ON_CPU))
-        rounds = {at_once: math.ceil(jobs / at_once) * self.wall_s(1.0, at_once) for at_once in range(most, 0, -1)}
-        return next(at_once for at_once, needed in rounds.items() if ties.at_least(MOST_WAITING * jobs, needed))
+        rounds = {
+            at_once: math.ceil(jobs / at_once) * self.wall_s(1.0, at_once)
+            for at_once in range(most, 0, -1)
+        }
+        return next(
+            at_once
+            for at_once, needed in rounds.items()
+            if ties.at_least(MOST_WAITING * jobs, needed)
+        )
 
     def places(self, job: Job) -> int:
         """How many such jobs fit side by side."""
@@ -61,7 +68,9 @@ class Machine:
         """(cpus, gpus) of one of `at_once` jobs."""
         if self.device == "cpu":
             return float(max(1, self.cpus // at_once)), 0.0
-        return float(max(1, ties.floor(self.cpus * self.gpus_per_trial / max(1, self.gpus)))), self.gpus_per_trial
+        return float(
+            max(1, ties.floor(self.cpus * self.gpus_per_trial / max(1, self.gpus)))
+        ), self.gpus_per_trial
 
     @property
     def fewest_cpus(self) -> float:

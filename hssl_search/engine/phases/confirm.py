@@ -47,8 +47,14 @@ class Field:
         return trial in (*self.candidates, self.no_head, self.identity)
 
 
-def choose(field: Field, scores: Scores, tried: Mapping[int, int], turn: int, resolution: float = 0.0,
-           running: Mapping[int, Collection[int]] | None = None) -> int | None:
+def choose(
+    field: Field,
+    scores: Scores,
+    tried: Mapping[int, int],
+    turn: int,
+    resolution: float = 0.0,
+    running: Mapping[int, Collection[int]] | None = None,
+) -> int | None:
     """The trial that gets a further seed; None when the verdict is settled.
 
     First a second seed of leader and no head, without which their difference has no interval; again whenever another leads. Then the
@@ -78,25 +84,45 @@ def choose(field: Field, scores: Scores, tried: Mapping[int, int], turn: int, re
             return control
     if settled:
         return None
-    compared = {"challenger": challenger, "identity": field.identity if field.identity in rivals else None}
+    compared = {
+        "challenger": challenger,
+        "identity": field.identity if field.identity in rivals else None,
+    }
     partner = compared.get(TURNS[turn % len(TURNS)])
     if partner is None:
         partner = leader if field.no_head is None else field.no_head
-    return min((leader, partner) if partner == field.no_head else (partner, leader), key=lambda trial: tried.get(trial, 0))
+    return min(
+        (leader, partner) if partner == field.no_head else (partner, leader),
+        key=lambda trial: tried.get(trial, 0),
+    )
 
 
-def _lacking(field: Field, leader: int, scores: Scores, tried: Mapping[int, int], running: Mapping[int, Collection[int]]) -> int | None:
+def _lacking(
+    field: Field,
+    leader: int,
+    scores: Scores,
+    tried: Mapping[int, int],
+    running: Mapping[int, Collection[int]],
+) -> int | None:
     """Return which of leader and no head needs a run for them to share two seeds; None where they do, or will when what runs has ended."""
     if field.no_head is None:
         return None
     seeds = [{*scores.get(trial, ()), *running.get(trial, ())} for trial in (leader, field.no_head)]
     behind = min((leader, field.no_head), key=lambda trial: tried.get(trial, 0))
-    return behind if len(set.intersection(*seeds)) < PAIRED and tried.get(behind, 0) < MOST_TRIES else None
+    return (
+        behind
+        if len(set.intersection(*seeds)) < PAIRED and tried.get(behind, 0) < MOST_TRIES
+        else None
+    )
 
 
 def _rivals(posterior: Posterior, leader: int) -> list[int]:
     """The trials that may be better, the likeliest first."""
-    chances = {trial: chance for trial, chance in posterior.above(leader).items() if ties.at_least(chance, CONTENTION, ties.RELATIVE)}
+    chances = {
+        trial: chance
+        for trial, chance in posterior.above(leader).items()
+        if ties.at_least(chance, CONTENTION, ties.RELATIVE)
+    }
     return ties.rank(chances, ties.RELATIVE)
 
 
@@ -125,9 +151,20 @@ class Confirm(Phase):
         keep: told of each further one, before it is handed out.
     """
 
-    def __init__(self, field: Field, scores: Scores, tried: Mapping[int, int], make: Callable[[int, int], Job],
-                 score: Callable[[Job, Outcome], float | None], most: int, at_once: int, resolution: float,
-                 ended: Mapping[str, Outcome], chosen: Iterable[int], keep: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        field: Field,
+        scores: Scores,
+        tried: Mapping[int, int],
+        make: Callable[[int, int], Job],
+        score: Callable[[Job, Outcome], float | None],
+        most: int,
+        at_once: int,
+        resolution: float,
+        ended: Mapping[str, Outcome],
+        chosen: Iterable[int],
+        keep: Callable[[int], None],
+    ) -> None:
         super().__init__((), ended)
         self.field, self.most, self.at_once, self.resolution = field, most, at_once, resolution
         self._before, self._make, self._score, self._keep = scores, make, score, keep
@@ -148,15 +185,17 @@ class Confirm(Phase):
     def _choose(self) -> None:
         """Choose runs as far as the results that count for them are in; those that ended in an earlier run of the search are taken up."""
         while len(self.jobs) < self.most:
-            counted = self.jobs[:max(0, len(self.jobs) + 1 - self.at_once)]
+            counted = self.jobs[: max(0, len(self.jobs) + 1 - self.at_once)]
             if any(job.key not in self.outcomes for job in counted):
                 return
             turn = sum(self.field.contests(job.trial) for job in self.jobs)
             running: dict[int, list[int]] = defaultdict(list)
-            for job in self.jobs[len(counted):]:
+            for job in self.jobs[len(counted) :]:
                 assert job.trial is not None
                 running[job.trial].append(job.task["seed"])
-            trial = choose(self.field, self._scores(counted), self._tried, turn, self.resolution, running)
+            trial = choose(
+                self.field, self._scores(counted), self._tried, turn, self.resolution, running
+            )
             if trial is None:
                 return
             self._keep(trial)
@@ -187,13 +226,29 @@ class Confirming:
         same_architecture: the head of the control of that name.
     """
 
-    def __init__(self, roster: Roster, workshop: Workshop, prices: Prices, board: Scoreboard, seed: int, same_architecture: Plain) -> None:
+    def __init__(
+        self,
+        roster: Roster,
+        workshop: Workshop,
+        prices: Prices,
+        board: Scoreboard,
+        seed: int,
+        same_architecture: Plain,
+    ) -> None:
         self.roster, self.workshop, self.prices, self.board = roster, workshop, prices, board
-        self.study, self.seed, self.same_architecture = workshop.runner.study, seed, same_architecture
+        self.study, self.seed, self.same_architecture = (
+            workshop.runner.study,
+            seed,
+            same_architecture,
+        )
 
     def run(self, plan: Plan, promoted: Sequence[Contender]) -> None:
         """Confirm as far as the plan goes what is known of those that were promoted; nothing where no proxy has a score."""
-        proxied = {trial: {self.seed: by_seed[self.seed]} for trial, by_seed in self.board.scores.items() if self.seed in by_seed}
+        proxied = {
+            trial: {self.seed: by_seed[self.seed]}
+            for trial, by_seed in self.board.scores.items()
+            if self.seed in by_seed
+        }
         ranked = [one.trial for one in promoted if one.trial in proxied]
         if not ranked:
             return
@@ -203,7 +258,15 @@ class Confirming:
         def make(trial: int, offset: int) -> Job:
             one = self.roster.contender(trial)
             steps = one.attributes.get(OWN_STEPS, plan.proxy_steps)
-            job = self.workshop.maker.training("confirm", one, self.seed + offset, steps, [steps], self.prices.reserve(), kept["at_once"])
+            job = self.workshop.maker.training(
+                "confirm",
+                one,
+                self.seed + offset,
+                steps,
+                [steps],
+                self.prices.reserve(),
+                kept["at_once"],
+            )
             expected[job.key] = self.prices.training(job, one)
             return job
 
@@ -214,8 +277,19 @@ class Confirming:
         controls = [self.roster.control(kind).trial for kind in ("none", "identity")]
         scores = {trial: proxied[trial] for trial in (*ranked, *controls) if trial in proxied}
         tried = dict.fromkeys((*(one.trial for one in promoted), *controls), 1)
-        phase = Confirm(field, scores, tried, make, self.board.score, plan.confirm_jobs, kept["at_once"], self.board.resolution,
-                        self.workshop.ended, kept["trials"], keep)
+        phase = Confirm(
+            field,
+            scores,
+            tried,
+            make,
+            self.board.score,
+            plan.confirm_jobs,
+            kept["at_once"],
+            self.board.resolution,
+            self.workshop.ended,
+            kept["trials"],
+            keep,
+        )
         self.workshop.run("confirm", phase, expected, self._ended)
 
     def same_time(self, plan: Plan, leader: int) -> int | None:
@@ -228,21 +302,32 @@ class Confirming:
         unseen = self.roster.control("same_architecture", self.same_architecture).trial
         if self.board.ranked_by.of_head:
             return Field(tuple(ranked), None, identity, (unseen,))
-        return Field(tuple(ranked), self.roster.control("none").trial, identity, (unseen,),
-                     lambda leader: self.roster.open_same_time(self._same_time_steps(plan, leader)).trial)
+        return Field(
+            tuple(ranked),
+            self.roster.control("none").trial,
+            identity,
+            (unseen,),
+            lambda leader: self.roster.open_same_time(self._same_time_steps(plan, leader)).trial,
+        )
 
     def _kept(self, plan: Plan) -> Plain:
         """What was chosen before; how many run at once stays as it was when the plan was made, wherever it is resumed."""
         known: Plain = self.study.study_attributes().get(CONFIRMING, {"trials": []})
         jobs = plan.confirm_jobs
-        at_once = known["at_once"] if known.get("jobs") == jobs else self.workshop.machine.concurrency(jobs)
+        at_once = (
+            known["at_once"]
+            if known.get("jobs") == jobs
+            else self.workshop.machine.concurrency(jobs)
+        )
         return {**known, "jobs": jobs, "at_once": at_once}
 
     def _same_time_steps(self, plan: Plan, leader: int) -> int:
         """Steps that the no-head control can make while the leader's proxy trains."""
         pair = [self.roster.contender(leader), self.roster.control("none")]
         timed = all(one.trial in self.board.step_s for one in pair)
-        leader_s, control_s = (self.board.step_s[one.trial] if timed else self.prices.step([one]) for one in pair)
+        leader_s, control_s = (
+            self.board.step_s[one.trial] if timed else self.prices.step([one]) for one in pair
+        )
         return max(1, ties.nearest(plan.proxy_steps * leader_s / control_s))
 
     def _ended(self, job: Job, outcome: Outcome) -> None:

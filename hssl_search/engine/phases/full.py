@@ -9,7 +9,14 @@ from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.execution.jobs import Plain, State
 
 
-def to_run(known: Mapping[str, Any] | None, ended: State, winner: Contender, chosen: Contender, steps: int, rungs: list[int]) -> Plain:
+def to_run(
+    known: Mapping[str, Any] | None,
+    ended: State,
+    winner: Contender,
+    chosen: Contender,
+    steps: int,
+    rungs: list[int],
+) -> Plain:
     """The full training that is planned, or was made; another where the winner is, or where more of its steps are affordable now.
 
     Args:
@@ -23,9 +30,19 @@ def to_run(known: Mapping[str, Any] | None, ended: State, winner: Contender, cho
     """
     known = known or {"number": 0, "steps": 0, "heads": None}
     number = known.get("number", 1)
-    if known["steps"] and known["heads"] == chosen.heads and (ended is State.CUT or steps <= known["steps"]):
+    if (
+        known["steps"]
+        and known["heads"] == chosen.heads
+        and (ended is State.CUT or steps <= known["steps"])
+    ):
         return dict(known)
     if steps == 0 and known["steps"]:
         return {**known, "steps": 0}
-    return {"number": max(1, number + bool(known["steps"])), "winner": winner.trial, "steps": steps, "rungs": rungs,
-            "heads": chosen.heads, "name": f"full training with {chosen.name}"}
+    return {
+        "number": max(1, number + bool(known["steps"])),
+        "winner": winner.trial,
+        "steps": steps,
+        "rungs": rungs,
+        "heads": chosen.heads,
+        "name": f"full training with {chosen.name}",
+    }

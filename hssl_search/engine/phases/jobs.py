@@ -23,11 +23,6 @@ STILL_S = 900.0
 """A training is taken for hung when it makes no checkpoint, which it does about every minute, for so long and twice its reserve."""
 
 
-
-
-
-
-
 class JobMaker:
     """Makes jobs whose keys are the same after a resume. `reserve_s` is always in device-seconds.
 
@@ -35,42 +30,128 @@ class JobMaker:
         labelfree_ranks: whether the search is ranked by label-free quality of the base, which is then measured at each rung of a proxy.
     """
 
-    def __init__(self, setting: Setting, folder: Path, machine: Machine, labelfree_ranks: bool = False) -> None:
-        self.setting, self.folder, self.machine, self.labelfree_ranks = setting, folder, machine, labelfree_ranks
+    def __init__(
+        self, setting: Setting, folder: Path, machine: Machine, labelfree_ranks: bool = False
+    ) -> None:
+        self.setting, self.folder, self.machine, self.labelfree_ranks = (
+            setting,
+            folder,
+            machine,
+            labelfree_ranks,
+        )
 
-    def measure(self, heads: list[Plain], seed: int, together: Sequence[Plain] = (), measure_s: float | None = None) -> Job:
+    def measure(
+        self,
+        heads: list[Plain],
+        seed: int,
+        together: Sequence[Plain] = (),
+        measure_s: float | None = None,
+    ) -> Job:
         """`heads`, `together`, `measure_s`: see `Task`."""
         beside = int(self.machine.fewest_cpus) if self.machine.device == "cpu" else None
-        task = Task(kind="measure", name="measuring", setting=self.setting, heads=heads, seed=seed, steps=STAGES, measure_s=measure_s,
-                    labelfree_always=self.labelfree_ranks,
-                    together=list(together), cpus_beside=beside if beside != self.machine.cpus else None)
+        task = Task(
+            kind="measure",
+            name="measuring",
+            setting=self.setting,
+            heads=heads,
+            seed=seed,
+            steps=STAGES,
+            measure_s=measure_s,
+            labelfree_always=self.labelfree_ranks,
+            together=list(together),
+            cpus_beside=beside if beside != self.machine.cpus else None,
+        )
         return self._job("measure", "measure", task, "measure", 1)
 
-    def group(self, number: int, heads: list[Plain], steps: int, seed: int, reserve_s: float, at_once: int) -> Job:
+    def group(
+        self, number: int, heads: list[Plain], steps: int, seed: int, reserve_s: float, at_once: int
+    ) -> Job:
         """A joint screening; it reports twice, so that the last losses are those of its second half."""
-        task = Task(name=f"group {number + 1}: {len(heads)} heads", setting=self.setting, heads=heads, steps=steps,
-                    rungs=sorted({max(1, steps // 2), steps}), seed=seed, accuracy=False, architecture=True,
-                    reserve_s=self.machine.wall_s(reserve_s, at_once))
-        return self._job(f"screen/group{number}", "screen", task, f"screening/{number:02d}", at_once)
+        task = Task(
+            name=f"group {number + 1}: {len(heads)} heads",
+            setting=self.setting,
+            heads=heads,
+            steps=steps,
+            rungs=sorted({max(1, steps // 2), steps}),
+            seed=seed,
+            accuracy=False,
+            architecture=True,
+            reserve_s=self.machine.wall_s(reserve_s, at_once),
+        )
+        return self._job(
+            f"screen/group{number}", "screen", task, f"screening/{number:02d}", at_once
+        )
 
-    def training(self, phase: str, one: Contender, seed: int, steps: int, rungs: Sequence[int], reserve_s: float, at_once: int) -> Job:
+    def training(
+        self,
+        phase: str,
+        one: Contender,
+        seed: int,
+        steps: int,
+        rungs: Sequence[int],
+        reserve_s: float,
+        at_once: int,
+    ) -> Job:
         """A proxy of one contender under one seed."""
         name = one.name if seed == self.setting.data_seed else f"{one.name} (seed {seed})"
-        task = Task(name=name, setting=self.setting, heads=one.heads, steps=steps, rungs=list(rungs), seed=seed,
-                    labelfree_always=self.labelfree_ranks, reserve_s=self.machine.wall_s(reserve_s, at_once))
+        task = Task(
+            name=name,
+            setting=self.setting,
+            heads=one.heads,
+            steps=steps,
+            rungs=list(rungs),
+            seed=seed,
+            labelfree_always=self.labelfree_ranks,
+            reserve_s=self.machine.wall_s(reserve_s, at_once),
+        )
         place = "checkpoint" if phase == "proxy" else f"checkpoint-seed{seed}"
-        return self._job(f"{phase}/{one.trial:04d}/seed{seed}", phase, task, f"trials/{one.trial:04d}/{place}", at_once, one.trial)
+        return self._job(
+            f"{phase}/{one.trial:04d}/seed{seed}",
+            phase,
+            task,
+            f"trials/{one.trial:04d}/{place}",
+            at_once,
+            one.trial,
+        )
 
-    def full(self, name: str, heads: list[Plain], steps: int, rungs: Sequence[int], seed: int, reserve_s: float, number: int = 1) -> Job:
+    def full(
+        self,
+        name: str,
+        heads: list[Plain],
+        steps: int,
+        rungs: Sequence[int],
+        seed: int,
+        reserve_s: float,
+        number: int = 1,
+    ) -> Job:
         """`number`: which full training of the search; an extended search may train another winner, or longer."""
-        task = Task(name=name, setting=self.setting, heads=heads, stage="full", steps=steps, rungs=list(rungs), seed=seed,
-                    reserve_s=self.machine.wall_s(reserve_s, 1))
+        task = Task(
+            name=name,
+            setting=self.setting,
+            heads=heads,
+            stage="full",
+            steps=steps,
+            rungs=list(rungs),
+            seed=seed,
+            reserve_s=self.machine.wall_s(reserve_s, 1),
+        )
         return self._job(full_key(number), "full", task, full_place(number), 1)
 
-    def _job(self, key: str, phase: str, task: Task, place: str, at_once: int, trial: int | None = None) -> Job:
+    def _job(
+        self, key: str, phase: str, task: Task, place: str, at_once: int, trial: int | None = None
+    ) -> Job:
         cpus, gpus = self.machine.resources(at_once)
         still_s = STILL_S + 2 * task.reserve_s if task.rungs else None
-        return Job(key, phase, task.model_dump(mode="json"), str(self.folder / place), trial, cpus, gpus, still_s=still_s)
+        return Job(
+            key,
+            phase,
+            task.model_dump(mode="json"),
+            str(self.folder / place),
+            trial,
+            cpus,
+            gpus,
+            still_s=still_s,
+        )
 
 
 def full_key(number: int) -> str:
@@ -109,10 +190,20 @@ class Workshop:
             gpus_per_trial: None: as many trainings share a GPU as its memory holds.
         """
         self.setting = measured.settle(self.setting)
-        self.use(replace(self.machine, gpus_per_trial=measured.gpu_share if gpus_per_trial is None else gpus_per_trial))
-        return {"gpus_per_trial": self.machine.gpus_per_trial, "setting": self.setting.model_dump(mode="json")}
+        self.use(
+            replace(
+                self.machine,
+                gpus_per_trial=measured.gpu_share if gpus_per_trial is None else gpus_per_trial,
+            )
+        )
+        return {
+            "gpus_per_trial": self.machine.gpus_per_trial,
+            "setting": self.setting.model_dump(mode="json"),
+        }
 
-    def too_small(self, needed_s: float, costs: Costs, fits: Callable[[float, Costs], list[str]]) -> str:
+    def too_small(
+        self, needed_s: float, costs: Costs, fits: Callable[[float, Costs], list[str]]
+    ) -> str:
         """Say that the budget is too small, by which command it becomes large enough, and what would fit into it as it is.
 
         Args:
@@ -120,15 +211,35 @@ class Workshop:
             fits: options with which one would fit into so many device-seconds.
         """
         meter = self.runner.meter
-        overhead_s = meter.ledger.by_phase().get(OVERHEAD, 0.0)  # of a further start, which takes no longer than this one
-        more_s = ENOUGH * needed_s + overhead_s + meter.spent() + 2 * meter.reserve_s - meter.budget.seconds
+        overhead_s = meter.ledger.by_phase().get(
+            OVERHEAD, 0.0
+        )  # of a further start, which takes no longer than this one
+        more_s = (
+            ENOUGH * needed_s
+            + overhead_s
+            + meter.spent()
+            + 2 * meter.reserve_s
+            - meter.budget.seconds
+        )
         command = self._run.how_to_resume(written(more_s, meter.budget.device))
         within = fits(meter.budget.seconds - meter.reserve_s - meter.spent(), costs)
-        return (f"the budget {meter.budget.text} is too small for this base and these data; extend it with: {command}"
-                + (f" (into {meter.budget.text} a search would fit with {', or with '.join(within)})." if within else "."))
+        return (
+            f"the budget {meter.budget.text} is too small for this base and these data; extend it with: {command}"
+            + (
+                f" (into {meter.budget.text} a search would fit with {', or with '.join(within)})."
+                if within
+                else "."
+            )
+        )
 
-    def run(self, name: str, phase: Phase, expected: Mapping[str, float], on_end: Callable[[Job, Outcome], None],
-            keep_s: float = 0.0) -> None:
+    def run(
+        self,
+        name: str,
+        phase: Phase,
+        expected: Mapping[str, float],
+        on_end: Callable[[Job, Outcome], None],
+        keep_s: float = 0.0,
+    ) -> None:
         """Run a phase (`Runner.run`); what comes later in this search does not run its jobs again."""
         self.runner.run(name, phase, expected, on_end, keep_s)
         self.ended |= phase.outcomes
@@ -144,4 +255,6 @@ class Workshop:
                 metrics = {key: value for key, value in line.items() if key not in ("job", "step")}
                 reports.setdefault(line["step"], Report(line["step"], metrics))
         if reports:
-            self.ended[job.key] = replace(before, reports=[reports[step] for step in sorted(reports)])
+            self.ended[job.key] = replace(
+                before, reports=[reports[step] for step in sorted(reports)]
+            )

@@ -29,9 +29,17 @@ class Measuring(Phase):
         goes_on: told what is known by each report; whether it is worth to measure on.
     """
 
-    def __init__(self, job: Job, ended: Mapping[str, Outcome], goes_on: Callable[[Plain], bool]) -> None:
-        super().__init__([job], {key: outcome for key, outcome in ended.items() if outcome.state is State.DONE})
+    def __init__(
+        self, job: Job, ended: Mapping[str, Outcome], goes_on: Callable[[Plain], bool]
+    ) -> None:
+        super().__init__(
+            [job], {key: outcome for key, outcome in ended.items() if outcome.state is State.DONE}
+        )
         self._goes_on = goes_on
 
     def on_report(self, job: Job, report: Report) -> Decision:
-        return Decision.CONTINUE if report.step >= STAGES or self._goes_on(report.metrics) else Decision.STOP
+        return (
+            Decision.CONTINUE
+            if report.step >= STAGES or self._goes_on(report.metrics)
+            else Decision.STOP
+        )

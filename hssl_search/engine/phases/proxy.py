@@ -31,10 +31,24 @@ class Proxy(Phase):
         resolution: step in which scores move.
     """
 
-    def __init__(self, jobs: Iterable[Job], ended: Mapping[str, Outcome], contenders: Mapping[int, Contender], ranked_by: Measure,
-                 on_score: Callable[[Job, int, float], None], pruner: Pruner, total: int, choose: Callable[[], Job | None],
-                 resolution: float = 0.0) -> None:
-        self.contenders, self.ranked_by, self.on_score, self.pruner = contenders, ranked_by, on_score, pruner
+    def __init__(
+        self,
+        jobs: Iterable[Job],
+        ended: Mapping[str, Outcome],
+        contenders: Mapping[int, Contender],
+        ranked_by: Measure,
+        on_score: Callable[[Job, int, float], None],
+        pruner: Pruner,
+        total: int,
+        choose: Callable[[], Job | None],
+        resolution: float = 0.0,
+    ) -> None:
+        self.contenders, self.ranked_by, self.on_score, self.pruner = (
+            contenders,
+            ranked_by,
+            on_score,
+            pruner,
+        )
         self.total, self.choose, self.resolution = total, choose, resolution
         self._at_rung: dict[int, dict[int, AtRung]] = {}
         self._reached: dict[int, int] = {}
@@ -53,7 +67,11 @@ class Proxy(Phase):
         return super().waiting() + self.total - len(self.jobs)
 
     def next_job(self) -> Job | None:
-        while (job := super().next_job()) is None and len(self.jobs) < self.total and (chosen := self.choose()) is not None:
+        while (
+            (job := super().next_job()) is None
+            and len(self.jobs) < self.total
+            and (chosen := self.choose()) is not None
+        ):
             self.add(chosen)
         return job
 
@@ -64,7 +82,10 @@ class Proxy(Phase):
         """
         steps = set(self._reached.values())
         gains = {step: self._gain(step, max(steps)) for step in steps}
-        return {trial: self._at_rung[step][trial].score + gains[step] for trial, step in self._reached.items()}
+        return {
+            trial: self._at_rung[step][trial].score + gains[step]
+            for trial, step in self._reached.items()
+        }
 
     def on_end(self, job: Job, outcome: Outcome) -> None:
         super().on_end(job, outcome)
@@ -79,18 +100,33 @@ class Proxy(Phase):
     def on_report(self, job: Job, report: Report) -> Decision:
         if report.step not in job.task["rungs"]:  # where it ran out of time
             return Decision.CONTINUE
-        others = {trial: one for trial, one in self._at_rung.get(report.step, {}).items() if trial != job.trial}
+        others = {
+            trial: one
+            for trial, one in self._at_rung.get(report.step, {}).items()
+            if trial != job.trial
+        }
         found = self._note(job, report)
         if found is None:
             return Decision.CONTINUE
         self.on_score(job, report.step, found.score)
         if found.control or report.step >= job.task["steps"] or not math.isfinite(found.score):
             return Decision.CONTINUE
-        return Decision.STOP if self.pruner.stops(found, others, self.resolution) else Decision.CONTINUE
+        return (
+            Decision.STOP
+            if self.pruner.stops(found, others, self.resolution)
+            else Decision.CONTINUE
+        )
 
     def _gain(self, step: int, last: int) -> float:
         both = self._at_rung[step].keys() & self._at_rung[last].keys()
-        return fmean(self._at_rung[last][trial].score - self._at_rung[step][trial].score for trial in both) if both else 0.0
+        return (
+            fmean(
+                self._at_rung[last][trial].score - self._at_rung[step][trial].score
+                for trial in both
+            )
+            if both
+            else 0.0
+        )
 
     def _note(self, job: Job, report: Report) -> AtRung | None:
         assert job.trial is not None
@@ -107,22 +143,53 @@ DEARER = 1.2
 
 
 class Proxies:
-    def __init__(self, roster: Roster, workshop: Workshop, prices: Prices, board: Scoreboard, promoter: Promoter, pruner: Pruner,
-                 seed: int, policy: Policy) -> None:
+    def __init__(
+        self,
+        roster: Roster,
+        workshop: Workshop,
+        prices: Prices,
+        board: Scoreboard,
+        promoter: Promoter,
+        pruner: Pruner,
+        seed: int,
+        policy: Policy,
+    ) -> None:
         self.roster, self.workshop, self.prices, self.board = roster, workshop, prices, board
         self.promoter, self.pruner, self.seed, self.policy = promoter, pruner, seed, policy
 
     def run(self, plan: Plan, number: int) -> dict[int, float]:
         """The promoted heads of the round of that number and of those before, each chosen when there is a place for it; their scores."""
         self.promoter.reject()
-        no_head, identity = self.roster.control("none"), self.roster.control("identity", {"family": "identity"})
+        no_head, identity = (
+            self.roster.control("none"),
+            self.roster.control("identity", {"family": "identity"}),
+        )
         promoted = self.promoter.promoted() or list(filter(None, [self.promoter.promote(dict)]))
-        first = [no_head, *promoted[:1], identity, *promoted[1:]]  # should the budget end early, there is something to compare
-        total = PROXY_CONTROLS + max(len(promoted), min(_wanted(plan, number), self.promoter.healthy()))
-        at_once, contenders, expected = self.workshop.machine.concurrency(total), dict[int, Contender](), dict[str, float]()
+        first = [
+            no_head,
+            *promoted[:1],
+            identity,
+            *promoted[1:],
+        ]  # should the budget end early, there is something to compare
+        total = PROXY_CONTROLS + max(
+            len(promoted), min(_wanted(plan, number), self.promoter.healthy())
+        )
+        at_once, contenders, expected = (
+            self.workshop.machine.concurrency(total),
+            dict[int, Contender](),
+            dict[str, float](),
+        )
 
         def job_of(one: Contender) -> Job:
-            job = self.workshop.maker.training("proxy", one, self.seed, plan.proxy_steps, plan.rungs, self.prices.reserve(), at_once)
+            job = self.workshop.maker.training(
+                "proxy",
+                one,
+                self.seed,
+                plan.proxy_steps,
+                plan.rungs,
+                self.prices.reserve(),
+                at_once,
+            )
             contenders[one.trial], expected[job.key] = one, self.prices.training(job, one)
             self.workshop.recall(job)
             return job
@@ -131,16 +198,37 @@ class Proxies:
             enough = len(expected) >= PROXY_CONTROLS + self.policy.fewest_proxies
             if enough and sum(expected.values()) + max(expected.values()) > most_s:
                 phase.total = len(phase.jobs)
-                self.workshop.runner.watcher.note(f"The promoted heads cost more than was planned: {total - phase.total} fewer proxies.")
+                self.workshop.runner.watcher.note(
+                    f"The promoted heads cost more than was planned: {total - phase.total} fewer proxies."
+                )
                 return None
-            one = None if "proxy" in self.workshop.runner.short else self.promoter.promote(phase.scores)
+            one = (
+                None
+                if "proxy" in self.workshop.runner.short
+                else self.promoter.promote(phase.scores)
+            )
             return None if one is None else job_of(one)
 
         most_s = DEARER * self.prices.proxies(plan)
         jobs = [job_of(one) for one in first]
-        phase = Proxy(jobs, self.workshop.ended, contenders, self.board.ranked_by, self.board.report, self.pruner, total, choose,
-                      self.board.resolution)
-        self.workshop.run("proxy", phase, expected, self.board.take, keep_s=self.prices.confirming(plan, self.policy.fewest_confirm_jobs))
+        phase = Proxy(
+            jobs,
+            self.workshop.ended,
+            contenders,
+            self.board.ranked_by,
+            self.board.report,
+            self.pruner,
+            total,
+            choose,
+            self.board.resolution,
+        )
+        self.workshop.run(
+            "proxy",
+            phase,
+            expected,
+            self.board.take,
+            keep_s=self.prices.confirming(plan, self.policy.fewest_confirm_jobs),
+        )
         return phase.scores()
 
 

@@ -46,12 +46,15 @@ class Pace:
 
 def came_to_its_end(job: Job, outcome: Outcome) -> bool:
     """Whether a job that was not stopped did all that it was to do, and not only what its seconds lasted for."""
-    return job.task["kind"] == "measure" or (bool(outcome.reports) and outcome.reports[-1].step >= job.task["steps"])
+    return job.task["kind"] == "measure" or (
+        bool(outcome.reports) and outcome.reports[-1].step >= job.task["steps"]
+    )
 
 
 def share_to_do(job: Job) -> float:
     """Share of a job's steps that lie after its newest checkpoint."""
     return max(0.0, 1 - job.step_reached() / max(1, job.task["steps"]))
+
 
 PATIENCE = (3.0, 60.0)
 """A job stops at a checkpoint when it takes this many times what was expected of it, and this many seconds more. It goes on when others
@@ -63,10 +66,14 @@ ALWAYS_TRIED = 2
 class Watcher(Protocol):
     """Who is told what happens: the progress display."""
 
-    def phase_started(self, name: str, jobs_total: int | None = None, budget_share: float | None = None) -> None: ...
+    def phase_started(
+        self, name: str, jobs_total: int | None = None, budget_share: float | None = None
+    ) -> None: ...
     def phase_ended(self) -> None: ...
     def job_started(self, name: str) -> None: ...
-    def report(self, name: str, step: int, total_steps: int, accuracy: float | None = None) -> None: ...
+    def report(
+        self, name: str, step: int, total_steps: int, accuracy: float | None = None
+    ) -> None: ...
     def job_ended(self, name: str, state: str) -> None: ...
     def job_waits(self, name: str) -> None: ...
     def device_time(self, used_s: float, budget_s: float) -> None: ...
@@ -78,19 +85,40 @@ class Watcher(Protocol):
 class Runner:
     """Runs phases one after another."""
 
-    def __init__(self, run: Run, executor: Executor, meter: DeviceMeter, study: StudyRecord, watcher: Watcher, machine: Machine) -> None:
+    def __init__(
+        self,
+        run: Run,
+        executor: Executor,
+        meter: DeviceMeter,
+        study: StudyRecord,
+        watcher: Watcher,
+        machine: Machine,
+    ) -> None:
         self.startup_s = 0.0
         """Device-seconds that a worker needs before it can begin its job; known after measuring."""
         self._pace = Pace()
         self.short: set[str] = set()
         """Phases that the budget did not last for: jobs of theirs wait, or were cut."""
-        self.folder, self.executor, self.meter, self.study, self.watcher, self.machine = run, executor, meter, study, watcher, machine
+        self.folder, self.executor, self.meter, self.study, self.watcher, self.machine = (
+            run,
+            executor,
+            meter,
+            study,
+            watcher,
+            machine,
+        )
         self.show: Callable[[Job, Outcome], None] = lambda job, outcome: None
         """What else is to be done with a job that has ended, before it decides its trial."""
         meter.tell = watcher.device_time
 
-    def run(self, name: str, phase: Phase, expected: Mapping[str, float], on_end: Callable[[Job, Outcome], None],
-            keep_s: float = 0.0) -> None:
+    def run(
+        self,
+        name: str,
+        phase: Phase,
+        expected: Mapping[str, float],
+        on_end: Callable[[Job, Outcome], None],
+        keep_s: float = 0.0,
+    ) -> None:
         """Run the jobs of a phase that have not ended before; `on_end` is called for each, those that had ended included.
 
         Args:
@@ -99,22 +127,38 @@ class Runner:
         """
         for place, job in enumerate(phase.jobs):
             if job.key in phase.outcomes:
-                self.time(job, phase.outcomes[job.key], expected.get(job.key), cold=place < self.machine.places(job))
+                self.time(
+                    job,
+                    phase.outcomes[job.key],
+                    expected.get(job.key),
+                    cold=place < self.machine.places(job),
+                )
                 self.show(job, phase.outcomes[job.key])
                 on_end(job, phase.outcomes[job.key])
         if not phase.waiting():
             return
         concurrency = min(phase.waiting(), self.machine.places(phase.jobs[0]))
         waiting = [seconds for key, seconds in expected.items() if key not in phase.outcomes]
-        to_spend = sum(waiting) + max(0, phase.waiting() - len(waiting)) * mean(expected.values() or [0.0])
-        self.watcher.phase_started(name, phase.waiting(), to_spend / self.meter.budget.seconds if expected else None)
+        to_spend = sum(waiting) + max(0, phase.waiting() - len(waiting)) * mean(
+            expected.values() or [0.0]
+        )
+        self.watcher.phase_started(
+            name, phase.waiting(), to_spend / self.meter.budget.seconds if expected else None
+        )
         watched = _Watched(phase, self, expected, concurrency, on_end, keep_s)
         self.executor.run(watched, concurrency)
         if phase.waiting() or watched.slow:
             self.short.add(name)
         self.watcher.phase_ended()
 
-    def affordable(self, job: Job, expected_s: float | None, concurrency: int, keep_s: float = 0.0, live_s: float = 0.0) -> Job | None:
+    def affordable(
+        self,
+        job: Job,
+        expected_s: float | None,
+        concurrency: int,
+        keep_s: float = 0.0,
+        live_s: float = 0.0,
+    ) -> Job | None:
         """The job with the seconds that it may take; None when it cannot end within the budget, less what is to be kept.
 
         They are those that it needs, and its part of what no job needs, so that jobs that run longer end before the budget does.
@@ -124,7 +168,9 @@ class Runner:
         """
         paid = self.machine.paid(job)
         part = paid / max(paid, self.machine.charged(concurrency))
-        left = (self.meter.remaining() - live_s - max(1.0, self.pace) * (self.startup_s + keep_s)) / paid
+        left = (
+            self.meter.remaining() - live_s - max(1.0, self.pace) * (self.startup_s + keep_s)
+        ) / paid
         if expected_s is None:
             return replace(job, seconds=part * left) if left > 0 else None
         needed = self.needed(job, expected_s)
@@ -157,8 +203,12 @@ class Runner:
     def keep(self, job: Job, report: Report) -> None:
         """Write a report to the metrics of the job's trial."""
         if job.trial is not None:
-            self.folder.append_metrics(job.trial, {"job": job.key, "step": report.step, **report.metrics})
-        self.watcher.report(job.task["name"], report.step, job.task["steps"], report.metrics.get("accuracy"))
+            self.folder.append_metrics(
+                job.trial, {"job": job.key, "step": report.step, **report.metrics}
+            )
+        self.watcher.report(
+            job.task["name"], report.step, job.task["steps"], report.metrics.get("accuracy")
+        )
 
 
 @dataclass(frozen=True)
@@ -200,9 +250,22 @@ class _Known:
 class _Watched:
     """A phase as the executor sees it."""
 
-    def __init__(self, phase: Phase, runner: Runner, expected: Mapping[str, float], concurrency: int,
-                 on_end: Callable[[Job, Outcome], None], keep_s: float) -> None:
-        self.phase, self.runner, self.expected, self.concurrency, self.end = phase, runner, expected, concurrency, on_end
+    def __init__(
+        self,
+        phase: Phase,
+        runner: Runner,
+        expected: Mapping[str, float],
+        concurrency: int,
+        on_end: Callable[[Job, Outcome], None],
+        keep_s: float,
+    ) -> None:
+        self.phase, self.runner, self.expected, self.concurrency, self.end = (
+            phase,
+            runner,
+            expected,
+            concurrency,
+            on_end,
+        )
         self.keep_s = keep_s
         self.begun = len(phase.outcomes)
         """Jobs that were handed out, in earlier runs too."""
@@ -229,9 +292,18 @@ class _Watched:
 
     def _next(self) -> Job | None:
         """One that is as slow as its phase and can go on, or a new one, or else the least slow."""
-        waiting = [self.slow[key][0] for key in sorted(self.slow)]  # not in the order in which they happened to come
-        slow = [waiting[place] for place in ties.rank({place: -self._slowness(job) for place, job in enumerate(waiting)})]
-        as_others = next((job for job in slow if not self._straggles(job) and self._affordable(job)), None)
+        waiting = [
+            self.slow[key][0] for key in sorted(self.slow)
+        ]  # not in the order in which they happened to come
+        slow = [
+            waiting[place]
+            for place in ties.rank(
+                {place: -self._slowness(job) for place, job in enumerate(waiting)}
+            )
+        ]
+        as_others = next(
+            (job for job in slow if not self._straggles(job) and self._affordable(job)), None
+        )
         if as_others is not None:
             return as_others
         if (job := self.phase.next_job()) is not None:
@@ -250,7 +322,11 @@ class _Watched:
     def _straggles(self, job: Job) -> bool:
         """Whether a slow job is far slower than those of its phase that came to their end; before one has, whether it alone is slow."""
         pace = self.runner.pace_of(job.phase)
-        return len(self.slow) < 2 if pace is None else ties.above(self._slowness(job), PATIENCE[0] * pace)
+        return (
+            len(self.slow) < 2
+            if pace is None
+            else ties.above(self._slowness(job), PATIENCE[0] * pace)
+        )
 
     def _start(self, job: Job) -> Job:
         to_do = share_to_do(job)
@@ -262,7 +338,9 @@ class _Watched:
 
     def _refuse(self, job: Job) -> None:
         """End a job that was not begun, without a record: it is begun when the budget is extended."""
-        self.runner.watcher.note(f"{job.task['name']} is not started: the budget left would not last to its end.")
+        self.runner.watcher.note(
+            f"{job.task['name']} is not started: the budget left would not last to its end."
+        )
         self.runner.short.add(job.phase)
         self.end(job, Outcome(State.CUT, "the budget left would not last to its end"))
 
@@ -300,7 +378,9 @@ class _Watched:
 
     def _begin(self, job: Job) -> None:
         if (expected_s := self._expected(job)) is not None:
-            self.live[job.key] = _Live(job, self.runner.needed(job, expected_s), self.runner.meter.clock())
+            self.live[job.key] = _Live(
+                job, self.runner.needed(job, expected_s), self.runner.meter.clock()
+            )
 
     def on_end(self, job: Job, outcome: Outcome) -> None:
         live, known = self.live.pop(job.key, None), self.known[job.key]
@@ -312,7 +392,12 @@ class _Watched:
             if live is None or live.rationed or self._fitting(job) is None:
                 outcome = replace(outcome, state=State.CUT)
         planned_s = self.expected.get(job.key)
-        self.runner.time(job, replace(outcome, seconds=known.seconds), planned_s and planned_s * known.to_do, known.cold)
+        self.runner.time(
+            job,
+            replace(outcome, seconds=known.seconds),
+            planned_s and planned_s * known.to_do,
+            known.cold,
+        )
         self._conclude(job, outcome)
 
     def _with_earlier(self, job: Job, outcome: Outcome) -> Outcome:
@@ -321,11 +406,16 @@ class _Watched:
             return outcome
         begins = outcome.reports[0].step if outcome.reports else math.inf
         earlier = [report for report in before.reports if report.step < begins]
-        return replace(outcome, reports=[*earlier, *outcome.reports], seconds=before.seconds + outcome.seconds)
+        return replace(
+            outcome, reports=[*earlier, *outcome.reports], seconds=before.seconds + outcome.seconds
+        )
 
     def _learns(self, job: Job, outcome: Outcome) -> bool:
         """Learn what a job needs from what it has done; False when that was nothing since it was last handed out."""
-        known, reached = self.known[job.key], max([job.step_reached(), *(report.step for report in outcome.reports)])
+        known, reached = (
+            self.known[job.key],
+            max([job.step_reached(), *(report.step for report in outcome.reports)]),
+        )
         left = 1 - reached / job.task["steps"]
         if left >= known.left:
             return False
@@ -340,7 +430,9 @@ class _Watched:
         self.phase.goes_on(job, cut)
         self.slow[job.key] = job, outcome
         self.runner.watcher.job_waits(job.task["name"])
-        self.runner.watcher.note(f"{job.task['name']} takes much longer than planned; it goes on as far as the budget lasts.")
+        self.runner.watcher.note(
+            f"{job.task['name']} takes much longer than planned; it goes on as far as the budget lasts."
+        )
 
     def _conclude(self, job: Job, outcome: Outcome) -> None:
         if outcome.state is State.CUT:

@@ -20,8 +20,21 @@ class Scoreboard:
         why_stopped: what the study says of a trial that was stopped at a rung.
     """
 
-    def __init__(self, roster: Roster, watcher: Watcher, ranked_by: Measure, resolution: float, why_stopped: str) -> None:
-        self.roster, self.watcher, self.ranked_by, self.resolution, self.why_stopped = roster, watcher, ranked_by, resolution, why_stopped
+    def __init__(
+        self,
+        roster: Roster,
+        watcher: Watcher,
+        ranked_by: Measure,
+        resolution: float,
+        why_stopped: str,
+    ) -> None:
+        self.roster, self.watcher, self.ranked_by, self.resolution, self.why_stopped = (
+            roster,
+            watcher,
+            ranked_by,
+            resolution,
+            why_stopped,
+        )
         self.scores: dict[int, dict[int, float]] = {}
         """trial -> seed -> score at full proxy fidelity"""
         self.accuracies: dict[int, dict[int, float]] = {}
@@ -49,15 +62,27 @@ class Scoreboard:
         elif outcome.state is State.FAILED:
             self.roster.decide(job.trial, "FAIL", cause=outcome.cause)
         elif outcome.state is State.STOPPED:
-            self.roster.decide(job.trial, "PRUNED", cause=f"stopped at step {outcome.reports[-1].step}: {self.why_stopped}")
+            self.roster.decide(
+                job.trial,
+                "PRUNED",
+                cause=f"stopped at step {outcome.reports[-1].step}: {self.why_stopped}",
+            )
         elif outcome.state is State.DONE:
-            self.roster.decide(job.trial, "PRUNED", cause="it took much longer than expected and was ended at a checkpoint.")
+            self.roster.decide(
+                job.trial,
+                "PRUNED",
+                cause="it took much longer than expected and was ended at a checkpoint.",
+            )
 
     def score(self, job: Job, outcome: Outcome) -> float | None:
         """What a training came to; None for nothing that counts."""
         metrics = final_metrics(outcome, job.task["steps"])
         found = None if metrics is None else self.ranked_by.score(metrics)
-        return found if found is not None and math.isfinite(found) and not self._sick(job, metrics or {}) else None
+        return (
+            found
+            if found is not None and math.isfinite(found) and not self._sick(job, metrics or {})
+            else None
+        )
 
     def _complete(self, job: Job, metrics: Plain) -> None:
         """Take the score of a training that came to its end, and decide its trial."""
@@ -66,7 +91,9 @@ class Scoreboard:
         if sick := self._sick(job, metrics):
             self.roster.decide(job.trial, "PRUNED", cause=sick)
         elif found is None:
-            self.roster.decide(job.trial, "PRUNED", cause=f"it has no {self.ranked_by.name} to be ranked by.")
+            self.roster.decide(
+                job.trial, "PRUNED", cause=f"it has no {self.ranked_by.name} to be ranked by."
+            )
         elif not math.isfinite(found):
             self.roster.decide(job.trial, "FAIL", cause=f"its {self.ranked_by.name} was no number.")
         else:
@@ -87,10 +114,14 @@ class Scoreboard:
             self.watcher.control(mean(self.accuracies[trial].values()))
         if control is None:
             rivals = {trial, trial if self._leader is None else self._leader}
-            self._leader = Posterior({each: self.scores[each] for each in rivals}, self.resolution).leader(rivals)
+            self._leader = Posterior(
+                {each: self.scores[each] for each in rivals}, self.resolution
+            ).leader(rivals)
             assert self._leader is not None
             known = self.accuracies.get(self._leader)
-            self.watcher.best(self.roster.contender(self._leader).name, mean(known.values()) if known else None)
+            self.watcher.best(
+                self.roster.contender(self._leader).name, mean(known.values()) if known else None
+            )
 
     def _sick(self, job: Job, metrics: Plain) -> str:
         """Why a candidate's run does not count; empty for a healthy one, and for controls."""
@@ -100,12 +131,18 @@ class Scoreboard:
 
 def _seconds_a_step(outcome: Outcome) -> float:
     """Mean seconds of the steps that were timed in a training."""
-    timed = [(report.metrics["train_s"], report.metrics["train_steps"]) for report in outcome.reports]
-    return sum(seconds for seconds, _ in timed) / max(1, sum(steps for _, steps in timed))  # 0: all steps were an earlier process's
+    timed = [
+        (report.metrics["train_s"], report.metrics["train_steps"]) for report in outcome.reports
+    ]
+    return sum(seconds for seconds, _ in timed) / max(
+        1, sum(steps for _, steps in timed)
+    )  # 0: all steps were an earlier process's
 
 
 def _measured_alone(metrics: Plain) -> Plain:
     """What a proxy adds to its trial's attributes, beside what the joint screening found."""
     of_base = {measure.key: metrics[measure.key] for measure in OF_BASES if measure.key in metrics}
     heads = metrics.get("heads") or []
-    return of_base | ({f"proxy_{key}": heads[0][key] for key in ("cka", "overlap", "head_loss")} if heads else {})
+    return of_base | (
+        {f"proxy_{key}": heads[0][key] for key in ("cka", "overlap", "head_loss")} if heads else {}
+    )

@@ -9,7 +9,15 @@ from itertools import accumulate, pairwise
 
 from hssl_search.engine.candidates.candidate import Contender, final_metrics
 from hssl_search.engine.candidates.trials import Roster
-from hssl_search.engine.execution.jobs import REFERENCE_HEADS, Decision, Job, Outcome, Plain, Report, State
+from hssl_search.engine.execution.jobs import (
+    REFERENCE_HEADS,
+    Decision,
+    Job,
+    Outcome,
+    Plain,
+    Report,
+    State,
+)
 from hssl_search.engine.phases import screen
 from hssl_search.engine.phases.jobs import Workshop
 from hssl_search.engine.phases.phase import Phase
@@ -38,10 +46,6 @@ def groups(candidates: Sequence[Contender], size: int) -> Iterator[tuple[int, li
     yield from ((number, list(candidates[number::count])) for number in range(count))
 
 
-
-
-
-
 def heads_of(group: Sequence[Contender]) -> list[Plain]:
     """What trains together: the candidates of the group, then the reference heads."""
     return [*(one.heads[0] for one in group), *REFERENCE_HEADS]
@@ -61,12 +65,20 @@ def read(group: Sequence[Contender], metrics: Plain) -> tuple[dict[int, Plain], 
 
 def briefly(attributes: Plain, number: int) -> Plain:
     """What is kept of a head's second screening, in the group of that number."""
-    return {"group": number, **{name: attributes[name] for name in ("overlap_excess", "cka_excess", "gate")}}
+    return {
+        "group": number,
+        **{name: attributes[name] for name in ("overlap_excess", "cka_excess", "gate")},
+    }
 
 
 def _attributes(one: Plain, identity: Plain, noise: Plain) -> Plain:
     excess = {f"{name}_excess": one[name] - identity[name] for name in ("cka", "overlap")}
-    return {**one, **excess, "discrepancy": excess["overlap_excess"], "chance_loss": noise["head_loss"]}
+    return {
+        **one,
+        **excess,
+        "discrepancy": excess["overlap_excess"],
+        "chance_loss": noise["head_loss"],
+    }
 
 
 class _Groups(Phase):
@@ -76,7 +88,12 @@ class _Groups(Phase):
         timed: told of each report.
     """
 
-    def __init__(self, jobs: Iterable[Job], ended: Mapping[str, Outcome], timed: Callable[[Job, Report], None]) -> None:
+    def __init__(
+        self,
+        jobs: Iterable[Job],
+        ended: Mapping[str, Outcome],
+        timed: Callable[[Job, Report], None],
+    ) -> None:
         super().__init__(jobs, ended)
         self._timed = timed
 
@@ -89,8 +106,12 @@ def _timed(members: Sequence[Contender], reports: Sequence[Report]) -> list[Cont
     """Return the contenders with what their heads were timed at in the last of these reports, as far as they were."""
     if not reports:
         return list(members)
-    return [replace(one, attributes={**one.attributes, **({RATIO: head[RATIO]} if RATIO in head else {})})
-            for one, head in zip(members, reports[-1].metrics["heads"], strict=False)]
+    return [
+        replace(
+            one, attributes={**one.attributes, **({RATIO: head[RATIO]} if RATIO in head else {})}
+        )
+        for one, head in zip(members, reports[-1].metrics["heads"], strict=False)
+    ]
 
 
 class Screening:
@@ -99,24 +120,39 @@ class Screening:
 
     def run(self, plan: Plan, number: int) -> None:
         """Screen the groups of the round of that number, 0 for the first; later ones draw their heads from what is known by then."""
-        groups = self._groups(plan, plan.ends[:number + 1])
+        groups = self._groups(plan, plan.ends[: number + 1])
         at_once = self.workshop.machine.concurrency(len(groups))
         jobs: dict[str, tuple[Job, screen.Group]] = {}
         expected = {}
         for group in groups:
             reserve_s = self.prices.reserve() + self.prices.costs.profiles(len(group.members))
-            job = self.workshop.maker.group(group.number, screen.heads_of(group.members), plan.screen_steps, self.seed, reserve_s, at_once)
+            job = self.workshop.maker.group(
+                group.number,
+                screen.heads_of(group.members),
+                plan.screen_steps,
+                self.seed,
+                reserve_s,
+                at_once,
+            )
             jobs[job.key] = job, group
             # A group that ended in an earlier run may have died before its heads were noted, and tells the pace by the same price.
             before = self.workshop.ended.get(job.key)
-            expected[job.key] = self.prices.screening(job, _timed(group.members, before.reports if before else []))
+            expected[job.key] = self.prices.screening(
+                job, _timed(group.members, before.reports if before else [])
+            )
 
         def timed(job: Job, report: Report) -> None:
             """Expect of a group what its heads cost as they were timed, so that it tells how fast work gets done and nothing else."""
-            expected[job.key] = self.prices.screening(job, _timed(jobs[job.key][1].members, [report]))
+            expected[job.key] = self.prices.screening(
+                job, _timed(jobs[job.key][1].members, [report])
+            )
 
-        self.workshop.run("screen", _Groups([job for job, _ in jobs.values()], self.workshop.ended, timed), expected,
-                          lambda job, outcome: self._screened(job, outcome, jobs[job.key][1]))
+        self.workshop.run(
+            "screen",
+            _Groups([job for job, _ in jobs.values()], self.workshop.ended, timed),
+            expected,
+            lambda job, outcome: self._screened(job, outcome, jobs[job.key][1]),
+        )
 
     def _groups(self, plan: Plan, ends: Sequence[int]) -> list[screen.Group]:
         """The groups of one round; of all groups, those after the first screen a few heads of the one before again.
@@ -124,11 +160,17 @@ class Screening:
         Not the first of an extension: heads of before are decided by then, and what is found of them could not be kept.
         """
         candidates = self.roster.candidates(ends[-1])
-        dealt = [[own for _, own in screen.groups(candidates[start:end], plan.group_size)] for start, end in pairwise([0, *ends])]
+        dealt = [
+            [own for _, own in screen.groups(candidates[start:end], plan.group_size)]
+            for start, end in pairwise([0, *ends])
+        ]
         *before, last = accumulate(dealt)
         earlier, again = len(before[-1]) if before else 0, repeats(plan.first_groups)
         alone = earlier if len(ends) > plan.first_rounds else 0
-        return [screen.Group(place, last[place], [] if place == alone else last[place - 1][:again]) for place in range(earlier, len(last))]
+        return [
+            screen.Group(place, last[place], [] if place == alone else last[place - 1][:again])
+            for place in range(earlier, len(last))
+        ]
 
     def _screened(self, job: Job, outcome: Outcome, group: screen.Group) -> None:
         if outcome.state is State.CUT:
@@ -137,9 +179,15 @@ class Screening:
         if metrics is None:
             for one in group.own:
                 self.workshop.runner.show(replace(job, trial=one.trial), outcome)
-                self.roster.decide(one.trial, "FAIL", cause=f"its screening failed: {outcome.cause or 'it took too long'}")
+                self.roster.decide(
+                    one.trial,
+                    "FAIL",
+                    cause=f"its screening failed: {outcome.cause or 'it took too long'}",
+                )
             return
-        shutil.rmtree(job.folder, ignore_errors=True)  # what was screened is known, and nothing goes on from its weights
+        shutil.rmtree(
+            job.folder, ignore_errors=True
+        )  # what was screened is known, and nothing goes on from its weights
         found, references = screen.read(group.members, metrics)
         for one in group.own:
             self.roster.note(one.trial, {**found[one.trial], "group": group.number})

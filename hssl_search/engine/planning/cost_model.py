@@ -43,14 +43,29 @@ class Measured:
     """How many times the core-seconds of a step on all cores it takes on the fewest that a job may have."""
 
     @classmethod
-    def of(cls, outcome: Outcome, families: Sequence[str], machine: Machine, policy: Policy = DEFAULT) -> Measured:
+    def of(
+        cls, outcome: Outcome, families: Sequence[str], machine: Machine, policy: Policy = DEFAULT
+    ) -> Measured:
         """Read the measure job's outcome; seconds become device-seconds."""
         found = outcome.reports[-1].metrics
         held = 1.0 if machine.device == "cpu" else machine.gpus_per_trial
-        heads = {family: held * seconds for family, seconds in zip(families, found["head_step_s"], strict=True)}
-        startup = max(0.0, (outcome.seconds if outcome.last_s is None else outcome.last_s) - found["worker_s"])
-        costs = Costs(held * found["step_s"], heads, held * found["evaluate_s"], held * found["checkpoint_s"], held * startup,
-                      held * found["profile_s"], found["joint"], held * found["last_evaluate_s"])
+        heads = {
+            family: held * seconds
+            for family, seconds in zip(families, found["head_step_s"], strict=True)
+        }
+        startup = max(
+            0.0, (outcome.seconds if outcome.last_s is None else outcome.last_s) - found["worker_s"]
+        )
+        costs = Costs(
+            held * found["step_s"],
+            heads,
+            held * found["evaluate_s"],
+            held * found["checkpoint_s"],
+            held * startup,
+            held * found["profile_s"],
+            found["joint"],
+            held * found["last_evaluate_s"],
+        )
         ratio = found.get("side_by_side", 1.0)
         at_once = range(policy.fewest_confirm_jobs, PROXY_CONTROLS + policy.most_proxies + 1)
         cores = {machine.resources(machine.concurrency(jobs))[0] for jobs in at_once}
@@ -58,8 +73,17 @@ class Measured:
         macs = {family: cost[1] for family, cost in zip(families, found["costs"], strict=True)}
         gpu_bytes = found.get("gpu_bytes")
         share = packed(found["memory_bytes"], gpu_bytes) if gpu_bytes else 1.0
-        return cls(costs, macs, _references(found["reference"]), found["precision"], found["images"], share,
-                   found.get("memory_bytes"), found.get("checkpoint_bytes"), ratio)
+        return cls(
+            costs,
+            macs,
+            _references(found["reference"]),
+            found["precision"],
+            found["images"],
+            share,
+            found.get("memory_bytes"),
+            found.get("checkpoint_bytes"),
+            ratio,
+        )
 
     def reference(self, measure: Measure) -> dict[str, float]:
         """The score of each reference that has one: accuracies need labels, and pixels have nothing but an accuracy."""
@@ -82,7 +106,9 @@ class Measured:
 
     def full_step_s(self, setting: Setting, proxy_step_s: float) -> float:
         """Device-seconds of a step of the full training, whose batches may be larger than a proxy's."""
-        full, proxy = (min(self.images, setting.recipe[stage]["batch_size"]) for stage in ("full", "proxy"))
+        full, proxy = (
+            min(self.images, setting.recipe[stage]["batch_size"]) for stage in ("full", "proxy")
+        )
         return proxy_step_s * full / proxy
 
     def full_steps(self, setting: Setting) -> int:
@@ -94,9 +120,13 @@ def _references(found: Plain) -> dict[str, Plain]:
     """By names for people; a base's accuracy by another token than the one that ranks is a row of its own."""
     rows = {}
     for name, metrics in found.items():
-        tokens = {key: key.removeprefix("accuracy_") for key in metrics if key.startswith("accuracy_")}
+        tokens = {
+            key: key.removeprefix("accuracy_") for key in metrics if key.startswith("accuracy_")
+        }
         rows[name] = {key: value for key, value in metrics.items() if key not in tokens}
-        rows |= {f"{name}, {token} token": {"accuracy": metrics[key]} for key, token in tokens.items()}
+        rows |= {
+            f"{name}, {token} token": {"accuracy": metrics[key]} for key, token in tokens.items()
+        }
     return rows
 
 
@@ -112,11 +142,26 @@ class Prices:
         machine: the whole.
     """
 
-    def __init__(self, measured: Measured, setting: Setting, typical: Iterable[tuple[str, int]], pace: Callable[[], float],
-                 machine: Machine) -> None:
-        self.costs, self._measured, self._setting, self._pace, self._machine = measured.costs, measured, setting, pace, machine
+    def __init__(
+        self,
+        measured: Measured,
+        setting: Setting,
+        typical: Iterable[tuple[str, int]],
+        pace: Callable[[], float],
+        machine: Machine,
+    ) -> None:
+        self.costs, self._measured, self._setting, self._pace, self._machine = (
+            measured.costs,
+            measured,
+            setting,
+            pace,
+            machine,
+        )
         self.typical = list(typical)
-        self.planned = replace(self.costs, heads={"typical": mean(measured.head_s(family, macs) for family, macs in self.typical)})
+        self.planned = replace(
+            self.costs,
+            heads={"typical": mean(measured.head_s(family, macs) for family, macs in self.typical)},
+        )
         """The costs with the mean of typical heads as the only head; once heads are promoted, with the mean of those."""
         self._reference_s = self.planned.mean_head
         """What each reference head of a group adds to a step, whichever heads are promoted by then."""
@@ -168,12 +213,18 @@ class Prices:
     def training(self, job: Job, one: Contender) -> float:
         """A training of one contender, on a worker that is up."""
         factor = self._machine.cores_used(job.cpus, self._measured.side_by_side)
-        return factor * self.costs.training(job.task["steps"], self.step([one]), len(job.task["rungs"]))
+        return factor * self.costs.training(
+            job.task["steps"], self.step([one]), len(job.task["rungs"])
+        )
 
     def screening(self, job: Job, group: Sequence[Contender]) -> float:
         """A joint screening, on a worker that is up, as if it had all cores: beside others many heads gain little of having fewer."""
-        step_s = self.costs.together(self.step(group) - self.costs.step + REFERENCES * self._reference_s)
-        return self.costs.training(job.task["steps"], step_s, len(job.task["rungs"])) + self.costs.profiles(len(group))
+        step_s = self.costs.together(
+            self.step(group) - self.costs.step + REFERENCES * self._reference_s
+        )
+        return self.costs.training(
+            job.task["steps"], step_s, len(job.task["rungs"])
+        ) + self.costs.profiles(len(group))
 
     def proxies(self, plan: Plan) -> float:
         """The proxies of the plan with their controls, as their heads were expected to cost."""
@@ -186,7 +237,10 @@ class Prices:
     def further_seeds(self, plan: Plan, contenders: Sequence[Contender]) -> dict[int, float]:
         """trial -> one more seed, at the pace of the search."""
         pace = self._pace() * self.costs.side_by_side
-        return {one.trial: pace * self.costs.training(plan.proxy_steps, self.step([one]), 1) for one in contenders}
+        return {
+            one.trial: pace * self.costs.training(plan.proxy_steps, self.step([one]), 1)
+            for one in contenders
+        }
 
     def full(self, epochs: int | str) -> Wanted:
         """The full training of so many epochs; none of `off`."""

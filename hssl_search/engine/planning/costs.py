@@ -61,8 +61,15 @@ class Costs:
     def scaled(self, pace: float) -> Costs:
         """The costs of work that takes `pace` times what was measured."""
         heads = {family: pace * seconds for family, seconds in self.heads.items()}
-        return replace(self, step=pace * self.step, heads=heads, evaluate=pace * self.evaluate, checkpoint=pace * self.checkpoint,
-                       profile=pace * self.profile, last=pace * self.last)
+        return replace(
+            self,
+            step=pace * self.step,
+            heads=heads,
+            evaluate=pace * self.evaluate,
+            checkpoint=pace * self.checkpoint,
+            profile=pace * self.profile,
+            last=pace * self.last,
+        )
 
     @property
     def beside_others(self) -> Costs:
@@ -92,7 +99,9 @@ def proxy_cost(costs: Costs, steps: int, rungs: int) -> float:
 def proxies_cost(costs: Costs, proxies: int, steps: int, rungs: int) -> float:
     """Device-seconds of so many proxies of a typical head and of the two controls, which add nothing to the base's step."""
     beside = costs.beside_others
-    return proxies * proxy_cost(costs, steps, rungs) + PROXY_CONTROLS * beside.training(steps, beside.step, rungs)
+    return proxies * proxy_cost(costs, steps, rungs) + PROXY_CONTROLS * beside.training(
+        steps, beside.step, rungs
+    )
 
 
 def confirming_cost(costs: Costs, jobs: int, steps: int) -> float:
@@ -103,12 +112,16 @@ def confirming_cost(costs: Costs, jobs: int, steps: int) -> float:
 
 def group_cost(costs: Costs, size: int, steps: int) -> float:
     """Device-seconds of the screening of one group."""
-    return costs.training(steps, costs.together((size + REFERENCES) * costs.mean_head), rungs=2) + costs.profiles(size)
+    return costs.training(
+        steps, costs.together((size + REFERENCES) * costs.mean_head), rungs=2
+    ) + costs.profiles(size)
 
 
 def screening_cost(costs: Costs, groups: int, size: int, steps: int) -> float:
     """Of groups, those after the first of which screen a few heads of the one before again."""
-    return group_cost(costs, size, steps) + (groups - 1) * group_cost(costs, size + repeats(groups), steps)
+    return group_cost(costs, size, steps) + (groups - 1) * group_cost(
+        costs, size + repeats(groups), steps
+    )
 
 
 LEAST_AGAIN = 2
@@ -148,7 +161,9 @@ class Wanted:
         """Return the steps below which it would be shorter than a proxy, in steps or in images: it comes out worse then."""
         return max(proxy_steps, ties.ceil(proxy_steps / self.batches))
 
-    def affordable(self, remaining_s: float, costs: Costs, step_s: float, proxy_steps: int) -> tuple[int, list[int]]:
+    def affordable(
+        self, remaining_s: float, costs: Costs, step_s: float, proxy_steps: int
+    ) -> tuple[int, list[int]]:
         """Return (steps, rungs) of what the device-seconds left hold of it; (0, []) where that is shorter than a proxy.
 
         Args:
@@ -158,14 +173,20 @@ class Wanted:
         return (steps, rungs) if steps >= self.least(proxy_steps) else (0, [])
 
 
-def affordable(remaining_s: float, costs: Costs, step_s: float, wanted: int) -> tuple[int, list[int]]:
+def affordable(
+    remaining_s: float, costs: Costs, step_s: float, wanted: int
+) -> tuple[int, list[int]]:
     """(steps, rungs) of the full training: as many of the wanted steps as the budget holds, with up to ten evaluations; 0 when none."""
     fixed = costs.between_phases() + 2 * costs.rung() + costs.last
-    steps = min(wanted, ties.floor((FULL_SHARE * remaining_s - fixed) / (step_s * (1 + EVALUATION_SHARE))))
+    steps = min(
+        wanted, ties.floor((FULL_SHARE * remaining_s - fixed) / (step_s * (1 + EVALUATION_SHARE)))
+    )
     if steps < 1:
         return 0, []
     evaluations = max(1, min(10, ties.floor(EVALUATION_SHARE * steps * step_s / costs.rung())))
-    return steps, sorted({max(1, round(steps * number / evaluations)) for number in range(1, evaluations + 1)})
+    return steps, sorted(
+        {max(1, round(steps * number / evaluations)) for number in range(1, evaluations + 1)}
+    )
 
 
 PROXY_CONTROLS = 2

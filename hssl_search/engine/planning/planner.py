@@ -12,7 +12,13 @@ from hssl_search.engine.execution.jobs import Plain
 from hssl_search.engine.phases.jobs import Workshop
 from hssl_search.engine.planning.cost_model import Measured, Prices
 from hssl_search.engine.planning.costs import Costs
-from hssl_search.engine.planning.plan import BudgetTooSmall, Plan, extend_plan, make_plan, plan_again
+from hssl_search.engine.planning.plan import (
+    BudgetTooSmall,
+    Plan,
+    extend_plan,
+    make_plan,
+    plan_again,
+)
 from hssl_search.engine.planning.preview import FullTraining, PlannedPhase, planned_phases, preview
 from hssl_search.engine.policy import Policy
 from hssl_search.engine.records.run import Run
@@ -30,13 +36,33 @@ class Planning:
         fits: options with which a smallest search would fit into so many device-seconds, by the costs of this one.
     """
 
-    def __init__(self, run: Run, resolved: Plain, workshop: Workshop, prices: Prices, space_size: int | None,
-                 fits: Callable[[float, Costs], list[str]]) -> None:
-        self.run, self.workshop, self.prices, self.space_size, self.fits = run, workshop, prices, space_size, fits
+    def __init__(
+        self,
+        run: Run,
+        resolved: Plain,
+        workshop: Workshop,
+        prices: Prices,
+        space_size: int | None,
+        fits: Callable[[float, Costs], list[str]],
+    ) -> None:
+        self.run, self.workshop, self.prices, self.space_size, self.fits = (
+            run,
+            workshop,
+            prices,
+            space_size,
+            fits,
+        )
         self.max_head_cost: float | None = resolved["max_head_cost"]
         self.policy = Policy.model_validate(resolved["policy"])
-        self.runner, self.study, self.meter = workshop.runner, workshop.runner.study, workshop.runner.meter
-        self.learning, self.full = resolved["sampler"] in LEARNING, prices.full(resolved["full_epochs"])
+        self.runner, self.study, self.meter = (
+            workshop.runner,
+            workshop.runner.study,
+            workshop.runner.meter,
+        )
+        self.learning, self.full = (
+            resolved["sampler"] in LEARNING,
+            prices.full(resolved["full_epochs"]),
+        )
         self.plan: Plan
 
     @property
@@ -60,18 +86,38 @@ class Planning:
             self.prices.expect(known.get("head_s"))
         else:
             try:
-                self.plan = make_plan(self.meter.remaining(), self.prices.planned, self.space_size, self.learning, self.full, self.policy)
+                self.plan = make_plan(
+                    self.meter.remaining(),
+                    self.prices.planned,
+                    self.space_size,
+                    self.learning,
+                    self.full,
+                    self.policy,
+                )
             except BudgetTooSmall as error:
-                raise BudgetTooSmall(self.workshop.too_small(error.needed_s, self.prices.planned, self.fits), error.needed_s) from None
-            phases = {"measure": self.meter.ledger.by_phase()["measure"], **self._phases_s(self.plan)}
-            self.note(budget_s=self.meter.budget.seconds, phases=phases, jobs=self.plan.jobs, numbers=self.plan.as_plain())
+                raise BudgetTooSmall(
+                    self.workshop.too_small(error.needed_s, self.prices.planned, self.fits),
+                    error.needed_s,
+                ) from None
+            phases = {
+                "measure": self.meter.ledger.by_phase()["measure"],
+                **self._phases_s(self.plan),
+            }
+            self.note(
+                budget_s=self.meter.budget.seconds,
+                phases=phases,
+                jobs=self.plan.jobs,
+                numbers=self.plan.as_plain(),
+            )
         self.run.write_config({**resolved, "plan": self.plan.as_plain()})
         self.runner.watcher.note(self.plan.sentence())
         costly = {} if self.max_head_cost is None else self.prices.costly(self.max_head_cost)
         if costly:
             told = ", ".join(f"{family} {times:.1f}" for family, times in costly.items())
-            self.runner.watcher.note(f"Some heads make a step many times as long as without a head ({told} times); after screening, those "
-                                     f"above {self.max_head_cost:g} times are left out while there are others (--max-head-cost).")
+            self.runner.watcher.note(
+                f"Some heads make a step many times as long as without a head ({told} times); after screening, those "
+                f"above {self.max_head_cost:g} times are left out while there are others (--max-head-cost)."
+            )
 
     def again(self, likely: Callable[[int], Sequence[Contender]], short: bool = False) -> bool:
         """Fit proxies and confirming, once, after the first screening, to what is left now, at the pace that it has shown, and to what
@@ -92,13 +138,27 @@ class Planning:
             return not short
         self.prices.promoted(likely(self.plan.proxies))
         costs = self.prices.at_pace()
-        plan = plan_again(self.plan, remaining_s, costs, self.full, self.policy, more_screening=not short)
-        if short and not ties.at_least(remaining_s, plan.expected_s["proxy"] + costs.between_phases()):
+        plan = plan_again(
+            self.plan, remaining_s, costs, self.full, self.policy, more_screening=not short
+        )
+        if short and not ties.at_least(
+            remaining_s, plan.expected_s["proxy"] + costs.between_phases()
+        ):
             return False
         if not plan.runs_as(self.plan):
             self.runner.watcher.note(f"Planned anew after screening: {plan.proxies_sentence()}")
-        phases = {**known["phases"], **self._phases_s(plan, self.prices.pace), "screen": known["phases"]["screen"]}
-        self._replace(plan, first=known["numbers"], first_phases=known["phases"], phases=phases, head_s=self.prices.planned.mean_head)
+        phases = {
+            **known["phases"],
+            **self._phases_s(plan, self.prices.pace),
+            "screen": known["phases"]["screen"],
+        }
+        self._replace(
+            plan,
+            first=known["numbers"],
+            first_phases=known["phases"],
+            phases=phases,
+            head_s=self.prices.planned.mean_head,
+        )
         return True
 
     def extend(self, waiting: int) -> bool:
@@ -109,13 +169,27 @@ class Planning:
         """
         if self.runner.short or not self.extended:
             return False
-        plan = extend_plan(self.plan, self.meter.remaining(), self.prices.at_pace(), self.space_size, waiting, self.full,
-                           self.policy)
+        plan = extend_plan(
+            self.plan,
+            self.meter.remaining(),
+            self.prices.at_pace(),
+            self.space_size,
+            waiting,
+            self.full,
+            self.policy,
+        )
         spent = self.meter.ledger.by_phase()
-        phases = {phase: spent.get(phase, 0.0) + seconds for phase, seconds in {"measure": 0.0, **plan.expected_s}.items()}
+        phases = {
+            phase: spent.get(phase, 0.0) + seconds
+            for phase, seconds in {"measure": 0.0, **plan.expected_s}.items()
+        }
         more = not plan.runs_as(self.plan)
         self._replace(plan, budget_s=self.meter.budget.seconds, phases=phases, done=not more)
-        self.runner.watcher.note(f"The budget was extended. {plan.sentence()}" if more else "The extended budget buys no more proxies.")
+        self.runner.watcher.note(
+            f"The budget was extended. {plan.sentence()}"
+            if more
+            else "The extended budget buys no more proxies."
+        )
         return more
 
     def note(self, **values: Any) -> None:
@@ -124,17 +198,40 @@ class Planning:
 
     def preview(self, budget: Budget, measured: Measured) -> Plain:
         """What a search with this budget would do and cost (`hssl_search.engine.planning.preview`), after measuring."""
-        measuring_s, reserve_s, costs = self.meter.spent(), self.meter.reserve_s, self.prices.planned
+        measuring_s, reserve_s, costs = (
+            self.meter.spent(),
+            self.meter.reserve_s,
+            self.prices.planned,
+        )
         fits: Sequence[str] = ()
         try:
-            plan = make_plan(budget.seconds - reserve_s - measuring_s, costs, self.space_size, self.learning, self.full, self.policy)
+            plan = make_plan(
+                budget.seconds - reserve_s - measuring_s,
+                costs,
+                self.space_size,
+                self.learning,
+                self.full,
+                self.policy,
+            )
         except BudgetTooSmall:
             plan = None
             fits = self.fits(budget.seconds - reserve_s - measuring_s, costs)
         phases = [] if plan is None else self._phases(plan)
         costly = {} if self.max_head_cost is None else self.prices.costly(self.max_head_cost)
-        return preview(budget, measuring_s, reserve_s, measured, costs, plan, phases, self.space_size, fits, costly, self.max_head_cost,
-                       self.policy)
+        return preview(
+            budget,
+            measuring_s,
+            reserve_s,
+            measured,
+            costs,
+            plan,
+            phases,
+            self.space_size,
+            fits,
+            costly,
+            self.max_head_cost,
+            self.policy,
+        )
 
     def _replace(self, plan: Plan, **values: Any) -> None:
         self.plan = plan
@@ -144,7 +241,9 @@ class Planning:
     def _phases(self, plan: Plan, pace: float = 1.0) -> list[PlannedPhase]:
         costs = self.prices.costs
         step_s = pace * (costs.step + self.prices.planned.mean_head)
-        full = FullTraining.within(plan.expected_s["full"], costs, step_s, self.full, plan.proxy_steps)
+        full = FullTraining.within(
+            plan.expected_s["full"], costs, step_s, self.full, plan.proxy_steps
+        )
         return planned_phases(plan, full, costs, self.workshop.machine, self.workshop.whole)
 
     def _phases_s(self, plan: Plan, pace: float = 1.0) -> dict[str, float]:

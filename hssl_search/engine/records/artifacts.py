@@ -37,7 +37,9 @@ class Artifacts:
         try:
             self._attach(job, job.trial, outcome)
         except Exception as error:  # whatever it is, no training is lost by it
-            self.tell(f"The dashboard will not show all of trial {job.trial}: {type(error).__name__}: {' '.join(str(error).split())}")
+            self.tell(
+                f"The dashboard will not show all of trial {job.trial}: {type(error).__name__}: {' '.join(str(error).split())}"
+            )
 
     def _attach(self, job: Job, number: int, outcome: Outcome) -> None:
         trial = self.study.frozen(number)
@@ -54,12 +56,21 @@ class Artifacts:
                     self._upload(trial, path)
 
     def _upload(self, trial: FrozenTrial, path: Path) -> None:
-        upload_artifact(artifact_store=FileSystemArtifactStore(self.run.artifacts), file_path=str(path), study_or_trial=trial,
-                        storage=self.study.storage, mimetype="text/plain" if path.name == HEAD else None)
+        upload_artifact(
+            artifact_store=FileSystemArtifactStore(self.run.artifacts),
+            file_path=str(path),
+            study_or_trial=trial,
+            storage=self.study.storage,
+            mimetype="text/plain" if path.name == HEAD else None,
+        )
 
 
 def end_of_log(job: Job, outcome: Outcome) -> str:
     """The cause, and the end of the traceback that the worker wrote, where it could."""
     written = Path(job.folder) / "traceback.txt"
-    lines = written.read_text(encoding="utf-8").splitlines() if written.exists() else ["The worker has written no traceback."]
+    lines = (
+        written.read_text(encoding="utf-8").splitlines()
+        if written.exists()
+        else ["The worker has written no traceback."]
+    )
     return "\n".join([outcome.cause, "", *lines[-LOG_LINES:]]) + "\n"

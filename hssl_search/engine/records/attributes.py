@@ -25,7 +25,7 @@ def split(key: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield key, value
         return
     size = LARGEST // 2  # a part is JSON again, in which every quote and backslash takes two bytes
-    pieces = [text[begin:begin + size] for begin in range(0, len(text), size)]
+    pieces = [text[begin : begin + size] for begin in range(0, len(text), size)]
     stem = f"{PART}{key}/{zlib.crc32(text.encode()):08x}"
     for number, piece in enumerate(pieces):
         yield f"{stem}/{number}", piece
@@ -34,7 +34,11 @@ def split(key: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 def joined(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return a study's attributes with each that was split whole again."""
-    return {key: _whole(value, attributes) for key, value in attributes.items() if not key.startswith(PART)}
+    return {
+        key: _whole(value, attributes)
+        for key, value in attributes.items()
+        if not key.startswith(PART)
+    }
 
 
 def _whole(value: Any, attributes: Mapping[str, Any]) -> Any:

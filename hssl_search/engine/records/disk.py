@@ -17,7 +17,10 @@ AGAIN = "run the command again"
 
 
 def disk_is_full(error: BaseException) -> bool:
-    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or SAID.search(str(error)) is not None
+    return (
+        getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        or SAID.search(str(error)) is not None
+    )
 
 
 @contextmanager

@@ -148,7 +148,7 @@ class Ledger:
         before = os.fstat(file.fileno()).st_size
         try:
             while left:
-                left = left[file.write(left):]
+                left = left[file.write(left) :]
             if durable:
                 os.fsync(file.fileno())
         except OSError:
@@ -157,7 +157,9 @@ class Ledger:
 
     def _opened(self) -> FileIO:
         if self._file is None:
-            self._file = self.path.open("ab", buffering=0)  # a buffer would be written again when the disk has space
+            self._file = self.path.open(
+                "ab", buffering=0
+            )  # a buffer would be written again when the disk has space
             if _ends_torn(self.path):
                 self._file.write(b"\n")
         return self._file

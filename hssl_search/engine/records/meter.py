@@ -98,7 +98,10 @@ class DeviceMeter:
 
     def _beat(self, over: threading.Event) -> None:
         while not over.wait(self._heartbeat_s):
-            with suppress(OSError), self._lock:  # what could not be written stays to be written: the next tick raises
+            with (
+                suppress(OSError),
+                self._lock,
+            ):  # what could not be written stays to be written: the next tick raises
                 self._charge()
 
     def _charge(self) -> None:
@@ -121,7 +124,9 @@ class DeviceMeter:
     def spent(self) -> float:
         """Device-seconds of the whole run, those not yet in the ledger included."""
         with self._lock:
-            return self.ledger.total() + sum(opened.unwritten for opened in (*self._open.values(), self._controller))
+            return self.ledger.total() + sum(
+                opened.unwritten for opened in (*self._open.values(), self._controller)
+            )
 
     def remaining(self) -> float:
         """Device-seconds left, without the reserve; never below zero."""
@@ -155,7 +160,11 @@ class DeviceMeter:
         return _Open(f"{key}#{self.ledger.attempts(key) + 1}", phase, trial, begin)
 
     def _write(self, attempts: list[_Open], now: float, durable: bool = True) -> None:
-        charges = [Charge(each.attempt, each.phase, each.unwritten, each.trial, each.begin) for each in attempts if each.unwritten > 0]
+        charges = [
+            Charge(each.attempt, each.phase, each.unwritten, each.trial, each.begin)
+            for each in attempts
+            if each.unwritten > 0
+        ]
         self.ledger.append(charges, durable)
         for each in attempts:
             each.unwritten, each.begin = 0.0, now

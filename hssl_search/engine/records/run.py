@@ -35,7 +35,9 @@ class Written(dict[str, Any]):
         self._path = path
 
     def __missing__(self, key: str) -> Any:
-        raise UserError(f"{self._path} has no {key!r} any more, which every search writes there; put it back.")
+        raise UserError(
+            f"{self._path} has no {key!r} any more, which every search writes there; put it back."
+        )
 
 
 class Run:
@@ -87,8 +89,10 @@ class Run:
         by_name = len(path.parts) == 1 and not (path / SEARCH_YAML).exists()
         opened = cls.open(RUNS / path if by_name else path)
         if (found := opened.config().get("format")) != FORMAT:
-            raise UserError(f"{opened.search_yaml} has the format {found!r} and this version reads {FORMAT!r}; "
-                            "use the version that wrote it.")
+            raise UserError(
+                f"{opened.search_yaml} has the format {found!r} and this version reads {FORMAT!r}; "
+                "use the version that wrote it."
+            )
         return opened
 
     @property
@@ -106,7 +110,9 @@ class Run:
         Args:
             more: budget to add, such as `2cpu-min`.
         """
-        return f"hssl-search resume {shlex.quote(self.shown)}" + (f" --budget +{more}" if more else "")
+        return f"hssl-search resume {shlex.quote(self.shown)}" + (
+            f" --budget +{more}" if more else ""
+        )
 
     @property
     def storage_url(self) -> str:
@@ -120,7 +126,9 @@ class Run:
             config: what search.yaml holds.
         """
         if not isinstance(storage := config["storage"], str | None):
-            raise UserError(f"{self.search_yaml}: storage is {storage!r}, but should be a text; correct it.")
+            raise UserError(
+                f"{self.search_yaml}: storage is {storage!r}, but should be a text; correct it."
+            )
         return database_url(storage) if storage else self.storage_url
 
     def config(self) -> dict[str, Any]:
@@ -170,10 +178,14 @@ class Run:
         except OSError as error:
             if disk_is_full(error):
                 raise
-            raise UserError(f"the run folder {_shown(self.folder)} cannot be written ({error.strerror}); mend that, or work on a copy "
-                            "elsewhere.") from error
+            raise UserError(
+                f"the run folder {_shown(self.folder)} cannot be written ({error.strerror}); mend that, or work on a copy "
+                "elsewhere."
+            ) from error
         try:
-            self._holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+            self._holder.write_text(
+                f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8"
+            )
             yield
         finally:
             self._holder.unlink(missing_ok=True)
@@ -192,13 +204,17 @@ def require_free(folder: Path) -> None:
     if folder.is_dir() and not (folder / SEARCH_YAML).exists() and not any(folder.iterdir()):
         return
     if (folder / SEARCH_YAML).exists():
-        raise UserError(f"the run {folder.name!r} exists already; go on with `{Run(folder).how_to_resume()}` or give another --name.")
+        raise UserError(
+            f"the run {folder.name!r} exists already; go on with `{Run(folder).how_to_resume()}` or give another --name."
+        )
     if folder.exists():
         raise UserError(f"{_shown(folder)} exists already and is no run; give another --name.")
     above = next(parent for parent in folder.absolute().parents if parent.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         reason = "may not be written" if above.is_dir() else "is a file"
-        raise UserError(f"the run folder {_shown(folder)} cannot be made: {_shown(above)} {reason}; work in another folder.")
+        raise UserError(
+            f"the run folder {_shown(folder)} cannot be made: {_shown(above)} {reason}; work in another folder."
+        )
 
 
 def _require_nameable(folder: Path) -> None:
@@ -210,10 +226,14 @@ def _require_nameable(folder: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     except UnicodeEncodeError:
-        raise UserError(f"the run folder {_shown(folder)} cannot be made: its path is not UTF-8; work in another folder.") from None
+        raise UserError(
+            f"the run folder {_shown(folder)} cannot be made: its path is not UTF-8; work in another folder."
+        ) from None
     except OSError as error:
-        raise UserError(f"the run folder {_shown(folder)} cannot be made ({error.strerror}); work in another folder, or give a shorter "
-                        "--name.") from error
+        raise UserError(
+            f"the run folder {_shown(folder)} cannot be made ({error.strerror}); work in another folder, or give a shorter "
+            "--name."
+        ) from error
 
 
 def _shown(folder: Path) -> str:
@@ -223,7 +243,11 @@ def _shown(folder: Path) -> str:
 
 def _runs_beside(folder: Path) -> str:
     parent = folder.resolve().parent
-    names = sorted(path.parent.name for path in parent.glob(f"*/{SEARCH_YAML}")) if parent.is_dir() else []
+    names = (
+        sorted(path.parent.name for path in parent.glob(f"*/{SEARCH_YAML}"))
+        if parent.is_dir()
+        else []
+    )
     if not names:
         return f"there are no runs in {parent}."
     if close := nearest(folder.name, names):

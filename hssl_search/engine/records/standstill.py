@@ -19,7 +19,11 @@ def announce(study: StudyRecord, resume: str) -> None:
     lift(study)
     waiting = sum(trial.state is TrialState.RUNNING for trial in study.trials())
     if waiting:
-        trials = "1 trial that is shown as running waits" if waiting == 1 else f"{waiting} trials that are shown as running wait"
+        trials = (
+            "1 trial that is shown as running waits"
+            if waiting == 1
+            else f"{waiting} trials that are shown as running wait"
+        )
         told = f"**Nothing runs at the moment:** {trials} for the search to go on, with `{resume}`."
         study.set_note("\n\n".join(filter(None, [told, study.note()])))
         study.set_study(ATTRIBUTE, told)

@@ -18,9 +18,23 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    PendingRollbackError,
+    SQLAlchemyError,
+)
 
-from hssl_search.engine.records.storage_url import immutable_url, is_sqlite, parse_url, require_driver, secrets, shown, sqlite_file
+from hssl_search.engine.records.storage_url import (
+    immutable_url,
+    is_sqlite,
+    parse_url,
+    require_driver,
+    secrets,
+    shown,
+    sqlite_file,
+)
 from hssl_search.errors import UserError
 from hssl_search.interrupts import pause
 
@@ -34,7 +48,9 @@ PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 PASSING = re.compile(r"08...|57P0[1235]|53300|40001|40P01")
 """SQLSTATEs (PostgreSQL) of what passes: a connection that failed, a server that restarts or has too many connections, a deadlock, which
 was rolled back."""
-PASSING_NUMBERS = frozenset({1040, 1053, 1205, 1213, 1927, 2002, 2003, 2005, 2006, 2013, 2055, 4031})
+PASSING_NUMBERS = frozenset(
+    {1040, 1053, 1205, 1213, 1927, 2002, 2003, 2005, 2006, 2013, 2055, 4031}
+)
 """The same as numbers of MySQL and MariaDB."""
 
 
@@ -56,7 +72,9 @@ def holds_studies(url: str) -> bool:
         return False
     require_driver(url)
     with storage_errors(url):
-        engine = sqlalchemy.create_engine(immutable_url(file) if file is not None and _is_for_reading(file) else url)
+        engine = sqlalchemy.create_engine(
+            immutable_url(file) if file is not None and _is_for_reading(file) else url
+        )
         try:
             return sqlalchemy.inspect(engine).has_table("studies")
         finally:
@@ -121,7 +139,9 @@ def database_errors(url: str) -> Iterator[None]:
         yield
     except (SQLAlchemyError, StorageInternalError) as error:
         reason = _reason(error, url)
-        raise StorageError(f"the storage {shown(url)!r} failed ({reason})", _remedy(reason)) from error
+        raise StorageError(
+            f"the storage {shown(url)!r} failed ({reason})", _remedy(reason)
+        ) from error
 
 
 class _Patience:
@@ -146,11 +166,17 @@ class _Patience:
 
     def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         if study_id not in self._trials:
-            self._trials[study_id] = len(self._until_answered(lambda: self._get_trials(study_id, deepcopy=False)))
+            self._trials[study_id] = len(
+                self._until_answered(lambda: self._get_trials(study_id, deepcopy=False))
+            )
         attempts = iter([False])
 
         def create() -> int:
-            if next(attempts, True) and len(trials := self._get_trials(study_id, deepcopy=False)) > self._trials[study_id]:
+            if (
+                next(attempts, True)
+                and len(trials := self._get_trials(study_id, deepcopy=False))
+                > self._trials[study_id]
+            ):
                 return trials[-1]._trial_id  # the attempt before was carried out
             return self._create_trial(study_id, template_trial)
 
@@ -189,8 +215,12 @@ class _Patience:
             raise error
         if self._silent_since is None:
             self._silent_since = time.monotonic()
-            logging.getLogger("hssl_search").warning("the storage %r does not answer (%s); asking again for up to %d seconds.",
-                                                     shown(self._url), _reason(error, self._url), PATIENCE_S)
+            logging.getLogger("hssl_search").warning(
+                "the storage %r does not answer (%s); asking again for up to %d seconds.",
+                shown(self._url),
+                _reason(error, self._url),
+                PATIENCE_S,
+            )
         elif time.monotonic() - self._silent_since > PATIENCE_S:
             raise error
 
@@ -198,7 +228,9 @@ class _Patience:
 def _is_of_connection(error: BaseException | None) -> bool:
     """Return whether the connection failed, or the server was not ready, and not what was asked of it."""
     while error is not None:
-        if isinstance(error, PendingRollbackError):  # Optuna tried another way in a transaction whose connection had broken
+        if isinstance(
+            error, PendingRollbackError
+        ):  # Optuna tried another way in a transaction whose connection had broken
             return True
         if isinstance(error, DBAPIError):
             if error.connection_invalidated or isinstance(error, InterfaceError):
@@ -223,22 +255,36 @@ def _opened(url: str) -> RDBStorage:
     if not is_sqlite(url):
         try:
             return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-        except (TypeError, ValueError, OSError) as error:  # of the driver, for an option that it does not know
-            raise UserError(f"the storage {shown(url)!r} cannot be opened ({_reason(error, url)}); correct its URL.") from error
+        except (
+            TypeError,
+            ValueError,
+            OSError,
+        ) as error:  # of the driver, for an option that it does not know
+            raise UserError(
+                f"the storage {shown(url)!r} cannot be opened ({_reason(error, url)}); correct its URL."
+            ) from error
     if (file := sqlite_file(url)) is not None and _is_for_reading(file):
         return RDBStorage(immutable_url(file))
     rdb = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": PATIENCE_S}})
     with rdb.engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA journal_mode=WAL")
     for pragma in ("synchronous=NORMAL", f"busy_timeout={round(BUSY_S * 1000)}"):
-        sqlalchemy.event.listen(rdb.engine, "connect", lambda connection, _, pragma=pragma: connection.execute(f"PRAGMA {pragma}"))
+        sqlalchemy.event.listen(
+            rdb.engine,
+            "connect",
+            lambda connection, _, pragma=pragma: connection.execute(f"PRAGMA {pragma}"),
+        )
     rdb.engine.dispose()  # connections from before
     return rdb
 
 
 def _is_for_reading(file: Path) -> bool:
     """Return whether the file is whole by itself and in a folder that may not be written, such as a run of someone else."""
-    return file.is_file() and not os.access(file.parent, os.W_OK) and not file.with_name(f"{file.name}-wal").exists()
+    return (
+        file.is_file()
+        and not os.access(file.parent, os.W_OK)
+        and not file.with_name(f"{file.name}-wal").exists()
+    )
 
 
 def _close(rdb: RDBStorage) -> None:
@@ -251,7 +297,11 @@ def _reason(error: BaseException, url: str) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     reason = " ".join(str(getattr(error, "orig", None) or error).split()).rstrip(".")
-    return "its reason holds the password and is not shown" if any(secret in reason for secret in secrets(parse_url(url))) else reason
+    return (
+        "its reason holds the password and is not shown"
+        if any(secret in reason for secret in secrets(parse_url(url)))
+        else reason
+    )
 
 
 def _remedy(reason: str) -> str:

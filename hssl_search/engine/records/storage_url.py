@@ -18,8 +18,21 @@ VARIABLE = re.compile(r"env:(\w+)")
 EXAMPLE = "'sqlite:////path/study.db' or 'postgresql://user@host/name'"
 SECRET = re.compile(r"passw", re.IGNORECASE)
 """Options of a URL that are passwords: `password`, `passwd`, `sslpassword`."""
-FILES = {"passfile", "servicefile", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslcrldir",
-         "read_default_file", "unix_socket", "ssl_ca", "ssl_capath", "ssl_cert", "ssl_key"}
+FILES = {
+    "passfile",
+    "servicefile",
+    "sslcert",
+    "sslkey",
+    "sslrootcert",
+    "sslcrl",
+    "sslcrldir",
+    "read_default_file",
+    "unix_socket",
+    "ssl_ca",
+    "ssl_capath",
+    "ssl_cert",
+    "ssl_key",
+}
 """Options of a URL that are paths, as the drivers of PostgreSQL and MySQL name them."""
 OF_SQLITE = {"timeout", "check_same_thread"}
 """Options of SQLite that are harmless; SQLAlchemy drops others, such as `mode=ro`, without a word."""
@@ -30,11 +43,15 @@ def database_url(storage: str) -> str:
     if not storage.startswith("env:"):
         return storage
     if (named := VARIABLE.fullmatch(storage)) is None:
-        raise UserError("the storage 'env:...' does not name an environment variable; write for example "
-                        "env:HSSL_SEARCH_STORAGE, and put the database's URL into that variable.")
+        raise UserError(
+            "the storage 'env:...' does not name an environment variable; write for example "
+            "env:HSSL_SEARCH_STORAGE, and put the database's URL into that variable."
+        )
     if not (url := os.environ.get(named[1], "").strip()):
-        raise UserError(f"the storage {storage!r} is the environment variable {named[1]}, which is not set; "
-                        "set it to the database's URL and run the command again.")
+        raise UserError(
+            f"the storage {storage!r} is the environment variable {named[1]}, which is not set; "
+            "set it to the database's URL and run the command again."
+        )
     return url
 
 
@@ -43,9 +60,11 @@ def check_storage(storage: str) -> None:
     url = database_url(storage)
     parsed = parse_url(url)
     if storage == url and secrets(parsed):
-        raise UserError(f"the storage {shown(url)!r} has its password in the URL, which search.yaml and the list of processes would "
-                        "show to others; put the URL into an environment variable and name that, such as --storage "
-                        "env:HSSL_SEARCH_STORAGE, or leave the password to ~/.pgpass or ~/.my.cnf.")
+        raise UserError(
+            f"the storage {shown(url)!r} has its password in the URL, which search.yaml and the list of processes would "
+            "show to others; put the URL into an environment variable and name that, such as --storage "
+            "env:HSSL_SEARCH_STORAGE, or leave the password to ~/.pgpass or ~/.my.cnf."
+        )
     require_driver(url)
     if is_sqlite(url):
         _check_file(url, parsed, named=storage != url)
@@ -59,26 +78,38 @@ def require_driver(url: str) -> None:
     except ArgumentError:
         raise _unknown(url) from None
     except ImportError as error:
-        raise UserError(f"the storage {shown(url)!r} needs a database driver that is not installed ({' '.join(str(error).split())}); "
-                        "install it.") from None
+        raise UserError(
+            f"the storage {shown(url)!r} needs a database driver that is not installed ({' '.join(str(error).split())}); "
+            "install it."
+        ) from None
     if dialect.is_async:
-        raise UserError(f"the storage {shown(url)!r} has an asynchronous driver, which Optuna cannot use; name another, such as "
-                        "'postgresql+psycopg://' or 'mysql+pymysql://'.")
+        raise UserError(
+            f"the storage {shown(url)!r} has an asynchronous driver, which Optuna cannot use; name another, such as "
+            "'postgresql+psycopg://' or 'mysql+pymysql://'."
+        )
 
 
 def _check_file(url: str, parsed: URL, named: bool) -> None:
     if parsed.database in (None, "", ":memory:"):
-        raise UserError(f"the storage {url!r} is in memory and would be lost; name a file, for example 'sqlite:////path/study.db'.")
+        raise UserError(
+            f"the storage {url!r} is in memory and would be lost; name a file, for example 'sqlite:////path/study.db'."
+        )
     options = parsed.query.keys() or url.split("?", 1)[1:]  # SQLAlchemy drops what has no "="
     if strange := sorted(set(options) - OF_SQLITE):
-        raise UserError(f"the storage {shown(url)!r} has the option {strange[0]!r}, which has no effect here; leave it out, or write "
-                        "'%3F' for a question mark in a file's name.")
+        raise UserError(
+            f"the storage {shown(url)!r} has the option {strange[0]!r}, which has no effect here; leave it out, or write "
+            "'%3F' for a question mark in a file's name."
+        )
     path = Path(parsed.database)
     if named and not path.is_absolute():
-        raise UserError(f"the storage {shown(url)!r} is a relative path, and a variable must mean the same file from every folder; "
-                        "write four slashes and the whole path, 'sqlite:////path/study.db'.")
+        raise UserError(
+            f"the storage {shown(url)!r} is a relative path, and a variable must mean the same file from every folder; "
+            "write four slashes and the whole path, 'sqlite:////path/study.db'."
+        )
     if not path.parent.is_dir():
-        raise UserError(f"the storage {shown(url)!r} is in the folder {str(path.parent)!r}, which does not exist; make it first.")
+        raise UserError(
+            f"the storage {shown(url)!r} is in the folder {str(path.parent)!r}, which does not exist; make it first."
+        )
     if path.is_dir():
         raise UserError(f"the storage {shown(url)!r} is a folder; name a file in it.")
 
@@ -88,8 +119,12 @@ def absolute(storage: str) -> str:
     if storage.startswith("env:"):
         return storage
     parsed = parse_url(storage)
-    files = {key: value for key, value in parsed.query.items() if key in FILES and isinstance(value, str)}
-    changed = parsed.update_query_dict({key: os.path.abspath(os.path.expanduser(value)) for key, value in files.items()})
+    files = {
+        key: value for key, value in parsed.query.items() if key in FILES and isinstance(value, str)
+    }
+    changed = parsed.update_query_dict(
+        {key: os.path.abspath(os.path.expanduser(value)) for key, value in files.items()}
+    )
     if is_sqlite(storage) and parsed.database:
         changed = changed.set(database=os.path.abspath(parsed.database))
     return storage if changed == parsed else changed.render_as_string(hide_password=False)
@@ -102,7 +137,9 @@ def sqlite_url(path: Path) -> str:
 
 def immutable_url(path: Path) -> str:
     """Return the URL of an SQLite file that nobody writes to: it is read without the files that SQLite otherwise puts beside it."""
-    return URL.create("sqlite", database=f"file:{quote(str(path))}", query={"uri": "true", "immutable": "1"}).render_as_string()
+    return URL.create(
+        "sqlite", database=f"file:{quote(str(path))}", query={"uri": "true", "immutable": "1"}
+    ).render_as_string()
 
 
 def sqlite_file(url: str) -> Path | None:
@@ -121,18 +158,24 @@ def parse_url(url: str) -> URL:
     except ArgumentError:
         raise _unknown(url) from None
     except ValueError:
-        raise UserError(f"the storage {_scheme(url)!r} has a port that is no number; write for example 'postgresql://user@host:5432/name', "
-                        "and check that the shell has filled in its variables.") from None
+        raise UserError(
+            f"the storage {_scheme(url)!r} has a port that is no number; write for example 'postgresql://user@host:5432/name', "
+            "and check that the shell has filled in its variables."
+        ) from None
     if not is_sqlite(url) and url.count("@") > 1:
         # SQLAlchemy ends the password at the first "@" and would show the rest of it as the host.
-        raise UserError(f"the storage {_scheme(url)!r} has more than one '@'; write '%40' for each that belongs to the user, the password "
-                        "or an option.")
+        raise UserError(
+            f"the storage {_scheme(url)!r} has more than one '@'; write '%40' for each that belongs to the user, the password "
+            "or an option."
+        )
     return parsed
 
 
 def secrets(parsed: URL) -> set[str]:
     """Return all passwords of a URL."""
-    values = {value for key, value in parsed.query.items() if SECRET.search(key) or key == "odbc_connect"}
+    values = {
+        value for key, value in parsed.query.items() if SECRET.search(key) or key == "odbc_connect"
+    }
     return {str(value) for value in (parsed.password, *values) if value}
 
 
@@ -148,7 +191,9 @@ def shown(url: str) -> str:
 
 
 def _unknown(url: str) -> UserError:
-    return UserError(f"the storage {_scheme(url)!r} is no database URL that SQLAlchemy knows; write for example {EXAMPLE}.")
+    return UserError(
+        f"the storage {_scheme(url)!r} is no database URL that SQLAlchemy knows; write for example {EXAMPLE}."
+    )
 
 
 def _scheme(url: str) -> str:

@@ -16,7 +16,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hssl_search.engine.execution.jobs import Job, Outcome, Plain, Report, State
 from hssl_search.engine.records.attributes import joined, split
-from hssl_search.engine.records.storage import database_errors, flush, holds_studies, open_storage, storage_errors
+from hssl_search.engine.records.storage import (
+    database_errors,
+    flush,
+    holds_studies,
+    open_storage,
+    storage_errors,
+)
 from hssl_search.engine.records.storage_url import shown
 from hssl_search.errors import UserError
 
@@ -71,7 +77,9 @@ class StudyRecord:
     @contextmanager
     def existing(cls, url: str, name: str) -> Iterator[StudyRecord]:
         """The study `name` in the database at `url`. UserError when there is none; nothing is made."""
-        missing = MissingStudy(f"the storage {shown(url)!r} holds no study {name!r}; name a run whose study is there.")
+        missing = MissingStudy(
+            f"the storage {shown(url)!r} holds no study {name!r}; name a run whose study is there."
+        )
         if not holds_studies(url):
             raise missing
         with open_storage(url) as storage:
@@ -89,11 +97,21 @@ class StudyRecord:
         """For what Optuna writes of itself, such as artifacts."""
         return self._storage
 
-    def add_candidate(self, parameters: Mapping[str, Any], distributions: Mapping[str, BaseDistribution],
-                      attributes: Mapping[str, Any]) -> int:
+    def add_candidate(
+        self,
+        parameters: Mapping[str, Any],
+        distributions: Mapping[str, BaseDistribution],
+        attributes: Mapping[str, Any],
+    ) -> int:
         """A new candidate with these parameters, RUNNING; its number. One write, however many trials there are."""
-        return self._add(optuna.trial.create_trial(state=TrialState.RUNNING, params=dict(parameters), distributions=dict(distributions),
-                                                   user_attrs=_kept(attributes)))
+        return self._add(
+            optuna.trial.create_trial(
+                state=TrialState.RUNNING,
+                params=dict(parameters),
+                distributions=dict(distributions),
+                user_attrs=_kept(attributes),
+            )
+        )
 
     def add_control(self, name: str, attributes: Mapping[str, Any] | None = None) -> int:
         """A new trial without parameters, RUNNING; its number."""
@@ -138,7 +156,9 @@ class StudyRecord:
         with self._errors():
             self._storage.set_trial_intermediate_value(self._trial_id(number), step, value)
 
-    def finish(self, number: int, state: Finished, value: float | None = None, cause: str | None = None) -> None:
+    def finish(
+        self, number: int, state: Finished, value: float | None = None, cause: str | None = None
+    ) -> None:
         """Decide a trial; nothing happens when it is decided already. A COMPLETE value that is not a number makes it FAIL instead.
 
         Args:
@@ -155,7 +175,12 @@ class StudyRecord:
             self.set_attributes(number, {"cause": cause})
         with self._errors(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self.study.tell(number, values=value if state == "COMPLETE" else None, state=TrialState[state], skip_if_finished=True)
+            self.study.tell(
+                number,
+                values=value if state == "COMPLETE" else None,
+                state=TrialState[state],
+                skip_if_finished=True,
+            )
 
     def set_study(self, key: str, value: Any) -> None:
         """Set a user attribute of the study: `config`, `reference`, `plan`, `verdict`."""
@@ -167,25 +192,39 @@ class StudyRecord:
     def study_attributes(self) -> dict[str, Any]:
         """The study's user attributes, without the job records."""
         if self._own is None:
-            self._own = {key: value for key, value in self._attributes().items() if not key.startswith(JOB_PREFIX)}
+            self._own = {
+                key: value
+                for key, value in self._attributes().items()
+                if not key.startswith(JOB_PREFIX)
+            }
         return dict(self._own)
 
     def note(self) -> str:
         """Return the study's note in the Optuna dashboard."""
         with self._errors():
             attributes = self._storage.get_study_system_attrs(self._id)
-        parts = sorted((int(key.removeprefix(NOTE_PART)), str(text)) for key, text in attributes.items() if key.startswith(NOTE_PART))
+        parts = sorted(
+            (int(key.removeprefix(NOTE_PART)), str(text))
+            for key, text in attributes.items()
+            if key.startswith(NOTE_PART)
+        )
         return "".join(text for _, text in parts)
 
     def set_note(self, body: str) -> None:
         """Write the study's note as `optuna_dashboard.save_note` does, which is not imported: it takes seconds."""
         with self._errors():
             attributes = self._storage.get_study_system_attrs(self._id)
-            parts = [body[start:start + NOTE_LENGTH] for start in range(0, len(body), NOTE_LENGTH)]
+            parts = [
+                body[start : start + NOTE_LENGTH] for start in range(0, len(body), NOTE_LENGTH)
+            ]
             written = sum(key.startswith(NOTE_PART) for key in attributes)
             for number in range(max(len(parts), written)):
-                self._storage.set_study_system_attr(self._id, f"{NOTE_PART}{number}", parts[number] if number < len(parts) else "")
-            self._storage.set_study_system_attr(self._id, NOTE_VERSION, int(attributes.get(NOTE_VERSION, 0)) + 1)
+                self._storage.set_study_system_attr(
+                    self._id, f"{NOTE_PART}{number}", parts[number] if number < len(parts) else ""
+                )
+            self._storage.set_study_system_attr(
+                self._id, NOTE_VERSION, int(attributes.get(NOTE_VERSION, 0)) + 1
+            )
 
     def record_job(self, job: Job, outcome: Outcome) -> None:
         """Keep how a job ended, as the study's attribute `job/KEY`; a resumed search reads it instead of running the job again,
@@ -203,14 +242,21 @@ class StudyRecord:
             "gpus": job.gpus,
             "seconds": round(outcome.seconds, 3),
             "last_s": None if outcome.last_s is None else round(outcome.last_s, 3),
-            "reports": [{"step": report.step, "metrics": _spelled(report.metrics)} for report in outcome.reports],
+            "reports": [
+                {"step": report.step, "metrics": _spelled(report.metrics)}
+                for report in outcome.reports
+            ],
         }
         self._set(JOB_PREFIX + job.key, record)
         flush(self._url)
 
     def job_records(self) -> dict[str, Plain]:
         """All job records by job key."""
-        return {key.removeprefix(JOB_PREFIX): value for key, value in self._attributes().items() if key.startswith(JOB_PREFIX)}
+        return {
+            key.removeprefix(JOB_PREFIX): value
+            for key, value in self._attributes().items()
+            if key.startswith(JOB_PREFIX)
+        }
 
     def job_outcomes(self) -> dict[str, Outcome]:
         """How every ended job ended, by job key; as it was given to `record_job`."""
@@ -233,19 +279,30 @@ class StudyRecord:
 
 
 def _create(storage: optuna.storages.BaseStorage, url: str, name: str, new: bool) -> optuna.Study:
-    taken = UserError(f"the storage {shown(url)!r} holds a study {name!r} already; give this run another --name.")
+    taken = UserError(
+        f"the storage {shown(url)!r} holds a study {name!r} already; give this run another --name."
+    )
     try:
-        study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=not new)
+        study = optuna.create_study(
+            storage=storage, study_name=name, direction="maximize", load_if_exists=not new
+        )
         if _name(study, storage) != name:
             raise taken
         return study
     except optuna.exceptions.DuplicatedStudyError:
         raise taken from None
-    except (sqlalchemy.exc.DataError, sqlalchemy.exc.StatementError, StorageInternalError, UnicodeError) as error:
+    except (
+        sqlalchemy.exc.DataError,
+        sqlalchemy.exc.StatementError,
+        StorageInternalError,
+        UnicodeError,
+    ) as error:
         if name.isascii():
             raise
-        raise UserError(f"the storage {shown(url)!r} cannot hold the name {name!r}; give this run another --name, of ASCII letters, or the "
-                        "database the encoding UTF-8.") from error
+        raise UserError(
+            f"the storage {shown(url)!r} cannot hold the name {name!r}; give this run another --name, of ASCII letters, or the "
+            "database the encoding UTF-8."
+        ) from error
 
 
 def _name(study: optuna.Study, storage: optuna.storages.BaseStorage) -> str:
@@ -282,10 +339,16 @@ def _replaced(value: Any, replace: Any) -> Any:
 
 def _numbers(value: Any) -> Any:
     if isinstance(value, dict):
-        return float(value["number"]) if value.keys() == {"number"} else {key: _numbers(item) for key, item in value.items()}
+        return (
+            float(value["number"])
+            if value.keys() == {"number"}
+            else {key: _numbers(item) for key, item in value.items()}
+        )
     return [_numbers(item) for item in value] if isinstance(value, list) else value
 
 
 def _outcome(record: Plain) -> Outcome:
     reports = [Report(report["step"], _numbers(report["metrics"])) for report in record["reports"]]
-    return Outcome(State(record["state"]), record["cause"], reports, record["seconds"], record.get("last_s"))
+    return Outcome(
+        State(record["state"]), record["cause"], reports, record["seconds"], record.get("last_s")
+    )

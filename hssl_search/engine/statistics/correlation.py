@@ -38,17 +38,23 @@ class RankCorrelation:
         """`+0.62 (95 % interval +0.10 to +0.88)`."""
         if self.value is None:
             return "none"
-        return f"{self.value:+.2f}" + ("" if self.low is None else f" (95 % interval {self.low:+.2f} to {self.high:+.2f})")
+        return f"{self.value:+.2f}" + (
+            "" if self.low is None else f" (95 % interval {self.low:+.2f} to {self.high:+.2f})"
+        )
 
     def as_plain(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def rank_correlation(first: Sequence[float | None], second: Sequence[float | None]) -> RankCorrelation:
+def rank_correlation(
+    first: Sequence[float | None], second: Sequence[float | None]
+) -> RankCorrelation:
     """Of the points that have both, whatever their order; None and NaN stand for what a point has not."""
     points = np.array([first, second], dtype=float).T
     points = points[~np.isnan(points).any(axis=1)]
-    points = np.array([ties.levels(side) for side in points.T.tolist()], dtype=float).T  # their order is all that counts
+    points = np.array(
+        [ties.levels(side) for side in points.T.tolist()], dtype=float
+    ).T  # their order is all that counts
     points = points[np.lexsort(points.T[::-1])]
     value = spearman(*points.T)
     if value is None or len(points) < LEAST or abs(value) > 1 - 1e-9:
@@ -56,7 +62,9 @@ def rank_correlation(first: Sequence[float | None], second: Sequence[float | Non
     return RankCorrelation(value, *_bootstrap(points), len(points))
 
 
-def spearman(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> float | None:
+def spearman(
+    first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray
+) -> float | None:
     """Spearman's rank correlation: Pearson's of the mean ranks; None for fewer than three points or where one side is constant."""
     from scipy.stats import rankdata
 

@@ -62,7 +62,11 @@ class Measure:
 
     def amount(self, score: float) -> str:
         """A score that stands alone in a sentence: `41.2 %`, `RankMe 23.4`."""
-        return f"{score:.{self.digits}f}{self.unit}" if self.unit else f"{self.score_name} {score:.{self.digits}f}"
+        return (
+            f"{score:.{self.digits}f}{self.unit}"
+            if self.unit
+            else f"{self.score_name} {score:.{self.digits}f}"
+        )
 
 
 ACCURACY = Measure("accuracy", "accuracy", unit=" %", low=0.0, high=100.0)
@@ -83,5 +87,9 @@ LABELFREE = RANKME
 """What `--rank-by labelfree` stands for; a run keeps the one that it began with."""
 
 
-RANK_BY: Mapping[str, Measure] = {"accuracy": ACCURACY, "discrepancy": DISCREPANCY, "labelfree": LABELFREE}
+RANK_BY: Mapping[str, Measure] = {
+    "accuracy": ACCURACY,
+    "discrepancy": DISCREPANCY,
+    "labelfree": LABELFREE,
+}
 """What each answer to `--rank-by` ranks by."""

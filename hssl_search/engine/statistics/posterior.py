@@ -33,8 +33,14 @@ class Posterior:
         self._variances = 1 / (values + 1 / RATIOS[:, None])
         """R x T, along the axes, in units of the noise's variance."""
         means = projected * self._variances
-        misfit = np.maximum(fit.total - means @ projected + self.dof * fit.rounding, np.finfo(float).tiny)
-        evidence = np.log(PRIOR) - 0.5 * np.log1p(RATIOS[:, None] * values.clip(0)).sum(axis=1) - 0.5 * self.dof * np.log(misfit)
+        misfit = np.maximum(
+            fit.total - means @ projected + self.dof * fit.rounding, np.finfo(float).tiny
+        )
+        evidence = (
+            np.log(PRIOR)
+            - 0.5 * np.log1p(RATIOS[:, None] * values.clip(0)).sum(axis=1)
+            - 0.5 * self.dof * np.log(misfit)
+        )
         self.weights = np.exp(evidence - evidence.max())
         self.weights /= self.weights.sum()
         self.means, self.noise = means @ self._axes.T, misfit / self.dof
@@ -59,7 +65,10 @@ class Posterior:
         axes, drawn = self._axes[places], self.weights @ (self._variances * self._values)
         kept = (axes**2 @ drawn)[:, None] - (axes * drawn) @ axes.T  # of a difference, by pair
         least = float(kept[~np.eye(len(places), dtype=bool)].min(initial=1.0))
-        return max(self.fit.rounded, least * self.fit.resolution / float(self.fit.has[places].sum(axis=1).max()))
+        return max(
+            self.fit.rounded,
+            least * self.fit.resolution / float(self.fit.has[places].sum(axis=1).max()),
+        )
 
     def above(self, trial: int) -> dict[int, float]:
         """Every other trial -> probability that it is better than this one."""
@@ -67,9 +76,16 @@ class Posterior:
 
         place = self.trials.index(trial)
         spread = ((self._axes - self._axes[place]) ** 2 @ self._variances.T).T * self.noise[:, None]
-        gaps = (self.means - self.means[:, [place]]) / np.sqrt(np.maximum(spread, np.finfo(float).tiny))
-        return {each: chance for each, chance in zip(self.trials, (self.weights @ stdtr(self.dof, gaps)).tolist(), strict=True)
-                if each != trial}
+        gaps = (self.means - self.means[:, [place]]) / np.sqrt(
+            np.maximum(spread, np.finfo(float).tiny)
+        )
+        return {
+            each: chance
+            for each, chance in zip(
+                self.trials, (self.weights @ stdtr(self.dof, gaps)).tolist(), strict=True
+            )
+            if each != trial
+        }
 
     def best(self, draws: int = DRAWS) -> dict[int, float]:
         """Trial -> probability that none is better; by simulation, always with the same draws."""
@@ -77,6 +93,12 @@ class Posterior:
         ratio = random.choice(len(RATIOS), draws, p=self.weights)
         noise = self.noise[ratio] * self.dof / random.chisquare(self.dof, draws)
         # Turned into the axes first, so that it is the same whichever axes a library returns for equal eigenvalues.
-        along = random.standard_normal((draws, len(self.trials))) @ self._axes * np.sqrt(self._variances[ratio] * noise[:, None])
-        won = np.bincount((self.means[ratio] + along @ self._axes.T).argmax(axis=1), minlength=len(self.trials))
+        along = (
+            random.standard_normal((draws, len(self.trials)))
+            @ self._axes
+            * np.sqrt(self._variances[ratio] * noise[:, None])
+        )
+        won = np.bincount(
+            (self.means[ratio] + along @ self._axes.T).argmax(axis=1), minlength=len(self.trials)
+        )
         return dict(zip(self.trials, (won / draws).tolist(), strict=True))

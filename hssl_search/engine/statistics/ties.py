@@ -19,7 +19,10 @@ whether two scores tie would hang on rounding again."""
 
 def tolerance(values: Iterable[float], resolution: float = 0.0) -> float:
     """Return how far apart two of these values may lie and still tie."""
-    return max(WITHIN * resolution, RELATIVE * max((abs(value) for value in values if math.isfinite(value)), default=0.0))
+    return max(
+        WITHIN * resolution,
+        RELATIVE * max((abs(value) for value in values if math.isfinite(value)), default=0.0),
+    )
 
 
 def tie(one: float, other: float, resolution: float = 0.0) -> bool:

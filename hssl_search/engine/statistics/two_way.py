@@ -70,8 +70,12 @@ class TwoWay:
         self.trials = sorted(trial for trial, by_seed in scores.items() if by_seed)
         seeds = sorted({seed for trial in self.trials for seed in scores[trial]})
         shape = len(self.trials), len(seeds)
-        self.has = np.array([[seed in scores[trial] for seed in seeds] for trial in self.trials], dtype=float).reshape(shape)
-        values = np.array([[scores[trial].get(seed, 0.0) for seed in seeds] for trial in self.trials]).reshape(shape)
+        self.has = np.array(
+            [[seed in scores[trial] for seed in seeds] for trial in self.trials], dtype=float
+        ).reshape(shape)
+        values = np.array(
+            [[scores[trial].get(seed, 0.0) for seed in seeds] for trial in self.trials]
+        ).reshape(shape)
         per_seed, per_trial = self.has.sum(axis=0), self.has.sum(axis=1)
         self.means = values.sum(axis=1) / per_trial
         centred = self.has * (values - values.sum(axis=0) / per_seed)
@@ -116,11 +120,16 @@ class TwoWay:
             return {}
         common = dict(zip(self.trials, self.has @ self.has[self.trials.index(other)], strict=True))
         if self.sd is None:
-            return {trial: Difference(float(mean), None, None, int(common[trial])) for trial, mean in zip(trials, means, strict=True)}
+            return {
+                trial: Difference(float(mean), None, None, int(common[trial]))
+                for trial, mean in zip(trials, means, strict=True)
+            }
         errors = self.sd * np.sqrt(np.diag(covariance))
         halves = errors * critical(covariance, self.dof)
-        return {trial: Difference(float(mean), float(error), float(half), int(common[trial]))
-                for trial, mean, error, half in zip(trials, means, errors, halves, strict=True)}
+        return {
+            trial: Difference(float(mean), float(error), float(half), int(common[trial]))
+            for trial, mean, error, half in zip(trials, means, errors, halves, strict=True)
+        }
 
     def sign_beyond_doubt(self, one: int, other: int) -> int:
         """1 or -1 where `one` is better or worse than `other` at a level at which one need not go on, all that are compared with `other`
@@ -130,14 +139,20 @@ class TwoWay:
             return 0
         place = trials.index(one)
         reached = means[place] / (self.sd * math.sqrt(covariance[place, place]))
-        return int(np.sign(reached)) if abs(reached) > _student(1 - (1 - BEYOND_DOUBT) / len(trials), self.dof) else 0
+        return (
+            int(np.sign(reached))
+            if abs(reached) > _student(1 - (1 - BEYOND_DOUBT) / len(trials), self.dof)
+            else 0
+        )
 
     def seeds_to_settle(self, found: Difference) -> int | None:
         """How many more seeds of both would set a difference off from zero, should it and the noise stay what they are; None for more
         than `MOST_SEEDS`."""
         from scipy.stats import t
 
-        assert found.error is not None and found.half is not None and self.sd is not None, "nothing tells the noise"
+        assert found.error is not None and found.half is not None and self.sd is not None, (
+            "nothing tells the noise"
+        )
         level, worth = t.sf(found.half / found.error, self.dof), 2 * (self.sd / found.error) ** 2
         more = np.arange(1, MOST_SEEDS + 1)
         halves = t.isf(level, self.dof + more) * self.sd * np.sqrt(2 / (worth + more))
@@ -153,8 +168,11 @@ class TwoWay:
         linked = np.abs(contrasts @ self.inverse @ self.gram - contrasts).max(axis=1) < 1e-6
         linked[place] = False
         contrasts = contrasts[linked]
-        return [trial for trial, known in zip(self.trials, linked, strict=True) if known], contrasts @ self.effects, (
-            contrasts @ self.inverse @ contrasts.T)
+        return (
+            [trial for trial, known in zip(self.trials, linked, strict=True) if known],
+            contrasts @ self.effects,
+            (contrasts @ self.inverse @ contrasts.T),
+        )
 
 
 def ranked(scores: Scores, resolution: float = 0.0) -> list[int]:

@@ -17,7 +17,12 @@ CPUINFO = Path("/proc/cpuinfo")
 def surroundings(device: str) -> Plain:
     """Hardware, threads, and the versions of what computes, of this process."""
     hardware = torch.cuda.get_device_name() if device == "cuda" else processor()
-    return {"hardware": hardware, "threads": torch.get_num_threads(), "torch": torch.__version__, "timm": version("timm")}
+    return {
+        "hardware": hardware,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "timm": version("timm"),
+    }
 
 
 @lru_cache

@@ -41,7 +41,10 @@ def evaluate(bench: Bench, trainer: Trainer, task: Task, report: StepReport) -> 
 
 def _of_base(bench: Bench, trainer: Trainer, task: Task, report: StepReport) -> Plain:
     base, asked = trainer.pair.kept.base, task.labelfree_always or report.step >= task.steps
-    return {**bench.accuracy(base, trainer.views), **(bench.labelfree(base, trainer.views) if asked else {})}
+    return {
+        **bench.accuracy(base, trainer.views),
+        **(bench.labelfree(base, trainer.views) if asked else {}),
+    }
 
 
 def _heads(bench: Bench, trainer: Trainer, task: Task, report: StepReport) -> list[Plain]:
@@ -49,13 +52,25 @@ def _heads(bench: Bench, trainer: Trainer, task: Task, report: StepReport) -> li
     pair, plain = trainer.pair, trainer.views.plain
     images = on_device(bench.data.queries, bench.device)
     base, heads = embed_heads(pair.kept.base, list(pair.kept.heads), images, plain)
-    of_student = base if pair.kept is pair.student else embed_base(pair.student.base, images, plain)["embedding"]
+    of_student = (
+        base
+        if pair.kept is pair.student
+        else embed_base(pair.student.base, images, plain)["embedding"]
+    )
     outputs = compare_outputs(pair, of_student, heads)
     losses = zip(report.base_losses, report.head_losses, strict=True)
     found: list[Plain] = [
-        {**feature_discrepancy(base, head), "output": output.discrepancy, "head_loss": of_head, "excess_loss": of_base - of_head}
-        for head, output, (of_base, of_head) in zip(heads, outputs, losses, strict=True)]
-    for one, verdict in zip(found, _gate(bench, trainer, task, report, heads, outputs), strict=True):
+        {
+            **feature_discrepancy(base, head),
+            "output": output.discrepancy,
+            "head_loss": of_head,
+            "excess_loss": of_base - of_head,
+        }
+        for head, output, (of_base, of_head) in zip(heads, outputs, losses, strict=True)
+    ]
+    for one, verdict in zip(
+        found, _gate(bench, trainer, task, report, heads, outputs), strict=True
+    ):
         one |= {"gate": verdict.gate, "gate_reason": verdict.reason}
     if task.architecture and report.step >= task.steps:
         healthy = [one["gate"] == "healthy" for one in found]
@@ -65,12 +80,21 @@ def _heads(bench: Bench, trainer: Trainer, task: Task, report: StepReport) -> li
     return found
 
 
-def _gate(bench: Bench, trainer: Trainer, task: Task, report: StepReport, heads: list[Tensor], outputs: list[HeadOutput]) -> list[Verdict]:
+def _gate(
+    bench: Bench,
+    trainer: Trainer,
+    task: Task,
+    report: StepReport,
+    heads: list[Tensor],
+    outputs: list[HeadOutput],
+) -> list[Verdict]:
     families = [HeadConfig.model_validate(head).family for head in task.heads]
     assignments = [output.assignment for output in outputs]
     if "noise" not in families:
-        return [judge_alone(loss, *shape(head), assignment)
-                for loss, head, assignment in zip(report.head_losses, heads, assignments, strict=True)]
+        return [
+            judge_alone(loss, *shape(head), assignment)
+            for loss, head, assignment in zip(report.head_losses, heads, assignments, strict=True)
+        ]
     noise = families.index("noise")
     if trainer.pair.method.loss_shows_learning:
         return judge_group(report.head_losses, heads, noise, assignments=assignments)
@@ -80,8 +104,15 @@ def _gate(bench: Bench, trainer: Trainer, task: Task, report: StepReport, heads:
 def _matching_errors(bench: Bench, trainer: Trainer) -> list[float]:
     network, generator = trainer.pair.kept, torch.Generator(bench.device).manual_seed(trainer.seed)
     images = bench.some_queries(MATCHED)
-    views = [embed_heads(network.base, list(network.heads), images, partial(trainer.views, generator=generator, view=view))[1]
-             for view in range(2)]
+    views = [
+        embed_heads(
+            network.base,
+            list(network.heads),
+            images,
+            partial(trainer.views, generator=generator, view=view),
+        )[1]
+        for view in range(2)
+    ]
     return [matching_error(first, second) for first, second in zip(*views, strict=True)]
 
 
@@ -93,7 +124,13 @@ def architectures(pair: Pair) -> list[Plain]:
 
 
 def _architecture(profile: Profile, base: Base, head: Head) -> Plain:
-    if head.config.family == "noise" or head.config.tap:  # the base that a tapped head differs from is one of fewer stages
+    if (
+        head.config.family == "noise" or head.config.tap
+    ):  # the base that a tapped head differs from is one of fewer stages
         return {}
     _, height, width = base.map_shape
-    return {"architecture": distance(profile, head_profile(head, (height, width), device=next(base.parameters()).device))["architecture"]}
+    return {
+        "architecture": distance(
+            profile, head_profile(head, (height, width), device=next(base.parameters()).device)
+        )["architecture"]
+    }

@@ -60,35 +60,80 @@ def measure(task: Task, send: Send) -> None:
     views = bench.views(base)
     costs = [head_cost(HeadConfig.model_validate(head), base.map_shape) for head in task.heads]
     batch = min(bench.recipe.proxy.batch_size, len(bench.data.train))
-    known: Plain = {"costs": costs, "base_macs": base_macs(base), "images": len(bench.data.train), "batch_size": batch,
-                    "judged": len(bench.data.queries) + len(bench.data.bank or ())}
+    known: Plain = {
+        "costs": costs,
+        "base_macs": base_macs(base),
+        "images": len(bench.data.train),
+        "batch_size": batch,
+        "judged": len(bench.data.queries) + len(bench.data.bank or ()),
+    }
 
-    stage, base_s = _fastest(bench, bench.recipe.proxy, clock, lambda seconds, still_open: send(
-        1, {**known, "step_s": seconds, "open": still_open, "doing": f"a step of the base takes {seconds:.3g} s; timing it further"}))
+    stage, base_s = _fastest(
+        bench,
+        bench.recipe.proxy,
+        clock,
+        lambda seconds, still_open: send(
+            1,
+            {
+                **known,
+                "step_s": seconds,
+                "open": still_open,
+                "doing": f"a step of the base takes {seconds:.3g} s; timing it further",
+            },
+        ),
+    )
     known |= {"precision": stage.precision, "open": False, "step_s": base_s}
-    send(2, {**known, "doing": f"a step of the base takes {base_s:.3g} s in {stage.precision}; timing heads"})
+    send(
+        2,
+        {
+            **known,
+            "doing": f"a step of the base takes {base_s:.3g} s in {stage.precision}; timing heads",
+        },
+    )
 
-    heads = _Heads(bench, stage, task, clock, base_s, known["base_macs"], [macs for _, macs in costs])
+    heads = _Heads(
+        bench, stage, task, clock, base_s, known["base_macs"], [macs for _, macs in costs]
+    )
     heads.time_kinds()
     joint_s = heads.joint_seconds()
     side_by_side = _side_by_side(bench, stage, heads.base_s, task.cpus_beside, clock)
     heads.time_others()
     apart = [(seconds, macs) for seconds, (_, macs) in zip(heads.seconds(), costs, strict=True)]
-    known |= {"step_s": heads.base_s, "head_step_s": [seconds for seconds, _ in apart], "timed": sorted(heads.timed),
-              "joint": JOINT_UNTIMED if joint_s is None else _joint(task, heads.base_s, apart, joint_s)}
-    send(3, {**known, "doing": f"{len(heads.timed)} of {len(task.heads)} head families timed; timing an evaluation"})
+    known |= {
+        "step_s": heads.base_s,
+        "head_step_s": [seconds for seconds, _ in apart],
+        "timed": sorted(heads.timed),
+        "joint": JOINT_UNTIMED if joint_s is None else _joint(task, heads.base_s, apart, joint_s),
+    }
+    send(
+        3,
+        {
+            **known,
+            "doing": f"{len(heads.timed)} of {len(task.heads)} head families timed; timing an evaluation",
+        },
+    )
 
-    pixels, (accuracy, _), (labelfree, last_s) = bench.pixels(), _timed(lambda: bench.accuracy(base, views)), _timed(
-        lambda: bench.labelfree(base, views))
-    send(4, {
-        **known, "doing": "measured", "reference": {"raw pixels": pixels, "untrained base": {**accuracy, **labelfree}},
-        "side_by_side": side_by_side,
-        **_looked_at(bench, task, stage, 0.0 if task.labelfree_always else last_s),
-        "memory_bytes": _peak_memory(bench), "gpu_bytes": _gpu_memory(bench),
-        "map_shape": list(base.map_shape), "embedding_width": base.embedding_width,
-        "skipped": [[str(path), reason] for path, reason in bench.data.train.skipped],
-        "worker_s": clock.passed(),
-    })
+    pixels, (accuracy, _), (labelfree, last_s) = (
+        bench.pixels(),
+        _timed(lambda: bench.accuracy(base, views)),
+        _timed(lambda: bench.labelfree(base, views)),
+    )
+    send(
+        4,
+        {
+            **known,
+            "doing": "measured",
+            "reference": {"raw pixels": pixels, "untrained base": {**accuracy, **labelfree}},
+            "side_by_side": side_by_side,
+            **_looked_at(bench, task, stage, 0.0 if task.labelfree_always else last_s),
+            "memory_bytes": _peak_memory(bench),
+            "gpu_bytes": _gpu_memory(bench),
+            "map_shape": list(base.map_shape),
+            "embedding_width": base.embedding_width,
+            "skipped": [[str(path), reason] for path, reason in bench.data.train.skipped],
+            "worker_s": clock.passed(),
+        },
+    )
 
 
 class _Clock:
@@ -113,7 +158,9 @@ def _timed(work: Callable[[], Plain]) -> tuple[Plain, float]:
     return work(), time.monotonic() - began
 
 
-def _fastest(bench: Bench, stage: Stage, clock: _Clock, first: Callable[[float, bool], None]) -> tuple[Stage, float]:
+def _fastest(
+    bench: Bench, stage: Stage, clock: _Clock, first: Callable[[float, bool], None]
+) -> tuple[Stage, float]:
     """The stage with `precision: auto` resolved to what is faster here, and its seconds a step.
 
     Args:
@@ -124,7 +171,9 @@ def _fastest(bench: Bench, stage: Stage, clock: _Clock, first: Callable[[float, 
     for place, choice in enumerate(choices):
         chosen = stage.model_copy(update={"precision": choice})
         tell = (lambda seconds: first(seconds, len(choices) > 1)) if place == 0 else None
-        found.append((step_seconds(bench, chosen, [], clock.left() / 4, least=2, told=tell), chosen))
+        found.append(
+            (step_seconds(bench, chosen, [], clock.left() / 4, least=2, told=tell), chosen)
+        )
     seconds, fastest = min(found, key=lambda one: one[0])
     return fastest, seconds
 
@@ -136,8 +185,23 @@ class _Heads:
         macs: multiply-adds of each head of the task.
     """
 
-    def __init__(self, bench: Bench, stage: Stage, task: Task, clock: _Clock, base_s: float, of_base: int, macs: list[int]) -> None:
-        self.bench, self.stage, self.task, self.clock, self.base_s = bench, stage, task, clock, base_s
+    def __init__(
+        self,
+        bench: Bench,
+        stage: Stage,
+        task: Task,
+        clock: _Clock,
+        base_s: float,
+        of_base: int,
+        macs: list[int],
+    ) -> None:
+        self.bench, self.stage, self.task, self.clock, self.base_s = (
+            bench,
+            stage,
+            task,
+            clock,
+            base_s,
+        )
         self.shares = [one / max(1, of_base) for one in macs]
         """Multiply-adds of each head, of the base's."""
         self.timed: dict[int, float] = {}
@@ -162,9 +226,13 @@ class _Heads:
         """Of a step with that head. Where it contradicts the multiply-adds, base and head are timed again: the machine was busy."""
         head = self.task.heads[place]
         found = step_seconds(self.bench, self.stage, [head], self.clock.left() / 4)
-        if 1 / CONTRADICTS <= self._by_macs(place, found) <= CONTRADICTS or not self.clock.spares(2 * (self.base_s + found)):
+        if 1 / CONTRADICTS <= self._by_macs(place, found) <= CONTRADICTS or not self.clock.spares(
+            2 * (self.base_s + found)
+        ):
             return found
-        self.base_s = min(self.base_s, step_seconds(self.bench, self.stage, [], self.clock.left() / 4))
+        self.base_s = min(
+            self.base_s, step_seconds(self.bench, self.stage, [], self.clock.left() / 4)
+        )
         return min(found, step_seconds(self.bench, self.stage, [head], self.clock.left() / 4))
 
     def _by_macs(self, place: int, seconds: float) -> float:
@@ -173,8 +241,14 @@ class _Heads:
 
     def seconds(self) -> list[float]:
         """What each head adds to a step: never nothing. One that was not timed is as efficient as those of its kind that were."""
-        rates = {place: max(LEAST_OF_MACS, self._by_macs(place, seconds)) for place, seconds in self.timed.items()}
-        return [self.base_s * self.shares[place] * self._rate(place, rates) for place in range(len(self.task.heads))]
+        rates = {
+            place: max(LEAST_OF_MACS, self._by_macs(place, seconds))
+            for place, seconds in self.timed.items()
+        }
+        return [
+            self.base_s * self.shares[place] * self._rate(place, rates)
+            for place in range(len(self.task.heads))
+        ]
 
     def _rate(self, place: int, rates: dict[int, float]) -> float:
         if place in rates:
@@ -194,7 +268,11 @@ class _Heads:
 
 def _group(task: Task) -> list[Plain]:
     """The heads that are to be timed together and the reference heads, as a group is screened; else the heads timed one by one."""
-    return [*(one["head"] for one in task.together), *REFERENCE_HEADS] if task.together else task.heads[:JOINT]
+    return (
+        [*(one["head"] for one in task.together), *REFERENCE_HEADS]
+        if task.together
+        else task.heads[:JOINT]
+    )
 
 
 def _joint(task: Task, base_s: float, apart: list[tuple[float, int]], joint_s: float) -> float:
@@ -207,7 +285,9 @@ def _joint(task: Task, base_s: float, apart: list[tuple[float, int]], joint_s: f
     if task.together:
         default = {head["family"]: known for head, known in zip(task.heads, apart, strict=True)}
         priced = [(*default[one["head"]["family"]], one["macs"]) for one in task.together]
-        heads_s = [head_cost_s(seconds, default_macs, macs) for seconds, default_macs, macs in priced]
+        heads_s = [
+            head_cost_s(seconds, default_macs, macs) for seconds, default_macs, macs in priced
+        ]
         heads_s += [fmean(heads_s)] * len(REFERENCE_HEADS)
     return _within(JOINT_RATIO, joint_s / (base_s + sum(heads_s)))
 
@@ -217,7 +297,9 @@ def _within(ratios: tuple[float, float], found: float) -> float:
     return min(high, max(low, found))
 
 
-def _side_by_side(bench: Bench, stage: Stage, base_s: float, cpus: int | None, clock: _Clock) -> float:
+def _side_by_side(
+    bench: Bench, stage: Stage, base_s: float, cpus: int | None, clock: _Clock
+) -> float:
     """Return how many times the core-seconds of the base's step one takes in a job on so many cores; 1 where all jobs have all cores.
 
     No multiply-adds predict it, and all proxies are planned by it: short steps are timed also where the time is over.
@@ -227,7 +309,9 @@ def _side_by_side(bench: Bench, stage: Stage, base_s: float, cpus: int | None, c
         return 1.0
     torch.set_num_threads(cpus)
     try:
-        return _within(SIDE_BY_SIDE_RATIO, step_seconds(bench, stage, []) * cpus / (base_s * threads))
+        return _within(
+            SIDE_BY_SIDE_RATIO, step_seconds(bench, stage, []) * cpus / (base_s * threads)
+        )
     finally:
         torch.set_num_threads(threads)
 
@@ -264,7 +348,12 @@ def _checkpoint(trainer: Trainer) -> Plain:
         started = time.monotonic()
         trainer.save(CheckpointFolder(folder))
         seconds = time.monotonic() - started
-        return {"checkpoint_s": seconds, "checkpoint_bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())}
+        return {
+            "checkpoint_s": seconds,
+            "checkpoint_bytes": sum(
+                path.stat().st_size for path in folder.rglob("*") if path.is_file()
+            ),
+        }
 
 
 def _peak_memory(bench: Bench) -> int:
@@ -276,4 +365,8 @@ def _peak_memory(bench: Bench) -> int:
 
 def _gpu_memory(bench: Bench) -> int | None:
     """Bytes that the GPU has; None on CPU."""
-    return torch.cuda.get_device_properties(bench.device).total_memory if bench.device.type == "cuda" else None
+    return (
+        torch.cuda.get_device_properties(bench.device).total_memory
+        if bench.device.type == "cuda"
+        else None
+    )

@@ -16,7 +16,9 @@ SAID = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALL
 
 
 def out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(said in str(error) for said in SAID)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        said in str(error) for said in SAID
+    )
 
 
 def in_memory(make: Callable[[], Trainer], use: Callable[[Trainer], T]) -> T:

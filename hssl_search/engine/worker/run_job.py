@@ -21,7 +21,9 @@ Judge = Callable[[Bench, Trainer, Task, StepReport], Plain]
 """What is measured of a training at a rung."""
 
 
-def run_job(job: Job, send: Send, judge: Judge = evaluate, bench_of: Callable[[Setting], Bench] = Bench) -> None:
+def run_job(
+    job: Job, send: Send, judge: Judge = evaluate, bench_of: Callable[[Setting], Bench] = Bench
+) -> None:
     """Run a job to its end, or until its seconds are over; `send` gets a report at each rung.
 
     A training that runs out of memory goes on from its newest checkpoint with fewer activations kept (`recompute_blocks`).
@@ -39,23 +41,38 @@ def run_job(job: Job, send: Send, judge: Judge = evaluate, bench_of: Callable[[S
         if task.kind == "measure":
             measure(task, send)
         else:
-            _train(job, task, send, lambda: time.monotonic() - started > limit, judge, bench_of(task.setting))
+            _train(
+                job,
+                task,
+                send,
+                lambda: time.monotonic() - started > limit,
+                judge,
+                bench_of(task.setting),
+            )
     except Exception as error:
         if disk_is_full(error):
             raise Halt(full(job.folder)) from error
         if not out_of_memory(error):
             raise
-        raise DeviceFull(f"the memory of the {task.setting.device} device ran out, also with activations computed again instead of kept, "
-                         f"in a job that held {job.gpus or job.cpus:g} of the {'GPUs' if job.gpus else 'CPUs'}; give the recipe a smaller "
-                         "batch_size, or choose a smaller base or --image-size.") from error
+        raise DeviceFull(
+            f"the memory of the {task.setting.device} device ran out, also with activations computed again instead of kept, "
+            f"in a job that held {job.gpus or job.cpus:g} of the {'GPUs' if job.gpus else 'CPUs'}; give the recipe a smaller "
+            "batch_size, or choose a smaller base or --image-size."
+        ) from error
 
 
-def _train(job: Job, task: Task, send: Send, out_of_time: Callable[[], bool], judge: Judge, bench: Bench) -> None:
+def _train(
+    job: Job, task: Task, send: Send, out_of_time: Callable[[], bool], judge: Judge, bench: Bench
+) -> None:
     folder = CheckpointFolder(job.folder)
 
     def use(trainer: Trainer) -> None:
         for report in train(trainer, task.rungs, folder, out_of_time):
-            held = {"recomputed": trainer.recomputes, "gpus": job.gpus, "surroundings": surroundings(task.setting.device)}
+            held = {
+                "recomputed": trainer.recomputes,
+                "gpus": job.gpus,
+                "surroundings": surroundings(task.setting.device),
+            }
             send(report.step, {**_losses(report), **held, **judge(bench, trainer, task, report)})
 
     in_memory(lambda: bench.trainer(task), use)
@@ -64,5 +81,10 @@ def _train(job: Job, task: Task, send: Send, out_of_time: Callable[[], bool], ju
 
 def _losses(report: StepReport) -> Plain:
     timing = {"train_s": report.seconds, "train_steps": report.timed_steps}
-    return {"loss": report.loss, "base_losses": report.base_losses, "head_losses": report.head_losses,
-            "patch_losses": report.patch_losses, **timing}
+    return {
+        "loss": report.loss,
+        "base_losses": report.base_losses,
+        "head_losses": report.head_losses,
+        "patch_losses": report.patch_losses,
+        **timing,
+    }

@@ -42,14 +42,20 @@ class Bench:
     def trainer(self, task: Task) -> Trainer:
         return self.trainer_of(task.heads, self.recipe.stage(task.stage), task.steps, task.seed)
 
-    def trainer_of(self, heads: list[dict[str, Any]], stage: Stage, steps: int, seed: int) -> Trainer:
+    def trainer_of(
+        self, heads: list[dict[str, Any]], stage: Stage, steps: int, seed: int
+    ) -> Trainer:
         """A trainer whose base and images' order depend on the seed alone: runs with equal seeds are paired, whatever their heads."""
         configs = [HeadConfig.model_validate(head) for head in heads]
         base_rate, head_rates = self._stochastic_depth(configs, stage.drop_path)
-        base = self.base(seed, 1 + max((config.tap or 0 for config in configs), default=0), base_rate)
+        base = self.base(
+            seed, 1 + max((config.tap or 0 for config in configs), default=0), base_rate
+        )
         torch.manual_seed(seed + 1)
-        modules = [build_head(config, base.tap_shapes[config.tap or 0][0], rates)
-                   for config, rates in zip(configs, head_rates, strict=True)]
+        modules = [
+            build_head(config, base.tap_shapes[config.tap or 0][0], rates)
+            for config, rates in zip(configs, head_rates, strict=True)
+        ]
         pair = Pair(base, modules, self.method).to(self.device)
         return Trainer(pair, stage, self.views(base), self.images, steps, seed)
 
@@ -57,37 +63,60 @@ class Bench:
         """A new base; its weights depend on the seed alone."""
         args = {**self.setting.base_args, **({"drop_path_rate": drop_path} if drop_path else {})}
         torch.manual_seed(seed)
-        return Base(self.setting.base, self.setting.image_size, args, taps, any_size=self.recipe.views.local_crops > 0)
+        return Base(
+            self.setting.base,
+            self.setting.image_size,
+            args,
+            taps,
+            any_size=self.recipe.views.local_crops > 0,
+        )
 
     def views(self, base: Base) -> Views:
         masked = base.mask_grid if self.method.masks else None
         return Views(self.recipe.views, self.setting.image_size, *base.mean_std, mask_grid=masked)
 
-    def _stochastic_depth(self, heads: list[HeadConfig], last: float) -> tuple[float, list[list[float]]]:
+    def _stochastic_depth(
+        self, heads: list[HeadConfig], last: float
+    ) -> tuple[float, list[list[float]]]:
         if not last:
             return 0.0, [[]] * len(heads)
         setting = self.setting
-        return continued(residual_blocks(setting.base, setting.image_size, setting.base_args), heads, last)
+        return continued(
+            residual_blocks(setting.base, setting.image_size, setting.base_args), heads, last
+        )
 
     def accuracy(self, base: Base, views: Views) -> Plain:
         """k-NN accuracy in per cent of each embedding of the base, `accuracy` and for ViTs `accuracy_mean`; empty without labels."""
         bank, queries = self.data.bank, self.data.queries
         if bank is None:
             return {}
-        embedded = [embed_base(base, on_device(images, self.device), views.plain) for images in (bank, queries)]
-        return {"accuracy" if name == "embedding" else f"accuracy_{name}": self.knn(embedded[0][name], embedded[1][name])
-                for name in embedded[0]}
+        embedded = [
+            embed_base(base, on_device(images, self.device), views.plain)
+            for images in (bank, queries)
+        ]
+        return {
+            "accuracy" if name == "embedding" else f"accuracy_{name}": self.knn(
+                embedded[0][name], embedded[1][name]
+            )
+            for name in embedded[0]
+        }
 
     def pixels(self) -> Plain:
         """k-NN accuracy of the raw pixels, larger images shrunk to 32 x 32; empty without labels."""
         if self.data.bank is None:
             return {}
-        flat = [raw_pixels(on_device(images, self.device)) for images in (self.data.bank, self.data.queries)]
+        flat = [
+            raw_pixels(on_device(images, self.device))
+            for images in (self.data.bank, self.data.queries)
+        ]
         return {"accuracy": self.knn(*flat)}
 
     def knn(self, bank: Tensor, queries: Tensor) -> float:
         assert self.data.bank is not None
-        labels = [torch.from_numpy(images.labels).to(self.device) for images in (self.data.bank, self.data.queries)]
+        labels = [
+            torch.from_numpy(images.labels).to(self.device)
+            for images in (self.data.bank, self.data.queries)
+        ]
         return knn_accuracy(bank, labels[0], queries, labels[1])
 
     def some_queries(self, most: int) -> Images:
@@ -101,5 +130,11 @@ class Bench:
         images, generator = self.data.queries, torch.Generator(self.device).manual_seed(0)
         plain = embed_base(base, on_device(images, self.device), views.plain)["embedding"]
         some = self.some_queries(VIEWED)
-        of_views = [embed_base(base, some, lambda batch: views(batch, generator))["embedding"] for _ in range(VIEWS)]
-        return {f"labelfree_{name}": value for name, value in labelfree_quality(torch.stack(of_views), plain).items()}
+        of_views = [
+            embed_base(base, some, lambda batch: views(batch, generator))["embedding"]
+            for _ in range(VIEWS)
+        ]
+        return {
+            f"labelfree_{name}": value
+            for name, value in labelfree_quality(torch.stack(of_views), plain).items()
+        }

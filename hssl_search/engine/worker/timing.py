@@ -20,8 +20,15 @@ LONG_S = 1.0
 """A step that takes so long is timed twice at most."""
 
 
-def step_seconds(bench: Bench, stage: Stage, heads: list[dict[str, Any]], spare_s: float = float("inf"), most: int = TIMED,
-                 least: int = 1, told: Callable[[float], None] | None = None) -> float:
+def step_seconds(
+    bench: Bench,
+    stage: Stage,
+    heads: list[dict[str, Any]],
+    spare_s: float = float("inf"),
+    most: int = TIMED,
+    least: int = 1,
+    told: Callable[[float], None] | None = None,
+) -> float:
     """Return the seconds of the fastest of a few training steps, the device waited for.
 
     Args:
@@ -29,9 +36,14 @@ def step_seconds(bench: Bench, stage: Stage, heads: list[dict[str, Any]], spare_
         least: steps that are made in any case. The first of a process may take ten times as long as those after it.
         told: told of the fastest of those.
     """
+
     def use(trainer: Trainer) -> float:
         seconds: list[float] = []
-        while len(seconds) < least or (len(seconds) < most and sum(seconds) < spare_s and (len(seconds) < 2 or seconds[-1] < LONG_S)):
+        while len(seconds) < least or (
+            len(seconds) < most
+            and sum(seconds) < spare_s
+            and (len(seconds) < 2 or seconds[-1] < LONG_S)
+        ):
             began = time.monotonic()
             trainer.advance(len(seconds) + 1)
             seconds.append(time.monotonic() - began)
@@ -42,10 +54,16 @@ def step_seconds(bench: Bench, stage: Stage, heads: list[dict[str, Any]], spare_
     return in_memory(lambda: bench.trainer_of(heads, stage, most, seed=0), use)
 
 
-def alone(bench: Bench, stage: Stage, heads: list[dict[str, Any]], healthy: list[bool]) -> list[Plain]:
+def alone(
+    bench: Bench, stage: Stage, heads: list[dict[str, Any]], healthy: list[bool]
+) -> list[Plain]:
     """Return for each head of a group how many times the base's step one with that head alone takes, as its proxy will; nothing for
     reference heads and for those that are not healthy, which have no proxy."""
     base_s = step_seconds(bench, stage, [], most=ALONE)
     references = [head["family"] for head in REFERENCE_HEADS]
-    return [{RATIO: step_seconds(bench, stage, [head], most=ALONE) / base_s} if well and head["family"] not in references else {}
-            for head, well in zip(heads, healthy, strict=True)]
+    return [
+        {RATIO: step_seconds(bench, stage, [head], most=ALONE) / base_s}
+        if well and head["family"] not in references
+        else {}
+        for head, well in zip(heads, healthy, strict=True)
+    ]

@@ -22,9 +22,13 @@ class TokenBlock(nn.Module):
     Without shortcut the attention's output replaces the tokens instead of being added to them; the MLP after it keeps its own shortcut.
     """
 
-    def __init__(self, width: int, attention_heads: int, mlp_ratio: float, drop_path: float, shortcut: bool) -> None:
+    def __init__(
+        self, width: int, attention_heads: int, mlp_ratio: float, drop_path: float, shortcut: bool
+    ) -> None:
         super().__init__()
-        self.block = Block(width, attention_heads, mlp_ratio=mlp_ratio, qkv_bias=True, drop_path=drop_path)
+        self.block = Block(
+            width, attention_heads, mlp_ratio=mlp_ratio, qkv_bias=True, drop_path=drop_path
+        )
         self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,12 +44,16 @@ class Positions(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         _, channels, height, width = x.shape
-        codes = build_sincos2d_pos_embed([height, width], -(-channels // 4) * 4, device=x.device, dtype=x.dtype)
+        codes = build_sincos2d_pos_embed(
+            [height, width], -(-channels // 4) * 4, device=x.device, dtype=x.dtype
+        )
         return x + codes[:, :channels].T.reshape(channels, height, width)
 
 
 def transformer(given: Mapping[str, Any], place: Place) -> nn.Module:
-    block = TokenBlock(place.width, given["attention_heads"], given["mlp_ratio"], place.drop_path, place.shortcut)
+    block = TokenBlock(
+        place.width, given["attention_heads"], given["mlp_ratio"], place.drop_path, place.shortcut
+    )
     return nn.Sequential(Positions(), block) if given["positions"] and place.repeat == 0 else block
 
 
@@ -65,9 +73,13 @@ class WindowMixing(nn.Module):
         height, width = sides = x.shape[1:3]
         padded = [-(-side // self.window) * self.window for side in sides]
         shifts = [self.window // 2 if self.shifted and side > self.window else 0 for side in sides]
-        x = F.pad(x, (0, 0, 0, padded[1] - width, 0, padded[0] - height)).roll([-shift for shift in shifts], (1, 2))
+        x = F.pad(x, (0, 0, 0, padded[1] - width, 0, padded[0] - height)).roll(
+            [-shift for shift in shifts], (1, 2)
+        )
         window = (self.window, self.window)
-        attended = self.attention(window_partition(x, window).flatten(1, 2), self._mask(x, sides, shifts))
+        attended = self.attention(
+            window_partition(x, window).flatten(1, 2), self._mask(x, sides, shifts)
+        )
         whole = window_reverse(attended.unflatten(1, window), window, *padded).roll(shifts, (1, 2))
         return whole[:, :height, :width]
 
@@ -76,18 +88,26 @@ class WindowMixing(nn.Module):
         padded = x.shape[1:3]
         if not any(shifts) and tuple(sides) == tuple(padded):
             return None
-        rows, columns = (self._regions(*axis, x.device) for axis in zip(sides, padded, shifts, strict=True))
+        rows, columns = (
+            self._regions(*axis, x.device) for axis in zip(sides, padded, shifts, strict=True)
+        )
         regions = rows[:, None] * (padded[1] + 2) + columns
         windows = window_partition(regions[None, :, :, None], (self.window, self.window)).flatten(1)
         apart = windows[:, :, None] != windows[:, None, :]
-        return torch.zeros(apart.shape, dtype=x.dtype, device=x.device).masked_fill(apart, float("-inf"))
+        return torch.zeros(apart.shape, dtype=x.dtype, device=x.device).masked_fill(
+            apart, float("-inf")
+        )
 
     def _regions(self, side: int, padded: int, shift: int, device: torch.device) -> Tensor:
         """The number of the window that each position along one side belongs to, -1 for padding, after the cyclic shift."""
         position = torch.arange(padded, device=device)
-        return torch.where(position < side, (position + self.window - shift) // self.window, -1).roll(-shift)
+        return torch.where(
+            position < side, (position + self.window - shift) // self.window, -1
+        ).roll(-shift)
 
 
 def swin(given: Mapping[str, Any], place: Place) -> nn.Module:
-    mixer = WindowMixing(place.width, given["attention_heads"], given["window_size"], shifted=place.repeat % 2 == 1)
+    mixer = WindowMixing(
+        place.width, given["attention_heads"], given["window_size"], shifted=place.repeat % 2 == 1
+    )
     return two_parts(place, ChannelsLast(mixer), given["mlp_ratio"])

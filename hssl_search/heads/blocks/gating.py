@@ -18,7 +18,9 @@ class GatedConv(GatedConvBlock):
     """timm's gated convolution block without its shortcut: B x H x W x C in and out."""
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, passed, convolved = torch.split(self.fc1(self.norm(x)), list(self.split_indices), dim=-1)
+        gate, passed, convolved = torch.split(
+            self.fc1(self.norm(x)), list(self.split_indices), dim=-1
+        )
         convolved = self.conv(convolved.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         gated: Tensor = self.fc2(self.act(gate) * torch.cat((passed, convolved), dim=-1))
         return gated
@@ -28,8 +30,13 @@ def mambaout(given: Mapping[str, Any], place: Place) -> nn.Module:
     inner = hidden_width(place.width, given["mlp_ratio"])
     convolved = min(inner, place.width)
     # timm multiplies and cuts off: half a channel more keeps rounding from taking one away.
-    ratios: dict[str, Any] = {"expansion_ratio": (inner + 0.5) / place.width, "conv_ratio": (convolved + 0.5) / place.width}
-    return one_part(place, ChannelsLast(GatedConv(place.width, kernel_size=given["kernel_size"], **ratios)))
+    ratios: dict[str, Any] = {
+        "expansion_ratio": (inner + 0.5) / place.width,
+        "conv_ratio": (convolved + 0.5) / place.width,
+    }
+    return one_part(
+        place, ChannelsLast(GatedConv(place.width, kernel_size=given["kernel_size"], **ratios))
+    )
 
 
 FOCAL_LEVELS = 2
@@ -37,4 +44,6 @@ FOCAL_LEVELS = 2
 
 
 def focal(given: Mapping[str, Any], place: Place) -> nn.Module:
-    return two_parts(place, FocalModulation(place.width, given["kernel_size"], FOCAL_LEVELS), given["mlp_ratio"])
+    return two_parts(
+        place, FocalModulation(place.width, given["kernel_size"], FOCAL_LEVELS), given["mlp_ratio"]
+    )

@@ -44,14 +44,18 @@ def resample(x: Tensor, size: Sequence[int]) -> Tensor:
     """
     if tuple(x.shape[-2:]) == tuple(size):
         return x
-    rows, columns = (_weights(have, wanted, x) for have, wanted in zip(x.shape[-2:], size, strict=True))
+    rows, columns = (
+        _weights(have, wanted, x) for have, wanted in zip(x.shape[-2:], size, strict=True)
+    )
     return ((x @ columns.mT).mT @ rows.mT).mT
 
 
 def _weights(have: int, wanted: int, like: Tensor) -> Tensor:
     """wanted x have: how much each position counts in each new one."""
     positions = torch.eye(have, device=like.device)[None, None]
-    return F.interpolate(positions, (wanted, have), mode="bilinear", antialias=True)[0, 0].to(like.dtype)
+    return F.interpolate(positions, (wanted, have), mode="bilinear", antialias=True)[0, 0].to(
+        like.dtype
+    )
 
 
 def mixer(given: Mapping[str, Any], place: Place) -> nn.Module:
@@ -61,7 +65,12 @@ def mixer(given: Mapping[str, Any], place: Place) -> nn.Module:
 
 def resmlp(given: Mapping[str, Any], place: Place) -> nn.Module:
     linear = nn.Linear(given["grid_size"] ** 2, given["grid_size"] ** 2)
-    return two_parts(place, OnGrid(linear, given["grid_size"]), given["mlp_ratio"], norm=lambda width: ChannelsLast(Affine(width)))
+    return two_parts(
+        place,
+        OnGrid(linear, given["grid_size"]),
+        given["mlp_ratio"],
+        norm=lambda width: ChannelsLast(Affine(width)),
+    )
 
 
 class Transposed(nn.Module):
@@ -80,5 +89,10 @@ def gmlp(given: Mapping[str, Any], place: Place) -> nn.Module:
     inner = 2 * hidden_width(place.width, given["mlp_ratio"] / 2)
     gate: Any = partial(SpatialGatingUnit, seq_len=given["grid_size"] ** 2)
     gated: Any = GatedMlp(place.width, inner, gate_layer=gate)
-    nn.init.ones_(gated.gate.proj.bias)  # as in the paper; its weights near zero would mix no positions for most of a head's life
-    return one_part(place, nn.Sequential(LayerNorm2d(place.width), OnGrid(Transposed(gated), given["grid_size"])))
+    nn.init.ones_(
+        gated.gate.proj.bias
+    )  # as in the paper; its weights near zero would mix no positions for most of a head's life
+    return one_part(
+        place,
+        nn.Sequential(LayerNorm2d(place.width), OnGrid(Transposed(gated), given["grid_size"])),
+    )

@@ -52,13 +52,21 @@ def one_part(place: Place, part: nn.Module) -> Shortcut:
     return Shortcut(part, place.drop_path, place.shortcut)
 
 
-def two_parts(place: Place, mixer: nn.Module, mlp_ratio: float, norm: Callable[[int], nn.Module] = LayerNorm2d,
-              act: type[nn.Module] = nn.GELU, bias: bool = True) -> nn.Sequential:
+def two_parts(
+    place: Place,
+    mixer: nn.Module,
+    mlp_ratio: float,
+    norm: Callable[[int], nn.Module] = LayerNorm2d,
+    act: type[nn.Module] = nn.GELU,
+    bias: bool = True,
+) -> nn.Sequential:
     """What mixes positions and then an MLP, each behind a norm and beside a shortcut (MetaFormer, arXiv 2111.11418, eq. 1 and 2).
 
     The shortcut that a block can lack is that of its mixing part; the MLP keeps its own.
     """
-    mlp = Mlp(place.width, hidden_width(place.width, mlp_ratio), act_layer=act, bias=bias, use_conv=True)
+    mlp = Mlp(
+        place.width, hidden_width(place.width, mlp_ratio), act_layer=act, bias=bias, use_conv=True
+    )
     return nn.Sequential(
         Shortcut(nn.Sequential(norm(place.width), mixer), place.drop_path, place.shortcut),
         Shortcut(nn.Sequential(norm(place.width), mlp), place.drop_path),

@@ -33,7 +33,9 @@ class Attending(nn.Module):
 
 
 def test_a_convolution_without_borders_moves_along() -> None:
-    convolution = nn.Sequential(nn.Conv2d(C, C, 3, padding=1), nn.ReLU(), nn.Conv2d(C, C, 5, padding=2))
+    convolution = nn.Sequential(
+        nn.Conv2d(C, C, 3, padding=1), nn.ReLU(), nn.Conv2d(C, C, 5, padding=2)
+    )
     with Torus():
         assert equivariance_error(convolution, noise()) == pytest.approx(0, abs=1e-10)
     assert equivariance_error(convolution, noise()) > 0.01
@@ -50,12 +52,14 @@ def test_the_error_is_the_energy_share_of_what_is_tied_to_its_place() -> None:
     tied = torch.randn(1, C, 32, 32)
     for weight in (0.5, 1.0, 2.0):
         error = equivariance_error(lambda x, weight=weight: x + weight * tied + 7, noise(2, 32))
-        assert error == pytest.approx(weight ** 2 / (1 + weight ** 2), rel=0.05)
+        assert error == pytest.approx(weight**2 / (1 + weight**2), rel=0.05)
 
 
 def test_scale_does_not_matter() -> None:
     attending = Attending(0.5)
-    assert equivariance_error(lambda x: 1e4 * attending(x), noise()) == pytest.approx(equivariance_error(attending, noise()), rel=1e-4)
+    assert equivariance_error(lambda x: 1e4 * attending(x), noise()) == pytest.approx(
+        equivariance_error(attending, noise()), rel=1e-4
+    )
 
 
 def test_unrelated_outputs_have_the_whole_error_and_constant_ones_none() -> None:

@@ -41,15 +41,21 @@ def contrast(kernel: np.ndarray) -> float:
 
 @pytest.mark.parametrize("kernel", [BOX, LAPLACIAN, POINT, POINT - BOX, POINT + BOX])
 def test_the_response_of_a_filter_is_that_of_its_transfer_function(kernel: np.ndarray) -> None:
-    assert frequency_response(lambda x: filtered(x, kernel), noise()) == pytest.approx(contrast(kernel), abs=0.02)
+    assert frequency_response(lambda x: filtered(x, kernel), noise()) == pytest.approx(
+        contrast(kernel), abs=0.02
+    )
 
 
 def test_averages_are_low_pass_differences_high_pass_and_the_identity_neither() -> None:
-    average, difference, identity = (frequency_response(lambda x, kernel=kernel: filtered(x, kernel), noise())
-                                     for kernel in (BOX, LAPLACIAN, POINT))
+    average, difference, identity = (
+        frequency_response(lambda x, kernel=kernel: filtered(x, kernel), noise())
+        for kernel in (BOX, LAPLACIAN, POINT)
+    )
     assert average < -0.3 and difference > 0.3 and identity == pytest.approx(0, abs=0.02)
     with Torus():
-        assert frequency_response(lambda x: F.avg_pool2d(x, 3, 1, 1), noise()) == pytest.approx(average, abs=1e-4)
+        assert frequency_response(lambda x: F.avg_pool2d(x, 3, 1, 1), noise()) == pytest.approx(
+            average, abs=1e-4
+        )
 
 
 def test_scale_does_not_matter() -> None:
@@ -64,7 +70,9 @@ def test_what_a_nonlinearity_makes_of_noise_does_not_blur_the_response() -> None
 
 
 def test_the_mean_over_all_positions_passes_no_fine_detail() -> None:
-    assert frequency_response(lambda x: x.mean(dim=(2, 3), keepdim=True).expand_as(x), noise()) == pytest.approx(-1, abs=1e-5)
+    assert frequency_response(
+        lambda x: x.mean(dim=(2, 3), keepdim=True).expand_as(x), noise()
+    ) == pytest.approx(-1, abs=1e-5)
 
 
 def test_where_there_is_no_detail_or_no_response_it_is_neutral() -> None:

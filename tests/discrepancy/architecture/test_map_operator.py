@@ -47,10 +47,18 @@ def test_uniform_inputs_are_of_one_colour_each() -> None:
         assert not torch.equal(maps[0], maps[1])
 
 
-@pytest.mark.parametrize(("name", "size", "args"), [
-    ("test_resnet", 32, {"output_stride": 8}), ("test_resnet", 33, {"output_stride": 8}), ("test_convnext", 96, {}), ("test_nfnet", 64, {}),
-])
-def test_a_convolutional_base_moves_along_with_its_images(name: str, size: int, args: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("name", "size", "args"),
+    [
+        ("test_resnet", 32, {"output_stride": 8}),
+        ("test_resnet", 33, {"output_stride": 8}),
+        ("test_convnext", 96, {}),
+        ("test_nfnet", 64, {}),
+    ],
+)
+def test_a_convolutional_base_moves_along_with_its_images(
+    name: str, size: int, args: dict[str, Any]
+) -> None:
     found = redrawn(operator(name, size, **args))
     x = found.noise(2)
     calibrate(found, x)

@@ -11,12 +11,22 @@ import pytest
 import torch
 
 from hssl_search.backbones import Base
-from hssl_search.discrepancy.architecture import Profile, architecture_discrepancy, base_profile, distance, head_profile
+from hssl_search.discrepancy.architecture import (
+    Profile,
+    architecture_discrepancy,
+    base_profile,
+    distance,
+    head_profile,
+)
 from hssl_search.heads.head import Head, build_head
 
 torch.set_num_threads(1)
 
-BASES = {"test_resnet": {"output_stride": 8}, "test_vit": {"patch_size": 4}, "test_convnext": {"output_stride": 8}}
+BASES = {
+    "test_resnet": {"output_stride": 8},
+    "test_vit": {"patch_size": 4},
+    "test_convnext": {"output_stride": 8},
+}
 POINTWISE = {"convolution": 0.0, "attention": 0.0, "pointwise": 1.0, "other": 0.0}
 
 
@@ -38,11 +48,18 @@ def apart(name: str, family: str) -> dict[str, float]:
     return distance(profile(name), head_profile(head(family, name), base(name).map_shape[1:]))
 
 
-@pytest.mark.parametrize(("name", "near", "far"), [
-    ("test_resnet", "resnet", "transformer"), ("test_vit", "transformer", "resnet"), ("test_convnext", "convnext", "transformer"),
-    ("test_vit", "transformer", "convnext"),
-])
-def test_a_head_of_the_bases_own_kind_is_nearer_than_another(name: str, near: str, far: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "near", "far"),
+    [
+        ("test_resnet", "resnet", "transformer"),
+        ("test_vit", "transformer", "resnet"),
+        ("test_convnext", "convnext", "transformer"),
+        ("test_vit", "transformer", "convnext"),
+    ],
+)
+def test_a_head_of_the_bases_own_kind_is_nearer_than_another(
+    name: str, near: str, far: str
+) -> None:
     found, other = apart(name, near), apart(name, far)
     for part in ("compute", "mixers", "architecture"):
         assert found[part] < other[part], part
@@ -61,20 +78,28 @@ def test_a_head_that_mixes_no_positions_is_pointwise() -> None:
     for family in ("identity", "mlp"):
         found = head_profile(head(family), (6, 6))
         assert found.compute == found.mixers == POINTWISE
-        assert found.receptive_field == 0.0 and found.equivariance_error == pytest.approx(0, abs=1e-9)
+        assert found.receptive_field == 0.0 and found.equivariance_error == pytest.approx(
+            0, abs=1e-9
+        )
         assert found.frequency_response == pytest.approx(0, abs=0.03)
 
 
 def test_a_head_of_noise_treats_no_two_places_alike_and_sees_nothing() -> None:
     found = head_profile(head("noise"), (6, 6))
-    assert found.equivariance_error > 0.9 and found.receptive_field == 0.0 and found.frequency_response == 0.0
+    assert (
+        found.equivariance_error > 0.9
+        and found.receptive_field == 0.0
+        and found.frequency_response == 0.0
+    )
 
 
 def test_a_head_looks_farther_the_deeper_it_is_and_without_shortcut() -> None:
     def radius(**parameters: Any) -> float:
         return head_profile(head("resnet", **parameters), (12, 12)).receptive_field
 
-    assert radius(depth=1, first_shortcut=True) < radius(depth=1) < radius(depth=2) < radius(depth=4)
+    assert (
+        radius(depth=1, first_shortcut=True) < radius(depth=1) < radius(depth=2) < radius(depth=4)
+    )
 
 
 def test_distance_is_symmetric_and_nothing_to_itself() -> None:
@@ -93,8 +118,20 @@ def test_opposite_profiles_are_one_apart() -> None:
 
 def test_the_combined_distance_is_the_mean_of_the_parts() -> None:
     first = Profile({**POINTWISE}, {**POINTWISE}, 0.5, 0.25, 0.5)
-    second = Profile({**POINTWISE, "pointwise": 0.75, "convolution": 0.25}, {**POINTWISE, "pointwise": 0.0, "other": 1.0}, 0.1, 0.75, -0.5)
-    parts = {"compute": 0.25, "mixers": 1.0, "receptive_field": 0.4, "equivariance": 0.5, "frequency": 0.5}
+    second = Profile(
+        {**POINTWISE, "pointwise": 0.75, "convolution": 0.25},
+        {**POINTWISE, "pointwise": 0.0, "other": 1.0},
+        0.1,
+        0.75,
+        -0.5,
+    )
+    parts = {
+        "compute": 0.25,
+        "mixers": 1.0,
+        "receptive_field": 0.4,
+        "equivariance": 0.5,
+        "frequency": 0.5,
+    }
     assert distance(first, second) == pytest.approx({**parts, "architecture": 2.65 / 5})
 
 
@@ -123,7 +160,9 @@ def test_networks_and_random_numbers_stay_as_they_are() -> None:
     assert torch.equal(torch.rand(4), wanted)
     for network, states in zip(networks, before, strict=True):
         assert all(module.training for module in network.modules())
-        assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
+        assert all(
+            parameter.grad is None and parameter.requires_grad for parameter in network.parameters()
+        )
         assert all(torch.equal(value, states[key]) for key, value in network.state_dict().items())
 
 
@@ -131,7 +170,10 @@ def test_a_structure_whose_outputs_are_not_finite_has_no_measures() -> None:
     broken = head("mlp")
     broken.blocks.append(Overflow())
     found = head_profile(broken, (4, 4))
-    assert all(math.isnan(value) for value in (found.receptive_field, found.equivariance_error, found.frequency_response))
+    assert all(
+        math.isnan(value)
+        for value in (found.receptive_field, found.equivariance_error, found.frequency_response)
+    )
 
 
 class Overflow(torch.nn.Module):

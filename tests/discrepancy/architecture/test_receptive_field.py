@@ -23,12 +23,21 @@ def noise(channels: int, side: int, count: int = 4) -> Tensor:
 class Stack(nn.Module):
     """k x k convolutions on a torus, nothing between them."""
 
-    def __init__(self, depth: int, channels: int, side: int = 3, weight: float | None = None) -> None:
+    def __init__(
+        self, depth: int, channels: int, side: int = 3, weight: float | None = None
+    ) -> None:
         super().__init__()
         torch.manual_seed(1)
-        self.layers = nn.Sequential(*(nn.Conv2d(channels, channels, side, padding=side // 2, bias=False) for _ in range(depth)))
+        self.layers = nn.Sequential(
+            *(
+                nn.Conv2d(channels, channels, side, padding=side // 2, bias=False)
+                for _ in range(depth)
+            )
+        )
         for layer in self.layers:
-            nn.init.normal_(layer.weight) if weight is None else nn.init.constant_(layer.weight, weight)
+            nn.init.normal_(layer.weight) if weight is None else nn.init.constant_(
+                layer.weight, weight
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         with Torus():
@@ -45,7 +54,7 @@ def test_gradients_of_a_stack_of_ones_are_products_of_trinomial_coefficients(dep
     coefficients = np.array([1.0])
     for _ in range(depth):
         coefficients = np.convolve(coefficients, [1, 1, 1])
-    squared = coefficients ** 2 / (coefficients ** 2).sum()
+    squared = coefficients**2 / (coefficients**2).sum()
     expected = np.zeros(15)
     expected[: 2 * depth + 1] = squared
     expected = np.roll(expected, -depth)
@@ -53,13 +62,17 @@ def test_gradients_of_a_stack_of_ones_are_products_of_trinomial_coefficients(dep
     np.testing.assert_allclose(found.numpy(), np.outer(expected, expected), atol=1e-6)
 
     places = np.arange(-depth, depth + 1)
-    deviation = math.sqrt(2 * (squared * places ** 2).sum())
-    assert receptive_field(Stack(depth, 1, weight=1.0), noise(1, 15)) == pytest.approx(deviation / uniform_deviation(15), rel=1e-4)
+    deviation = math.sqrt(2 * (squared * places**2).sum())
+    assert receptive_field(Stack(depth, 1, weight=1.0), noise(1, 15)) == pytest.approx(
+        deviation / uniform_deviation(15), rel=1e-4
+    )
 
 
 @pytest.mark.parametrize(("depth", "side"), [(1, 3), (3, 3), (5, 3), (2, 5), (1, 7)])
 def test_the_field_of_random_kernels_grows_with_the_root_of_depth(depth: int, side: int) -> None:
-    deviation = math.sqrt(2 * depth * (side ** 2 - 1) / 12)  # a box of k places has variance (k^2 - 1) / 12, and variances add
+    deviation = math.sqrt(
+        2 * depth * (side**2 - 1) / 12
+    )  # a box of k places has variance (k^2 - 1) / 12, and variances add
     found = receptive_field(Stack(depth, 24, side), noise(24, 19))
     assert found == pytest.approx(deviation / uniform_deviation(19), rel=0.05)
 
@@ -73,15 +86,21 @@ def test_an_operator_that_sees_all_positions_alike_has_the_largest_field() -> No
     def mean(x: Tensor) -> Tensor:
         return x.mean(dim=(2, 3), keepdim=True).expand_as(x)
 
-    np.testing.assert_allclose(field_energy(mean, noise(3, 6)).numpy(), np.full((6, 6), 1 / 36), rtol=1e-6)
+    np.testing.assert_allclose(
+        field_energy(mean, noise(3, 6)).numpy(), np.full((6, 6), 1 / 36), rtol=1e-6
+    )
     assert receptive_field(mean, noise(3, 6)) == pytest.approx(1.0)
 
 
 def test_a_shift_is_as_far_as_it_goes_the_shorter_way_around() -> None:
     found = field_energy(lambda x: x.roll((2, -1), (2, 3)), noise(2, 8))
     assert found[-2, 1] == pytest.approx(1.0)
-    assert receptive_field(lambda x: x.roll((2, -1), (2, 3)), noise(2, 8)) == pytest.approx(math.sqrt(5) / uniform_deviation(8))
-    assert receptive_field(lambda x: x.roll((6, -1), (2, 3)), noise(2, 8)) == pytest.approx(math.sqrt(5) / uniform_deviation(8))
+    assert receptive_field(lambda x: x.roll((2, -1), (2, 3)), noise(2, 8)) == pytest.approx(
+        math.sqrt(5) / uniform_deviation(8)
+    )
+    assert receptive_field(lambda x: x.roll((6, -1), (2, 3)), noise(2, 8)) == pytest.approx(
+        math.sqrt(5) / uniform_deviation(8)
+    )
 
 
 def test_an_operator_that_ignores_its_input_sees_nothing() -> None:

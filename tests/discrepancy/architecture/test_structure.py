@@ -43,14 +43,21 @@ def test_weights_keep_the_variance_of_what_they_are_fed() -> None:
 def test_scales_are_one_shifts_nothing_and_position_embeddings_and_tokens_standard_normal() -> None:
     found = drawn(Tokens())
     assert all((scale == 1).all() for scale in (found.gamma, found.norm.weight))
-    assert all((shift == 0).all() for shift in (found.beta, found.q_bias, found.qkv.bias, found.filter.bias, found.norm.bias))
+    assert all(
+        (shift == 0).all()
+        for shift in (found.beta, found.q_bias, found.qkv.bias, found.filter.bias, found.norm.bias)
+    )
     assert found.pos_embed.std().item() == pytest.approx(1, rel=0.1)
-    assert found.cls_token.std().item() == pytest.approx(1, rel=0.3)  # a token of equal numbers has no LayerNorm
+    assert found.cls_token.std().item() == pytest.approx(
+        1, rel=0.3
+    )  # a token of equal numbers has no LayerNorm
 
 
 def test_what_is_drawn_depends_on_the_random_state_and_not_on_the_weights_before() -> None:
     first, second = (ConvNeXtBlock(8, ls_init_value=scale) for scale in (1e-6, 1.0))
-    states = [drawn(block, seed).state_dict() for block, seed in ((first, 0), (second, 0), (first, 1))]
+    states = [
+        drawn(block, seed).state_dict() for block, seed in ((first, 0), (second, 0), (first, 1))
+    ]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
     assert not torch.equal(states[0]["conv_dw.weight"], states[2]["conv_dw.weight"])
 
@@ -60,8 +67,13 @@ def test_the_network_itself_stays_as_it_is() -> None:
     before = copy.deepcopy(network.state_dict())
     found = redrawn(network)
     assert network.training and all(parameter.requires_grad for parameter in network.parameters())
-    assert all(torch.equal(value, before[key]) and value.dtype is torch.half for key, value in network.state_dict().items())
-    assert not found.training and not any(parameter.requires_grad for parameter in found.parameters())
+    assert all(
+        torch.equal(value, before[key]) and value.dtype is torch.half
+        for key, value in network.state_dict().items()
+    )
+    assert not found.training and not any(
+        parameter.requires_grad for parameter in found.parameters()
+    )
     assert {value.dtype for value in found.state_dict().values()} == {torch.float32}
 
 
@@ -69,12 +81,16 @@ def test_forgetting_tables_leaves_all_else() -> None:
     found = drawn(Tokens())
     before = copy.deepcopy(found.state_dict())
     forget_tables(found)
-    changed = {key for key, value in found.state_dict().items() if not torch.equal(value, before[key])}
+    changed = {
+        key for key, value in found.state_dict().items() if not torch.equal(value, before[key])
+    }
     assert changed == {"pos_embed", "cls_token"} and not found.pos_embed.any()
 
 
 def test_calibrated_batch_norms_normalise_the_batch_they_saw() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 1), nn.BatchNorm2d(4)).eval()
+    network = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 1), nn.BatchNorm2d(4)
+    ).eval()
     x = 5 + 3 * torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     calibrate(network, x)
     assert not network[1].training
@@ -85,4 +101,6 @@ def test_calibrated_batch_norms_normalise_the_batch_they_saw() -> None:
 def spread_of_channels(y: Tensor) -> tuple[float, float]:
     """Largest mean, and the standard deviation farthest from 1, of any channel."""
     deviations = y.std(dim=(0, 2, 3))
-    return y.mean(dim=(0, 2, 3)).abs().max().item(), deviations[(deviations - 1).abs().argmax()].item()
+    return y.mean(dim=(0, 2, 3)).abs().max().item(), deviations[
+        (deviations - 1).abs().argmax()
+    ].item()

@@ -49,7 +49,7 @@ def test_a_layer_sees_the_map_tiled_without_end(name: str) -> None:
     with torch.no_grad():
         tiled = LAYERS[name](x.repeat(1, 1, 7, 7))
     side = found.shape[2]
-    torch.testing.assert_close(found, tiled[:, :, 3 * side: 4 * side, 3 * side: 4 * side])
+    torch.testing.assert_close(found, tiled[:, :, 3 * side : 4 * side, 3 * side : 4 * side])
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -57,14 +57,22 @@ def test_a_layer_commutes_with_shifts_by_its_stride(name: str) -> None:
     x = image()
     after = on_torus(LAYERS[name], x)
     stride = 8 // after.shape[2]
-    torch.testing.assert_close(on_torus(LAYERS[name], x.roll((stride, -stride), (2, 3))), after.roll((1, -1), (2, 3)))
+    torch.testing.assert_close(
+        on_torus(LAYERS[name], x.roll((stride, -stride), (2, 3))), after.roll((1, -1), (2, 3))
+    )
 
 
 @pytest.mark.parametrize("side", [5, 6, 7, 8, 9])
 @pytest.mark.parametrize("window", [(3, 2, 0), (3, 2, 1), (2, 2, 0), (2, 3, 1), (1, 2, 0)])
-def test_maps_get_the_size_that_they_have_elsewhere(side: int, window: tuple[int, int, int]) -> None:
-    for layer in (nn.MaxPool2d(*window, ceil_mode=True) if 2 * window[2] <= window[0] else nn.Identity(),
-                  nn.AvgPool2d(*window, ceil_mode=True), nn.MaxPool2d(3, 2, 1), nn.Conv2d(C, 5, *window)):
+def test_maps_get_the_size_that_they_have_elsewhere(
+    side: int, window: tuple[int, int, int]
+) -> None:
+    for layer in (
+        nn.MaxPool2d(*window, ceil_mode=True) if 2 * window[2] <= window[0] else nn.Identity(),
+        nn.AvgPool2d(*window, ceil_mode=True),
+        nn.MaxPool2d(3, 2, 1),
+        nn.Conv2d(C, 5, *window),
+    ):
         assert on_torus(layer, image(side)).shape == layer(image(side)).shape
 
 

@@ -7,11 +7,28 @@ from statistics import mean, pstdev
 
 import pytest
 
-from hssl_search.engine.candidates.prior_runs import APART, ATTRIBUTE, DOUBT, EarlierHead, EarlierSearch, kept, on_scale, taught
+from hssl_search.engine.candidates.prior_runs import (
+    APART,
+    ATTRIBUTE,
+    DOUBT,
+    EarlierHead,
+    EarlierSearch,
+    kept,
+    on_scale,
+    taught,
+)
 
 
-def search(*gains: float | None, name: str = "runs/a", left_out: dict[str, int] | None = None, **others: str) -> EarlierSearch:
-    heads = [EarlierHead({"family": "mlp", "depth": depth}, gain, {}) for depth, gain in enumerate(gains, start=1)]
+def search(
+    *gains: float | None,
+    name: str = "runs/a",
+    left_out: dict[str, int] | None = None,
+    **others: str,
+) -> EarlierSearch:
+    heads = [
+        EarlierHead({"family": "mlp", "depth": depth}, gain, {})
+        for depth, gain in enumerate(gains, start=1)
+    ]
     return EarlierSearch(name, "none", not left_out, others, heads, left_out or {})
 
 
@@ -19,7 +36,9 @@ def test_before_there_are_own_gains_each_search_has_its_own_level_and_all_the_sa
     narrow, wide = search(1.0, 2.0, 3.0), search(-30.0, 0.0)
     one, other = on_scale([narrow, wide], [])
     assert (mean(one), mean(other)) == pytest.approx((2.0, -15.0))
-    assert pstdev(one) == pytest.approx(pstdev(other)) == pytest.approx(((2 / 3 + 15**2) / 2) ** 0.5)
+    assert (
+        pstdev(one) == pytest.approx(pstdev(other)) == pytest.approx(((2 / 3 + 15**2) / 2) ** 0.5)
+    )
     assert sorted(one) == one and sorted(other) == other
 
 
@@ -42,19 +61,31 @@ def test_searches_of_few_or_equal_gains_have_a_scale(gains: tuple[float | None, 
 
 
 def test_what_a_study_keeps_is_read_back_as_it_was() -> None:
-    earlier = [search(1.5, None, left_out={"depth=6": 4}, base="resnet18"), search(0.0, name="runs/b")]
+    earlier = [
+        search(1.5, None, left_out={"depth=6": 4}, base="resnet18"),
+        search(0.0, name="runs/b"),
+    ]
     attributes = json.loads(json.dumps({ATTRIBUTE: [one.as_plain() for one in earlier]}))
     assert kept(attributes) == earlier
     assert kept({}) == []
 
 
-@pytest.mark.parametrize(("earlier", "words"), [
-    (search(1.0, None), "runs/a: 2 of 2 heads with results fit this space (the same space)"),
-    (search(1.0, left_out={"depth=6": 4, "family=mlp": 2}), "runs/a: 1 of 7 heads with results fits this space; 6 left out, which it "
-     "lacks: 4 with depth=6, 2 with family=mlp"),
-    (search(1.0, base="resnet18", method="dino"), "runs/a: 1 of 1 head with results fits this space (the same space); it had another base "
-     "(resnet18), another method (dino)"),
-])
+@pytest.mark.parametrize(
+    ("earlier", "words"),
+    [
+        (search(1.0, None), "runs/a: 2 of 2 heads with results fit this space (the same space)"),
+        (
+            search(1.0, left_out={"depth=6": 4, "family=mlp": 2}),
+            "runs/a: 1 of 7 heads with results fits this space; 6 left out, which it "
+            "lacks: 4 with depth=6, 2 with family=mlp",
+        ),
+        (
+            search(1.0, base="resnet18", method="dino"),
+            "runs/a: 1 of 1 head with results fits this space (the same space); it had another base "
+            "(resnet18), another method (dino)",
+        ),
+    ],
+)
 def test_what_is_used_is_said(earlier: EarlierSearch, words: str) -> None:
     assert earlier.words() == words
 

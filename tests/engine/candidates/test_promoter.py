@@ -19,7 +19,9 @@ COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
 def test_the_noise_head_is_never_promoted_though_it_is_the_most_discrepant(lab: Lab) -> None:
     lab.search()
     noise = lab.trial("noise head")
-    assert noise.user_attrs["discrepancy"] > max(lab.trial(name).user_attrs["discrepancy"] for name in lab.overlap)
+    assert noise.user_attrs["discrepancy"] > max(
+        lab.trial(name).user_attrs["discrepancy"] for name in lab.overlap
+    )
     assert (noise.state, noise.user_attrs["cause"]) == (PRUNED, "not learning: found not learning.")
     assert not any(f"/{noise.number:04d}/" in key for key in lab.starts)
 
@@ -30,11 +32,22 @@ def test_unhealthy_heads_are_left_out(lab: Lab) -> None:
     verdict = lab.search()
     lab.check()
     assert verdict["name"] in order[:2]
-    assert all(lab.trial(name).user_attrs["cause"] == "collapsed: found collapsed." for name in order[2:])
-    assert [lab.trial(name).user_attrs["promoted"] for name in order] == [True, True, False, False, False, False]
+    assert all(
+        lab.trial(name).user_attrs["cause"] == "collapsed: found collapsed." for name in order[2:]
+    )
+    assert [lab.trial(name).user_attrs["promoted"] for name in order] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+        False,
+    ]
 
 
-def test_heads_that_cost_too_much_are_left_out_while_there_are_others(make_lab: Callable[..., Lab]) -> None:
+def test_heads_that_cost_too_much_are_left_out_while_there_are_others(
+    make_lab: Callable[..., Lab],
+) -> None:
     lab = make_lab(max_head_cost=4.0)
     costly = sorted(lab.overlap, key=lab.overlap.__getitem__)[-2:]
     lab.weight = {costly[0]: 15.1, costly[1]: 30.0}
@@ -44,13 +57,21 @@ def test_heads_that_cost_too_much_are_left_out_while_there_are_others(make_lab: 
     for name, times in zip(costly, ("4.0", "7.0"), strict=True):
         trial = lab.trial(name)
         assert trial.state is PRUNED and not trial.intermediate_values
-        assert trial.user_attrs["cause"] == (f"too costly: a step with it takes {times} times as long as without a head, and "
-                                             "--max-head-cost is 4.")
+        assert trial.user_attrs["cause"] == (
+            f"too costly: a step with it takes {times} times as long as without a head, and "
+            "--max-head-cost is 4."
+        )
     assert lab.search() == verdict
 
 
-@pytest.mark.parametrize(("most", "weight"), [(4.0, 30.0), (None, 30.0), (4.0, 15.0)], ids=["all cost too much", "no limit", "just so"])
-def test_no_head_is_left_out_for_its_cost_where_none_costs_less(make_lab: Callable[..., Lab], most: float | None, weight: float) -> None:
+@pytest.mark.parametrize(
+    ("most", "weight"),
+    [(4.0, 30.0), (None, 30.0), (4.0, 15.0)],
+    ids=["all cost too much", "no limit", "just so"],
+)
+def test_no_head_is_left_out_for_its_cost_where_none_costs_less(
+    make_lab: Callable[..., Lab], most: float | None, weight: float
+) -> None:
     lab = make_lab(max_head_cost=most, budget="30cpu-min")
     lab.weight = dict.fromkeys(lab.overlap, weight)
     assert lab.search()["winner"] is not None
@@ -62,10 +83,22 @@ def test_where_all_heads_cost_too_much_none_is_left_out_after_the_first_promotio
     make_lab: Callable[..., Lab], wide_space: Space, after: str
 ) -> None:
     if after == "in rounds":
-        many = {"family": {"choice": ["convnext", "resnet", "mlp", "poolformer"]}, "depth": {"int": [1, 16]}}
-        lab = make_lab(max_head_cost=4.0, budget="9cpu-h", space=Space.from_plain({"parameters": many}, "large"), promote="random")
+        many = {
+            "family": {"choice": ["convnext", "resnet", "mlp", "poolformer"]},
+            "depth": {"int": [1, 16]},
+        }
+        lab = make_lab(
+            max_head_cost=4.0,
+            budget="9cpu-h",
+            space=Space.from_plain({"parameters": many}, "large"),
+            promote="random",
+        )
     else:
-        lab = make_lab(max_head_cost=4.0, budget="30cpu-min", **({"space": wide_space} if after == "extended" else {}))
+        lab = make_lab(
+            max_head_cost=4.0,
+            budget="30cpu-min",
+            **({"space": wide_space} if after == "extended" else {}),
+        )
     lab.weight = dict.fromkeys(lab.overlap, 30.0)
 
     def interrupt(key: str, step: int) -> None:
@@ -94,9 +127,13 @@ def test_no_healthy_head_is_no_winner_and_costs_two_controls(lab: Lab) -> None:
     assert (verdict["winner"], verdict["state"]) == (None, "unranked")
     assert "so there is no winner" in verdict["sentence"]
     assert lab.starts[:2] == ["measure", "screen/group0"]
-    proxied = [lab.study.frozen(int(key.split("/")[1])).user_attrs["control"] for key in lab.starts[2:]]
+    proxied = [
+        lab.study.frozen(int(key.split("/")[1])).user_attrs["control"] for key in lab.starts[2:]
+    ]
     assert proxied == ["none", "identity"]
-    assert {trial.state for trial in lab.study.trials() if "control" not in trial.user_attrs} == {PRUNED}
+    assert {trial.state for trial in lab.study.trials() if "control" not in trial.user_attrs} == {
+        PRUNED
+    }
     assert "nothing to promote" in lab.watcher.notes()
 
 
@@ -104,7 +141,9 @@ def test_no_healthy_head_is_no_winner_and_costs_two_controls(lab: Lab) -> None:
 def test_the_study_keeps_who_was_promoted_in_order_and_how_well_it_was_foretold(
     make_lab: Callable[..., Lab], wide_space: Space, promote: str
 ) -> None:
-    lab = make_lab(budget="60cpu-min", promote=promote, pruner="none", space=wide_space, sampler="random")
+    lab = make_lab(
+        budget="60cpu-min", promote=promote, pruner="none", space=wide_space, sampler="random"
+    )
     lab.accuracy = {name: 90.0 - 20.0 * overlap for name, overlap in lab.overlap.items()}
     lab.search()
     lab.check()
@@ -118,4 +157,6 @@ def test_the_study_keeps_who_was_promoted_in_order_and_how_well_it_was_foretold(
     assert "-1.00 for discrepancy" in lab.watcher.notes()
     found = {lab.study.frozen(trial).user_attrs["name"] for trial in attributes["promoted"]}
     least = sorted(lab.overlap, key=lab.overlap.__getitem__)[:3]
-    assert bool(found & set(least)) == (promote != "discrepancy"), "only learning and luck find what the rule holds for bad"
+    assert bool(found & set(least)) == (promote != "discrepancy"), (
+        "only learning and luck find what the rule holds for bad"
+    )

@@ -13,7 +13,14 @@ import pytest
 
 from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.prior_runs import EarlierHead, EarlierSearch
-from hssl_search.engine.candidates.promotion import ENOUGH, Rule, by_discrepancy, choose, foretold, trusted
+from hssl_search.engine.candidates.promotion import (
+    ENOUGH,
+    Rule,
+    by_discrepancy,
+    choose,
+    foretold,
+    trusted,
+)
 
 PROXY_NOISE = 0.2
 """Standard deviation of a proxy's score about the truth, which has 1."""
@@ -22,7 +29,9 @@ PROXY_NOISE = 0.2
 NO_HEAD = Contender(999, "no head", [], "none", "none", {})
 
 
-def contender(trial: int, discrepancy: float | None, family: str = "mlp", gate: str | None = "healthy") -> Contender:
+def contender(
+    trial: int, discrepancy: float | None, family: str = "mlp", gate: str | None = "healthy"
+) -> Contender:
     attributes: Mapping[str, Any] = {"discrepancy": discrepancy, "gate": gate} if gate else {}
     return Contender(trial, f"head {trial}", [{"family": family}], family, None, attributes)
 
@@ -43,21 +52,28 @@ def test_the_best_of_each_family_is_promoted_first_then_the_next_of_each() -> No
 
 def test_only_healthy_heads_are_promoted_however_discrepant_others_are() -> None:
     gates = ["not learning", "collapsed", "non-finite", None]
-    screened = [contender(0, 0.01), *(contender(number, 0.99, "resnet", gate) for number, gate in enumerate(gates, start=1))]
+    screened = [
+        contender(0, 0.01),
+        *(contender(number, 0.99, "resnet", gate) for number, gate in enumerate(gates, start=1)),
+    ]
     assert [one.trial for one in by_discrepancy(tuple(screened))] == [0]
     assert by_discrepancy(tuple(screened[1:])) == ()
 
 
 def test_promotion_does_not_depend_on_the_order_of_screening() -> None:
     dice = random.Random(0)
-    screened = [contender(trial, dice.choice([0.1, 0.2, 0.3]), dice.choice("abc")) for trial in range(12)]
+    screened = [
+        contender(trial, dice.choice([0.1, 0.2, 0.3]), dice.choice("abc")) for trial in range(12)
+    ]
     first = by_discrepancy(tuple(screened))
     for _ in range(20):
         dice.shuffle(screened)
         assert by_discrepancy(tuple(screened)) == first
 
 
-def world(seed: int, correlation: float, count: int = 40, favour: np.ndarray | None = None) -> tuple[list[Contender], np.ndarray]:
+def world(
+    seed: int, correlation: float, count: int = 40, favour: np.ndarray | None = None
+) -> tuple[list[Contender], np.ndarray]:
     """Screened heads of five families, and the true scores of their proxies.
 
     Discrepancy is correlated with the truth as given; the rest of the truth comes from the family, by `favour` where it is given, and
@@ -70,25 +86,52 @@ def world(seed: int, correlation: float, count: int = 40, favour: np.ndarray | N
     hidden = (hidden - hidden.mean()) / hidden.std()
     truth = correlation * discrepancy + np.sqrt(1 - correlation**2) * hidden
     heads = [
-        Contender(trial, f"head {trial}", [{"family": f"family {family}", "depth": int(draws.integers(1, 5))}], f"family {family}", None, {
-            "gate": "healthy", "discrepancy": gap, "overlap_excess": gap, "cka_excess": gap + draws.normal(), "output": draws.normal(),
-            "parameters": int(draws.integers(1_000, 90_000)), "macs": int(draws.integers(10_000, 900_000)),
-            "head_loss": 3.0 + draws.normal(), "chance_loss": 4.5})
-        for trial, (family, gap) in enumerate(zip(families.tolist(), discrepancy.tolist(), strict=True))]
+        Contender(
+            trial,
+            f"head {trial}",
+            [{"family": f"family {family}", "depth": int(draws.integers(1, 5))}],
+            f"family {family}",
+            None,
+            {
+                "gate": "healthy",
+                "discrepancy": gap,
+                "overlap_excess": gap,
+                "cka_excess": gap + draws.normal(),
+                "output": draws.normal(),
+                "parameters": int(draws.integers(1_000, 90_000)),
+                "macs": int(draws.integers(10_000, 900_000)),
+                "head_loss": 3.0 + draws.normal(),
+                "chance_loss": 4.5,
+            },
+        )
+        for trial, (family, gap) in enumerate(
+            zip(families.tolist(), discrepancy.tolist(), strict=True)
+        )
+    ]
     return heads, truth
 
 
-def promoted(rule: Rule, heads: list[Contender], proxied: np.ndarray, count: int, earlier: Sequence[EarlierSearch] = ()) -> list[int]:
+def promoted(
+    rule: Rule,
+    heads: list[Contender],
+    proxied: np.ndarray,
+    count: int,
+    earlier: Sequence[EarlierSearch] = (),
+) -> list[int]:
     found: list[int] = []
     while len(found) < count:
-        scores = {trial: float(proxied[trial]) for trial in found} | ({NO_HEAD.trial: 0.0} if found else {})
+        scores = {trial: float(proxied[trial]) for trial in found} | (
+            {NO_HEAD.trial: 0.0} if found else {}
+        )
         one = choose(rule, (*heads, NO_HEAD), found, scores, 0, earlier)
         assert one is not None
         found.append(one.trial)
     return found
 
 
-def regrets(rule: Rule, correlation: float, searches: int = 30, count: int = 12) -> tuple[float, float]:
+def regrets(
+    rule: Rule, correlation: float, searches: int = 30, count: int = 12
+) -> tuple[float, float]:
     """(share of searches that promote the best head, mean of what the head that proxies choose falls short of it)."""
     hits, short = [], []
     for seed in range(searches):
@@ -100,14 +143,24 @@ def regrets(rule: Rule, correlation: float, searches: int = 30, count: int = 12)
     return mean(hits), mean(short)
 
 
-def test_where_discrepancy_misleads_learning_finds_the_best_head_more_often_at_equal_proxies() -> None:
-    (by_rule, rule_short), (learned, learned_short) = regrets("discrepancy", -0.7), regrets("learned", -0.7)
+def test_where_discrepancy_misleads_learning_finds_the_best_head_more_often_at_equal_proxies() -> (
+    None
+):
+    (by_rule, rule_short), (learned, learned_short) = (
+        regrets("discrepancy", -0.7),
+        regrets("learned", -0.7),
+    )
     assert learned > by_rule + 0.2
     assert learned_short < rule_short / 2
 
 
-def test_where_discrepancy_tells_the_truth_learning_loses_less_than_a_quarter_of_a_proxys_noise() -> None:
-    (by_rule, rule_short), (learned, learned_short) = regrets("discrepancy", 0.7, 40), regrets("learned", 0.7, 40)
+def test_where_discrepancy_tells_the_truth_learning_loses_less_than_a_quarter_of_a_proxys_noise() -> (
+    None
+):
+    (by_rule, rule_short), (learned, learned_short) = (
+        regrets("discrepancy", 0.7, 40),
+        regrets("learned", 0.7, 40),
+    )
     assert learned_short < rule_short + PROXY_NOISE / 4
     assert learned > by_rule - 0.15
 
@@ -115,13 +168,19 @@ def test_where_discrepancy_tells_the_truth_learning_loses_less_than_a_quarter_of
 def test_before_enough_proxies_have_ended_the_papers_rule_promotes() -> None:
     heads, truth = world(0, -0.7)
     order = [one.trial for one in by_discrepancy(tuple(heads))]
-    assert promoted("learned", heads, truth, ENOUGH) == order[:ENOUGH] == promoted("discrepancy", heads, truth, ENOUGH)
+    assert (
+        promoted("learned", heads, truth, ENOUGH)
+        == order[:ENOUGH]
+        == promoted("discrepancy", heads, truth, ENOUGH)
+    )
     assert promoted("discrepancy", heads, truth, 12) == order[:12]
     assert promoted("learned", heads, truth, 12) != order[:12]
 
 
 @pytest.mark.parametrize("rule", ["discrepancy", "learned", "random"])
-def test_every_healthy_head_is_promoted_once_and_the_same_arguments_have_the_same_answer(rule: Rule) -> None:
+def test_every_healthy_head_is_promoted_once_and_the_same_arguments_have_the_same_answer(
+    rule: Rule,
+) -> None:
     heads, truth = world(3, 0.0, count=12)
     ill = contender(99, 0.99, "family 1", "collapsed")
     found = promoted(rule, [*heads, ill], truth, 12)
@@ -138,7 +197,12 @@ def test_random_promotion_depends_on_the_seed_and_on_no_measurement() -> None:
 
 def test_a_head_that_lacks_a_measurement_can_be_learned_from_and_promoted() -> None:
     heads, truth = world(1, 0.5, count=12)
-    tapped = [Contender(one.trial, one.name, one.heads, one.family, None, {**one.attributes, "output": None}) for one in heads[::2]]
+    tapped = [
+        Contender(
+            one.trial, one.name, one.heads, one.family, None, {**one.attributes, "output": None}
+        )
+        for one in heads[::2]
+    ]
     assert len(set(promoted("learned", [*tapped, *heads[1::2]], truth, 12))) == 12
 
 
@@ -146,7 +210,9 @@ def test_what_foretold_the_scores_is_told_of_forecast_and_discrepancy() -> None:
     heads, truth = world(5, -0.9)
     found = foretold(heads, dict(enumerate(truth.tolist())))
     value, told = found["discrepancy"], found["forecast"]
-    assert value.value is not None and value.high is not None and value.value < -0.8 and value.high < 0
+    assert (
+        value.value is not None and value.high is not None and value.value < -0.8 and value.high < 0
+    )
     assert told.value is not None and told.low is not None and told.value > 0.8 and told.low > 0
     assert (told.n, value.n) == (40, 40)
 
@@ -158,7 +224,12 @@ def test_scores_that_nothing_foretells_have_a_forecast_without_correlation(searc
     for seed in range(60):
         heads, _ = world(seed, 0.0, count=ENOUGH + 1)
         noise = np.random.default_rng([seed, 0]).normal(size=len(heads))
-        earlier = [lesson(seed + 100 * number, 0.0, np.random.default_rng([seed, 1, number]).normal(size=5)) for number in range(searches)]
+        earlier = [
+            lesson(
+                seed + 100 * number, 0.0, np.random.default_rng([seed, 1, number]).normal(size=5)
+            )
+            for number in range(searches)
+        ]
         scores = {**dict(enumerate(noise.tolist())), NO_HEAD.trial: 0.0}
         values.append(foretold([*heads, NO_HEAD], scores, earlier)["forecast"].value or 0.0)
     assert abs(mean(values)) < 3 * stdev(values) / math.sqrt(len(values))
@@ -179,7 +250,10 @@ def test_scores_that_an_earlier_search_foretells_have_a_forecast_with_correlatio
         favour = np.random.default_rng(seed).normal(size=5)
         heads, truth = world(seed, -0.8, count=8, favour=favour)
         scores = {**dict(enumerate(truth.tolist())), NO_HEAD.trial: 0.0}
-        values.append(foretold([*heads, NO_HEAD], scores, [lesson(seed, -0.8, favour)])["forecast"].value or 0.0)
+        values.append(
+            foretold([*heads, NO_HEAD], scores, [lesson(seed, -0.8, favour)])["forecast"].value
+            or 0.0
+        )
     assert mean(values) > 0.4
 
 
@@ -189,15 +263,28 @@ def test_too_few_proxies_foretell_nothing() -> None:
     assert (found["forecast"].value, found["forecast"].n) == (None, 0)
 
 
-def lesson(seed: int, correlation: float, favour: np.ndarray, scale: float = 1.0, shift: float = 0.0) -> EarlierSearch:
+def lesson(
+    seed: int, correlation: float, favour: np.ndarray, scale: float = 1.0, shift: float = 0.0
+) -> EarlierSearch:
     """An earlier search of 20 heads, with gains in another unit and about another level."""
     heads, truth = world(10_000 + seed, correlation, 20, favour)
     gains = truth + PROXY_NOISE * np.random.default_rng(20_000 + seed).normal(size=20)
-    return EarlierSearch("runs/a", "none", True, {}, [
-        EarlierHead(one.heads[0], shift + scale * float(gain), one.attributes) for one, gain in zip(heads, gains, strict=True)], {})
+    return EarlierSearch(
+        "runs/a",
+        "none",
+        True,
+        {},
+        [
+            EarlierHead(one.heads[0], shift + scale * float(gain), one.attributes)
+            for one, gain in zip(heads, gains, strict=True)
+        ],
+        {},
+    )
 
 
-def warm_regrets(truths: Mapping[str, float], searches: int = 30, count: int = 10, **changes: float) -> dict[str, tuple[float, float]]:
+def warm_regrets(
+    truths: Mapping[str, float], searches: int = 30, count: int = 10, **changes: float
+) -> dict[str, tuple[float, float]]:
     """What is taught -> (share of searches that promote the best head, what the best of the first three falls short of it).
 
     Args:
@@ -210,15 +297,27 @@ def warm_regrets(truths: Mapping[str, float], searches: int = 30, count: int = 1
             favour = np.random.default_rng(seed).normal(size=5)
             heads, truth = world(seed, -0.6, favour=favour)
             earlier = [lesson(seed, -0.6 * factor, factor * favour, **changes)] if factor else []
-            first = promoted("learned", heads, truth + PROXY_NOISE * np.random.default_rng(seed).normal(size=40), count, earlier)
+            first = promoted(
+                "learned",
+                heads,
+                truth + PROXY_NOISE * np.random.default_rng(seed).normal(size=40),
+                count,
+                earlier,
+            )
             hits.append(int(truth.argmax()) in first)
             short.append(float(truth.max() - max(truth[first[:3]])))
         found[name] = mean(hits), mean(short)
     return found
 
 
-@pytest.mark.parametrize("changes", [{}, {"scale": 5.0}, {"shift": -20.0}], ids=["same unit", "another unit", "another level"])
-def test_what_an_earlier_search_taught_promotes_better_heads_first_and_misleads_little(changes: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"scale": 5.0}, {"shift": -20.0}],
+    ids=["same unit", "another unit", "another level"],
+)
+def test_what_an_earlier_search_taught_promotes_better_heads_first_and_misleads_little(
+    changes: dict[str, float],
+) -> None:
     found = warm_regrets({"nothing": 0.0, "the truth": 1.0, "the opposite": -1.0}, **changes)
     assert found["the truth"][0] > found["nothing"][0] + 0.1
     assert found["the truth"][1] < found["nothing"][1] - 0.5
@@ -233,16 +332,23 @@ def test_an_earlier_search_is_left_when_it_puts_enough_proxies_into_the_wrong_or
     assert trusted(heads, scores, [wrong, right]) == [right]
     few = {trial: scores[trial] for trial in range(ENOUGH - 1)}
     assert trusted(heads, few, [wrong, right]) == [wrong, right]
-    assert trusted(heads, dict.fromkeys(range(ENOUGH), 1.0), [wrong]) == [wrong], "equal scores have no order"
+    assert trusted(heads, dict.fromkeys(range(ENOUGH), 1.0), [wrong]) == [wrong], (
+        "equal scores have no order"
+    )
 
 
 def test_heads_of_an_earlier_search_count_for_enough_but_are_not_foretold() -> None:
     heads, truth = world(1, -0.7)
     earlier = [lesson(1, -0.7, np.zeros(5))]
     assert promoted("learned", heads, truth, 3, earlier)[0] == by_discrepancy(tuple(heads))[0].trial
-    assert promoted("learned", heads, truth, 3, earlier)[1:] != promoted("learned", heads, truth, 3)[1:]
+    assert (
+        promoted("learned", heads, truth, 3, earlier)[1:]
+        != promoted("learned", heads, truth, 3)[1:]
+    )
     few = {trial: float(truth[trial]) for trial in range(ENOUGH)}
     found = foretold(heads, few, earlier)
     assert (found["forecast"].n, found["discrepancy"].n) == (ENOUGH, ENOUGH)
     assert foretold(heads, {0: 1.0}, earlier)["forecast"].n == 0
-    assert promoted("discrepancy", heads, truth, 6, earlier) == promoted("discrepancy", heads, truth, 6)
+    assert promoted("discrepancy", heads, truth, 6, earlier) == promoted(
+        "discrepancy", heads, truth, 6
+    )

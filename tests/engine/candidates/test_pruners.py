@@ -28,10 +28,21 @@ def test_below_the_median_of_enough_others_is_stopped() -> None:
 
 @pytest.mark.parametrize(
     ("score", "others", "stopped"),
-    [(1.0, [], False), (1.0, [2.0], True), (2.0, [1.0], False), (1.0, [2.0, 0.0], True), (1.0, [3.0, 2.0, 0.0], True),
-     (1.0, [2.0, 0.0, 0.0], False), (1.0, [1.0], False), (2.0, [9.0, 8.0, 1.0, 0.0], True), (8.5, [9.0, 8.0, 1.0, 0.0], False)],
+    [
+        (1.0, [], False),
+        (1.0, [2.0], True),
+        (2.0, [1.0], False),
+        (1.0, [2.0, 0.0], True),
+        (1.0, [3.0, 2.0, 0.0], True),
+        (1.0, [2.0, 0.0, 0.0], False),
+        (1.0, [1.0], False),
+        (2.0, [9.0, 8.0, 1.0, 0.0], True),
+        (8.5, [9.0, 8.0, 1.0, 0.0], False),
+    ],
 )
-def test_successive_halving_lets_the_better_half_go_on_and_always_the_best(score: float, others: list[float], stopped: bool) -> None:
+def test_successive_halving_lets_the_better_half_go_on_and_always_the_best(
+    score: float, others: list[float], stopped: bool
+) -> None:
     assert stops("asha", score, others) == stopped
 
 

@@ -18,8 +18,23 @@ from hssl_search.heads.config import HeadConfig
 from hssl_search.spaces.space import Space
 
 FINITE = Space.from_plain(
-    {"parameters": {"family": {"choice": ["convnext", "resnet", "mlp", "mixer"]}, "depth": {"int": [1, 12]}}}, "finite")
-ENDLESS = Space.from_plain({"parameters": {"family": {"choice": ["convnext", "mlp"]}, "width_ratio": {"float": [0.25, 2.0]}}}, "endless")
+    {
+        "parameters": {
+            "family": {"choice": ["convnext", "resnet", "mlp", "mixer"]},
+            "depth": {"int": [1, 12]},
+        }
+    },
+    "finite",
+)
+ENDLESS = Space.from_plain(
+    {
+        "parameters": {
+            "family": {"choice": ["convnext", "mlp"]},
+            "width_ratio": {"float": [0.25, 2.0]},
+        }
+    },
+    "endless",
+)
 
 
 def listed(space: Space, seed: int = 0) -> Iterator[HeadConfig]:
@@ -46,7 +61,9 @@ class Known:
         for key, value in {"head": head.model_dump(exclude_none=True), **attributes}.items():
             trial.set_user_attr(key, value)
         if state != "RUNNING":
-            self.study.tell(trial, goodness(head) if state == "COMPLETE" else None, state=TrialState[state])
+            self.study.tell(
+                trial, goodness(head) if state == "COMPLETE" else None, state=TrialState[state]
+            )
         return head
 
     @property
@@ -55,7 +72,12 @@ class Known:
 
 
 def proposed(name: Name, known: Known, count: int, seed: int = 0) -> list[HeadConfig]:
-    return list(islice(CandidateSampler(name, seed).proposals(known.space, known.trials, listed(known.space)), count))
+    return list(
+        islice(
+            CandidateSampler(name, seed).proposals(known.space, known.trials, listed(known.space)),
+            count,
+        )
+    )
 
 
 def taught(space: Space, seed: int = 0, count: int = 12) -> Known:
@@ -71,11 +93,15 @@ def taught(space: Space, seed: int = 0, count: int = 12) -> Known:
 
 @pytest.mark.parametrize("name", ["tpe", "random", "exhaustive"])
 @pytest.mark.parametrize("results", [0, 12])
-def test_a_finite_space_is_drawn_from_without_putting_back_down_to_its_last_head(name: Name, results: int) -> None:
+def test_a_finite_space_is_drawn_from_without_putting_back_down_to_its_last_head(
+    name: Name, results: int
+) -> None:
     known = taught(FINITE, count=results)
     heads = proposed(name, known, 99)
     assert len(heads) == 48 - results
-    assert {*heads, *(HeadConfig(**trial.user_attrs["head"]) for trial in known.trials)} == set(listed(FINITE))
+    assert {*heads, *(HeadConfig(**trial.user_attrs["head"]) for trial in known.trials)} == set(
+        listed(FINITE)
+    )
 
 
 @pytest.mark.parametrize("name", ["tpe", "random"])
@@ -105,12 +131,22 @@ def test_tpe_proposes_better_heads_than_were_known() -> None:
     assert learned > drawn + 1.0
 
 
-CONDITIONAL = Space.from_plain({"parameters": {"family": {"choice": ["convnext", "mlp"]}, "depth": {"int": [1, 12]}, "kernel_size": {
-    "choice": [3, 5, 7], "families": ["convnext"]}}}, "conditional")
+CONDITIONAL = Space.from_plain(
+    {
+        "parameters": {
+            "family": {"choice": ["convnext", "mlp"]},
+            "depth": {"int": [1, 12]},
+            "kernel_size": {"choice": [3, 5, 7], "families": ["convnext"]},
+        }
+    },
+    "conditional",
+)
 
 
 def test_what_tpe_makes_of_parameters_of_some_families_is_not_told_of_every_head(
-    caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder, request: pytest.FixtureRequest
+    caplog: pytest.LogCaptureFixture,
+    recwarn: pytest.WarningsRecorder,
+    request: pytest.FixtureRequest,
 ) -> None:
     optuna.logging.enable_propagation()
     request.addfinalizer(optuna.logging.disable_propagation)
@@ -122,7 +158,9 @@ def test_what_tpe_makes_of_parameters_of_some_families_is_not_told_of_every_head
 
 
 def test_before_there_are_results_heads_are_drawn_at_random() -> None:
-    assert proposed("tpe", taught(FINITE, count=STARTUP - 1), 9) == proposed("random", taught(FINITE, count=STARTUP - 1), 9)
+    assert proposed("tpe", taught(FINITE, count=STARTUP - 1), 9) == proposed(
+        "random", taught(FINITE, count=STARTUP - 1), 9
+    )
 
 
 @pytest.mark.parametrize("name", ["tpe", "random"])
@@ -142,7 +180,9 @@ def test_heads_that_fell_ill_are_avoided_and_those_without_a_proxy_are_not() -> 
         for number in range(24):
             known.add({"family": "convnext", "width_ratio": 1.5 + number / 60}, "PRUNED", gate=gate)
         heads = proposed("tpe", known, 20)
-        shares[gate] = sum(head.family == "convnext" and (head.width_ratio or 0) > 1.4 for head in heads)
+        shares[gate] = sum(
+            head.family == "convnext" and (head.width_ratio or 0) > 1.4 for head in heads
+        )
     assert shares["collapsed"] < shares["healthy"] / 2
 
 
@@ -150,34 +190,69 @@ def lesson(space: Space, truth: Callable[[HeadConfig], float], count: int = 20) 
     """An earlier search of heads drawn at random."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(99))
     heads = dict.fromkeys(space.sample(study.ask()) for _ in range(count))
-    return EarlierSearch("runs/a", "none", True, {}, [
-        EarlierHead(head.model_dump(exclude_none=True), truth(head), {}) for head in heads], {})
+    return EarlierSearch(
+        "runs/a",
+        "none",
+        True,
+        {},
+        [EarlierHead(head.model_dump(exclude_none=True), truth(head), {}) for head in heads],
+        {},
+    )
 
 
-def warm(name: Name, space: Space, count: int, seed: int = 0, *, known: Known | None = None,
-         truth: Callable[[HeadConfig], float] = goodness) -> list[HeadConfig]:
+def warm(
+    name: Name,
+    space: Space,
+    count: int,
+    seed: int = 0,
+    *,
+    known: Known | None = None,
+    truth: Callable[[HeadConfig], float] = goodness,
+) -> list[HeadConfig]:
     control = optuna.create_study(direction="maximize")
     control.add_trial(optuna.trial.create_trial(value=0.0))
     sampler = CandidateSampler(name, seed)
     trials = known.trials if known else []
-    return list(islice(sampler.proposals(space, trials, listed(space), [lesson(space, truth)], control.trials[0]), count))
+    return list(
+        islice(
+            sampler.proposals(
+                space, trials, listed(space), [lesson(space, truth)], control.trials[0]
+            ),
+            count,
+        )
+    )
 
 
 def test_what_earlier_searches_taught_is_used_before_there_are_results() -> None:
-    cold, told, lied = (mean(mean(map(goodness, draw(seed))) for seed in range(6)) for draw in (
-        lambda seed: proposed("tpe", Known(ENDLESS), 12, seed),
-        lambda seed: warm("tpe", ENDLESS, 12, seed),
-        lambda seed: warm("tpe", ENDLESS, 12, seed, truth=lambda head: -goodness(head))))
+    cold, told, lied = (
+        mean(mean(map(goodness, draw(seed))) for seed in range(6))
+        for draw in (
+            lambda seed: proposed("tpe", Known(ENDLESS), 12, seed),
+            lambda seed: warm("tpe", ENDLESS, 12, seed),
+            lambda seed: warm("tpe", ENDLESS, 12, seed, truth=lambda head: -goodness(head)),
+        )
+    )
     assert told > cold + 1.0
     assert lied < cold - 1.0, "half of the heads are drawn by it"
 
 
 @pytest.mark.parametrize("known", [0, 12])
-def test_a_lesson_that_says_the_opposite_keeps_half_of_the_heads_as_good_as_without(known: int) -> None:
+def test_a_lesson_that_says_the_opposite_keeps_half_of_the_heads_as_good_as_without(
+    known: int,
+) -> None:
     before = [taught(ENDLESS, seed, known) for seed in range(6)]
-    cold = mean(max(map(goodness, proposed("tpe", one, 8, seed))) for seed, one in enumerate(before))
-    lied = mean(max(map(goodness, warm("tpe", ENDLESS, 8, seed, known=one, truth=lambda head: -goodness(head))))
-                for seed, one in enumerate(before))
+    cold = mean(
+        max(map(goodness, proposed("tpe", one, 8, seed))) for seed, one in enumerate(before)
+    )
+    lied = mean(
+        max(
+            map(
+                goodness,
+                warm("tpe", ENDLESS, 8, seed, known=one, truth=lambda head: -goodness(head)),
+            )
+        )
+        for seed, one in enumerate(before)
+    )
     assert lied > cold - 1.5, "heads are worth up to 16"
 
 
@@ -194,17 +269,38 @@ def test_a_resumed_draw_with_earlier_searches_goes_on_with_the_same_heads() -> N
 
 
 def test_earlier_heads_may_be_proposed_again_and_ill_ones_are_avoided() -> None:
-    sick = EarlierSearch("runs/a", "none", True, {}, [
-        EarlierHead({"family": "convnext", "width_ratio": 1.5 + number / 60}, None, {}) for number in range(24)], {})
+    sick = EarlierSearch(
+        "runs/a",
+        "none",
+        True,
+        {},
+        [
+            EarlierHead({"family": "convnext", "width_ratio": 1.5 + number / 60}, None, {})
+            for number in range(24)
+        ],
+        {},
+    )
     healthy = lesson(ENDLESS, lambda head: 0.0, 8)
-    draws = [list(islice(CandidateSampler("tpe").proposals(ENDLESS, [], iter(()), earlier), 20))
-             for earlier in ([healthy], [healthy, sick])]
-    wide = [sum(head.family == "convnext" and (head.width_ratio or 0) > 1.4 for head in heads) for heads in draws]
+    draws = [
+        list(islice(CandidateSampler("tpe").proposals(ENDLESS, [], iter(()), earlier), 20))
+        for earlier in ([healthy], [healthy, sick])
+    ]
+    wide = [
+        sum(head.family == "convnext" and (head.width_ratio or 0) > 1.4 for head in heads)
+        for heads in draws
+    ]
     assert wide[1] <= wide[0]
     assert set(warm("tpe", FINITE, 48)) == set(listed(FINITE))
 
 
 def test_results_without_a_control_to_compare_them_by_are_learned_from_alone() -> None:
     known = taught(ENDLESS, count=9)
-    heads = list(islice(CandidateSampler("tpe").proposals(ENDLESS, known.trials, iter(()), [lesson(ENDLESS, goodness)], None), 4))
+    heads = list(
+        islice(
+            CandidateSampler("tpe").proposals(
+                ENDLESS, known.trials, iter(()), [lesson(ENDLESS, goodness)], None
+            ),
+            4,
+        )
+    )
     assert heads == proposed("tpe", known, 4)

@@ -30,11 +30,17 @@ def run(tmp_path: Path) -> Run:
 @pytest.fixture
 def make(study: StudyRecord, run: Run, small_space: Space) -> Callable[..., Roster]:
     """Rosters on one study, as one controller after another has them."""
-    return lambda space=small_space, seed=0: Roster(study, run, space, [MAP_SHAPE], seed, lambda trial: 1.5 + trial)
+    return lambda space=small_space, seed=0: Roster(
+        study, run, space, [MAP_SHAPE], seed, lambda trial: 1.5 + trial
+    )
 
 
 def endless_space() -> Space:
-    parameters = {"family": {"choice": ["convnext", "mlp"]}, "mlp_ratio": {"log": [1.0, 6.0]}, "depth": {"int": [1, 3]}}
+    parameters = {
+        "family": {"choice": ["convnext", "mlp"]},
+        "mlp_ratio": {"log": [1.0, 6.0]},
+        "depth": {"int": [1, 3]},
+    }
     return Space.from_plain({"parameters": parameters}, "endless")
 
 
@@ -47,7 +53,9 @@ def held(contenders: Iterable[Contender]) -> list[dict[str, Any]]:
     return [asdict(one) for one in contenders]
 
 
-def test_candidates_of_a_finite_space_are_distinct_and_in_the_end_all_of_it(make: Callable[..., Roster], small_space: Space) -> None:
+def test_candidates_of_a_finite_space_are_distinct_and_in_the_end_all_of_it(
+    make: Callable[..., Roster], small_space: Space
+) -> None:
     drawn = heads(make(), 6)
     assert set(drawn) == {HeadConfig(**values) for values in small_space.enumerate()}
     assert len(drawn) == 6
@@ -56,22 +64,31 @@ def test_candidates_of_a_finite_space_are_distinct_and_in_the_end_all_of_it(make
 def test_the_seed_decides_which_heads_are_drawn(
     mortal: Callable[[], Any], opened: Callable[[Any], StudyRecord], run: Run, small_space: Space
 ) -> None:
-    orders = [heads(Roster(opened(mortal()), run, small_space, [MAP_SHAPE], seed, lambda trial: 0.0), 3) for seed in (0, 0, 1, 2)]
+    orders = [
+        heads(Roster(opened(mortal()), run, small_space, [MAP_SHAPE], seed, lambda trial: 0.0), 3)
+        for seed in (0, 0, 1, 2)
+    ]
     assert orders[0] == orders[1]
     assert any(order != orders[0] for order in orders[2:])
 
 
 @pytest.mark.parametrize("space", [None, endless_space()], ids=["finite", "endless"])
-def test_typical_heads_are_of_the_space_and_open_no_trials(make: Callable[..., Roster], study: StudyRecord, space: Space | None) -> None:
+def test_typical_heads_are_of_the_space_and_open_no_trials(
+    make: Callable[..., Roster], study: StudyRecord, space: Space | None
+) -> None:
     roster = make(space) if space else make()
     group = roster.group(4)
     assert [(one["head"]["family"], one["macs"]) for one in group] == roster.typical()[:4]
-    assert [HeadConfig(**one["head"]).family in roster.space.families for one in group] == [True] * 4
+    assert [HeadConfig(**one["head"]).family in roster.space.families for one in group] == [
+        True
+    ] * 4
     assert group == (make(space) if space else make()).group(4)
     assert study.trials() == []
 
 
-def test_a_trial_tells_what_the_head_is_and_costs(make: Callable[..., Roster], study: StudyRecord, run: Run) -> None:
+def test_a_trial_tells_what_the_head_is_and_costs(
+    make: Callable[..., Roster], study: StudyRecord, run: Run
+) -> None:
     for one in make(seed=4).candidates(3):
         config = HeadConfig(**one.heads[0])
         trial = study.frozen(one.trial)
@@ -85,10 +102,20 @@ def test_a_trial_tells_what_the_head_is_and_costs(make: Callable[..., Roster], s
             "seed": 4,
         }
         assert {key: trial.user_attrs[key] for key in expected} == expected
-        assert trial.user_attrs["parameters"] == sum(weight.numel() for weight in build_head(config, MAP_SHAPE[0]).parameters())
+        assert trial.user_attrs["parameters"] == sum(
+            weight.numel() for weight in build_head(config, MAP_SHAPE[0]).parameters()
+        )
         assert trial.user_attrs["macs"] > 0
-        assert HeadConfig(**yaml.safe_load((run.trial_folder(one.trial) / "head.yaml").read_text())) == config
-        assert (one.name, one.family, one.control, one.attributes) == (config.label(), config.family, None, trial.user_attrs)
+        assert (
+            HeadConfig(**yaml.safe_load((run.trial_folder(one.trial) / "head.yaml").read_text()))
+            == config
+        )
+        assert (one.name, one.family, one.control, one.attributes) == (
+            config.label(),
+            config.family,
+            None,
+            trial.user_attrs,
+        )
 
 
 def test_names_are_unique(make: Callable[..., Roster]) -> None:
@@ -97,7 +124,9 @@ def test_names_are_unique(make: Callable[..., Roster]) -> None:
 
 
 @pytest.mark.parametrize("before", [0, 1, 3, 6])
-def test_a_resume_draws_what_is_missing_and_nothing_again(make: Callable[..., Roster], study: StudyRecord, before: int) -> None:
+def test_a_resume_draws_what_is_missing_and_nothing_again(
+    make: Callable[..., Roster], study: StudyRecord, before: int
+) -> None:
     first = make().candidates(before)
     all_of_it = make().candidates(6)
     assert [one.trial for one in all_of_it[:before]] == [one.trial for one in first]
@@ -124,7 +153,9 @@ def test_wherever_a_controller_is_killed_the_next_completes_what_it_left(
     monkeypatch.setattr("os.fsync", lambda file: None)
 
     def drawn(storage: Any, count: int) -> list[Contender]:
-        return Roster(opened(storage), run, space or small_space, [MAP_SHAPE], 0, lambda trial: 0.0).candidates(count)
+        return Roster(
+            opened(storage), run, space or small_space, [MAP_SHAPE], 0, lambda trial: 0.0
+        ).candidates(count)
 
     for dies_at in range(1, 100):
         storage = mortal()
@@ -138,13 +169,21 @@ def test_wherever_a_controller_is_killed_the_next_completes_what_it_left(
             break
         found, trials = drawn(storage, 4), opened(storage).trials()
         assert [trial.state for trial in trials] == [TrialState.RUNNING] * 4
-        assert all(set(trial.user_attrs) == {"role", "head", "name", "family", "parameters", "macs", "seed"} for trial in trials)
-        assert [HeadConfig(**one.heads[0]).label() for one in found] == [trial.user_attrs["name"] for trial in trials]
+        assert all(
+            set(trial.user_attrs)
+            == {"role", "head", "name", "family", "parameters", "macs", "seed"}
+            for trial in trials
+        )
+        assert [HeadConfig(**one.heads[0]).label() for one in found] == [
+            trial.user_attrs["name"] for trial in trials
+        ]
         assert len({one.name for one in found}) == 4
     assert dies_at == 3, "each candidate is one write"
 
 
-def test_a_control_is_opened_once(make: Callable[..., Roster], study: StudyRecord, run: Run) -> None:
+def test_a_control_is_opened_once(
+    make: Callable[..., Roster], study: StudyRecord, run: Run
+) -> None:
     identity = make().control("identity", {"family": "identity"})
     again = [make().control("identity", {"family": "identity"}), make().control("identity")]
     assert held(again) == held([identity, identity])
@@ -158,46 +197,73 @@ def test_a_control_is_opened_once(make: Callable[..., Roster], study: StudyRecor
     assert (run.trial_folder(identity.trial) / "head.yaml").exists()
 
 
-def test_the_control_without_head_costs_nothing_and_has_no_head_file(make: Callable[..., Roster], study: StudyRecord, run: Run) -> None:
+def test_the_control_without_head_costs_nothing_and_has_no_head_file(
+    make: Callable[..., Roster], study: StudyRecord, run: Run
+) -> None:
     none = make(seed=3).control("none")
-    assert (none.heads, none.attributes["head"], none.attributes["parameters"], none.attributes["macs"]) == ([], None, 0, 0)
+    assert (
+        none.heads,
+        none.attributes["head"],
+        none.attributes["parameters"],
+        none.attributes["macs"],
+    ) == ([], None, 0, 0)
     assert (none.attributes["role"], none.attributes["seed"]) == ("control", 3)
     assert not run.trial_folder(none.trial).exists()
 
 
-def test_the_same_device_time_is_one_controls_for_about_as_many_steps_and_anothers_for_others(make: Callable[..., Roster]) -> None:
+def test_the_same_device_time_is_one_controls_for_about_as_many_steps_and_anothers_for_others(
+    make: Callable[..., Roster],
+) -> None:
     assert make().same_time(200) is None
     first = make().open_same_time(200)
     assert held(make().open_same_time(steps) for steps in (192, 200, 210)) == held([first] * 3)
     assert make().same_time(215) is None
     second = make().open_same_time(215)
     assert [one.attributes["same_time_steps"] for one in (first, second)] == [200, 215]
-    assert [one.name for one in (first, second)] == ["no head, same device-time", "no head, same device-time (215 steps)"]
-    assert held(filter(None, (make().same_time(steps) for steps in (205, 209, 220)))) == held([first, second, second]), "the nearest"
+    assert [one.name for one in (first, second)] == [
+        "no head, same device-time",
+        "no head, same device-time (215 steps)",
+    ]
+    assert held(filter(None, (make().same_time(steps) for steps in (205, 209, 220)))) == held(
+        [first, second, second]
+    ), "the nearest"
     assert make().same_time(500) is None
 
 
-def test_controls_have_names_of_their_own_and_are_no_candidates(make: Callable[..., Roster]) -> None:
+def test_controls_have_names_of_their_own_and_are_no_candidates(
+    make: Callable[..., Roster],
+) -> None:
     roster = make()
     roster.candidates(2)
-    controls = [roster.control(kind, {"family": "mlp"} if kind == "same_architecture" else None) for kind in NAMES]
+    controls = [
+        roster.control(kind, {"family": "mlp"} if kind == "same_architecture" else None)
+        for kind in NAMES
+    ]
     assert [one.name for one in controls] == list(NAMES.values())
     assert len(roster.contenders()) == 2 + len(NAMES)
     assert [one.trial for one in roster.candidates(3)] == [0, 1, 2 + len(NAMES)]
 
 
-def test_a_decision_is_taken_once_with_what_the_trial_has_cost(make: Callable[..., Roster], study: StudyRecord) -> None:
+def test_a_decision_is_taken_once_with_what_the_trial_has_cost(
+    make: Callable[..., Roster], study: StudyRecord
+) -> None:
     roster = make()
     number = roster.candidates(2)[1].trial
     roster.decide(number, "COMPLETE", 41.5)
     roster.decide(number, "FAIL", cause="never")
     roster.note(number, {"gate": "collapsed"})
     trial = study.frozen(number)
-    assert (trial.state, trial.value, trial.user_attrs["device_s"]) == (TrialState.COMPLETE, 41.5, 2.5)
+    assert (trial.state, trial.value, trial.user_attrs["device_s"]) == (
+        TrialState.COMPLETE,
+        41.5,
+        2.5,
+    )
     assert not {"cause", "gate"} & set(trial.user_attrs)
 
 
-def test_noting_writes_what_is_new_only(make: Callable[..., Roster], opened: Callable[[Any], StudyRecord], study: StudyRecord) -> None:
+def test_noting_writes_what_is_new_only(
+    make: Callable[..., Roster], opened: Callable[[Any], StudyRecord], study: StudyRecord
+) -> None:
     number = make().candidates(1)[0].trial
     make().note(number, {"group": 0, "cka": 0.25})
     before = study._storage.writes  # type: ignore[attr-defined]
@@ -206,7 +272,9 @@ def test_noting_writes_what_is_new_only(make: Callable[..., Roster], opened: Cal
     assert study.frozen(number).user_attrs["cka"] == 0.5
 
 
-def test_closing_prunes_what_is_not_decided_and_nothing_else(make: Callable[..., Roster], study: StudyRecord) -> None:
+def test_closing_prunes_what_is_not_decided_and_nothing_else(
+    make: Callable[..., Roster], study: StudyRecord
+) -> None:
     roster = make()
     roster.candidates(3)
     roster.decide(0, "COMPLETE", 40.0)
@@ -219,9 +287,13 @@ def test_closing_prunes_what_is_not_decided_and_nothing_else(make: Callable[...,
     ]
 
 
-def test_a_continuous_space_is_drawn_through_the_sampler(make: Callable[..., Roster], study: StudyRecord) -> None:
+def test_a_continuous_space_is_drawn_through_the_sampler(
+    make: Callable[..., Roster], study: StudyRecord
+) -> None:
     drawn = heads(make(space=endless_space()), 12)
     assert {head.family for head in drawn} == {"convnext", "mlp"}
     assert len({head.mlp_ratio for head in drawn}) == 12
     assert all(1.0 <= head.mlp_ratio <= 6.0 for head in drawn if head.mlp_ratio)
-    assert [trial.params["mlp_ratio"] for trial in study.trials()] == [head.mlp_ratio for head in drawn]
+    assert [trial.params["mlp_ratio"] for trial in study.trials()] == [
+        head.mlp_ratio for head in drawn
+    ]

@@ -26,7 +26,9 @@ from hssl_search.engine.execution.ray_tune.session import RaySession
 STEPS, JOBS = 6, 6
 DOCUMENTED = Path(hssl_search.__file__).parents[1] / "docs" / "cluster.md"
 
-pytestmark = pytest.mark.slow(reason="starts two nodes of Ray; pytest --run-slow tests/engine/execution/test_cluster.py runs it")
+pytestmark = pytest.mark.slow(
+    reason="starts two nodes of Ray; pytest --run-slow tests/engine/execution/test_cluster.py runs it"
+)
 
 
 def work(job: Job, send: Send) -> None:
@@ -52,8 +54,14 @@ class Node:
 
     def start(self) -> None:
         environment = {**self.environment, self.mark: "1"}
-        self.process = subprocess.Popen(self.command, env=environment, start_new_session=True, stdout=subprocess.PIPE,
-                                        stderr=subprocess.STDOUT, text=True)
+        self.process = subprocess.Popen(
+            self.command,
+            env=environment,
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         assert self.process.stdout is not None
         said = []
         for line in self.process.stdout:
@@ -91,7 +99,9 @@ def free_port() -> int:
 
 def documented(first: str) -> list[str]:
     """The command in the documentation that begins so."""
-    [line] = re.findall(rf"^    ({re.escape(first)} .*)$", DOCUMENTED.read_text(encoding="utf-8"), re.MULTILINE)
+    [line] = re.findall(
+        rf"^    ({re.escape(first)} .*)$", DOCUMENTED.read_text(encoding="utf-8"), re.MULTILINE
+    )
     return shlex.split(line)
 
 
@@ -102,15 +112,32 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     address = f"127.0.0.1:{port}"
     environment = {**os.environ, "PYTHONPATH": str(Path(hssl_search.__file__).parents[1])}
     program = str(Path(sys.executable).parent / "ray")
-    subprocess.run([program, "get-auth-token", "--generate"], check=True, capture_output=True)  # nothing happens where there is one
-    here = {"ray": program, "--port=6379": f"--port={port}", "--address=HEAD:6379": f"--address={address}"}
+    subprocess.run(
+        [program, "get-auth-token", "--generate"], check=True, capture_output=True
+    )  # nothing happens where there is one
+    here = {
+        "ray": program,
+        "--port=6379": f"--port={port}",
+        "--address=HEAD:6379": f"--address={address}",
+    }
     # two nodes on one machine: addresses, files and ports of their own, and one core each
-    small = ["--num-cpus=1", "--num-gpus=0", "--object-store-memory=100000000", "--min-worker-port=0", "--max-worker-port=0"]
+    small = [
+        "--num-cpus=1",
+        "--num-gpus=0",
+        "--object-store-memory=100000000",
+        "--min-worker-port=0",
+        "--max-worker-port=0",
+    ]
     nodes = []
     for number, first in enumerate(("ray start --head", "ray start --address=HEAD:6379"), start=1):
-        place = [f"--node-ip-address=127.0.0.{number}", *([f"--temp-dir={folder}"] if number == 1 else [])]
+        place = [
+            f"--node-ip-address=127.0.0.{number}",
+            *([f"--temp-dir={folder}"] if number == 1 else []),
+        ]
         command = [here.get(word, word) for word in documented(first)]
-        nodes.append(Node([*command, *small, *place], {**environment, "HSSL_TEST_NODE": str(number)}))
+        nodes.append(
+            Node([*command, *small, *place], {**environment, "HSSL_TEST_NODE": str(number)})
+        )
     try:
         for node in nodes:
             node.start()
@@ -126,7 +153,10 @@ class Source:
     """Jobs of a few steps; kills the other node when it has made two steps of one of them while the head works too."""
 
     def __init__(self, folder: Path, other: Node) -> None:
-        self.jobs = [Job(f"job{number}", "proxy", {"steps": STEPS}, str(folder / f"job{number}")) for number in range(JOBS)]
+        self.jobs = [
+            Job(f"job{number}", "proxy", {"steps": STEPS}, str(folder / f"job{number}"))
+            for number in range(JOBS)
+        ]
         self.other: Node | None = other
         self.worked: set[str] = set()
         self.lost: list[str] = []
@@ -137,7 +167,12 @@ class Source:
 
     def on_report(self, job: Job, report: Report) -> Decision:
         self.worked.add(report.metrics["node"])
-        if self.other and report.metrics["node"] == "2" and 2 <= report.step < STEPS and len(self.worked) == 2:
+        if (
+            self.other
+            and report.metrics["node"] == "2"
+            and 2 <= report.step < STEPS
+            and len(self.worked) == 2
+        ):
             self.other.kill()
             self.other = None
             self.lost.append(job.key)
@@ -158,7 +193,9 @@ class Meter:
         return False
 
 
-def test_a_node_that_is_lost_costs_one_checkpoint_interval_and_no_job(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_node_that_is_lost_costs_one_checkpoint_interval_and_no_job(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     from ray import cloudpickle
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -168,13 +205,17 @@ def test_a_node_that_is_lost_costs_one_checkpoint_interval_and_no_job(cluster: C
         assert session.total("CPU") == 2
         RayExecutor(Meter(), work, session, storage=tmp_path / "tune").run(source, concurrency=2)
     assert source.worked == {"1", "2"} and len(source.lost) == 1
-    assert {outcome.state for outcome in source.outcomes.values()} == {State.DONE} and len(source.outcomes) == JOBS
+    assert {outcome.state for outcome in source.outcomes.values()} == {State.DONE} and len(
+        source.outcomes
+    ) == JOBS
     for key, outcome in source.outcomes.items():
         assert [report.step for report in outcome.reports][-1] == STEPS
         lives = {report.metrics["begin"]: report.metrics["node"] for report in outcome.reports}
         if key in source.lost:
             (first, _), (again, node) = lives.items()
-            assert (first, node) == (0, "1") and again >= 2, "it went on from its newest checkpoint, on the node that is left"
+            assert (first, node) == (0, "1") and again >= 2, (
+                "it went on from its newest checkpoint, on the node that is left"
+            )
         else:
             assert list(lives) == [0]
             assert [report.step for report in outcome.reports] == list(range(1, STEPS + 1))

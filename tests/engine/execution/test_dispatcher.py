@@ -18,7 +18,11 @@ def job(key: str, cpus: float = 1.0, gpus: float = 0.0) -> Job:
 
 
 class Source:
-    def __init__(self, *jobs: Job, report: Callable[[Job, Report], Decision] = lambda job, report: Decision.CONTINUE) -> None:
+    def __init__(
+        self,
+        *jobs: Job,
+        report: Callable[[Job, Report], Decision] = lambda job, report: Decision.CONTINUE,
+    ) -> None:
         self.jobs = list(jobs)
         self.report = report
         self.reports: list[tuple[str, int]] = []
@@ -167,7 +171,19 @@ def test_the_meter_sees_every_change_and_a_new_attempt_as_a_gap() -> None:
     desk.retry("a")
     desk.end("b")
     desk.close()
-    assert meter.ticks == [[], ["a"], ["a"], ["a", "b"], ["a", "b"], ["b"], ["b", "a"], ["b", "a"], ["a"], ["a"], []]
+    assert meter.ticks == [
+        [],
+        ["a"],
+        ["a"],
+        ["a", "b"],
+        ["a", "b"],
+        ["b"],
+        ["b", "a"],
+        ["b", "a"],
+        ["a"],
+        ["a"],
+        [],
+    ]
 
 
 def test_time_is_charged_every_half_second() -> None:
@@ -180,7 +196,11 @@ def test_time_is_charged_every_half_second() -> None:
 
 @pytest.mark.parametrize(
     ("error", "line"),
-    [(UserError("do this."), "do this."), (ValueError("two\n  lines"), "ValueError: two lines"), (KeyError(), "KeyError")],
+    [
+        (UserError("do this."), "do this."),
+        (ValueError("two\n  lines"), "ValueError: two lines"),
+        (KeyError(), "KeyError"),
+    ],
 )
 def test_a_cause_is_one_line(error: Exception, line: str) -> None:
     assert cause(error) == line
@@ -207,7 +227,10 @@ def test_outcomes_tell_how_long_the_last_of_several_attempts_was() -> None:
     desk.retry("a")
     now[0] = 27.0
     desk.end("a"), desk.end("b")
-    assert [(source.outcomes[key].seconds, source.outcomes[key].last_s) for key in ("a", "b")] == [(27.0, 7.0), (27.0, None)]
+    assert [(source.outcomes[key].seconds, source.outcomes[key].last_s) for key in ("a", "b")] == [
+        (27.0, 7.0),
+        (27.0, None),
+    ]
 
 
 def test_a_job_that_begins_again_runs_as_its_source_says_then() -> None:
@@ -292,7 +315,9 @@ def test_a_job_is_hung_when_it_neither_reports_nor_saves_for_too_long(tmp_path: 
     desk.report("a", 10, {})
     assert hung_at(300.0) == []
     (tmp_path / "step-00000012").mkdir()
-    assert [hung_at(301.0), hung_at(401.0), hung_at(401.1)] == [[], [], ["a"]], "the checkpoint is a sign of life, once"
+    assert [hung_at(301.0), hung_at(401.0), hung_at(401.1)] == [[], [], ["a"]], (
+        "the checkpoint is a sign of life, once"
+    )
     (tmp_path / "step-00000024").mkdir()
     assert hung_at(500.0) == []
     desk.end("a")
@@ -302,7 +327,11 @@ def test_a_job_is_hung_when_it_neither_reports_nor_saves_for_too_long(tmp_path: 
 @pytest.mark.parametrize("begun", ["resumed", "retried", "reported"])
 def test_a_checkpoint_from_before_is_no_sign_of_life(tmp_path: Path, begun: str) -> None:
     now: list[float] = [0.0]
-    desk = Desk(Source(replace(job("a"), folder=str(tmp_path), still_s=100.0)), Meter(), clock=lambda: now[0])
+    desk = Desk(
+        Source(replace(job("a"), folder=str(tmp_path), still_s=100.0)),
+        Meter(),
+        clock=lambda: now[0],
+    )
     if begun == "resumed":
         (tmp_path / "step-00000012").mkdir()
     desk.next_job()

@@ -54,15 +54,26 @@ def work(job: Job, send: Send) -> None:
         elif act == "life":
             send(life, {})
         elif isinstance(act, int):
-            held = {"seconds": job.seconds, "pid": os.getpid(), "threads": os.environ.get("OMP_NUM_THREADS")}
+            held = {
+                "seconds": job.seconds,
+                "pid": os.getpid(),
+                "threads": os.environ.get("OMP_NUM_THREADS"),
+            }
             send(act, {"first": first, **held, "deep": {"a": [act, None]}})
 
 
 class Source:
     """Hands out jobs, writes down what it hears, and checks the contract while it listens."""
 
-    def __init__(self, folder: Path, jobs: dict[str, list[Any]], on_report: Callable[[str, int], Decision | None] | None = None) -> None:
-        self.jobs = [Job(key, "proxy", {"acts": acts}, str(folder / key)) for key, acts in jobs.items()]
+    def __init__(
+        self,
+        folder: Path,
+        jobs: dict[str, list[Any]],
+        on_report: Callable[[str, int], Decision | None] | None = None,
+    ) -> None:
+        self.jobs = [
+            Job(key, "proxy", {"acts": acts}, str(folder / key)) for key, acts in jobs.items()
+        ]
         self.open: set[str] = set()
         self.outcomes: dict[str, Outcome] = {}
         self.heard: dict[str, list[int]] = {}
@@ -134,13 +145,25 @@ def ray_executor(session: RaySession, meter: Meter, tmp_path: Path) -> RayExecut
 
 @pytest.fixture(params=["inline", "ray"])
 def executor(request: pytest.FixtureRequest, meter: Meter) -> Executor:
-    return InlineExecutor(work, meter) if request.param == "inline" else request.getfixturevalue("ray_executor")
+    return (
+        InlineExecutor(work, meter)
+        if request.param == "inline"
+        else request.getfixturevalue("ray_executor")
+    )
 
 
-def test_each_job_ends_once_in_its_true_state_with_all_its_reports(executor: Executor, meter: Meter, tmp_path: Path) -> None:
+def test_each_job_ends_once_in_its_true_state_with_all_its_reports(
+    executor: Executor, meter: Meter, tmp_path: Path
+) -> None:
     source = Source(
         tmp_path,
-        {"plain": [1, 2, 3], "stopped": [1, 2, 3, "sleep"], "raises": [1, "raise"], "silent": [], "repeats": [1, 2, 1, 2, 3]},
+        {
+            "plain": [1, 2, 3],
+            "stopped": [1, 2, 3, "sleep"],
+            "raises": [1, "raise"],
+            "silent": [],
+            "repeats": [1, 2, 1, 2, 3],
+        },
         lambda key, step: Decision.STOP if (key, step) == ("stopped", 3) else None,
     )
     executor.run(source, concurrency=2)
@@ -152,21 +175,32 @@ def test_each_job_ends_once_in_its_true_state_with_all_its_reports(executor: Exe
         "repeats": State.DONE,
     }
     assert source.outcomes["raises"].cause == "ValueError: no luck at all"
-    assert source.heard == {"plain": [1, 2, 3], "stopped": [1, 2, 3], "raises": [1], "repeats": [1, 2, 3]}
+    assert source.heard == {
+        "plain": [1, 2, 3],
+        "stopped": [1, 2, 3],
+        "raises": [1],
+        "repeats": [1, 2, 3],
+    }
     assert source.seen("plain", "deep") == [{"a": [1, None]}, {"a": [2, None]}, {"a": [3, None]}]
     assert set().union(*meter.live) == set(source.outcomes)
     assert meter.live[-1] == []
 
 
-def test_a_job_that_waits_for_another_is_asked_for_when_that_ends(executor: Executor, tmp_path: Path) -> None:
+def test_a_job_that_waits_for_another_is_asked_for_when_that_ends(
+    executor: Executor, tmp_path: Path
+) -> None:
     source = Source(tmp_path, {"first": [1, 2], "second": [1]})
     ask = source.next_job
-    source.next_job = lambda: None if len(source.jobs) == 1 and "first" not in source.outcomes else ask()  # type: ignore[method-assign]
+    source.next_job = lambda: (
+        None if len(source.jobs) == 1 and "first" not in source.outcomes else ask()
+    )  # type: ignore[method-assign]
     executor.run(source, concurrency=2)
     assert list(source.states().items()) == [("first", State.DONE), ("second", State.DONE)]
 
 
-def test_an_exhausted_meter_cuts_what_runs_and_starts_nothing(executor: Executor, meter: Meter, tmp_path: Path) -> None:
+def test_an_exhausted_meter_cuts_what_runs_and_starts_nothing(
+    executor: Executor, meter: Meter, tmp_path: Path
+) -> None:
     def spend(key: str, step: int) -> None:
         meter.spent = True
 
@@ -177,7 +211,9 @@ def test_an_exhausted_meter_cuts_what_runs_and_starts_nothing(executor: Executor
     assert source.open == set()
 
 
-def test_what_the_source_raises_comes_out_after_all_jobs_were_cut(executor: Executor, tmp_path: Path) -> None:
+def test_what_the_source_raises_comes_out_after_all_jobs_were_cut(
+    executor: Executor, tmp_path: Path
+) -> None:
     error = ValueError("a bug in a phase")
 
     def fail(key: str, step: int) -> None:
@@ -201,7 +237,10 @@ def test_a_killed_worker_is_retried_and_goes_on_and_one_that_always_dies_fails(
     assert source.seen("once", "first") == [True, False]
     assert source.seen("once", "seconds") == [100.0, 70.0]
     assert source.outcomes["always"].cause.startswith("the worker process died 2 times")
-    lives = [("once" in before, "once" in after) for before, after in zip(meter.live, meter.live[1:], strict=False)]
+    lives = [
+        ("once" in before, "once" in after)
+        for before, after in zip(meter.live, meter.live[1:], strict=False)
+    ]
     assert lives.count((False, True)) == 2
     assert capfd.readouterr() == ("", "")
 
@@ -210,12 +249,16 @@ def test_a_hung_worker_is_ended_and_goes_on_and_one_that_always_hangs_fails(
     session: RaySession, meter: Meter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     later = [0.0]
-    monkeypatch.setattr(ray_executor_module, "Desk", partial(Desk, clock=lambda: time.monotonic() + later[0]))
+    monkeypatch.setattr(
+        ray_executor_module, "Desk", partial(Desk, clock=lambda: time.monotonic() + later[0])
+    )
 
     def pass_time(key: str, step: int) -> None:
         later[0] += 1_000.0 if (key, step) != ("once", 2) else 0.0
 
-    source = Source(tmp_path, {"once": ["life", "sleep once", "life"], "always": ["life", "sleep"]}, pass_time)
+    source = Source(
+        tmp_path, {"once": ["life", "sleep once", "life"], "always": ["life", "sleep"]}, pass_time
+    )
     source.jobs = [replace(job, still_s=900.0) for job in source.jobs]
     RayExecutor(meter, work, session, retries=1).run(source, concurrency=1)
     assert source.states() == {"once": State.DONE, "always": State.FAILED}
@@ -223,7 +266,9 @@ def test_a_hung_worker_is_ended_and_goes_on_and_one_that_always_hangs_fails(
     assert source.outcomes["always"].cause.startswith("the worker made no step for a long time")
 
 
-def test_a_job_that_fills_a_shared_gpu_runs_again_alone(executor: Executor, meter: Meter, tmp_path: Path) -> None:
+def test_a_job_that_fills_a_shared_gpu_runs_again_alone(
+    executor: Executor, meter: Meter, tmp_path: Path
+) -> None:
     source = Source(tmp_path, {"small": [1], "large": [1, "needs a GPU", 2], "next": [1]})
     source.jobs = [replace(job, gpus=0.5, seconds=100.0) for job in source.jobs]
     executor.run(source, concurrency=2)
@@ -233,7 +278,9 @@ def test_a_job_that_fills_a_shared_gpu_runs_again_alone(executor: Executor, mete
     assert source.seen("large", "seconds") == [100.0, 70.0]
 
 
-def test_a_worker_that_nothing_can_go_on_after_stops_everything(executor: Executor, meter: Meter, tmp_path: Path) -> None:
+def test_a_worker_that_nothing_can_go_on_after_stops_everything(
+    executor: Executor, meter: Meter, tmp_path: Path
+) -> None:
     source = Source(tmp_path, {"a": [1, "disk full"], "b": [1], "c": [1]})
     with pytest.raises(UserError, match="no space"):
         executor.run(source, concurrency=1)
@@ -241,9 +288,15 @@ def test_a_worker_that_nothing_can_go_on_after_stops_everything(executor: Execut
     assert [job.key for job in source.jobs][-2:] == ["b", "c"]
 
 
-def test_worker_processes_are_used_again_but_not_after_an_error(ray_executor: RayExecutor, tmp_path: Path) -> None:
+def test_worker_processes_are_used_again_but_not_after_an_error(
+    ray_executor: RayExecutor, tmp_path: Path
+) -> None:
     stop = {"a": Decision.STOP}
-    source = Source(tmp_path, {"a": [1], "b": [1], "raises": [1, "raise"], "c": [1]}, lambda key, step: stop.get(key))
+    source = Source(
+        tmp_path,
+        {"a": [1], "b": [1], "raises": [1, "raise"], "c": [1]},
+        lambda key, step: stop.get(key),
+    )
     ray_executor.run(source, concurrency=1)
     pids = {key: source.seen(key, "pid") for key in ("a", "b", "raises", "c")}
     assert pids["a"] == pids["b"] == pids["raises"] != pids["c"]
@@ -253,29 +306,46 @@ def test_worker_processes_are_used_again_but_not_after_an_error(ray_executor: Ra
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_jobs_that_never_report_and_is_raised(ray_executor: RayExecutor, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_ends_jobs_that_never_report_and_is_raised(
+    ray_executor: RayExecutor, tmp_path: Path, number: signal.Signals
+) -> None:
     before = signal.getsignal(number)
-    source = Source(tmp_path, {"a": [1, "sleep"], "b": ["sleep"]}, lambda key, step: os.kill(os.getpid(), number))
+    source = Source(
+        tmp_path,
+        {"a": [1, "sleep"], "b": ["sleep"]},
+        lambda key, step: os.kill(os.getpid(), number),
+    )
     with pytest.raises(KeyboardInterrupt):
         ray_executor.run(source, concurrency=2)
     assert source.states() == {"a": State.CUT, "b": State.CUT}
     assert signal.getsignal(number) is before
 
 
-def test_a_worker_that_cannot_be_imported_fails_its_jobs(session: RaySession, meter: Meter, tmp_path: Path) -> None:
+def test_a_worker_that_cannot_be_imported_fails_its_jobs(
+    session: RaySession, meter: Meter, tmp_path: Path
+) -> None:
     source = Source(tmp_path, {"a": [1]})
     RayExecutor(meter, "hssl_search.nowhere:work", session).run(source, concurrency=1)
-    assert source.outcomes["a"].cause == "ModuleNotFoundError: No module named 'hssl_search.nowhere'"
+    assert (
+        source.outcomes["a"].cause == "ModuleNotFoundError: No module named 'hssl_search.nowhere'"
+    )
 
 
-def test_jobs_of_different_size_share_the_machine_with_as_many_threads_as_cores(ray_executor: RayExecutor, tmp_path: Path) -> None:
+def test_jobs_of_different_size_share_the_machine_with_as_many_threads_as_cores(
+    ray_executor: RayExecutor, tmp_path: Path
+) -> None:
     source = Source(tmp_path, {})
-    source.jobs = [Job(f"{cpus:g}", "p", {"acts": [1]}, str(tmp_path / f"{cpus:g}"), cpus=cpus) for cpus in (2.0, 0.5)]
+    source.jobs = [
+        Job(f"{cpus:g}", "p", {"acts": [1]}, str(tmp_path / f"{cpus:g}"), cpus=cpus)
+        for cpus in (2.0, 0.5)
+    ]
     ray_executor.run(source, concurrency=2)
     assert {key: source.seen(key, "threads") for key in ("0.5", "2")} == {"0.5": ["1"], "2": ["2"]}
 
 
-def test_another_thread_ends_jobs_that_never_report(session: RaySession, meter: Meter, tmp_path: Path) -> None:
+def test_another_thread_ends_jobs_that_never_report(
+    session: RaySession, meter: Meter, tmp_path: Path
+) -> None:
     source, stop, raised = Source(tmp_path, {"a": ["sleep"]}), threading.Event(), []
 
     def run() -> None:
@@ -317,7 +387,9 @@ def test_jobs_wait_for_what_others_hold_of_a_ray_that_runs_already_and_pay_nothi
     RayExecutor(meter, work, joined, tell=tell).run(source, concurrency=1)
     assert source.states() == {"large": State.DONE}
     [(sentence, skips)] = told
-    assert sentence.startswith("large waits for 2 CPUs: of the 2 of the Ray that runs here 1 are free, something else holds the others.")
+    assert sentence.startswith(
+        "large waits for 2 CPUs: of the 2 of the Ray that runs here 1 are free, something else holds the others."
+    )
     assert skips > 0
     joined.shutdown()
     assert ray.is_initialized()
@@ -331,12 +403,23 @@ OOM kill reason: Memory usage exceeded threshold
 """
 
 
-@pytest.mark.parametrize(("said", "attempts", "told"), [
-    (MEMORY, 3, "Ray's memory monitor ended the worker process 3 times: 22.41GB of its machine's 23.54GB of memory were in use; end other"),
-    ("ray.exceptions.RayTaskError\n  ValueError: two\nOSError: last", 1, "OSError: last"),
-    ("The actor died unexpectedly before finishing this task.", 1, "the worker process died once: something killed it"),
-    ("", 2, "the worker process died 2 times: something killed it"),
-])
+@pytest.mark.parametrize(
+    ("said", "attempts", "told"),
+    [
+        (
+            MEMORY,
+            3,
+            "Ray's memory monitor ended the worker process 3 times: 22.41GB of its machine's 23.54GB of memory were in use; end other",
+        ),
+        ("ray.exceptions.RayTaskError\n  ValueError: two\nOSError: last", 1, "OSError: last"),
+        (
+            "The actor died unexpectedly before finishing this task.",
+            1,
+            "the worker process died once: something killed it",
+        ),
+        ("", 2, "the worker process died 2 times: something killed it"),
+    ],
+)
 def test_a_worker_that_died_is_told_of_with_its_cause(said: str, attempts: int, told: str) -> None:
     from hssl_search.engine.execution.ray_tune.adapters import cause_of_death
 
@@ -369,10 +452,22 @@ with RaySession(cpus=1, gpus=0) as session:
 """In a process of its own, whose Ray takes the machine's memory for full."""
 
 
-@pytest.mark.slow(reason="a Ray of its own, whose memory monitor ends workers; pytest --run-slow tests/engine/execution runs it")
+@pytest.mark.slow(
+    reason="a Ray of its own, whose memory monitor ends workers; pytest --run-slow tests/engine/execution runs it"
+)
 def test_rays_memory_monitor_is_named_when_it_ends_workers(tmp_path: Path) -> None:
-    environment = {**os.environ, "RAY_memory_usage_threshold": "0.001", "PYTHONPATH": os.pathsep.join(sys.path)}
-    ended = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], env=environment, capture_output=True, text=True, check=False)
+    environment = {
+        **os.environ,
+        "RAY_memory_usage_threshold": "0.001",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    ended = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert ended.returncode == 0, ended.stderr
     told = r"failed Ray's memory monitor ended the worker process 2 times: [\d.]+GB of its machine's [\d.]+GB of memory were in use; "
     assert re.match(told, ended.stdout)

@@ -39,24 +39,49 @@ class Results:
     def outcome(self, job: Job) -> Outcome:
         assert job.trial is not None
         state = State.FAILED if job.key in self.fails else State.DONE
-        return Outcome(state, "", [Report(1, {"accuracy": self.score(job.trial, job.task["seed"])})])
+        return Outcome(
+            state, "", [Report(1, {"accuracy": self.score(job.trial, job.task["seed"])})]
+        )
 
     def proxies(self) -> Scores:
         return {trial: {0: self.score(trial, 0)} for trial in PROXIES}
 
-    def phase(self, most: int, at_once: int, ended: dict[str, Outcome] | None = None, field: Field = FIELD,
-              chosen: list[int] | None = None) -> Confirm:
+    def phase(
+        self,
+        most: int,
+        at_once: int,
+        ended: dict[str, Outcome] | None = None,
+        field: Field = FIELD,
+        chosen: list[int] | None = None,
+    ) -> Confirm:
         """`chosen`: what was chosen before; it grows."""
         kept = [] if chosen is None else chosen
-        return Confirm(field, self.proxies(), dict.fromkeys((NONE, IDENTITY, *field.candidates), 1), job_of, found, most, at_once, 0.1,
-                       ended or {}, list(kept), kept.append)
+        return Confirm(
+            field,
+            self.proxies(),
+            dict.fromkeys((NONE, IDENTITY, *field.candidates), 1),
+            job_of,
+            found,
+            most,
+            at_once,
+            0.1,
+            ended or {},
+            list(kept),
+            kept.append,
+        )
 
 
 def found(job: Job, outcome: Outcome) -> float | None:
     return outcome.reports[-1].metrics["accuracy"] if outcome.state is State.DONE else None
 
 
-def run(phase: Confirm, results: Results, at_once: int, order: random.Random | None = None, stop_after: int = 10**6) -> dict[str, Outcome]:
+def run(
+    phase: Confirm,
+    results: Results,
+    at_once: int,
+    order: random.Random | None = None,
+    stop_after: int = 10**6,
+) -> dict[str, Outcome]:
     """What ended until there was nothing left, or until so many had: with an order, any of those that run may end first."""
     live: list[Job] = []
     ended: dict[str, Outcome] = {}
@@ -79,7 +104,9 @@ NOISY = Results({4: 41.0, 5: 41.0, 6: 41.0}, 1.0)
 SHARP = Results({4: 41.0, 5: 43.0, 6: 42.0}, 0.05)
 
 
-def test_a_second_seed_of_leader_and_no_head_comes_first_then_the_controls_left_challenger_identity() -> None:
+def test_a_second_seed_of_leader_and_no_head_comes_first_then_the_controls_left_challenger_identity() -> (
+    None
+):
     scores = {trial: dict(row) for trial, row in PROXIES.items()}
     tried = Counter(TRIED)
     chosen = []
@@ -87,7 +114,9 @@ def test_a_second_seed_of_leader_and_no_head_comes_first_then_the_controls_left_
         trial = choose(FIELD, scores, tried, turn)
         assert trial is not None
         chosen.append(trial)
-        scores.setdefault(trial, {})[tried[trial]] = 40.0 + trial / 2.5  # one of two runs in common tells too little of the noise to settle
+        scores.setdefault(trial, {})[tried[trial]] = (
+            40.0 + trial / 2.5
+        )  # one of two runs in common tells too little of the noise to settle
         tried[trial] += 1
     assert chosen == [5, NONE, SAME, LONGER, 6, IDENTITY]
 
@@ -96,7 +125,9 @@ def test_leader_and_no_head_share_two_seeds_before_anything_else_is_tried_again_
     tried: Counter[int] = Counter(TRIED)
     table = {trial: dict(row) for trial, row in PROXIES.items()}
     for turn, (expected, score) in enumerate([(5, 36.0), (NONE, 40.2), (6, 36.0), (4, 45.0)]):
-        assert choose(FIELD, table, tried, turn) == expected, "whoever leads by now lacks its second seed"
+        assert choose(FIELD, table, tried, turn) == expected, (
+            "whoever leads by now lacks its second seed"
+        )
         table[expected] = {**table[expected], 1: score}
         tried[expected] += 1
     assert choose(FIELD, table, tried, 4) == SAME
@@ -106,27 +137,49 @@ def test_runs_that_go_on_count_as_paired_and_those_that_failed_are_tried_for_aga
     one_each = {**TRIED, 5: 2}
     assert choose(FIELD, PROXIES, one_each, 1, running={5: [1]}) == NONE
     assert choose(FIELD, PROXIES, {**one_each, NONE: 2}, 2, running={5: [1], NONE: [1]}) == SAME
-    assert choose(FIELD, {**PROXIES, NONE: {0: 40.0, 1: 40.1}}, {**one_each, NONE: 2}, 2) == 5, "its second seed failed"
+    assert choose(FIELD, {**PROXIES, NONE: {0: 40.0, 1: 40.1}}, {**one_each, NONE: 2}, 2) == 5, (
+        "its second seed failed"
+    )
     assert choose(FIELD, PROXIES, {**TRIED, 5: 4, NONE: 4}, 6) == SAME, "it is not tried for ever"
 
 
 def test_whoever_leads_by_now_gets_the_seeds_that_it_lacks() -> None:
-    table = {**PROXIES, 5: {0: 42.0, 1: 38.0, 2: 38.2}, NONE: {0: 40.0, 1: 40.6, 2: 40.3}, 6: {0: 41.5, 1: 42.1}}
+    table = {
+        **PROXIES,
+        5: {0: 42.0, 1: 38.0, 2: 38.2},
+        NONE: {0: 40.0, 1: 40.6, 2: 40.3},
+        6: {0: 41.5, 1: 42.1},
+    }
     tried = {trial: len(table.get(trial, {0: 0})) for trial in (*table, SAME, LONGER)}
     assert Posterior(table).leader(FIELD.candidates) == 6
-    assert [choose(FIELD, table, tried, turn) for turn in (0, 1)] == [6, 6], "no head has three already"
+    assert [choose(FIELD, table, tried, turn) for turn in (0, 1)] == [6, 6], (
+        "no head has three already"
+    )
 
 
-def test_another_leader_has_a_control_of_its_own_device_time_after_a_pair_of_runs_and_where_it_is_settled() -> None:
+def test_another_leader_has_a_control_of_its_own_device_time_after_a_pair_of_runs_and_where_it_is_settled() -> (
+    None
+):
     own = {4: 7, 5: LONGER, 6: LONGER}
     field = replace(FIELD, same_time=own.get)
     table = {**PROXIES, 5: {0: 42.0, 1: 38.0}, NONE: {0: 40.0, 1: 40.6}, 4: {0: 43.0, 1: 44.0}}
     tried = {**{trial: len(table.get(trial, {0: 0})) for trial in (*table, SAME)}, LONGER: 1}
     assert Posterior(table).leader(FIELD.candidates) == 4
-    assert [choose(field, table, tried, turn) == 7 for turn in range(4)] == [True, False, True, False]
+    assert [choose(field, table, tried, turn) == 7 for turn in range(4)] == [
+        True,
+        False,
+        True,
+        False,
+    ]
     assert choose(field, table, {**tried, 7: 1}, 2) not in (7, LONGER)
-    settled = {NONE: dict(enumerate([40.0, 40.1, 40.0])), 4: dict(enumerate([45.0, 45.0, 45.1])), 5: {0: 42.0}}
-    assert [choose(field, settled, {**tried, 7: done}, turn, 0.1) for done in (0, 1) for turn in (0, 1)] == [7, 7, None, None]
+    settled = {
+        NONE: dict(enumerate([40.0, 40.1, 40.0])),
+        4: dict(enumerate([45.0, 45.0, 45.1])),
+        5: {0: 42.0},
+    }
+    assert [
+        choose(field, settled, {**tried, 7: done}, turn, 0.1) for done in (0, 1) for turn in (0, 1)
+    ] == [7, 7, None, None]
 
 
 def test_runs_end_early_where_the_verdict_is_settled_and_go_on_where_it_is_not() -> None:
@@ -171,7 +224,7 @@ def test_the_same_results_lead_to_the_same_runs_in_whichever_order_they_come_and
         chosen: list[int] = []
         first = results.phase(16, at_once, chosen=chosen)
         ended = run(first, results, at_once, order, stop_after)
-        assert keys(first) == keys(whole)[:len(first.jobs)]
+        assert keys(first) == keys(whole)[: len(first.jobs)]
         second = results.phase(16, at_once, ended, chosen=chosen)
         again = run(second, results, at_once, order)
         assert keys(second) == keys(whole)
@@ -179,15 +232,21 @@ def test_the_same_results_lead_to_the_same_runs_in_whichever_order_they_come_and
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 4])
-def test_a_search_with_further_candidates_goes_on_after_what_was_chosen_wherever_it_stopped(at_once: int) -> None:
+def test_a_search_with_further_candidates_goes_on_after_what_was_chosen_wherever_it_stopped(
+    at_once: int,
+) -> None:
     few, chosen = replace(FIELD, candidates=(4, 5)), list[int]()
     ended = run(NOISY.phase(6, at_once, field=few, chosen=chosen), NOISY, at_once)
     whole = NOISY.phase(16, at_once, ended, chosen=list(chosen))
     run(whole, NOISY, at_once)
-    assert [trial for trial, _ in keys(whole)][:6] == chosen and 6 in [trial for trial, _ in keys(whole)][6:]
+    assert [trial for trial, _ in keys(whole)][:6] == chosen and 6 in [
+        trial for trial, _ in keys(whole)
+    ][6:]
     for stop_after in range(11):
         order, again = random.Random(stop_after), list(chosen)
-        known = ended | run(NOISY.phase(16, at_once, ended, chosen=again), NOISY, at_once, order, stop_after)
+        known = ended | run(
+            NOISY.phase(16, at_once, ended, chosen=again), NOISY, at_once, order, stop_after
+        )
         second = NOISY.phase(16, at_once, known, chosen=again)
         run(second, NOISY, at_once, order)
         assert keys(second) == keys(whole)
@@ -206,22 +265,33 @@ def test_as_many_runs_as_fit_are_handed_out_at_once(at_once: int) -> None:
     assert phase.next_job() is not None
 
 
-def simulated(random: np.random.Generator, candidates: int, runs: int, spread: float) -> tuple[dict[int, float], Scores]:
+def simulated(
+    random: np.random.Generator, candidates: int, runs: int, spread: float
+) -> tuple[dict[int, float], Scores]:
     """(truth, table) of a search whose confirming runs were chosen by what had been seen; noise 0.5."""
     truth = dict(enumerate([0.0] * 4 + random.normal(0, spread, candidates).tolist()))
     field = Field(tuple(range(4, 4 + candidates)), NONE, IDENTITY, (SAME,), lambda leader: LONGER)
     shared = random.normal(40, 1, 2 + runs)
-    scores = {trial: {0: truth[trial] + shared[0] + random.normal(0, 0.5)} for trial in truth if trial not in (SAME, LONGER)}
+    scores = {
+        trial: {0: truth[trial] + shared[0] + random.normal(0, 0.5)}
+        for trial in truth
+        if trial not in (SAME, LONGER)
+    }
     tried = Counter(dict.fromkeys(scores, 1))
     for turn in range(-2, runs - 2):
         if (trial := choose(field, scores, tried, max(0, turn))) is None:
             break
-        scores.setdefault(trial, {})[tried[trial]] = truth[trial] + shared[tried[trial]] + random.normal(0, 0.5)
+        scores.setdefault(trial, {})[tried[trial]] = (
+            truth[trial] + shared[tried[trial]] + random.normal(0, 0.5)
+        )
         tried[trial] += 1
     return truth, scores
 
 
-@pytest.mark.parametrize(("candidates", "runs", "spread", "searches"), [(4, 6, 0.0, 1000), (12, 10, 0.0, 400), (6, 10, 0.5, 400)])
+@pytest.mark.parametrize(
+    ("candidates", "runs", "spread", "searches"),
+    [(4, 6, 0.0, 1000), (12, 10, 0.0, 400), (6, 10, 0.5, 400)],
+)
 def test_of_whole_searches_the_winners_interval_holds_and_few_are_called_better_by_chance(
     candidates: int, runs: int, spread: float, searches: int
 ) -> None:

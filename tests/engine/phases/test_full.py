@@ -27,7 +27,14 @@ def test_the_full_training_ends_within_what_is_left() -> None:
     dice = random.Random(9)
     for _ in range(150):
         step = 10 ** dice.uniform(-3, 1)
-        costs = Costs(step, {}, step * 10 ** dice.uniform(-1, 2), step * 10 ** dice.uniform(-2, 1), dice.choice([0.0, 5.0]), last=step)
+        costs = Costs(
+            step,
+            {},
+            step * 10 ** dice.uniform(-1, 2),
+            step * 10 ** dice.uniform(-2, 1),
+            dice.choice([0.0, 5.0]),
+            last=step,
+        )
         for budget in (10 ** dice.uniform(0, 6) for _ in range(8)):
             step_s, wanted = costs.step * dice.uniform(0.5, 4), dice.choice([1, 7, 100, 10**6])
             steps, rungs = affordable(budget, costs, step_s, wanted)
@@ -37,25 +44,41 @@ def test_the_full_training_ends_within_what_is_left() -> None:
                 continue
             assert rungs == sorted(set(rungs))
             assert (rungs[0] >= 1, rungs[-1], len(rungs) <= 10) == (True, steps, True)
-            assert costs.training(steps, step_s, len(rungs)) + costs.between_phases() <= FULL_SHARE * budget * (1 + 1e-9)
+            assert costs.training(
+                steps, step_s, len(rungs)
+            ) + costs.between_phases() <= FULL_SHARE * budget * (1 + 1e-9)
 
 
-def test_the_full_training_takes_all_wanted_steps_where_they_fit_and_none_where_nothing_does() -> None:
+def test_the_full_training_takes_all_wanted_steps_where_they_fit_and_none_where_nothing_does() -> (
+    None
+):
     assert affordable(1e6, COSTS, 0.2, 5_000)[0] == 5_000
     assert affordable(9.0, COSTS, 0.2, 5_000) == (0, [])
     assert affordable(0.0, COSTS, 0.2, 5_000) == (0, [])
 
 
 def test_the_first_is_as_long_as_is_affordable_and_of_no_head_where_that_is_better() -> None:
-    assert told(FIRST) == (1, 3, 100, [50, 100], "full training with mlp depth 1") and FIRST["heads"] == MLP.heads
-    assert told(to_run(None, State.CUT, MLP, NO_HEAD, 70, [70])) == (1, 3, 70, [70], "full training with no head")
+    assert (
+        told(FIRST) == (1, 3, 100, [50, 100], "full training with mlp depth 1")
+        and FIRST["heads"] == MLP.heads
+    )
+    assert told(to_run(None, State.CUT, MLP, NO_HEAD, 70, [70])) == (
+        1,
+        3,
+        70,
+        [70],
+        "full training with no head",
+    )
     assert to_run(None, State.CUT, MLP, MLP, 0, [])["steps"] == 0
 
 
 @pytest.mark.parametrize(
-    ("ended", "steps"), [(State.CUT, 0), (State.CUT, 500), (State.DONE, 0), (State.DONE, 100), (State.FAILED, 99)]
+    ("ended", "steps"),
+    [(State.CUT, 0), (State.CUT, 500), (State.DONE, 0), (State.DONE, 100), (State.FAILED, 99)],
 )
-def test_one_that_was_cut_goes_on_and_one_that_ended_stays_where_no_more_is_affordable(ended: State, steps: int) -> None:
+def test_one_that_was_cut_goes_on_and_one_that_ended_stays_where_no_more_is_affordable(
+    ended: State, steps: int
+) -> None:
     assert to_run(FIRST, ended, MLP, MLP, steps, [steps]) == FIRST
 
 
@@ -66,7 +89,13 @@ def test_more_steps_of_the_same_are_another_training(ended: State) -> None:
 
 @pytest.mark.parametrize("ended", list(State))
 def test_another_winner_is_trained_as_far_as_that_is_affordable(ended: State) -> None:
-    assert told(to_run(FIRST, ended, RESNET, RESNET, 20, [20])) == (2, 4, 20, [20], "full training with resnet depth 2")
+    assert told(to_run(FIRST, ended, RESNET, RESNET, 20, [20])) == (
+        2,
+        4,
+        20,
+        [20],
+        "full training with resnet depth 2",
+    )
     assert to_run(FIRST, ended, RESNET, RESNET, 0, [])["steps"] == 0
 
 

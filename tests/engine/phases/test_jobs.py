@@ -37,7 +37,12 @@ def test_as_many_jobs_run_at_once_as_have_places(machine: Machine, jobs: int, at
 @pytest.mark.parametrize(
     "machine",
     [Machine("cpu", cpus, 0) for cpus in (1, 2, 3, 5, 8, 64)]
-    + [Machine("gpu", cpus, gpus, each) for cpus in (1, 16) for gpus in (1, 3, 8) for each in (0.1, 0.25, 0.5, 1.0)],
+    + [
+        Machine("gpu", cpus, gpus, each)
+        for cpus in (1, 16)
+        for gpus in (1, 3, 8)
+        for each in (0.1, 0.25, 0.5, 1.0)
+    ],
 )
 def test_jobs_at_once_fit_on_the_machine_together(machine: Machine) -> None:
     for jobs in range(1, 100):
@@ -49,9 +54,12 @@ def test_jobs_at_once_fit_on_the_machine_together(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("machine", "at_once", "charged"), [(CPU, 4, 1.0), (Machine("gpu", 8, 4), 3, 3.0), (Machine("gpu", 8, 4, 0.5), 3, 1.5)]
+    ("machine", "at_once", "charged"),
+    [(CPU, 4, 1.0), (Machine("gpu", 8, 4), 3, 3.0), (Machine("gpu", 8, 4, 0.5), 3, 1.5)],
 )
-def test_what_is_charged_while_jobs_run_is_the_sum_of_their_shares(machine: Machine, at_once: int, charged: float) -> None:
+def test_what_is_charged_while_jobs_run_is_the_sum_of_their_shares(
+    machine: Machine, at_once: int, charged: float
+) -> None:
     cpus, gpus = machine.resources(at_once)
     job = Job("a", "proxy", {}, "/nowhere", cpus=cpus, gpus=gpus)
     assert machine.charged(at_once) == charged
@@ -100,7 +108,10 @@ def all_jobs(maker: JobMaker) -> list[Job]:
 
 
 def test_keys_phases_folders_and_trials(maker: JobMaker, tmp_path: Path) -> None:
-    assert [(job.key, job.phase, Path(job.folder).relative_to(tmp_path).as_posix(), job.trial) for job in all_jobs(maker)] == [
+    assert [
+        (job.key, job.phase, Path(job.folder).relative_to(tmp_path).as_posix(), job.trial)
+        for job in all_jobs(maker)
+    ] == [
         ("measure", "measure", "measure", None),
         ("screen/group1", "screen", "screening/01", None),
         ("proxy/0007/seed3", "proxy", "trials/0007/checkpoint", 7),
@@ -109,7 +120,9 @@ def test_keys_phases_folders_and_trials(maker: JobMaker, tmp_path: Path) -> None
     ]
 
 
-def test_jobs_are_plain_data_that_a_worker_reads_and_the_same_when_made_again(maker: JobMaker, setting: Setting) -> None:
+def test_jobs_are_plain_data_that_a_worker_reads_and_the_same_when_made_again(
+    maker: JobMaker, setting: Setting
+) -> None:
     for job, again in zip(all_jobs(maker), all_jobs(maker), strict=True):
         assert Job(**json.loads(json.dumps(job.as_plain()))) == job == again
         task = Task.model_validate(job.task)
@@ -118,50 +131,84 @@ def test_jobs_are_plain_data_that_a_worker_reads_and_the_same_when_made_again(ma
 
 
 def test_what_each_kind_of_job_trains(maker: JobMaker) -> None:
-    measure, group, proxy, confirm, full = (Task.model_validate(job.task) for job in all_jobs(maker))
+    measure, group, proxy, confirm, full = (
+        Task.model_validate(job.task) for job in all_jobs(maker)
+    )
     assert (measure.kind, measure.heads) == ("measure", [{"family": "mlp"}])
-    assert (group.name, group.rungs, group.accuracy, group.stage) == ("group 2: 2 heads", [20, 41], False, "proxy")
+    assert (group.name, group.rungs, group.accuracy, group.stage) == (
+        "group 2: 2 heads",
+        [20, 41],
+        False,
+        "proxy",
+    )
     assert (proxy.heads, proxy.rungs, proxy.seed, proxy.accuracy) == (MLP.heads, [50, 100], 3, True)
     assert (confirm.heads, confirm.seed) == (MLP.heads, 4)
     assert (full.stage, full.heads, full.steps) == ("full", MLP.heads, 900)
 
 
-@pytest.mark.parametrize(("machine", "cpus"), [
-    (Machine("cpu", 1, 0), None), (Machine("cpu", 2, 0), 1), (Machine("cpu", 8, 0), 1), (Machine("cpu", 64, 0), 8),
-    (Machine("gpu", 16, 4), None),
-])
-def test_measuring_times_a_step_on_the_cores_of_a_job_beside_others(setting: Setting, tmp_path: Path, machine: Machine, cpus: int) -> None:
+@pytest.mark.parametrize(
+    ("machine", "cpus"),
+    [
+        (Machine("cpu", 1, 0), None),
+        (Machine("cpu", 2, 0), 1),
+        (Machine("cpu", 8, 0), 1),
+        (Machine("cpu", 64, 0), 8),
+        (Machine("gpu", 16, 4), None),
+    ],
+)
+def test_measuring_times_a_step_on_the_cores_of_a_job_beside_others(
+    setting: Setting, tmp_path: Path, machine: Machine, cpus: int
+) -> None:
     assert JobMaker(setting, tmp_path, machine).measure([], 0).task["cpus_beside"] == cpus
 
 
-@pytest.mark.parametrize(("machine", "cpus", "used"), [
-    (Machine("cpu", 8, 0), 8, 1.0), (Machine("cpu", 8, 0), 1, 0.65), (Machine("cpu", 8, 0), 4, 0.65 + 0.35 * 3 / 7),
-    (Machine("cpu", 1, 0), 1, 1.0), (Machine("gpu", 16, 2), 4, 1.0),
-])
-def test_core_seconds_lie_between_those_on_all_cores_and_those_on_the_fewest(machine: Machine, cpus: float, used: float) -> None:
+@pytest.mark.parametrize(
+    ("machine", "cpus", "used"),
+    [
+        (Machine("cpu", 8, 0), 8, 1.0),
+        (Machine("cpu", 8, 0), 1, 0.65),
+        (Machine("cpu", 8, 0), 4, 0.65 + 0.35 * 3 / 7),
+        (Machine("cpu", 1, 0), 1, 1.0),
+        (Machine("gpu", 16, 2), 4, 1.0),
+    ],
+)
+def test_core_seconds_lie_between_those_on_all_cores_and_those_on_the_fewest(
+    machine: Machine, cpus: float, used: float
+) -> None:
     assert machine.cores_used(cpus, 0.65) == pytest.approx(used)
     amdahl = {cores: 2.0 + 14.0 / cores for cores in (1, 4, 8)}  # seconds of a step
     ratio = amdahl[1] / (8 * amdahl[8])
     if machine.cpus == 8:
-        assert machine.cores_used(cpus, ratio) == pytest.approx(amdahl[int(cpus)] * cpus / (8 * amdahl[8]))
+        assert machine.cores_used(cpus, ratio) == pytest.approx(
+            amdahl[int(cpus)] * cpus / (8 * amdahl[8])
+        )
 
 
-def test_label_free_quality_is_measured_at_each_rung_where_it_ranks_and_else_at_the_last(maker: JobMaker, setting: Setting) -> None:
+def test_label_free_quality_is_measured_at_each_rung_where_it_ranks_and_else_at_the_last(
+    maker: JobMaker, setting: Setting
+) -> None:
     ranked = JobMaker(setting, maker.folder, CPU, labelfree_ranks=True)
     always = [[job.task["labelfree_always"] for job in all_jobs(each)] for each in (maker, ranked)]
     assert always == [[False] * 5, [True, False, True, True, False]]
 
 
-def test_trainings_may_be_still_for_a_quarter_of_an_hour_and_twice_their_reserve_and_measuring_for_ever(maker: JobMaker) -> None:
+def test_trainings_may_be_still_for_a_quarter_of_an_hour_and_twice_their_reserve_and_measuring_for_ever(
+    maker: JobMaker,
+) -> None:
     assert [job.still_s for job in all_jobs(maker)] == [None, 906.0, 906.0, 906.0, 903.0]
 
 
 def test_only_further_seeds_are_told_in_the_name(maker: JobMaker, setting: Setting) -> None:
-    names = [maker.training("confirm", MLP, seed, 10, [10], 0, 1).task["name"] for seed in (setting.data_seed, 5)]
+    names = [
+        maker.training("confirm", MLP, seed, 10, [10], 0, 1).task["name"]
+        for seed in (setting.data_seed, 5)
+    ]
     assert names == ["mlp depth 1", "mlp depth 1 (seed 5)"]
 
 
-def test_a_reserve_in_device_seconds_is_longer_for_a_job_with_a_part_of_the_machine(maker: JobMaker) -> None:
+def test_a_reserve_in_device_seconds_is_longer_for_a_job_with_a_part_of_the_machine(
+    maker: JobMaker,
+) -> None:
     assert [job.task["reserve_s"] for job in all_jobs(maker)] == [0.0, 3.0, 3.0, 3.0, 1.5]
     assert [job.cpus for job in all_jobs(maker)] == [8, 4, 4, 4, 8]
 
@@ -171,9 +218,20 @@ GIB = 2**30
 
 @pytest.mark.parametrize(
     ("peak", "gpu", "share"),
-    [(1, 80, 1 / 4), (14, 80, 1 / 4), (15, 80, 1 / 3), (30, 80, 1 / 2), (39, 80, 1.0), (79, 80, 1.0), (200, 80, 1.0), (2, 8, 1 / 2)],
+    [
+        (1, 80, 1 / 4),
+        (14, 80, 1 / 4),
+        (15, 80, 1 / 3),
+        (30, 80, 1 / 2),
+        (39, 80, 1.0),
+        (79, 80, 1.0),
+        (200, 80, 1.0),
+        (2, 8, 1 / 2),
+    ],
 )
-def test_as_many_trainings_share_a_gpu_as_its_memory_holds_with_a_margin_and_at_most_four(peak: float, gpu: int, share: float) -> None:
+def test_as_many_trainings_share_a_gpu_as_its_memory_holds_with_a_margin_and_at_most_four(
+    peak: float, gpu: int, share: float
+) -> None:
     assert packed(int(peak * GIB), gpu * GIB) == share
     at_once = round(1 / share)
     assert at_once == 1 or at_once * (1.3 * peak + 1) <= gpu

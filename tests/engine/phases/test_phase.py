@@ -43,5 +43,3 @@ def test_a_phase_goes_on_at_reports_and_keeps_how_its_jobs_ended() -> None:
     assert phase.on_report(job, Report(1, {"accuracy": 0.0})) is Decision.CONTINUE
     phase.on_end(job, Outcome(State.DONE))
     assert phase.outcomes == {"a": Outcome(State.DONE)}
-
-

@@ -17,7 +17,11 @@ COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
 
 def lab_winner(lab: Lab) -> int:
     """The number that the winner's trial will have."""
-    return next(one.trial for one in lab.controller().roster.candidates(6) if one.name == max(lab.accuracy, key=lab.accuracy.__getitem__))
+    return next(
+        one.trial
+        for one in lab.controller().roster.candidates(6)
+        if one.name == max(lab.accuracy, key=lab.accuracy.__getitem__)
+    )
 
 
 def test_a_failing_proxy_is_a_failure_with_its_cause_and_the_search_goes_on(lab: Lab) -> None:
@@ -26,8 +30,14 @@ def test_a_failing_proxy_is_a_failure_with_its_cause_and_the_search_goes_on(lab:
     verdict = lab.search()
     lab.check()
     failed = lab.study.frozen(best)
-    assert (failed.state, failed.user_attrs["cause"]) == (FAIL, f"RuntimeError: proxy/{best:04d}/seed0 came to nothing")
-    assert (verdict["state"], verdict["winner"]) == ("better", lab.trial("resnet depth 2 width 1 kernel 3 no-first-shortcut").number)
+    assert (failed.state, failed.user_attrs["cause"]) == (
+        FAIL,
+        f"RuntimeError: proxy/{best:04d}/seed0 came to nothing",
+    )
+    assert (verdict["state"], verdict["winner"]) == (
+        "better",
+        lab.trial("resnet depth 2 width 1 kernel 3 no-first-shortcut").number,
+    )
 
 
 def test_all_proxies_failing_is_no_winner(lab: Lab) -> None:
@@ -41,13 +51,21 @@ def test_all_proxies_failing_is_no_winner(lab: Lab) -> None:
     assert not any(key.startswith(("confirm", "full")) for key in lab.starts)
 
 
-def test_a_head_that_falls_ill_in_its_proxy_is_pruned_with_its_cause_and_cannot_win(lab: Lab) -> None:
+def test_a_head_that_falls_ill_in_its_proxy_is_pruned_with_its_cause_and_cannot_win(
+    lab: Lab,
+) -> None:
     best = max(lab.accuracy, key=lab.accuracy.__getitem__)
     lab.gate_alone = {best: "collapsed"}
     verdict = lab.search()
     lab.check()
-    assert (lab.trial(best).state, lab.trial(best).user_attrs["cause"]) == (PRUNED, "collapsed: found collapsed.")
-    assert (verdict["state"], verdict["name"]) == ("better", "resnet depth 2 width 1 kernel 3 no-first-shortcut")
+    assert (lab.trial(best).state, lab.trial(best).user_attrs["cause"]) == (
+        PRUNED,
+        "collapsed: found collapsed.",
+    )
+    assert (verdict["state"], verdict["name"]) == (
+        "better",
+        "resnet depth 2 width 1 kernel 3 no-first-shortcut",
+    )
     assert best not in {row["name"] for row in verdict["rows"]}
 
 
@@ -62,12 +80,23 @@ def test_device_time_of_a_trial_is_what_its_proxy_was_charged(lab: Lab) -> None:
 def test_each_pruner_stops_its_share_of_candidates_and_says_that_it_did(
     make_lab: Callable[..., Lab], wide_space: Space, pruner: str
 ) -> None:
-    lab = make_lab(budget="60cpu-min", pruner=pruner, promote="discrepancy", space=wide_space, sampler="random")
+    lab = make_lab(
+        budget="60cpu-min", pruner=pruner, promote="discrepancy", space=wide_space, sampler="random"
+    )
     lab.search()
     lab.check()
-    stopped = [trial for trial in lab.study.trials() if trial.user_attrs.get("cause", "").startswith("stopped at step")]
+    stopped = [
+        trial
+        for trial in lab.study.trials()
+        if trial.user_attrs.get("cause", "").startswith("stopped at step")
+    ]
     told = {"median": "below the median", "asha": "(successive halving)", "none": ""}[pruner]
-    assert all(told in trial.user_attrs["cause"] and trial.state is PRUNED and not trial.user_attrs.get("control") for trial in stopped)
+    assert all(
+        told in trial.user_attrs["cause"]
+        and trial.state is PRUNED
+        and not trial.user_attrs.get("control")
+        for trial in stopped
+    )
     assert bool(stopped) == (pruner != "none")
 
 
@@ -79,10 +108,14 @@ def test_a_sampler_that_learns_draws_in_rounds_each_after_the_proxies_of_the_one
     lab.check()
     plan = lab.study.study_attributes()["plan"]["numbers"]
     assert (plan["rounds"], plan["candidates"]) == (3, 24)
-    assert [phase for phase, *_ in lab.watcher.of("phase_started")][:7] == ["measure", *["screen", "proxy"] * 3]
+    assert [phase for phase, *_ in lab.watcher.of("phase_started")][:7] == [
+        "measure",
+        *["screen", "proxy"] * 3,
+    ]
     phases = [lab.study.job_records()[key]["phase"] for key in lab.starts]
-    assert [phases[:place].count("proxy") for place, phase in enumerate(phases) if phase == "screen"] == [
-        0, *(2 + -(-plan["proxies"] * done // 3) for done in (1, 2))]
+    assert [
+        phases[:place].count("proxy") for place, phase in enumerate(phases) if phase == "screen"
+    ] == [0, *(2 + -(-plan["proxies"] * done // 3) for done in (1, 2))]
     assert len(set(lab.starts)) == len(lab.starts)
     promoted = {trial.number for trial in lab.study.trials() if trial.user_attrs.get("promoted")}
     assert len(promoted) == plan["proxies"]

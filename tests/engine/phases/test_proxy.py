@@ -23,29 +23,52 @@ CONTENDERS = {
 class Bench:
     """A proxy phase of 100 steps, and what it told."""
 
-    def __init__(self, ended: Mapping[str, Outcome] | None = None, ranked_by: Measure = ACCURACY, pruner: Rule = "median",
-                 more: int = 0) -> None:
+    def __init__(
+        self,
+        ended: Mapping[str, Outcome] | None = None,
+        ranked_by: Measure = ACCURACY,
+        pruner: Rule = "median",
+        more: int = 0,
+    ) -> None:
         self.scored: list[tuple[int | None, int, float]] = []
-        jobs = [Job(f"proxy/{trial}", "proxy", {"steps": 100, "rungs": RUNGS}, "/nowhere", trial) for trial in CONTENDERS]
+        jobs = [
+            Job(f"proxy/{trial}", "proxy", {"steps": 100, "rungs": RUNGS}, "/nowhere", trial)
+            for trial in CONTENDERS
+        ]
         self.jobs = {job.trial: job for job in jobs}
         self.chosen: list[dict[int, float]] = []
         """The scores at each choice of a further job."""
-        self.phase = Proxy(jobs, ended or {}, CONTENDERS, ranked_by, lambda job, step, found: self.scored.append((job.trial, step, found)),
-                           PRUNERS[pruner], len(jobs) + more, self.choose)
+        self.phase = Proxy(
+            jobs,
+            ended or {},
+            CONTENDERS,
+            ranked_by,
+            lambda job, step, found: self.scored.append((job.trial, step, found)),
+            PRUNERS[pruner],
+            len(jobs) + more,
+            self.choose,
+        )
 
     def choose(self) -> Job | None:
         self.chosen.append(self.phase.scores())
-        return Job(f"proxy/more{len(self.chosen)}", "proxy", {"steps": 100, "rungs": RUNGS}, "/nowhere", 9)
+        return Job(
+            f"proxy/more{len(self.chosen)}", "proxy", {"steps": 100, "rungs": RUNGS}, "/nowhere", 9
+        )
 
     def ends(self, trial: int, state: State, *accuracies: float) -> None:
         """The proxy reports these at its rungs, and ends."""
-        reports = [Report(step, {"accuracy": accuracy}) for step, accuracy in zip(RUNGS, accuracies, strict=False)]
+        reports = [
+            Report(step, {"accuracy": accuracy})
+            for step, accuracy in zip(RUNGS, accuracies, strict=False)
+        ]
         for report in reports:
             self.phase.on_report(self.jobs[trial], report)
         self.phase.on_end(self.jobs[trial], Outcome(state, "", reports))
 
     def says(self, trial: int, step: int, accuracy: float | None) -> Decision:
-        return self.phase.on_report(self.jobs[trial], Report(step, {} if accuracy is None else {"accuracy": accuracy}))
+        return self.phase.on_report(
+            self.jobs[trial], Report(step, {} if accuracy is None else {"accuracy": accuracy})
+        )
 
 
 def test_a_candidate_below_the_median_of_four_others_is_stopped() -> None:
@@ -63,7 +86,9 @@ def test_a_proxy_that_goes_on_after_a_cut_is_not_compared_with_itself() -> None:
     bench = Bench(cut)
     for trial, accuracy in ((0, 10.0), (2, 20.0), (3, 30.0)):
         bench.says(trial, 25, accuracy)
-    assert bench.says(5, 25, 5.0) is Decision.CONTINUE, "three others are too few, as they were before the cut"
+    assert bench.says(5, 25, 5.0) is Decision.CONTINUE, (
+        "three others are too few, as they were before the cut"
+    )
 
 
 def test_every_score_is_told_those_of_stopped_ones_too() -> None:
@@ -94,15 +119,25 @@ def test_no_one_is_stopped_at_the_last_rung() -> None:
 
 @pytest.mark.parametrize("state", [State.DONE, State.STOPPED, State.FAILED])
 def test_what_ended_before_a_resume_counts(state: State) -> None:
-    ended = {f"proxy/{trial}": Outcome(state, "", [Report(50, {"accuracy": 40.0})]) for trial in range(2, 6)}
+    ended = {
+        f"proxy/{trial}": Outcome(state, "", [Report(50, {"accuracy": 40.0})])
+        for trial in range(2, 6)
+    }
     bench = Bench(ended)
     assert bench.says(6, 50, 39.0) is Decision.STOP
     assert bench.scored == [(6, 50, 39.0)]
 
 
-def test_rungs_that_were_reached_before_a_cut_count_and_what_was_reached_between_them_does_not() -> None:
+def test_rungs_that_were_reached_before_a_cut_count_and_what_was_reached_between_them_does_not() -> (
+    None
+):
     def bench(step: int) -> Bench:
-        return Bench({f"proxy/{trial}": Outcome(State.CUT, "", [Report(step, {"accuracy": 40.0})]) for trial in range(2, 6)})
+        return Bench(
+            {
+                f"proxy/{trial}": Outcome(State.CUT, "", [Report(step, {"accuracy": 40.0})])
+                for trial in range(2, 6)
+            }
+        )
 
     assert bench(50).says(6, 50, 39.0) is Decision.STOP
     assert bench(37).says(6, 50, 39.0) is Decision.CONTINUE
@@ -137,10 +172,20 @@ def test_by_a_measure_of_the_base_controls_without_a_head_count_and_accuracies_d
     bench = Bench(ranked_by=LABELFREE)
     sign = -1 if LABELFREE.good == "low" else 1
     answers = [
-        bench.phase.on_report(bench.jobs[trial], Report(50, {LABELFREE.key: sign * value, "accuracy": 90.0 if trial == 4 else 10.0}))
+        bench.phase.on_report(
+            bench.jobs[trial],
+            Report(50, {LABELFREE.key: sign * value, "accuracy": 90.0 if trial == 4 else 10.0}),
+        )
         for trial, value in ((0, 30.0), (1, 20.0), (2, 30.0), (3, 10.0), (4, 24.9), (5, 25.0))
     ]
-    assert [answer is Decision.STOP for answer in answers] == [False, False, False, False, True, False]
+    assert [answer is Decision.STOP for answer in answers] == [
+        False,
+        False,
+        False,
+        False,
+        True,
+        False,
+    ]
     assert bench.scored[-1] == (5, 50, 25.0)
 
 
@@ -167,13 +212,20 @@ def test_jobs_beyond_the_first_are_chosen_when_they_are_asked_for() -> None:
 
 
 def test_a_job_that_is_chosen_again_goes_on_with_what_is_known_of_it() -> None:
-    known = {"proxy/more1": Outcome(State.DONE, "", [Report(step, {"accuracy": float(step)}) for step in RUNGS]),
-             "proxy/more2": Outcome(State.CUT, "", [Report(25, {"accuracy": 20.0})])}
+    known = {
+        "proxy/more1": Outcome(
+            State.DONE, "", [Report(step, {"accuracy": float(step)}) for step in RUNGS]
+        ),
+        "proxy/more2": Outcome(State.CUT, "", [Report(25, {"accuracy": 20.0})]),
+    }
     bench = Bench(known, more=3)
     bench.phase.contenders = {**CONTENDERS, 9: Contender(9, "head 9", [{}], "mlp")}
     for _ in bench.jobs:
         bench.phase.next_job()
-    assert [job.key for job in iter(bench.phase.next_job, None)] == ["proxy/more2", "proxy/more3"], "what has ended is not run again"
+    assert [job.key for job in iter(bench.phase.next_job, None)] == [
+        "proxy/more2",
+        "proxy/more3",
+    ], "what has ended is not run again"
     assert bench.chosen == [{}, {9: 100.0}, {9: 100.0}]
     assert bench.phase.waiting() == 0
 
@@ -190,6 +242,10 @@ def test_a_stopped_proxy_is_taken_to_gain_what_others_have_gained_from_its_rung_
 
 
 def test_scores_of_proxies_that_ended_before_a_resume_are_known() -> None:
-    ended = {"proxy/2": Outcome(State.DONE, "", [Report(25, {"accuracy": 1.0}), Report(100, {"accuracy": 9.0})]),
-             "proxy/3": Outcome(State.STOPPED, "", [Report(25, {"accuracy": 0.0})])}
+    ended = {
+        "proxy/2": Outcome(
+            State.DONE, "", [Report(25, {"accuracy": 1.0}), Report(100, {"accuracy": 9.0})]
+        ),
+        "proxy/3": Outcome(State.STOPPED, "", [Report(25, {"accuracy": 0.0})]),
+    }
     assert Bench(ended).phase.scores() == {2: 9.0, 3: 8.0}

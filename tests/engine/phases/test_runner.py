@@ -15,7 +15,15 @@ from hssl_search.engine.budget import parse_budget
 from hssl_search.engine.execution import inline as inline_executor
 from hssl_search.engine.execution.dispatcher import Desk
 from hssl_search.engine.execution.inline import InlineExecutor
-from hssl_search.engine.execution.jobs import DeviceFull, Job, JobSource, Outcome, Report, Send, State
+from hssl_search.engine.execution.jobs import (
+    DeviceFull,
+    Job,
+    JobSource,
+    Outcome,
+    Report,
+    Send,
+    State,
+)
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.phases.phase import Phase
 from hssl_search.engine.phases.runner import PATIENCE, Runner
@@ -32,9 +40,21 @@ GPUS = Machine("gpu", cpus=16, gpus=4, gpus_per_trial=0.5)
 
 
 def job(
-    key: str, cpus: float = 4.0, gpus: float = 0.0, trial: int | None = None, reserve_s: float = 0.0, acts: tuple[Any, ...] = ()
+    key: str,
+    cpus: float = 4.0,
+    gpus: float = 0.0,
+    trial: int | None = None,
+    reserve_s: float = 0.0,
+    acts: tuple[Any, ...] = (),
 ) -> Job:
-    task = {"name": f"the {key}", "kind": "train", "steps": 100, "rungs": [50, 100], "reserve_s": reserve_s, "seed": 0}
+    task = {
+        "name": f"the {key}",
+        "kind": "train",
+        "steps": 100,
+        "rungs": [50, 100],
+        "reserve_s": reserve_s,
+        "seed": 0,
+    }
     ACTS[key] = acts
     return Job(key, key.split("/")[0], task, "/nowhere", trial, cpus, gpus)
 
@@ -45,7 +65,9 @@ class Bench:
     Each act of a job is seconds of an equal part of its steps, an error, or LEAVES: its seconds are over.
     """
 
-    def __init__(self, folder: Path, study: StudyRecord, watcher: Any, machine: Machine = CPU) -> None:
+    def __init__(
+        self, folder: Path, study: StudyRecord, watcher: Any, machine: Machine = CPU
+    ) -> None:
         self.now, self.watcher, self.study = 0.0, watcher, study
         self.run_folder = Run.create(folder / "demo", {})
         self.meter = DeviceMeter(
@@ -55,7 +77,14 @@ class Bench:
             machine.gpus,
             clock=self.clock,
         )
-        self.runner = Runner(self.run_folder, InlineExecutor(self.work, self.meter), self.meter, study, watcher, machine)
+        self.runner = Runner(
+            self.run_folder,
+            InlineExecutor(self.work, self.meter),
+            self.meter,
+            study,
+            watcher,
+            machine,
+        )
         self.started: list[Job] = []
         self.ended: list[tuple[str, State, str]] = []
 
@@ -75,16 +104,29 @@ class Bench:
             self.now += act
             send(100 * number // len(ACTS[job.key]), {"accuracy": 40.0 + number})
 
-    def run(self, *jobs: Job, ended: dict[str, Outcome] | None = None, expected: dict[str, float] | None = None, keep_s: float = 0.0,
-            kind: type[Phase] = Phase) -> Phase:
+    def run(
+        self,
+        *jobs: Job,
+        ended: dict[str, Outcome] | None = None,
+        expected: dict[str, float] | None = None,
+        keep_s: float = 0.0,
+        kind: type[Phase] = Phase,
+    ) -> Phase:
         phase = kind(jobs, ended or {})
-        self.runner.run("proxy", phase, expected or {},
-                        lambda job, outcome: self.ended.append((job.key, outcome.state, outcome.cause)), keep_s)
+        self.runner.run(
+            "proxy",
+            phase,
+            expected or {},
+            lambda job, outcome: self.ended.append((job.key, outcome.state, outcome.cause)),
+            keep_s,
+        )
         return phase
 
 
 @pytest.fixture
-def bench(tmp_path: Path, study: StudyRecord, watcher: Any, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def bench(
+    tmp_path: Path, study: StudyRecord, watcher: Any, monkeypatch: pytest.MonkeyPatch
+) -> Bench:
     made = Bench(tmp_path, study, watcher)
     monkeypatch.setattr(inline_executor, "Desk", partial(Desk, clock=made.clock))
     return made
@@ -92,18 +134,26 @@ def bench(tmp_path: Path, study: StudyRecord, watcher: Any, monkeypatch: pytest.
 
 def test_each_job_that_has_ended_is_shown_before_it_decides_anything(bench: Bench) -> None:
     shown: list[str] = []
-    bench.runner.show = lambda job, outcome: shown.append(f"{job.key} {outcome.state.value} after {len(bench.ended)}")
-    bench.run(job("proxy/0"), job("proxy/1", acts=(1.0, 1.0)), ended={"proxy/0": Outcome(State.DONE)})
+    bench.runner.show = lambda job, outcome: shown.append(
+        f"{job.key} {outcome.state.value} after {len(bench.ended)}"
+    )
+    bench.run(
+        job("proxy/0"), job("proxy/1", acts=(1.0, 1.0)), ended={"proxy/0": Outcome(State.DONE)}
+    )
     assert shown == ["proxy/0 done after 0", "proxy/1 done after 1"]
     assert [key for key, *_ in bench.ended] == ["proxy/0", "proxy/1"]
 
 
-def seconds(runner: Runner, asked: Job, expected_s: float | None, concurrency: int = 1) -> float | None:
+def seconds(
+    runner: Runner, asked: Job, expected_s: float | None, concurrency: int = 1
+) -> float | None:
     fitting = runner.affordable(asked, expected_s, concurrency)
     return None if fitting is None else fitting.seconds
 
 
-def test_a_job_may_take_a_few_times_what_was_expected_but_no_more_than_is_left(bench: Bench) -> None:
+def test_a_job_may_take_a_few_times_what_was_expected_but_no_more_than_is_left(
+    bench: Bench,
+) -> None:
     factor, more = PATIENCE
     assert seconds(bench.runner, job("a"), 100.0) == factor * 100 + more
     assert seconds(bench.runner, job("a"), 500.0) == 1_000
@@ -136,7 +186,9 @@ def test_a_job_with_a_part_of_the_cpus_needs_longer(bench: Bench) -> None:
     assert seconds(bench.runner, job("a", cpus=1), 250.1, concurrency=4) is None
 
 
-def test_jobs_at_once_on_gpus_share_what_is_left(tmp_path: Path, study: StudyRecord, watcher: Any) -> None:
+def test_jobs_at_once_on_gpus_share_what_is_left(
+    tmp_path: Path, study: StudyRecord, watcher: Any
+) -> None:
     runner = Bench(tmp_path, study, watcher, GPUS).runner
     factor, more = PATIENCE
     assert seconds(runner, job("a", gpus=0.5), None, concurrency=8) == 250
@@ -146,19 +198,29 @@ def test_jobs_at_once_on_gpus_share_what_is_left(tmp_path: Path, study: StudyRec
     assert seconds(runner, job("a", gpus=0.5), 1_000.1, concurrency=8) is None
 
 
-@pytest.mark.parametrize(("expected_s", "reserve_s", "given_s"), [
-    (200.0, 0.0, 200 + (400 - 200) / 8),
-    (200.0, 40.0, 240 + (400 - 240) / 8),
-    (400.0, 0.0, 400.0),
-    (400.1, 0.0, None),
-    (390.0, 10.0, 400.0),
-    (390.1, 10.0, None),
-])
+@pytest.mark.parametrize(
+    ("expected_s", "reserve_s", "given_s"),
+    [
+        (200.0, 0.0, 200 + (400 - 200) / 8),
+        (200.0, 40.0, 240 + (400 - 240) / 8),
+        (400.0, 0.0, 400.0),
+        (400.1, 0.0, None),
+        (390.0, 10.0, 400.0),
+        (390.1, 10.0, None),
+    ],
+)
 def test_a_job_on_gpus_fits_beside_what_those_that_run_should_still_take(
-    tmp_path: Path, study: StudyRecord, watcher: Any, expected_s: float, reserve_s: float, given_s: float | None
+    tmp_path: Path,
+    study: StudyRecord,
+    watcher: Any,
+    expected_s: float,
+    reserve_s: float,
+    given_s: float | None,
 ) -> None:
     runner = Bench(tmp_path, study, watcher, Machine("gpu", cpus=16, gpus=8)).runner
-    fitting = runner.affordable(job("a", gpus=1.0, reserve_s=reserve_s), expected_s, concurrency=8, live_s=4 * 150.0)
+    fitting = runner.affordable(
+        job("a", gpus=1.0, reserve_s=reserve_s), expected_s, concurrency=8, live_s=4 * 150.0
+    )
     assert (fitting and fitting.seconds) == given_s
 
 
@@ -179,17 +241,34 @@ class SideBySide:
             source.on_end(asked, Outcome(State.CUT))
 
 
-@pytest.mark.parametrize(("passes_s", "last_s", "fits"), [
-    (0.0, 400.0, True), (0.0, 401.0, False), (100.0, 400.0, True), (100.0, 401.0, False), (200.0, 200.0, True), (200.0, 201.0, False),
-], ids=str)
+@pytest.mark.parametrize(
+    ("passes_s", "last_s", "fits"),
+    [
+        (0.0, 400.0, True),
+        (0.0, 401.0, False),
+        (100.0, 400.0, True),
+        (100.0, 401.0, False),
+        (200.0, 200.0, True),
+        (200.0, 201.0, False),
+    ],
+    ids=str,
+)
 def test_what_jobs_on_gpus_have_done_is_no_longer_kept_for_them(
     tmp_path: Path, study: StudyRecord, watcher: Any, passes_s: float, last_s: float, fits: bool
 ) -> None:
     bench = Bench(tmp_path, study, watcher, Machine("gpu", cpus=16, gpus=8))
     bench.runner.executor = side_by_side = SideBySide(bench, passes_s)
     jobs = [job(f"proxy/{number}", gpus=1.0) for number in range(8)]
-    bench.run(*jobs, expected={asked.key: 150.0 if number < 4 else last_s if number == 4 else 5_000.0 for number, asked in enumerate(jobs)})
-    assert [asked.key for asked in side_by_side.started] == [f"proxy/{number}" for number in range(5 if fits else 4)]
+    bench.run(
+        *jobs,
+        expected={
+            asked.key: 150.0 if number < 4 else last_s if number == 4 else 5_000.0
+            for number, asked in enumerate(jobs)
+        },
+    )
+    assert [asked.key for asked in side_by_side.started] == [
+        f"proxy/{number}" for number in range(5 if fits else 4)
+    ]
     assert bench.meter.remaining() == 1_000 - 4 * passes_s
 
 
@@ -205,30 +284,50 @@ def test_a_job_that_ends_early_so_that_others_can_end_was_cut_by_the_budget(
 ) -> None:
     gpus = Bench(tmp_path, study, watcher, GPUS)
     monkeypatch.setattr(inline_executor, "Desk", partial(Desk, clock=gpus.clock))
-    jobs = [job(f"proxy/{number}", gpus=0.5, acts=(442.5, LEAVES) if number == 0 else (1.0, 1.0)) for number in range(8)]
+    jobs = [
+        job(f"proxy/{number}", gpus=0.5, acts=(442.5, LEAVES) if number == 0 else (1.0, 1.0))
+        for number in range(8)
+    ]
     gpus.run(*jobs, expected=dict.fromkeys((asked.key for asked in jobs), 110.0))
     assert gpus.started[0].seconds == 220 + (2_000 - 220) / 8 == 442.5
     assert [state for _, state, _ in gpus.ended[:2]] == [State.CUT, State.DONE]
     assert gpus.runner.short == {"proxy"}
 
 
-def test_a_job_that_does_not_fit_is_not_started_and_said_so_and_a_smaller_one_is(bench: Bench) -> None:
+def test_a_job_that_does_not_fit_is_not_started_and_said_so_and_a_smaller_one_is(
+    bench: Bench,
+) -> None:
     phase = bench.run(
-        job("proxy/large", acts=(9.0,)), job("proxy/small", acts=(9.0,)), expected={"proxy/large": 1_001.0, "proxy/small": 9.0}
+        job("proxy/large", acts=(9.0,)),
+        job("proxy/small", acts=(9.0,)),
+        expected={"proxy/large": 1_001.0, "proxy/small": 9.0},
     )
     assert [started.key for started in bench.started] == ["proxy/small"]
-    assert bench.ended == [("proxy/large", State.CUT, "the budget left would not last to its end"), ("proxy/small", State.DONE, "")]
-    assert bench.watcher.of("note") == [("the proxy/large is not started: the budget left would not last to its end.",)]
+    assert bench.ended == [
+        ("proxy/large", State.CUT, "the budget left would not last to its end"),
+        ("proxy/small", State.DONE, ""),
+    ]
+    assert bench.watcher.of("note") == [
+        ("the proxy/large is not started: the budget left would not last to its end.",)
+    ]
     assert list(bench.study.job_records()) == list(phase.outcomes) == ["proxy/small"]
 
 
 def test_what_a_job_takes_is_taken_from_the_next(bench: Bench) -> None:
-    bench.run(*(job(f"proxy/{number}", acts=(400.0,)) for number in range(4)), expected={f"proxy/{number}": 400.0 for number in range(4)})
-    assert [(started.key, started.seconds) for started in bench.started] == [("proxy/0", 1_000.0), ("proxy/1", 600.0)]
+    bench.run(
+        *(job(f"proxy/{number}", acts=(400.0,)) for number in range(4)),
+        expected={f"proxy/{number}": 400.0 for number in range(4)},
+    )
+    assert [(started.key, started.seconds) for started in bench.started] == [
+        ("proxy/0", 1_000.0),
+        ("proxy/1", 600.0),
+    ]
     assert bench.meter.spent() == 800
 
 
-def test_every_job_that_ended_is_recorded_and_what_one_that_was_cut_had_reported(bench: Bench) -> None:
+def test_every_job_that_ended_is_recorded_and_what_one_that_was_cut_had_reported(
+    bench: Bench,
+) -> None:
     jobs = [
         job("proxy/done", acts=(1.0, 1.0)),
         job("proxy/failed", acts=(1.0, ValueError("no luck"))),
@@ -241,24 +340,33 @@ def test_every_job_that_ended_is_recorded_and_what_one_that_was_cut_had_reported
         ("proxy/failed", State.FAILED, "ValueError: no luck"),
         ("proxy/cut", State.CUT, ""),
     ]
-    assert {key: (record["state"], record["name"]) for key, record in bench.study.job_records().items()} == {
+    assert {
+        key: (record["state"], record["name"]) for key, record in bench.study.job_records().items()
+    } == {
         "proxy/done": ("done", "the proxy/done"),
         "proxy/failed": ("failed", "the proxy/failed"),
         "proxy/cut": ("cut", "the proxy/cut"),
     }
-    assert bench.study.job_outcomes()["proxy/done"].reports == [Report(50, {"accuracy": 41.0}), Report(100, {"accuracy": 42.0})]
+    assert bench.study.job_outcomes()["proxy/done"].reports == [
+        Report(50, {"accuracy": 41.0}),
+        Report(100, {"accuracy": 42.0}),
+    ]
 
 
 def test_a_job_is_recorded_before_anyone_decides_by_it(bench: Bench) -> None:
     known: list[list[str]] = []
     phase = Phase([job("proxy/a", acts=(1.0, 1.0))], {})
-    bench.runner.run("proxy", phase, {}, lambda job, outcome: known.append(list(bench.study.job_records())))
+    bench.runner.run(
+        "proxy", phase, {}, lambda job, outcome: known.append(list(bench.study.job_records()))
+    )
     assert known == [["proxy/a"]]
 
 
 def test_what_ended_before_is_told_again_and_not_run(bench: Bench) -> None:
     before = {"proxy/a": Outcome(State.FAILED, "it broke"), "proxy/b": Outcome(State.CUT)}
-    phase = bench.run(job("proxy/a"), job("proxy/b"), ended=before, expected={"proxy/a": 100.0, "proxy/b": 50.0})
+    phase = bench.run(
+        job("proxy/a"), job("proxy/b"), ended=before, expected={"proxy/a": 100.0, "proxy/b": 50.0}
+    )
     assert bench.ended == [("proxy/a", State.FAILED, "it broke"), ("proxy/b", State.DONE, "")]
     assert [started.key for started in bench.started] == ["proxy/b"]
     assert phase.outcomes["proxy/a"] == before["proxy/a"]
@@ -305,7 +413,9 @@ def never() -> Callable[..., Any]:
     return call
 
 
-def test_an_error_in_a_decision_stops_the_phase_and_comes_out(bench: Bench, never: Callable[..., Any]) -> None:
+def test_an_error_in_a_decision_stops_the_phase_and_comes_out(
+    bench: Bench, never: Callable[..., Any]
+) -> None:
     with pytest.raises(AssertionError, match="must not be called"):
         bench.runner.run("proxy", Phase([job("proxy/a"), job("proxy/b")], {}), {}, never)
     assert [started.key for started in bench.started] == ["proxy/a"]
@@ -313,7 +423,11 @@ def test_an_error_in_a_decision_stops_the_phase_and_comes_out(bench: Bench, neve
 
 def test_jobs_that_take_longer_than_expected_make_later_ones_expected_to(bench: Bench) -> None:
     assert bench.runner.pace == 1
-    bench.run(job("proxy/a", acts=(150.0,)), job("proxy/b", acts=(150.0,)), expected={"proxy/a": 100.0, "proxy/b": 50.0})
+    bench.run(
+        job("proxy/a", acts=(150.0,)),
+        job("proxy/b", acts=(150.0,)),
+        expected={"proxy/a": 100.0, "proxy/b": 50.0},
+    )
     assert bench.runner.pace == pytest.approx(2.0)
     assert seconds(bench.runner, job("c"), 350.0) == 700
     assert seconds(bench.runner, job("c"), 350.1) is None
@@ -324,7 +438,11 @@ def test_pace_is_that_of_the_last_phase_that_tells(bench: Bench) -> None:
     assert bench.runner.pace == pytest.approx(3.0)
     bench.run(job("proxy/a", acts=(ValueError("no luck"),)), expected={"proxy/a": 100.0})
     assert bench.runner.pace == pytest.approx(3.0)
-    bench.run(job("proxy/b", acts=(150.0,)), job("proxy/c", acts=(150.0,)), expected={"proxy/b": 100.0, "proxy/c": 100.0})
+    bench.run(
+        job("proxy/b", acts=(150.0,)),
+        job("proxy/c", acts=(150.0,)),
+        expected={"proxy/b": 100.0, "proxy/c": 100.0},
+    )
     assert bench.runner.pace == pytest.approx(1.5)
 
 
@@ -346,11 +464,16 @@ def test_faster_jobs_are_no_reason_to_start_what_might_not_end(bench: Bench) -> 
 def test_the_start_of_workers_is_no_part_of_the_pace(bench: Bench) -> None:
     bench.runner.startup_s = 30.0
     acts = {"proxy/first": 130.0, "proxy/second": 100.0}
-    bench.run(*(job(key, acts=(taken,)) for key, taken in acts.items()), expected=dict.fromkeys(acts, 100.0))
+    bench.run(
+        *(job(key, acts=(taken,)) for key, taken in acts.items()),
+        expected=dict.fromkeys(acts, 100.0),
+    )
     assert bench.runner.pace == pytest.approx(1.0)
 
 
-def test_the_pace_is_learned_again_from_what_ended_before_a_resume(bench: Bench, tmp_path: Path, study: StudyRecord, watcher: Any) -> None:
+def test_the_pace_is_learned_again_from_what_ended_before_a_resume(
+    bench: Bench, tmp_path: Path, study: StudyRecord, watcher: Any
+) -> None:
     bench.runner.startup_s = 30.0
     jobs, expected = (
         [job(f"proxy/{number}", acts=(230.0 if number == 0 else 200.0,)) for number in range(2)],
@@ -363,27 +486,43 @@ def test_the_pace_is_learned_again_from_what_ended_before_a_resume(bench: Bench,
     assert again.runner.pace == bench.runner.pace == pytest.approx(2.0)
 
 
-def test_a_job_teaches_the_pace_once_whatever_share_of_the_machine_a_later_round_would_give_it(bench: Bench) -> None:
+def test_a_job_teaches_the_pace_once_whatever_share_of_the_machine_a_later_round_would_give_it(
+    bench: Bench,
+) -> None:
     expected = {"proxy/0": 100.0, "proxy/1": 100.0}
     bench.run(job("proxy/0", cpus=2.0, acts=(400.0,)), expected=expected)
     assert bench.runner.pace == pytest.approx(2.0)
-    bench.run(job("proxy/0", cpus=1.0), job("proxy/1", cpus=1.0, acts=(800.0,)), ended=bench.study.job_outcomes(), expected=expected)
+    bench.run(
+        job("proxy/0", cpus=1.0),
+        job("proxy/1", cpus=1.0, acts=(800.0,)),
+        ended=bench.study.job_outcomes(),
+        expected=expected,
+    )
     assert bench.runner.pace == pytest.approx(2.0)
 
 
 FULL = DeviceFull("no memory")
 
 
-@pytest.mark.parametrize(("expected_s", "held_s", "again_s"), [
-    (100.0, 10.0, PATIENCE[0] * 100 + PATIENCE[1]),
-    (100.0, 1_000.0, PATIENCE[0] * 100 + PATIENCE[1]),
-    (600.0, 400.0, 800.0),
-    (600.0, 1_000.0, 0.0),
-    (None, 600.0, 700.0),
-], ids=["soon", "after a hang", "as the budget allows", "too late", "unknown"])
+@pytest.mark.parametrize(
+    ("expected_s", "held_s", "again_s"),
+    [
+        (100.0, 10.0, PATIENCE[0] * 100 + PATIENCE[1]),
+        (100.0, 1_000.0, PATIENCE[0] * 100 + PATIENCE[1]),
+        (600.0, 400.0, 800.0),
+        (600.0, 1_000.0, 0.0),
+        (None, 600.0, 700.0),
+    ],
+    ids=["soon", "after a hang", "as the budget allows", "too late", "unknown"],
+)
 def test_a_job_that_begins_again_is_given_what_it_needs_and_what_is_left(
-    tmp_path: Path, study: StudyRecord, watcher: Any, monkeypatch: pytest.MonkeyPatch, expected_s: float | None, held_s: float,
-    again_s: float
+    tmp_path: Path,
+    study: StudyRecord,
+    watcher: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    expected_s: float | None,
+    held_s: float,
+    again_s: float,
 ) -> None:
     gpus = Bench(tmp_path, study, watcher, GPUS)
     monkeypatch.setattr(inline_executor, "Desk", partial(Desk, clock=gpus.clock))
@@ -408,17 +547,32 @@ def test_a_job_with_a_checkpoint_needs_the_rest_of_its_time(bench: Bench, tmp_pa
     assert bench.runner.pace == pytest.approx(1.0)
 
 
-def test_a_job_that_goes_on_is_recorded_with_what_it_reported_before_it_was_cut(bench: Bench) -> None:
-    before = {"proxy/a": Outcome(State.CUT, "", [Report(25, {"accuracy": 1.0}), Report(37, {}), Report(50, {"accuracy": 2.0})], 5.0)}
+def test_a_job_that_goes_on_is_recorded_with_what_it_reported_before_it_was_cut(
+    bench: Bench,
+) -> None:
+    before = {
+        "proxy/a": Outcome(
+            State.CUT,
+            "",
+            [Report(25, {"accuracy": 1.0}), Report(37, {}), Report(50, {"accuracy": 2.0})],
+            5.0,
+        )
+    }
     going_on = job("proxy/a", acts=(1.0, 1.0))
     going_on.task["rungs"] = [25, 50, 100]
     bench.run(going_on, ended=before)
     outcome = bench.study.job_outcomes()["proxy/a"]
-    assert [(report.step, report.metrics["accuracy"]) for report in outcome.reports] == [(25, 1.0), (50, 41.0), (100, 42.0)]
+    assert [(report.step, report.metrics["accuracy"]) for report in outcome.reports] == [
+        (25, 1.0),
+        (50, 41.0),
+        (100, 42.0),
+    ]
     assert (outcome.state, outcome.seconds) == (State.DONE, 7.0)
 
 
-def test_a_job_that_ends_early_was_cut_where_the_budget_left_does_not_buy_the_rest(bench: Bench) -> None:
+def test_a_job_that_ends_early_was_cut_where_the_budget_left_does_not_buy_the_rest(
+    bench: Bench,
+) -> None:
     bench.run(job("proxy/a", acts=(950.0, LEAVES)), expected={"proxy/a": 100.0})
     assert bench.ended == [("proxy/a", State.CUT, "")]
     assert bench.runner.short == {"proxy"}
@@ -441,14 +595,19 @@ class Steady:
         (step_s,), begun = ACTS[asked.key], asked.step_reached()
         assert asked.seconds is not None
         reached = min(100, begun + max(0, int((asked.seconds - asked.task["reserve_s"]) / step_s)))
-        self.bench.now += self.bench.runner.startup_s * (len(self.bench.started) == 1) + (reached - begun) * step_s
+        self.bench.now += (
+            self.bench.runner.startup_s * (len(self.bench.started) == 1)
+            + (reached - begun) * step_s
+        )
         (Path(asked.folder) / f"step-{reached}").mkdir(parents=True, exist_ok=True)
         for step in sorted({50, 100, reached}):
             if begun < step <= reached:
                 send(step, {"accuracy": 0.1 * step})
 
     def run(self, *jobs: Job, expected_s: float = 20.0, **more: Any) -> Phase:
-        return self.bench.run(*jobs, expected=dict.fromkeys((asked.key for asked in jobs), expected_s), **more)
+        return self.bench.run(
+            *jobs, expected=dict.fromkeys((asked.key for asked in jobs), expected_s), **more
+        )
 
     def started(self) -> list[str]:
         return [asked.key.removeprefix("proxy/") for asked in self.bench.started]
@@ -463,7 +622,10 @@ def test_a_job_that_runs_out_of_patience_goes_on_after_the_others(steady: Steady
     phase = steady.run(steady.job("slow", 2.0), steady.job("quick", 0.2))
     assert steady.started() == ["slow", "quick", "slow"]
     assert steady.bench.started[0].seconds == PATIENCE[0] * 20 + PATIENCE[1] == 120.0
-    assert [(key, state) for key, state, _ in steady.bench.ended] == [("proxy/quick", State.DONE), ("proxy/slow", State.DONE)]
+    assert [(key, state) for key, state, _ in steady.bench.ended] == [
+        ("proxy/quick", State.DONE),
+        ("proxy/slow", State.DONE),
+    ]
     assert [report.step for report in phase.outcomes["proxy/slow"].reports] == [50, 100]
     assert steady.bench.runner.short == set()
 
@@ -476,25 +638,47 @@ def test_a_phase_that_is_slow_throughout_ends_no_job_before_its_time(steady: Ste
 
 
 def test_a_slow_job_that_the_budget_does_not_last_for_ends_with_what_it_has(steady: Steady) -> None:
-    phase = steady.run(steady.job("slower", 60.0), steady.job("slow", 2.4), steady.job("quick", 0.2), steady.job("other", 7.0))
+    phase = steady.run(
+        steady.job("slower", 60.0),
+        steady.job("slow", 2.4),
+        steady.job("quick", 0.2),
+        steady.job("other", 7.0),
+    )
     assert steady.started() == ["slower", "slow", "slow", "quick", "other"]
-    assert {key: [report.step for report in outcome.reports] for key, outcome in phase.outcomes.items()} == {
-        "proxy/slower": [2], "proxy/slow": [50, 100], "proxy/quick": [50, 100], "proxy/other": [50, 64]}
+    assert {
+        key: [report.step for report in outcome.reports] for key, outcome in phase.outcomes.items()
+    } == {
+        "proxy/slower": [2],
+        "proxy/slow": [50, 100],
+        "proxy/quick": [50, 100],
+        "proxy/other": [50, 64],
+    }
     assert steady.bench.runner.short == set()
     assert [values[1] for values in steady.bench.watcher.of("job_ended")].count("done") == 4
-    assert steady.bench.watcher.of("job_waits") == [("the proxy/slower",), ("the proxy/slow",), ("the proxy/other",)]
+    assert steady.bench.watcher.of("job_waits") == [
+        ("the proxy/slower",),
+        ("the proxy/slow",),
+        ("the proxy/other",),
+    ]
 
 
 def test_where_all_jobs_are_slow_the_budget_brings_some_to_their_end(steady: Steady) -> None:
     phase = steady.run(*(steady.job(name, 4.0) for name in "abcdefgh"), expected_s=100.0)
-    assert [(name, phase.outcomes[f"proxy/{name}"].state) for name in "ab"] == [("a", State.DONE), ("b", State.DONE)]
-    assert steady.started() == ["a", "b", "a", "b"], "of the others it is known then what they would need"
+    assert [(name, phase.outcomes[f"proxy/{name}"].state) for name in "ab"] == [
+        ("a", State.DONE),
+        ("b", State.DONE),
+    ]
+    assert steady.started() == ["a", "b", "a", "b"], (
+        "of the others it is known then what they would need"
+    )
     assert steady.bench.meter.spent() == 800
 
 
 @pytest.mark.parametrize("startup_s", [0.0, 30.0])
 @pytest.mark.parametrize("cpus", [2.0, 4.0])
-def test_a_job_in_two_parts_teaches_the_pace_of_both_without_the_start_of_its_worker(steady: Steady, startup_s: float, cpus: float) -> None:
+def test_a_job_in_two_parts_teaches_the_pace_of_both_without_the_start_of_its_worker(
+    steady: Steady, startup_s: float, cpus: float
+) -> None:
     steady.bench.runner.startup_s = startup_s
     steady.run(steady.job("slow", 4.0, cpus=cpus))
     assert steady.started() == ["slow", "slow"]
@@ -507,8 +691,12 @@ def test_a_slow_job_near_its_end_is_given_time_beside_its_reserve(steady: Steady
     assert phase.outcomes["proxy/slow"].reports[-1].step == 100
 
 
-@pytest.mark.parametrize(("first", "steps"), [(0, 100), (2, 72)], ids=["one of the first two", "a later one"])
-def test_a_slow_job_takes_from_later_phases_only_what_it_might_at_first(steady: Steady, first: int, steps: int) -> None:
+@pytest.mark.parametrize(
+    ("first", "steps"), [(0, 100), (2, 72)], ids=["one of the first two", "a later one"]
+)
+def test_a_slow_job_takes_from_later_phases_only_what_it_might_at_first(
+    steady: Steady, first: int, steps: int
+) -> None:
     before = {f"proxy/{number}": Outcome(State.DONE) for number in range(first)}
     jobs = [steady.job(str(number), 0.0) for number in range(first)] + [steady.job("slow", 5.0)]
     phase = steady.run(*jobs, ended=before, expected_s=100.0, keep_s=550.0)
@@ -526,7 +714,9 @@ class EndsWhileOneWaits:
     def run(self, source: JobSource, concurrency: int) -> None:
         asked = source.next_job()
         assert asked is not None
-        source.on_end(asked, Outcome(State.DONE, reports=[Report(60, {})], seconds=asked.seconds or 0.0))
+        source.on_end(
+            asked, Outcome(State.DONE, reports=[Report(60, {})], seconds=asked.seconds or 0.0)
+        )
 
 
 def test_a_phase_is_short_where_the_budget_ends_while_a_slow_job_waits(bench: Bench) -> None:
@@ -545,9 +735,18 @@ class OneByOne(Phase):
 
 
 @pytest.mark.parametrize("step_s", [2.0, 60.0], ids=["goes on", "cannot go on"])
-def test_what_waits_for_a_slow_job_is_handed_out_when_that_has_ended(steady: Steady, step_s: float) -> None:
-    phase = steady.run(steady.job("quick", 0.2), steady.job("slow", step_s), *(steady.job(name, 0.2) for name in "abc"), kind=OneByOne)
-    assert [report.step for report in phase.outcomes["proxy/slow"].reports] == ([50, 100] if step_s == 2.0 else [2])
+def test_what_waits_for_a_slow_job_is_handed_out_when_that_has_ended(
+    steady: Steady, step_s: float
+) -> None:
+    phase = steady.run(
+        steady.job("quick", 0.2),
+        steady.job("slow", step_s),
+        *(steady.job(name, 0.2) for name in "abc"),
+        kind=OneByOne,
+    )
+    assert [report.step for report in phase.outcomes["proxy/slow"].reports] == (
+        [50, 100] if step_s == 2.0 else [2]
+    )
     assert [phase.outcomes[f"proxy/{name}"].state for name in "abc"] == [State.DONE] * 3
     assert steady.bench.runner.short == set()
 
@@ -567,10 +766,15 @@ class TwoAtOnce:
         asked = source.next_job()
         assert asked is None, "it would not end beside the other"
         self._pass(self.second_s, other)
-        source.on_end(other, Outcome(State.STOPPED, reports=[Report(50, {})], seconds=slow.seconds + self.second_s))
+        source.on_end(
+            other,
+            Outcome(State.STOPPED, reports=[Report(50, {})], seconds=slow.seconds + self.second_s),
+        )
         while (asked := source.next_job()) is not None:
             self.started.append(asked.key)
-            source.on_end(asked, Outcome(State.DONE, reports=[Report(100, {})], seconds=asked.seconds or 0.0))
+            source.on_end(
+                asked, Outcome(State.DONE, reports=[Report(100, {})], seconds=asked.seconds or 0.0)
+            )
 
     def _pass(self, seconds: float, *live: Job) -> None:
         self.bench.meter.tick(list(live))
@@ -578,13 +782,21 @@ class TwoAtOnce:
         self.bench.meter.tick(list(live))
 
 
-@pytest.mark.parametrize(("second_s", "goes_on"), [(10.0, True), (300.0, False)], ids=["leaves enough", "leaves too little"])
+@pytest.mark.parametrize(
+    ("second_s", "goes_on"),
+    [(10.0, True), (300.0, False)],
+    ids=["leaves enough", "leaves too little"],
+)
 def test_a_slow_job_on_gpus_is_given_up_only_when_nothing_runs_that_may_leave_it_time(
     tmp_path: Path, study: StudyRecord, watcher: Any, second_s: float, goes_on: bool
 ) -> None:
     bench = Bench(tmp_path, study, watcher, Machine("gpu", cpus=16, gpus=2))
     bench.runner.executor = two = TwoAtOnce(bench, second_s)
-    bench.run(job("proxy/slow", gpus=1.0), job("proxy/other", gpus=1.0), expected={"proxy/slow": 50.0, "proxy/other": 600.0})
+    bench.run(
+        job("proxy/slow", gpus=1.0),
+        job("proxy/other", gpus=1.0),
+        expected={"proxy/slow": 50.0, "proxy/other": 600.0},
+    )
     assert two.started == (["proxy/slow"] if goes_on else [])
     assert bench.ended[-1] == ("proxy/slow", State.DONE if goes_on else State.CUT, "")
 
@@ -596,26 +808,41 @@ class SlowOneFirst:
         slow, other = source.next_job(), source.next_job()
         assert slow is not None and other is not None and slow.seconds is not None
         source.on_end(slow, Outcome(State.DONE, reports=[Report(5, {})], seconds=slow.seconds))
-        assert source.next_job() is None, "whether it straggles is not known before the other has ended"
+        assert source.next_job() is None, (
+            "whether it straggles is not known before the other has ended"
+        )
         source.on_end(other, Outcome(State.DONE, reports=[Report(100, {})], seconds=700.0))
         assert source.next_job() is None
 
 
-def test_a_slow_job_is_not_given_up_before_it_is_known_how_slow_the_others_are(bench: Bench) -> None:
+def test_a_slow_job_is_not_given_up_before_it_is_known_how_slow_the_others_are(
+    bench: Bench,
+) -> None:
     bench.runner.executor = SlowOneFirst()
-    bench.run(job("proxy/slow", cpus=2.0), job("proxy/other", cpus=2.0), expected={"proxy/slow": 20.0, "proxy/other": 400.0})
+    bench.run(
+        job("proxy/slow", cpus=2.0),
+        job("proxy/other", cpus=2.0),
+        expected={"proxy/slow": 20.0, "proxy/other": 400.0},
+    )
     assert bench.ended == [("proxy/other", State.DONE, ""), ("proxy/slow", State.DONE, "")]
     assert bench.runner.short == set()
 
 
-def test_where_all_jobs_are_slow_those_that_the_budget_does_not_last_for_are_cut(steady: Steady) -> None:
+def test_where_all_jobs_are_slow_those_that_the_budget_does_not_last_for_are_cut(
+    steady: Steady,
+) -> None:
     phase = steady.run(*(steady.job(name, 6.0) for name in "ab"))
     assert [phase.outcomes[f"proxy/{name}"].state for name in "ab"] == [State.DONE, State.CUT]
     assert steady.bench.runner.short == {"proxy"}
-    assert [record["state"] for record in steady.bench.study.job_records().values()] == ["done", "cut"]
+    assert [record["state"] for record in steady.bench.study.job_records().values()] == [
+        "done",
+        "cut",
+    ]
 
 
-def test_a_slow_job_that_waits_when_the_search_is_stopped_is_cut_and_goes_on_later(steady: Steady) -> None:
+def test_a_slow_job_that_waits_when_the_search_is_stopped_is_cut_and_goes_on_later(
+    steady: Steady,
+) -> None:
     asked, stopped = steady.job("slow", 2.0), job("proxy/stopped", acts=(KeyboardInterrupt(),))
     with pytest.raises(KeyboardInterrupt):
         steady.run(asked, stopped)
@@ -632,7 +859,9 @@ def test_a_phase_is_short_whose_jobs_the_budget_does_not_last_for(bench: Bench) 
     assert bench.runner.short == {"proxy"}
 
 
-def test_a_job_that_goes_on_after_a_cut_teaches_the_pace_of_what_it_had_left(bench: Bench, tmp_path: Path) -> None:
+def test_a_job_that_goes_on_after_a_cut_teaches_the_pace_of_what_it_had_left(
+    bench: Bench, tmp_path: Path
+) -> None:
     (tmp_path / "step-50").mkdir()
     asked = replace(job("proxy/a", acts=(0.0, 50.0)), folder=str(tmp_path))
     before = {"proxy/a": Outcome(State.CUT, "", [Report(50, {})], 50.0)}

@@ -13,13 +13,21 @@ from hssl_search.engine.phases import screen
 def candidates(count: int) -> list[Contender]:
     families = ("convnext", "resnet", "transformer", "mlp")
     return [
-        Contender(trial, f"head {trial}", [{"family": families[trial % 4], "depth": trial}], families[trial % 4]) for trial in range(count)
+        Contender(
+            trial,
+            f"head {trial}",
+            [{"family": families[trial % 4], "depth": trial}],
+            families[trial % 4],
+        )
+        for trial in range(count)
     ]
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 16, 17, 30, 64])
 @pytest.mark.parametrize("size", [1, 3, 8])
-def test_every_candidate_is_dealt_to_one_group_and_groups_are_equally_large(count: int, size: int) -> None:
+def test_every_candidate_is_dealt_to_one_group_and_groups_are_equally_large(
+    count: int, size: int
+) -> None:
     groups = dict(screen.groups(candidates(count), size))
     assert list(groups) == list(range(-(-count // size)))
     assert sorted(one.trial for group in groups.values() for one in group) == list(range(count))
@@ -34,7 +42,11 @@ def test_no_candidates_make_no_group() -> None:
 
 def test_candidates_drawn_one_after_another_are_spread() -> None:
     groups = dict(screen.groups(candidates(9), 3))
-    assert [[one.trial for one in group] for group in groups.values()] == [[0, 3, 6], [1, 4, 7], [2, 5, 8]]
+    assert [[one.trial for one in group] for group in groups.values()] == [
+        [0, 3, 6],
+        [1, 4, 7],
+        [2, 5, 8],
+    ]
 
 
 def test_the_reference_heads_train_last_in_every_group() -> None:
@@ -48,14 +60,30 @@ def test_the_reference_heads_train_last_in_every_group() -> None:
 
 
 def head(cka: float, overlap: float, loss: float = 3.0, gate: str = "healthy") -> dict[str, Any]:
-    return {"cka": cka, "overlap": overlap, "head_loss": loss, "gate": gate, "gate_reason": "because."}
+    return {
+        "cka": cka,
+        "overlap": overlap,
+        "head_loss": loss,
+        "gate": gate,
+        "gate_reason": "because.",
+    }
 
 
 def test_discrepancies_are_read_as_excess_over_the_identity_head() -> None:
     group = candidates(3)
-    metrics = {"heads": [head(0.5, 0.6), head(0.2, 0.45), head(0.9, 0.3), head(0.1, 0.35), head(0.95, 0.99, 4.4, "not learning")]}
+    metrics = {
+        "heads": [
+            head(0.5, 0.6),
+            head(0.2, 0.45),
+            head(0.9, 0.3),
+            head(0.1, 0.35),
+            head(0.95, 0.99, 4.4, "not learning"),
+        ]
+    }
     found, references = screen.read(group, metrics)
-    assert {trial: one["discrepancy"] for trial, one in found.items()} == pytest.approx({0: 0.25, 1: 0.10, 2: -0.05})
+    assert {trial: one["discrepancy"] for trial, one in found.items()} == pytest.approx(
+        {0: 0.25, 1: 0.10, 2: -0.05}
+    )
     assert [one["cka_excess"] for one in found.values()] == pytest.approx([0.4, 0.1, 0.8])
     assert found[0] == head(0.5, 0.6) | {
         "cka_excess": pytest.approx(0.4),
@@ -63,12 +91,25 @@ def test_discrepancies_are_read_as_excess_over_the_identity_head() -> None:
         "discrepancy": pytest.approx(0.25),
         "chance_loss": 4.4,
     }
-    assert references["identity"]["overlap_excess"] == references["identity"]["cka_excess"] == references["identity"]["discrepancy"] == 0.0
-    assert (references["noise"]["gate"], references["noise"]["discrepancy"]) == ("not learning", pytest.approx(0.64))
+    assert (
+        references["identity"]["overlap_excess"]
+        == references["identity"]["cka_excess"]
+        == references["identity"]["discrepancy"]
+        == 0.0
+    )
+    assert (references["noise"]["gate"], references["noise"]["discrepancy"]) == (
+        "not learning",
+        pytest.approx(0.64),
+    )
 
 
 def test_excess_puts_heads_of_a_group_in_the_order_of_their_overlap() -> None:
     group = candidates(6)
     overlaps = [0.3, 0.9, 0.1, 0.5, 0.7, 0.2]
-    found, _ = screen.read(group, {"heads": [head(0.0, overlap) for overlap in overlaps] + [head(0.0, 0.4), head(0.0, 1.0)]})
-    assert sorted(found, key=lambda trial: found[trial]["discrepancy"]) == sorted(range(6), key=lambda trial: overlaps[trial])
+    found, _ = screen.read(
+        group,
+        {"heads": [head(0.0, overlap) for overlap in overlaps] + [head(0.0, 0.4), head(0.0, 1.0)]},
+    )
+    assert sorted(found, key=lambda trial: found[trial]["discrepancy"]) == sorted(
+        range(6), key=lambda trial: overlaps[trial]
+    )

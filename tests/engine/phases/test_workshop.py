@@ -16,23 +16,39 @@ Lab = Any
 
 
 @pytest.mark.parametrize("machine", [Machine("gpu", 16, 1), Machine("gpu", 16, 1, 0.5)])
-def test_on_gpus_the_same_search_is_charged_to_jobs_alone(make_lab: Callable[..., Lab], machine: Machine) -> None:
+def test_on_gpus_the_same_search_is_charged_to_jobs_alone(
+    make_lab: Callable[..., Lab], machine: Machine
+) -> None:
     lab = make_lab(budget="10gpu-min", machine=machine)
     assert lab.search()["state"] == "better"
     lab.check()
     assert lab.charged() == pytest.approx(machine.gpus_per_trial * (lab.now - 100.0), rel=1e-3)
 
 
-def test_trainings_share_a_gpu_by_measured_memory_and_the_full_training_has_it_alone(make_lab: Callable[..., Lab]) -> None:
-    lab = make_lab(budget="10gpu-min", machine=Machine("gpu", 16, 1), gpus_per_trial=None, full_epochs=1000)
+def test_trainings_share_a_gpu_by_measured_memory_and_the_full_training_has_it_alone(
+    make_lab: Callable[..., Lab],
+) -> None:
+    lab = make_lab(
+        budget="10gpu-min", machine=Machine("gpu", 16, 1), gpus_per_trial=None, full_epochs=1000
+    )
     lab.memory = {"memory_bytes": 20 * 2**30, "gpu_bytes": 80 * 2**30}
     held: dict[str, set[float]] = {}
     work = lab.work
-    lab.work = lambda job, send: (held.setdefault(job.phase, set()).add(job.gpus), work(job, send))[1]
+    lab.work = lambda job, send: (held.setdefault(job.phase, set()).add(job.gpus), work(job, send))[
+        1
+    ]
     assert lab.search()["state"] == "better"
     lab.check()
-    assert held == {"measure": {1.0}, "screen": {0.5}, "proxy": {0.5}, "confirm": {0.5}, "full": {1.0}}
-    assert lab.study.job_records()["full"]["state"] == "done", "alone it goes no faster than it was measured"
+    assert held == {
+        "measure": {1.0},
+        "screen": {0.5},
+        "proxy": {0.5},
+        "confirm": {0.5},
+        "full": {1.0},
+    }
+    assert lab.study.job_records()["full"]["state"] == "done", (
+        "alone it goes no faster than it was measured"
+    )
     resolved = lab.run.config()
     assert resolved["gpus_per_trial"] == 0.5, "nothing is left to be found out"
     lab.search()
@@ -44,13 +60,17 @@ HELD = Report(10, {"accuracy": 30.0})
 CUT, DONE = Outcome(State.CUT, reports=[HELD]), Outcome(State.DONE, reports=[HELD])
 
 
-@pytest.mark.parametrize(("trial", "ended", "steps"), [
-    (3, {}, [10, 20]),
-    (3, {KEY: CUT}, [10, 20]),
-    (3, {KEY: DONE}, [10]),
-    (None, {}, []),
-    (4, {}, []),
-], ids=["killed", "cut", "done", "of no trial", "of a trial without metrics"])
+@pytest.mark.parametrize(
+    ("trial", "ended", "steps"),
+    [
+        (3, {}, [10, 20]),
+        (3, {KEY: CUT}, [10, 20]),
+        (3, {KEY: DONE}, [10]),
+        (None, {}, []),
+        (4, {}, []),
+    ],
+    ids=["killed", "cut", "done", "of no trial", "of a trial without metrics"],
+)
 def test_what_a_killed_search_had_heard_of_a_job_is_known_again(
     lab: Lab, trial: int | None, ended: dict[str, Outcome], steps: list[int]
 ) -> None:
@@ -63,7 +83,9 @@ def test_what_a_killed_search_had_heard_of_a_job_is_known_again(
     reports = workshop.ended[KEY].reports if KEY in workshop.ended else []
     assert [report.step for report in reports] == steps
     assert HELD in reports or not ended, "what the study holds is not replaced"
-    assert not steps or workshop.ended[KEY].state is (State.DONE if ended == {KEY: DONE} else State.CUT)
+    assert not steps or workshop.ended[KEY].state is (
+        State.DONE if ended == {KEY: DONE} else State.CUT
+    )
 
 
 def test_a_search_that_is_taken_up_knows_how_its_jobs_ended(lab: Lab) -> None:

@@ -37,9 +37,16 @@ def measured(machine: Machine = CPU, **changes: Any) -> Measured:
     return Measured.of(outcome(**changes), ["mlp", "convnext"], machine)
 
 
-def test_costs_on_cpu_are_the_seconds_measured_and_the_start_is_what_the_worker_did_not_see() -> None:
+def test_costs_on_cpu_are_the_seconds_measured_and_the_start_is_what_the_worker_did_not_see() -> (
+    None
+):
     costs = measured().costs
-    assert (costs.step, costs.heads, costs.evaluate, costs.checkpoint) == (0.1, {"mlp": 0.02, "convnext": 0.05}, 0.4, 0.3)
+    assert (costs.step, costs.heads, costs.evaluate, costs.checkpoint) == (
+        0.1,
+        {"mlp": 0.02, "convnext": 0.05},
+        0.4,
+        0.3,
+    )
     assert costs.startup == pytest.approx(7.0)
     assert (costs.joint, costs.profile, costs.last) == (1.5, 0.25, 0.2)
     assert measured(worker_s=12.0).costs.startup == 0.0
@@ -54,9 +61,14 @@ def test_the_start_of_a_worker_that_died_before_is_not_counted() -> None:
 def test_costs_on_a_gpu_are_seconds_times_the_gpus_held(held: float) -> None:
     whole, part = measured().costs, measured(Machine("gpu", 8, 4, held)).costs
     assert (part.step, part.evaluate, part.last, part.checkpoint, part.startup) == pytest.approx(
-        tuple(held * cost for cost in (whole.step, whole.evaluate, whole.last, whole.checkpoint, whole.startup))
+        tuple(
+            held * cost
+            for cost in (whole.step, whole.evaluate, whole.last, whole.checkpoint, whole.startup)
+        )
     )
-    assert part.heads == pytest.approx({family: held * cost for family, cost in whole.heads.items()})
+    assert part.heads == pytest.approx(
+        {family: held * cost for family, cost in whole.heads.items()}
+    )
 
 
 def test_a_head_costs_its_familys_seconds_in_proportion_to_its_multiply_adds() -> None:
@@ -75,16 +87,25 @@ def test_heads_of_families_that_were_not_measured() -> None:
 
 def test_references_are_named_for_people() -> None:
     assert measured().reference(ACCURACY) == {"raw pixels": 39.8, "untrained base": 29.3}
-    vit = {"raw pixels": {"accuracy": 39.8}, "untrained base": {"accuracy": 20.0, "accuracy_mean": 25.0}}
+    vit = {
+        "raw pixels": {"accuracy": 39.8},
+        "untrained base": {"accuracy": 20.0, "accuracy_mean": 25.0},
+    }
     expected = {"raw pixels": 39.8, "untrained base": 20.0, "untrained base, mean token": 25.0}
     assert measured(reference=vit).reference(ACCURACY) == expected
     assert measured(reference={"raw pixels": {}, "untrained base": {}}).reference(ACCURACY) == {}
 
 
-@pytest.mark.parametrize("accuracy", [{}, {"accuracy": 20.0, "accuracy_mean": 25.0}], ids=["without labels", "with labels"])
+@pytest.mark.parametrize(
+    "accuracy",
+    [{}, {"accuracy": 20.0, "accuracy_mean": 25.0}],
+    ids=["without labels", "with labels"],
+)
 def test_only_the_untrained_base_has_a_score_without_labels(accuracy: dict[str, float]) -> None:
     base = {**accuracy, "labelfree_rankme": 12.5, "labelfree_alignment": 0.5}
-    found = measured(reference={"raw pixels": {"accuracy": 39.8} if accuracy else {}, "untrained base": base})
+    found = measured(
+        reference={"raw pixels": {"accuracy": 39.8} if accuracy else {}, "untrained base": base}
+    )
     assert found.reference(RANKME) == {"untrained base": 12.5}
     assert found.reference(ALIGNMENT) == {"untrained base": -0.5}
     assert found.reference(DISCREPANCY) == {}
@@ -94,28 +115,58 @@ def test_auto_precision_becomes_what_was_faster_and_a_chosen_one_stays(setting: 
     assert {setting.recipe[stage]["precision"] for stage in ("proxy", "full")} == {"auto"}
     settled = measured().settle(setting)
     assert [settled.recipe[stage]["precision"] for stage in ("proxy", "full")] == ["bf16", "bf16"]
-    assert {setting.recipe[stage]["precision"] for stage in ("proxy", "full")} == {"auto"}, "the setting itself is not changed"
-    chosen = setting.model_copy(update={"recipe": {**setting.recipe, "full": {**setting.recipe["full"], "precision": "fp32"}}})
-    assert [measured().settle(chosen).recipe[stage]["precision"] for stage in ("proxy", "full")] == ["bf16", "fp32"]
+    assert {setting.recipe[stage]["precision"] for stage in ("proxy", "full")} == {"auto"}, (
+        "the setting itself is not changed"
+    )
+    chosen = setting.model_copy(
+        update={
+            "recipe": {**setting.recipe, "full": {**setting.recipe["full"], "precision": "fp32"}}
+        }
+    )
+    assert [
+        measured().settle(chosen).recipe[stage]["precision"] for stage in ("proxy", "full")
+    ] == ["bf16", "fp32"]
 
 
-@pytest.mark.parametrize(("images", "steps", "step_s"), [(1_000, 3, 0.4), (256, 1, 0.4), (200, 1, 0.3125), (100, 1, 0.2)])
-def test_steps_and_seconds_of_the_full_training_follow_its_batches(setting: Setting, images: int, steps: int, step_s: float) -> None:
+@pytest.mark.parametrize(
+    ("images", "steps", "step_s"), [(1_000, 3, 0.4), (256, 1, 0.4), (200, 1, 0.3125), (100, 1, 0.2)]
+)
+def test_steps_and_seconds_of_the_full_training_follow_its_batches(
+    setting: Setting, images: int, steps: int, step_s: float
+) -> None:
     assert [setting.recipe[stage]["batch_size"] for stage in ("proxy", "full")] == [128, 256]
     found = measured(images=images)
     assert found.full_steps(setting) == steps
     assert found.full_step_s(setting, 0.2) == pytest.approx(step_s)
 
 
-def test_the_share_of_a_gpu_is_that_of_the_memory_measured_and_a_whole_one_where_there_is_none() -> None:
-    assert measured(Machine("gpu", 8, 1), memory_bytes=20 * 2**30, gpu_bytes=80 * 2**30).gpu_share == 0.5
-    assert measured(memory_bytes=20 * 2**30, gpu_bytes=None).gpu_share == measured().gpu_share == 1.0
+def test_the_share_of_a_gpu_is_that_of_the_memory_measured_and_a_whole_one_where_there_is_none() -> (
+    None
+):
+    assert (
+        measured(Machine("gpu", 8, 1), memory_bytes=20 * 2**30, gpu_bytes=80 * 2**30).gpu_share
+        == 0.5
+    )
+    assert (
+        measured(memory_bytes=20 * 2**30, gpu_bytes=None).gpu_share == measured().gpu_share == 1.0
+    )
 
 
-@pytest.mark.parametrize(("machine", "planned"), [
-    (Machine("cpu", 1, 0), 1.0), (Machine("cpu", 2, 0), 0.6), (Machine("cpu", 3, 0), 1.0), (Machine("gpu", 8, 2), 1.0),
-], ids=["one core", "always two at once", "four jobs one by one", "gpu"])
-def test_trainings_are_planned_as_the_dearest_way_in_which_they_may_share_the_cores(machine: Machine, planned: float) -> None:
+@pytest.mark.parametrize(
+    ("machine", "planned"),
+    [
+        (Machine("cpu", 1, 0), 1.0),
+        (Machine("cpu", 2, 0), 0.6),
+        (Machine("cpu", 3, 0), 1.0),
+        (Machine("gpu", 8, 2), 1.0),
+    ],
+    ids=["one core", "always two at once", "four jobs one by one", "gpu"],
+)
+def test_trainings_are_planned_as_the_dearest_way_in_which_they_may_share_the_cores(
+    machine: Machine, planned: float
+) -> None:
     found = measured(machine, side_by_side=0.6)
     assert (found.side_by_side, found.costs.side_by_side) == (0.6, pytest.approx(planned))
-    assert measured(machine).costs.side_by_side == pytest.approx(1.0), "a run from before it was measured"
+    assert measured(machine).costs.side_by_side == pytest.approx(1.0), (
+        "a run from before it was measured"
+    )

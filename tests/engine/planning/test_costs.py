@@ -8,7 +8,9 @@ import pytest
 
 from hssl_search.engine.planning.costs import Costs, proxy_cost
 
-COSTS = Costs(step=0.1, heads={"mlp": 0.02, "convnext": 0.04}, evaluate=0.4, checkpoint=0.1, startup=5.0)
+COSTS = Costs(
+    step=0.1, heads={"mlp": 0.02, "convnext": 0.04}, evaluate=0.4, checkpoint=0.1, startup=5.0
+)
 
 
 def test_scaled_costs_are_those_of_slower_work_and_of_an_equal_start() -> None:

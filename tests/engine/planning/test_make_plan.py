@@ -12,12 +12,20 @@ from itertools import pairwise
 import pytest
 
 from hssl_search.engine.planning.costs import Costs, Wanted, proxy_cost, repeats
-from hssl_search.engine.planning.plan import BudgetTooSmall, Plan, make_plan, plan_again, proxy_rungs
+from hssl_search.engine.planning.plan import (
+    BudgetTooSmall,
+    Plan,
+    make_plan,
+    plan_again,
+    proxy_rungs,
+)
 from hssl_search.engine.policy import DEFAULT
 from hssl_search.errors import UserError
 
 SIZES = (None, 1, 2, 3, 7, 8, 9, 10, 17, 64, 65, 1000)
-COSTS = Costs(step=0.1, heads={"mlp": 0.02, "convnext": 0.04}, evaluate=0.4, checkpoint=0.1, startup=5.0)
+COSTS = Costs(
+    step=0.1, heads={"mlp": 0.02, "convnext": 0.04}, evaluate=0.4, checkpoint=0.1, startup=5.0
+)
 
 
 def drawn(seed: int, count: int = 150) -> Iterator[tuple[Costs, int | None, list[float]]]:
@@ -25,9 +33,21 @@ def drawn(seed: int, count: int = 150) -> Iterator[tuple[Costs, int | None, list
     dice = random.Random(seed)
     for _ in range(count):
         step = 10 ** dice.uniform(-3, 1)
-        heads = {family: step * 10 ** dice.uniform(-2, 0.5) for family in "abcd"[: dice.randint(1, 4)]}
-        costs = Costs(step, heads, step * 10 ** dice.uniform(-1, 2), step * 10 ** dice.uniform(-2, 1), dice.choice([0.0, 1.0, 5.0, 20.0]))
-        costs = replace(costs, last=dice.choice([0.0, 1.0]) * costs.evaluate, side_by_side=dice.choice([0.6, 1.0]))
+        heads = {
+            family: step * 10 ** dice.uniform(-2, 0.5) for family in "abcd"[: dice.randint(1, 4)]
+        }
+        costs = Costs(
+            step,
+            heads,
+            step * 10 ** dice.uniform(-1, 2),
+            step * 10 ** dice.uniform(-2, 1),
+            dice.choice([0.0, 1.0, 5.0, 20.0]),
+        )
+        costs = replace(
+            costs,
+            last=dice.choice([0.0, 1.0]) * costs.evaluate,
+            side_by_side=dice.choice([0.6, 1.0]),
+        )
         yield costs, dice.choice(SIZES), sorted(10 ** dice.uniform(0, 6) for _ in range(8))
 
 
@@ -47,13 +67,17 @@ def proxy_s(plan: Plan, costs: Costs) -> float:
 def proxies_s(plan: Plan, costs: Costs) -> float:
     """Of the proxies with a head, and of the two controls, whose step is the base's alone."""
     beside = costs.beside_others
-    return plan.proxies * proxy_s(plan, costs) + 2 * beside.training(plan.proxy_steps, beside.step, len(plan.rungs))
+    return plan.proxies * proxy_s(plan, costs) + 2 * beside.training(
+        plan.proxy_steps, beside.step, len(plan.rungs)
+    )
 
 
 def confirming_s(plan: Plan, costs: Costs) -> float:
     """Of confirming runs, one in four of which has no head; each is evaluated once."""
     beside = costs.beside_others
-    return plan.confirm_jobs * beside.training(plan.proxy_steps, beside.step + 0.75 * beside.mean_head, 1)
+    return plan.confirm_jobs * beside.training(
+        plan.proxy_steps, beside.step + 0.75 * beside.mean_head, 1
+    )
 
 
 def alone_s(costs: Costs, candidates: int) -> float:
@@ -65,14 +89,22 @@ def test_what_is_planned_costs_no_more_than_is_left() -> None:
     for budget, costs, _, plan in plans(0):
         assert set(plan.expected_s) == set(type(DEFAULT.shares).model_fields)
         assert min(plan.expected_s.values()) >= 0
-        assert sum(plan.expected_s.values()) + len(plan.expected_s) * costs.between_phases() <= budget * (1 + 1e-9)
+        assert sum(plan.expected_s.values()) + len(
+            plan.expected_s
+        ) * costs.between_phases() <= budget * (1 + 1e-9)
 
 
 def test_expected_seconds_are_those_of_the_jobs_planned() -> None:
     for _, costs, _, plan in plans(1):
-        together = [plan.group_size + 2 + (repeats(plan.groups) if number else 0) for number in range(plan.groups)]
-        screening = sum(costs.training(plan.screen_steps, costs.step + heads * costs.mean_head, 2) + alone_s(costs, heads - 2)
-                        for heads in together)
+        together = [
+            plan.group_size + 2 + (repeats(plan.groups) if number else 0)
+            for number in range(plan.groups)
+        ]
+        screening = sum(
+            costs.training(plan.screen_steps, costs.step + heads * costs.mean_head, 2)
+            + alone_s(costs, heads - 2)
+            for heads in together
+        )
         assert plan.expected_s["screen"] == pytest.approx(screening)
         assert plan.expected_s["proxy"] == pytest.approx(proxies_s(plan, costs))
         assert plan.expected_s["confirm"] == pytest.approx(confirming_s(plan, costs))
@@ -82,9 +114,15 @@ def test_plans_keep_to_their_bounds() -> None:
     for _, _, size, plan in plans(2):
         assert 1 <= plan.candidates <= min(size or 64, 64)
         assert 1 <= plan.group_size <= 8
-        assert plan.groups * plan.group_size < plan.candidates + plan.groups, "a place in a group is empty that need not be"
+        assert plan.groups * plan.group_size < plan.candidates + plan.groups, (
+            "a place in a group is empty that need not be"
+        )
         assert 20 <= plan.screen_steps <= 200
-        assert min(2, plan.candidates) <= plan.proxies <= min(24, max(2, math.ceil(plan.candidates / 2)))
+        assert (
+            min(2, plan.candidates)
+            <= plan.proxies
+            <= min(24, max(2, math.ceil(plan.candidates / 2)))
+        )
         assert 20 <= plan.proxy_steps <= 2000
         assert DEFAULT.fewest_confirm_jobs <= plan.confirm_jobs <= DEFAULT.most_confirm_jobs
 
@@ -95,12 +133,18 @@ def test_rungs_rise_to_the_last_step_and_take_a_small_part_of_a_proxy() -> None:
         assert plan.rungs[0] >= 1
         assert plan.rungs[-1] == plan.proxy_steps
         rungs_s = len(plan.rungs) * costs.beside_others.rung()
-        assert len(plan.rungs) == 1 or plan.proxy_steps == 2000 or rungs_s <= 0.21 * proxy_s(plan, costs)
+        assert (
+            len(plan.rungs) == 1
+            or plan.proxy_steps == 2000
+            or rungs_s <= 0.21 * proxy_s(plan, costs)
+        )
 
 
 def test_a_larger_budget_never_means_fewer_candidates_or_proxies() -> None:
     for costs, size, budgets in drawn(4):
-        found = [make_plan(budget, costs, size) for budget in budgets if affords(budget, costs, size)]
+        found = [
+            make_plan(budget, costs, size) for budget in budgets if affords(budget, costs, size)
+        ]
         for smaller, larger in pairwise(found):
             assert larger.candidates >= smaller.candidates
             assert larger.proxies >= smaller.proxies
@@ -151,23 +195,33 @@ def test_a_full_training_is_at_least_as_long_as_a_proxy_or_its_share_goes_to_con
     for budget, costs, size, plan in plans(14):
         full = Wanted(dice.choice([0, 50, 1_000, 10**9]), dice.choice([0.5, 1.0, 2.0]))
         found = make_plan(budget, costs, size, full=full)
-        left_s, step_s = found.expected_s["full"] + costs.between_phases(), costs.step + costs.mean_head
+        left_s, step_s = (
+            found.expected_s["full"] + costs.between_phases(),
+            costs.step + costs.mean_head,
+        )
         steps, _ = full.affordable(left_s, costs, step_s, found.proxy_steps)
         counted[found.without_full] += 1
         assert (found.jobs["full"], steps > 0) == ((0, False) if found.without_full else (1, True))
-        assert (steps >= found.proxy_steps and steps * full.batches >= found.proxy_steps) or found.without_full
+        assert (
+            steps >= found.proxy_steps and steps * full.batches >= found.proxy_steps
+        ) or found.without_full
         assert sum(found.expected_s.values()) + 4 * costs.between_phases() <= budget * (1 + 1e-9)
         if found.without_full:
             one_s = confirming_s(replace(found, confirm_jobs=1), costs)
             left_s = budget - 4 * costs.between_phases() - sum(found.expected_s.values())
-            assert found.confirm_jobs in (DEFAULT.fewest_confirm_jobs, DEFAULT.most_confirm_jobs) or left_s < one_s
+            assert (
+                found.confirm_jobs in (DEFAULT.fewest_confirm_jobs, DEFAULT.most_confirm_jobs)
+                or left_s < one_s
+            )
             assert found.confirm_jobs >= plan.confirm_jobs
     assert min(counted.values()) > 100
 
 
 def test_a_plan_without_a_full_training_says_why() -> None:
     short, off = (make_plan(600, COSTS, None, full=full) for full in (Wanted(20), Wanted(0)))
-    assert short.sentence().endswith("; a full training would be shorter than a proxy, so its share of the budget goes to these runs.")
+    assert short.sentence().endswith(
+        "; a full training would be shorter than a proxy, so its share of the budget goes to these runs."
+    )
     assert off.sentence().endswith("confirming runs.")
     assert short.confirm_jobs == off.confirm_jobs > make_plan(600, COSTS, None).confirm_jobs
 
@@ -199,11 +253,16 @@ def test_the_sentence_names_what_will_be_run() -> None:
         f"Plan: screen 10 heads in 2 groups for {plan.screen_steps} steps, then {plan.proxies} proxies and 2 controls of "
         f"{plan.proxy_steps} steps, then about {plan.confirm_jobs} confirming runs, then the full training."
     )
-    assert make_plan(600, COSTS, 1).sentence().startswith("Plan: screen 1 head in 1 group for 200 steps, then 1 proxy and 2 controls of ")
+    assert (
+        make_plan(600, COSTS, 1)
+        .sentence()
+        .startswith("Plan: screen 1 head in 1 group for 200 steps, then 1 proxy and 2 controls of ")
+    )
 
 
 @pytest.mark.parametrize(
-    ("steps", "count", "rungs"), [(100, 1, [100]), (100, 2, [50, 100]), (100, 3, [25, 50, 100]), (2, 3, [1, 2]), (1, 3, [1])]
+    ("steps", "count", "rungs"),
+    [(100, 1, [100]), (100, 2, [50, 100]), (100, 3, [25, 50, 100]), (2, 3, [1, 2]), (1, 3, [1])],
 )
 def test_rungs_are_a_quarter_half_and_all(steps: int, count: int, rungs: list[int]) -> None:
     assert proxy_rungs(steps, count) == rungs
@@ -211,8 +270,15 @@ def test_rungs_are_a_quarter_half_and_all(steps: int, count: int, rungs: list[in
 
 def rounds_s(plan: Plan, costs: Costs) -> list[float]:
     """Device-seconds of the screening of each round."""
-    together = [plan.group_size + 2 + (repeats(plan.groups) if number else 0) for number in range(plan.groups)]
-    each = [costs.training(plan.screen_steps, costs.step + heads * costs.mean_head, 2) + alone_s(costs, heads - 2) for heads in together]
+    together = [
+        plan.group_size + 2 + (repeats(plan.groups) if number else 0)
+        for number in range(plan.groups)
+    ]
+    each = [
+        costs.training(plan.screen_steps, costs.step + heads * costs.mean_head, 2)
+        + alone_s(costs, heads - 2)
+        for heads in together
+    ]
     ends = [0, *(math.ceil(end / plan.group_size) for end in plan.ends)]
     return [sum(each[begin:end]) for begin, end in pairwise(ends)]
 
@@ -220,8 +286,14 @@ def rounds_s(plan: Plan, costs: Costs) -> list[float]:
 def test_rounds_are_of_whole_groups_so_that_there_are_as_many_as_planned() -> None:
     in_rounds = 0
     for budget, costs, size, plan in plans(12):
-        dealt = [math.ceil((end - begin) / plan.group_size) for begin, end in pairwise([0, *plan.ends])]
-        assert (len(dealt), sum(dealt), plan.ends[-1]) == (plan.rounds, plan.groups, plan.candidates) and min(dealt) > 0
+        dealt = [
+            math.ceil((end - begin) / plan.group_size) for begin, end in pairwise([0, *plan.ends])
+        ]
+        assert (len(dealt), sum(dealt), plan.ends[-1]) == (
+            plan.rounds,
+            plan.groups,
+            plan.candidates,
+        ) and min(dealt) > 0
         assert max(dealt) - min(dealt) <= 1
         assert (" and 3 rounds for" in plan.sentence()) == (plan.rounds == 3)
         alone = make_plan(budget, costs, size, learning=False)
@@ -249,7 +321,11 @@ def test_where_screening_took_what_was_planned_its_proxies_stay() -> None:
     for budget, costs, _, plan in plans(10):
         again = plan_again(plan, budget - costs.between_phases() - rounds_s(plan, costs)[0], costs)
         assert again.proxies >= plan.proxies
-        assert again.confirm_jobs >= plan.confirm_jobs or again.proxies > plan.proxies or again.proxy_steps > plan.proxy_steps
+        assert (
+            again.confirm_jobs >= plan.confirm_jobs
+            or again.proxies > plan.proxies
+            or again.proxy_steps > plan.proxy_steps
+        )
         stayed, total = stayed + again.runs_as(plan), total + 1
     assert stayed > 0.8 * total > 400
 
@@ -257,9 +333,16 @@ def test_where_screening_took_what_was_planned_its_proxies_stay() -> None:
 def test_work_that_takes_longer_than_measured_gets_fewer_or_shorter_proxies_that_fit() -> None:
     changed = 0
     for budget, costs, _, plan in plans(11):
-        left_s, slow = 0.9 * budget - costs.between_phases() - plan.expected_s["screen"], costs.scaled(2.5)
+        left_s, slow = (
+            0.9 * budget - costs.between_phases() - plan.expected_s["screen"],
+            costs.scaled(2.5),
+        )
         again = plan_again(plan, left_s, slow)
-        assert again.proxies <= plan.proxies and again.candidates == plan.candidates and again.screen_steps == plan.screen_steps
+        assert (
+            again.proxies <= plan.proxies
+            and again.candidates == plan.candidates
+            and again.screen_steps == plan.screen_steps
+        )
         assert again.expected_s["screen"] == plan.expected_s["screen"]
         if again != plan and again.proxy_steps > DEFAULT.proxy_steps.fewest:
             changed += 1
@@ -271,10 +354,17 @@ def test_work_that_takes_longer_than_measured_gets_fewer_or_shorter_proxies_that
 def test_where_little_is_left_the_shortest_proxies_stay_planned() -> None:
     plan = make_plan(600, COSTS, None)
     again = plan_again(plan, 1.0, COSTS)
-    assert (again.proxies, again.rungs, again.proxy_steps, again.confirm_jobs) == (2, [20], 20, DEFAULT.fewest_confirm_jobs)
+    assert (again.proxies, again.rungs, again.proxy_steps, again.confirm_jobs) == (
+        2,
+        [20],
+        20,
+        DEFAULT.fewest_confirm_jobs,
+    )
 
 
-def test_a_slow_joint_step_means_fewer_candidates_or_shorter_screening_and_leaves_proxies_alone() -> None:
+def test_a_slow_joint_step_means_fewer_candidates_or_shorter_screening_and_leaves_proxies_alone() -> (
+    None
+):
     plan, slow = make_plan(600, COSTS, None), make_plan(600, replace(COSTS, joint=3.0), None)
     assert slow.groups * slow.screen_steps < plan.groups * plan.screen_steps
     assert slow.expected_s["screen"] <= 600 * DEFAULT.shares.screen

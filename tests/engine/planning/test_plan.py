@@ -7,7 +7,16 @@ import pytest
 from hssl_search.engine.planning.plan import Plan
 
 EXPECTED = {"screen": 10.0, "proxy": 20.0, "confirm": 5.0, "full": 5.0}
-PLAN = Plan(candidates=24, group_size=8, screen_steps=60, proxies=9, proxy_steps=100, rungs=[50, 100], confirm_jobs=6, expected_s=EXPECTED)
+PLAN = Plan(
+    candidates=24,
+    group_size=8,
+    screen_steps=60,
+    proxies=9,
+    proxy_steps=100,
+    rungs=[50, 100],
+    confirm_jobs=6,
+    expected_s=EXPECTED,
+)
 
 
 def planned(**changes: object) -> Plan:
@@ -18,19 +27,27 @@ def test_jobs_are_those_of_each_phase() -> None:
     assert PLAN.jobs == {"measure": 1, "screen": 3, "proxy": 11, "confirm": 6, "full": 1}
 
 
-@pytest.mark.parametrize(("changes", "ends", "groups", "first_rounds"), [
-    ({}, [24], 3, 1),
-    ({"candidates": 20}, [20], 3, 1),
-    ({"rounds": 3}, [8, 16, 24], 3, 3),
-    ({"rounds": 3, "candidates": 40}, [16, 32, 40], 5, 3),
-    ({"rounds": 3, "candidates": 30, "batches": [24, 6]}, [8, 16, 24, 30], 4, 3),
-    ({"candidates": 40, "batches": [24, 6, 10]}, [24, 30, 40], 6, 1),
-])
+@pytest.mark.parametrize(
+    ("changes", "ends", "groups", "first_rounds"),
+    [
+        ({}, [24], 3, 1),
+        ({"candidates": 20}, [20], 3, 1),
+        ({"rounds": 3}, [8, 16, 24], 3, 3),
+        ({"rounds": 3, "candidates": 40}, [16, 32, 40], 5, 3),
+        ({"rounds": 3, "candidates": 30, "batches": [24, 6]}, [8, 16, 24, 30], 4, 3),
+        ({"candidates": 40, "batches": [24, 6, 10]}, [24, 30, 40], 6, 1),
+    ],
+)
 def test_each_round_and_each_extension_ends_with_whole_groups(
     changes: dict[str, object], ends: list[int], groups: int, first_rounds: int
 ) -> None:
     plan = planned(**changes)
-    assert (plan.ends, plan.groups, plan.first_rounds, plan.first_groups) == (ends, groups, first_rounds, -(-plan.dealt[0] // 8))
+    assert (plan.ends, plan.groups, plan.first_rounds, plan.first_groups) == (
+        ends,
+        groups,
+        first_rounds,
+        -(-plan.dealt[0] // 8),
+    )
     assert plan.ends[-1] == plan.candidates
 
 
@@ -42,7 +59,10 @@ def test_two_plans_run_the_same_whatever_they_expect_that_to_take() -> None:
 def test_a_plan_is_told_in_one_sentence() -> None:
     assert PLAN.sentence() == (
         "Plan: screen 24 heads in 3 groups for 60 steps, then 9 proxies and 2 controls of 100 steps, then about 6 confirming runs, "
-        "then the full training.")
+        "then the full training."
+    )
     one = planned(candidates=1, proxies=1, rounds=1)
-    assert one.sentence().startswith("Plan: screen 1 head in 1 group for 60 steps, then 1 proxy and 2 controls")
+    assert one.sentence().startswith(
+        "Plan: screen 1 head in 1 group for 60 steps, then 1 proxy and 2 controls"
+    )
     assert "3 groups and 3 rounds" in planned(rounds=3).sentence()

@@ -23,7 +23,9 @@ MakeLab = Callable[..., Any]
 
 
 @pytest.mark.parametrize("budget", ["6cpu-min", "10cpu-min", "20cpu-min", "1cpu-h", "3cpu-h"])
-def test_each_phase_costs_what_was_planned_of_the_jobs_that_it_ran(make_lab: MakeLab, budget: str) -> None:
+def test_each_phase_costs_what_was_planned_of_the_jobs_that_it_ran(
+    make_lab: MakeLab, budget: str
+) -> None:
     """Without early stopping; confirming ends when nothing is open any more, so its planned cost is that of as many runs as it made."""
     planned = {row["phase"]: row for row in previewed(make_lab, budget)["phases"]}
     lab = make_lab(budget=budget, pruner="none", full_epochs=1_000)
@@ -31,10 +33,16 @@ def test_each_phase_costs_what_was_planned_of_the_jobs_that_it_ran(make_lab: Mak
     spent = Ledger(lab.run.ledger).by_phase()
     ran = {phase: sum(key.startswith(phase) for key in lab.ends) for phase in planned}
     whole = ("measure", "screen", "proxy", "full")
-    assert {phase: ran[phase] for phase in whole} == {phase: planned[phase]["jobs"] for phase in whole}
-    assert 0 < ran["confirm"] <= lab.study.study_attributes()["plan"]["jobs"]["confirm"], "which may be planned anew after screening"
+    assert {phase: ran[phase] for phase in whole} == {
+        phase: planned[phase]["jobs"] for phase in whole
+    }
+    assert 0 < ran["confirm"] <= lab.study.study_attributes()["plan"]["jobs"]["confirm"], (
+        "which may be planned anew after screening"
+    )
     for phase, row in planned.items():
-        assert spent[phase] == pytest.approx(row["device_s"] * ran[phase] / row["jobs"], rel=0.2), phase
+        assert spent[phase] == pytest.approx(row["device_s"] * ran[phase] / row["jobs"], rel=0.2), (
+            phase
+        )
 
 
 def test_a_preview_is_the_plan_that_the_search_then_makes(make_lab: MakeLab) -> None:
@@ -42,9 +50,13 @@ def test_a_preview_is_the_plan_that_the_search_then_makes(make_lab: MakeLab) -> 
     lab = make_lab(budget="20cpu-min", pruner="none", full_epochs=1_000)
     lab.search()
     known = lab.study.study_attributes()["plan"]
-    assert {row["phase"]: row["device_s"] for row in page["phases"]} == pytest.approx(known["first_phases"])
+    assert {row["phase"]: row["device_s"] for row in page["phases"]} == pytest.approx(
+        known["first_phases"]
+    )
     told = ("candidates", "group_size", "screen_steps", "proxies", "proxy_steps", "rungs")
-    assert {name: page["plan"][name] for name in told} == {name: known["first"][name] for name in told}
+    assert {name: page["plan"][name] for name in told} == {
+        name: known["first"][name] for name in told
+    }
     assert json.loads(json.dumps(page)) == page
 
 
@@ -59,7 +71,11 @@ def test_early_stopping_makes_proxies_cheaper_than_planned(make_lab: MakeLab) ->
 
 def test_a_budget_too_small_is_told_what_would_do(make_lab: MakeLab) -> None:
     page = previewed(make_lab, "20cpu-s")
-    assert (page["enough"], page["plan"], [row["phase"] for row in page["phases"]]) == (False, None, ["measure"])
+    assert (page["enough"], page["plan"], [row["phase"] for row in page["phases"]]) == (
+        False,
+        None,
+        ["measure"],
+    )
     assert previewed(make_lab, f"{math.ceil(page['smallest_s'])}cpu-s")["enough"]
     assert page["beyond"] and all(one["device_s"] > page["smallest_s"] for one in page["beyond"])
 
@@ -87,18 +103,28 @@ def test_a_ranking_is_planned_from_its_cost_on_and_not_much_before(heads: int, s
 def test_phases_take_turns_on_the_places_that_the_machine_has() -> None:
     whole, packed = Machine("gpu", 16, 2), Machine("gpu", 16, 2, gpus_per_trial=0.25)
     plan = make_plan(3600.0, COSTS, 30)
-    full = FullTraining.within(plan.expected_s["full"], COSTS, 0.12, Wanted(10**6), plan.proxy_steps)
+    full = FullTraining.within(
+        plan.expected_s["full"], COSTS, 0.12, Wanted(10**6), plan.proxy_steps
+    )
     rows = {row.phase: row for row in planned_phases(plan, full, COSTS, packed, whole)}
     proxy, jobs = rows["proxy"], plan.proxies + 2
-    assert (proxy.jobs, proxy.steps, proxy.at_once) == (jobs, plan.proxy_steps, min(8, math.ceil(jobs / plan.rounds)))
+    assert (proxy.jobs, proxy.steps, proxy.at_once) == (
+        jobs,
+        plan.proxy_steps,
+        min(8, math.ceil(jobs / plan.rounds)),
+    )
     each_s = 4 * plan.expected_s["proxy"] / jobs
     assert plan.rounds == 3 and proxy.wall_s == pytest.approx(plan.rounds * (each_s + 3.0 + 3.0))
-    assert proxy.device_s == pytest.approx(plan.expected_s["proxy"] + plan.rounds * 3.0 * proxy.at_once / 4)
+    assert proxy.device_s == pytest.approx(
+        plan.expected_s["proxy"] + plan.rounds * 3.0 * proxy.at_once / 4
+    )
     assert (rows["full"].at_once, rows["full"].steps) == (1, full.steps)
     assert rows["full"].device_s == pytest.approx(full.device_s + 3.0)
 
 
-def test_disk_holds_a_checkpoint_of_each_training_and_one_more_of_each_that_runs(make_lab: MakeLab) -> None:
+def test_disk_holds_a_checkpoint_of_each_training_and_one_more_of_each_that_runs(
+    make_lab: MakeLab,
+) -> None:
     page = previewed(make_lab, "20cpu-min")
     rows = {row["phase"]: row for row in page["phases"]}
     kept = rows["proxy"]["jobs"] + rows["confirm"]["jobs"] + rows["full"]["jobs"]

@@ -20,10 +20,20 @@ class Bench:
     """A run with one undecided trial that has a head."""
 
     def __init__(self, folder: Path, study: StudyRecord) -> None:
-        self.run, self.study, self.told = Run.create(folder / "demo", {"name": "demo"}), study, list[str]()
+        self.run, self.study, self.told = (
+            Run.create(folder / "demo", {"name": "demo"}),
+            study,
+            list[str](),
+        )
         self.number = study.add_control("identity", {})
         self.run.write_head(self.number, {"format": "hssl-head/1", "family": "identity"})
-        self.job = Job("proxy/0000/seed0", "proxy", {"name": "identity head"}, str(folder / "job"), trial=self.number)
+        self.job = Job(
+            "proxy/0000/seed0",
+            "proxy",
+            {"name": "identity head"},
+            str(folder / "job"),
+            trial=self.number,
+        )
         self.artifacts = Artifacts(self.run, study, self.told.append)
 
     def keep(self, state: State, reports: list[Report] = REPORTS, cause: str = "") -> None:
@@ -53,7 +63,9 @@ def test_a_training_leaves_its_head(bench: Bench, state: State) -> None:
 def test_a_failed_training_leaves_the_end_of_its_log(bench: Bench) -> None:
     folder = Path(bench.job.folder)
     folder.mkdir()
-    (folder / "traceback.txt").write_text("\n".join(f"line {number}" for number in range(10 * LOG_LINES)))
+    (folder / "traceback.txt").write_text(
+        "\n".join(f"line {number}" for number in range(10 * LOG_LINES))
+    )
     bench.keep(State.FAILED, REPORTS[:1], "ValueError: the loss was nan")
     log = bench.kept()["log.txt"].read_text().splitlines()
     assert set(bench.kept()) == {"log.txt", "head.yaml"}
@@ -66,7 +78,9 @@ def test_without_a_traceback_the_log_is_the_cause(bench: Bench) -> None:
     assert bench.kept()["log.txt"].read_text().splitlines()[0] == "the worker process died 3 times"
 
 
-def test_nothing_is_attached_twice_to_a_decided_trial_or_for_a_job_that_goes_on(bench: Bench) -> None:
+def test_nothing_is_attached_twice_to_a_decided_trial_or_for_a_job_that_goes_on(
+    bench: Bench,
+) -> None:
     bench.keep(State.CUT)
     assert bench.kept() == {}
     bench.keep(State.DONE)

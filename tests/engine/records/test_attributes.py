@@ -13,14 +13,25 @@ TEXT_OF_MYSQL = 65_535
 """Bytes."""
 
 
-@pytest.mark.parametrize("value", [
-    None, {}, "x" * 59_998, "x" * 59_999, ["class 𠀀 ü \"quoted\" \\ back"] * 20_000, "\\\"" * 100_000,
-    {"classes": [f"class {number}" for number in range(2_500)], "nested": [1.5, None, True]},
-], ids=lambda value: f"{len(json.dumps(value))} bytes")
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        {},
+        "x" * 59_998,
+        "x" * 59_999,
+        ['class 𠀀 ü "quoted" \\ back'] * 20_000,
+        '\\"' * 100_000,
+        {"classes": [f"class {number}" for number in range(2_500)], "nested": [1.5, None, True]},
+    ],
+    ids=lambda value: f"{len(json.dumps(value))} bytes",
+)
 def test_any_value_is_whole_again_and_no_part_is_too_large(value: Any) -> None:
     written = dict(split("job/proxy/0001", value))
     assert joined(written) == {"job/proxy/0001": value}
-    assert all(len(json.dumps(part)) < TEXT_OF_MYSQL and len(key) < 512 for key, part in written.items())
+    assert all(
+        len(json.dumps(part)) < TEXT_OF_MYSQL and len(key) < 512 for key, part in written.items()
+    )
     assert (len(written) == 1) is (len(json.dumps(value)) <= LARGEST)
 
 

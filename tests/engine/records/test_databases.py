@@ -42,8 +42,14 @@ LARGE = [f"class {number:05d} of a long list of images ü" for number in range(2
 
 
 def program(name: str, *folders: str) -> str:
-    places = [str(path) for folder in folders for path in sorted(Path("/").glob(folder), reverse=True)]
-    if (found := shutil.which(name, path=os.pathsep.join([*places, "/usr/sbin", os.environ.get("PATH", "")]))) is None:
+    places = [
+        str(path) for folder in folders for path in sorted(Path("/").glob(folder), reverse=True)
+    ]
+    if (
+        found := shutil.which(
+            name, path=os.pathsep.join([*places, "/usr/sbin", os.environ.get("PATH", "")])
+        )
+    ) is None:
         pytest.skip(f"the program {name} is not installed")
     return found
 
@@ -86,12 +92,16 @@ class Server:
         return f"{self.scheme}://optuna:{quote(PASSWORD, safe='')}@127.0.0.1:{self.port}/{database}"
 
     def run(self, *command: str) -> None:
-        ended = subprocess.run(command, user=self.user, cwd=self.folder, capture_output=True, text=True)
+        ended = subprocess.run(
+            command, user=self.user, cwd=self.folder, capture_output=True, text=True
+        )
         assert ended.returncode == 0, ended.stderr + ended.stdout
 
     def start(self) -> None:
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(self.command(), user=self.user, cwd=self.folder, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                self.command(), user=self.user, cwd=self.folder, stdout=log, stderr=log
+            )
         self.execute("SELECT 1")
 
     def stop(self) -> None:
@@ -101,7 +111,9 @@ class Server:
 
     def execute(self, statement: str, database: str | None = None) -> list[Any]:
         """Run a statement as the administrator, once the server answers."""
-        engine = sqlalchemy.create_engine(self.administrator(database), isolation_level="AUTOCOMMIT")
+        engine = sqlalchemy.create_engine(
+            self.administrator(database), isolation_level="AUTOCOMMIT"
+        )
         try:
             for attempt in range(600):
                 try:
@@ -109,7 +121,9 @@ class Server:
                         found = connection.exec_driver_sql(statement)
                         return list(found) if found.returns_rows else []
                 except sqlalchemy.exc.OperationalError:
-                    assert self.process is not None and self.process.poll() is None, (self.folder / "log").read_text()
+                    assert self.process is not None and self.process.poll() is None, (
+                        self.folder / "log"
+                    ).read_text()
                     if attempt == 599:
                         raise
                     time.sleep(0.1)
@@ -149,17 +163,45 @@ class Server:
 class PostgreSQL(Server):
     scheme, account = "postgresql+psycopg", "postgres"
     stopped_by = signal.SIGINT  # a fast shutdown, which ends connections
-    encodings = {"utf8": "ENCODING 'UTF8' TEMPLATE template0", "latin1": "ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"}
+    encodings = {
+        "utf8": "ENCODING 'UTF8' TEMPLATE template0",
+        "latin1": "ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0",
+    }
 
     def install(self) -> None:
         initdb = program("initdb", "usr/lib/postgresql/*/bin")
         self.postgres = program("postgres", "usr/lib/postgresql/*/bin")
-        self.run(initdb, "--pgdata", "data", "--username", "admin", "--auth-local", "trust", "--auth-host", "scram-sha-256", "--no-sync",
-                 "--encoding", "UTF8", "--locale", "C")
+        self.run(
+            initdb,
+            "--pgdata",
+            "data",
+            "--username",
+            "admin",
+            "--auth-local",
+            "trust",
+            "--auth-host",
+            "scram-sha-256",
+            "--no-sync",
+            "--encoding",
+            "UTF8",
+            "--locale",
+            "C",
+        )
 
     def command(self) -> list[str]:
-        return [self.postgres, "-D", "data", "-p", str(self.port), "-k", str(self.folder), "-c", "listen_addresses=127.0.0.1",
-                "-c", "fsync=off"]
+        return [
+            self.postgres,
+            "-D",
+            "data",
+            "-p",
+            str(self.port),
+            "-k",
+            str(self.folder),
+            "-c",
+            "listen_addresses=127.0.0.1",
+            "-c",
+            "fsync=off",
+        ]
 
     def start(self) -> None:
         super().start()
@@ -177,7 +219,11 @@ class PostgreSQL(Server):
         return f"postgresql+psycopg://optuna@127.0.0.1:{self.port}/{database}?passfile={self.secret_file(f'*:*:*:optuna:{escaped}')}"
 
     def end_connections(self) -> int:
-        return len(self.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'optuna'"))
+        return len(
+            self.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'optuna'"
+            )
+        )
 
 
 class MariaDB(Server):
@@ -187,12 +233,26 @@ class MariaDB(Server):
     def install(self) -> None:
         self.mariadbd = program("mariadbd")
         install = program("mariadb-install-db")
-        self.run(install, "--no-defaults", f"--datadir={self.folder}/data", "--auth-root-authentication-method=normal",
-                 "--skip-test-db", *([f"--user={self.user}"] if self.user else []))
+        self.run(
+            install,
+            "--no-defaults",
+            f"--datadir={self.folder}/data",
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+            *([f"--user={self.user}"] if self.user else []),
+        )
 
     def command(self) -> list[str]:
-        return [self.mariadbd, "--no-defaults", f"--datadir={self.folder}/data", f"--socket={self.folder}/socket", f"--port={self.port}",
-                "--bind-address=127.0.0.1", f"--pid-file={self.folder}/pid", "--innodb-flush-log-at-trx-commit=0"]
+        return [
+            self.mariadbd,
+            "--no-defaults",
+            f"--datadir={self.folder}/data",
+            f"--socket={self.folder}/socket",
+            f"--port={self.port}",
+            "--bind-address=127.0.0.1",
+            f"--pid-file={self.folder}/pid",
+            "--innodb-flush-log-at-trx-commit=0",
+        ]
 
     def start(self) -> None:
         super().start()
@@ -201,10 +261,14 @@ class MariaDB(Server):
         self.execute(f"CREATE USER IF NOT EXISTS optuna@localhost IDENTIFIED BY '{password}'")
 
     def administrator(self, database: str | None) -> str:
-        return f"mysql+pymysql://root@localhost/{database or 'mysql'}?unix_socket={self.folder}/socket"
+        return (
+            f"mysql+pymysql://root@localhost/{database or 'mysql'}?unix_socket={self.folder}/socket"
+        )
 
     def granted(self, database: str) -> list[str]:
-        return [f"GRANT ALL ON {database}.* TO optuna@'{host}'" for host in ("127.0.0.1", "localhost")]
+        return [
+            f"GRANT ALL ON {database}.* TO optuna@'{host}'" for host in ("127.0.0.1", "localhost")
+        ]
 
     def url_without_password(self, database: str) -> str:
         options = self.secret_file(f"[client]\nuser = optuna\npassword = {PASSWORD}\n")
@@ -218,7 +282,9 @@ class MariaDB(Server):
 
 @pytest.fixture(scope="module", params=[PostgreSQL, MariaDB])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    folder = Path(tempfile.mkdtemp(prefix="db-"))  # a short path, as it holds a socket, that the server's user may enter
+    folder = Path(
+        tempfile.mkdtemp(prefix="db-")
+    )  # a short path, as it holds a socket, that the server's user may enter
     try:
         made = request.param(folder)
         try:
@@ -244,7 +310,9 @@ def test_what_is_larger_than_a_text_of_mysql_is_whole_again(server: Server) -> N
         assert record.job_outcomes() == {"proxy/0": Outcome(State.DONE, reports=reports)}
         assert record.frozen(0).user_attrs["cause"].startswith("図図")
         read = RunRecord.of(record.study)
-        assert read.config == {"classes": LARGE[::-1]} and [len(job.reports) for job in read.jobs] == [2]
+        assert read.config == {"classes": LARGE[::-1]} and [
+            len(job.reports) for job in read.jobs
+        ] == [2]
 
 
 def test_a_name_that_the_database_cannot_hold_is_one_sentence(server: Server) -> None:
@@ -256,18 +324,32 @@ def test_a_name_that_the_database_cannot_hold_is_one_sentence(server: Server) ->
 
 def test_a_study_that_is_not_there_makes_nothing(server: Server) -> None:
     url = server.new_database()
-    with pytest.raises(MissingStudy, match="holds no study 'demo'"), StudyRecord.existing(url, "demo"):
+    with (
+        pytest.raises(MissingStudy, match="holds no study 'demo'"),
+        StudyRecord.existing(url, "demo"),
+    ):
         pass
     database = url.rpartition("/")[2]
-    assert server.execute(f"SELECT 1 FROM information_schema.tables WHERE '{database}' IN (table_schema, table_catalog) "
-                          "AND table_name = 'studies'", database) == []
+    assert (
+        server.execute(
+            f"SELECT 1 FROM information_schema.tables WHERE '{database}' IN (table_schema, table_catalog) "
+            "AND table_name = 'studies'",
+            database,
+        )
+        == []
+    )
     with StudyRecord.open(url, "Demo", new=True):
         pass
-    with pytest.raises(MissingStudy, match="holds no study 'demo'"), StudyRecord.existing(url, "demo"):
+    with (
+        pytest.raises(MissingStudy, match="holds no study 'demo'"),
+        StudyRecord.existing(url, "demo"),
+    ):
         pass
 
 
-def test_the_password_may_stand_in_a_file_of_the_drivers(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_password_may_stand_in_a_file_of_the_drivers(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     url = server.url_without_password(server.new_database().rpartition("/")[2])
     monkeypatch.chdir(server.folder)
     relative = absolute(url.replace(f"{server.folder}/", ""))
@@ -292,11 +374,14 @@ def test_connections_that_the_server_ends_are_made_again(server: Server) -> None
             assert server.end_connections() >= 1
             record.record_job(Job(f"proxy/{number}", "proxy", {}, "/nowhere"), Outcome(State.DONE))
         assert [(trial.state, trial.user_attrs) for trial in record.trials()] == [
-            (TrialState.COMPLETE, {"number": number, "cka": 0.5}) for number in range(5)]
+            (TrialState.COMPLETE, {"number": number, "cka": 0.5}) for number in range(5)
+        ]
         assert len(record.job_outcomes()) == 5
 
 
-def test_a_restart_in_the_middle_of_a_search_is_waited_for(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_restart_in_the_middle_of_a_search_is_waited_for(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
     with StudyRecord.open(server.new_database(), "demo", new=True) as record:
         record.add_candidate({}, {}, {})
         for number in (1, 2):
@@ -326,15 +411,46 @@ def disturb(server: Server, opened: BaseStorage) -> list[int]:
     return ended
 
 
-def test_a_whole_search_finds_the_same_on_a_server_that_ends_connections(server: Server, tmp_path: Path, setting: Setting) -> None:
+def test_a_whole_search_finds_the_same_on_a_server_that_ends_connections(
+    server: Server, tmp_path: Path, setting: Setting
+) -> None:
     def found(name: str, where: BaseStorage) -> list[Any]:
-        plan = Plan(16, 8, 40, 8, 80, [20, 40, 80], 38, {"screen": 1.0, "proxy": 1.0, "confirm": 1.0, "full": 0.0})
-        space = Space.from_plain({"parameters": {"family": {"choice": ["convnext", "mlp"]}, "depth": {"int": [1, 16]}}}, "wide")
-        started = Simulation(tmp_path / name / "run", space, setting, SyntheticHeads(), Machine("gpu", cpus=4, gpus=4),
-                             Budget(1_000.0, "gpu", "some"), plan=plan, cost=lambda head, shape: (10, 10)).start(where)
+        plan = Plan(
+            16,
+            8,
+            40,
+            8,
+            80,
+            [20, 40, 80],
+            38,
+            {"screen": 1.0, "proxy": 1.0, "confirm": 1.0, "full": 0.0},
+        )
+        space = Space.from_plain(
+            {"parameters": {"family": {"choice": ["convnext", "mlp"]}, "depth": {"int": [1, 16]}}},
+            "wide",
+        )
+        started = Simulation(
+            tmp_path / name / "run",
+            space,
+            setting,
+            SyntheticHeads(),
+            Machine("gpu", cpus=4, gpus=4),
+            Budget(1_000.0, "gpu", "some"),
+            plan=plan,
+            cost=lambda head, shape: (10, 10),
+        ).start(where)
         verdict = started.search()
-        trials = [(trial.number, trial.state, trial.value, trial.params, trial.intermediate_values, trial.user_attrs)
-                  for trial in started.study.trials()]
+        trials = [
+            (
+                trial.number,
+                trial.state,
+                trial.value,
+                trial.params,
+                trial.intermediate_values,
+                trial.user_attrs,
+            )
+            for trial in started.study.trials()
+        ]
         return [verdict, trials, started.study.job_records()]
 
     in_memory = found("memory", InMemoryStorage())
@@ -344,7 +460,9 @@ def test_a_whole_search_finds_the_same_on_a_server_that_ends_connections(server:
     assert sum(ended) > 0
 
 
-def test_a_server_that_stays_away_is_one_sentence_and_is_not_waited_for_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_stays_away_is_one_sentence_and_is_not_waited_for_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pauses: list[float] = []
     with StudyRecord.open(server.new_database(), "demo", new=True) as record:
         record.set_study("before", 1)
@@ -353,9 +471,15 @@ def test_a_server_that_stays_away_is_one_sentence_and_is_not_waited_for_again(se
             monkeypatch.setattr(storage, "PATIENCE_S", 0.0)
             monkeypatch.setattr(storage.time, "sleep", pauses.append)
             for _ in range(2):
-                with pytest.raises(StorageError, match=r"^the storage '[^']*optuna:\*\*\*@127.* failed \(.*\); check that it ") as error:
+                with pytest.raises(
+                    StorageError,
+                    match=r"^the storage '[^']*optuna:\*\*\*@127.* failed \(.*\); check that it ",
+                ) as error:
                     record.set_study("during", 1)
-                assert not any(part in str(error.value) for part in (PASSWORD, quote(PASSWORD, safe=""), "s3@", "s3%40"))
+                assert not any(
+                    part in str(error.value)
+                    for part in (PASSWORD, quote(PASSWORD, safe=""), "s3@", "s3%40")
+                )
                 assert len(pauses) == 1, "the second was not waited for"
         finally:
             monkeypatch.undo()
@@ -365,10 +489,21 @@ def test_a_server_that_stays_away_is_one_sentence_and_is_not_waited_for_again(se
 
 
 @pytest.mark.parametrize("mistake", ["password", "database", "option"])
-def test_what_the_server_refuses_is_one_sentence_without_the_password(server: Server, mistake: str) -> None:
+def test_what_the_server_refuses_is_one_sentence_without_the_password(
+    server: Server, mistake: str
+) -> None:
     good = server.new_database()
-    url = {"password": good.replace("s3%40", "wr0ng%40"), "database": good + "x", "option": good + "?nosuchoption=1"}[mistake]
-    with pytest.raises(UserError, match=r"^the storage '.*' (failed|cannot be opened) \(.*\); ") as error, StudyRecord.open(url, "demo"):
+    url = {
+        "password": good.replace("s3%40", "wr0ng%40"),
+        "database": good + "x",
+        "option": good + "?nosuchoption=1",
+    }[mistake]
+    with (
+        pytest.raises(
+            UserError, match=r"^the storage '.*' (failed|cannot be opened) \(.*\); "
+        ) as error,
+        StudyRecord.open(url, "demo"),
+    ):
         pass
     told = str(error.value)
     assert "\n" not in told and not any(part in told for part in ("s3", "wr0ng", "c:r", "c%3Ar"))

@@ -86,7 +86,9 @@ def test_every_changed_figure_is_detected(tmp_path: Path) -> None:
     assert (Ledger(path).total(), Ledger(path).damaged) == (0.0, 1)
 
 
-def test_what_a_failing_disk_took_half_is_charged_once_when_it_is_charged_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_failing_disk_took_half_is_charged_once_when_it_is_charged_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "ledger.jsonl"
     ledger = Ledger(path)
     ledger.charge("a#1", "p", 1.0)
@@ -99,7 +101,9 @@ def test_what_a_failing_disk_took_half_is_charged_once_when_it_is_charged_again(
 
 
 @pytest.mark.parametrize("device_s", [-1.0, float("nan"), float("inf")])
-def test_an_impossible_charge_is_refused_and_nothing_is_written(tmp_path: Path, device_s: float) -> None:
+def test_an_impossible_charge_is_refused_and_nothing_is_written(
+    tmp_path: Path, device_s: float
+) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl")
     with pytest.raises(ValueError, match="cannot charge"):
         ledger.append([Charge("a#1", "p", 1.0), Charge("b#1", "p", device_s)])
@@ -138,21 +142,31 @@ while True:
 
 def test_kill_9_loses_at_most_one_heartbeat(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     told = [0.0]
     while told[-1] < 1.0:
         told.append(float(process.stdout.readline()))
     os.kill(process.pid, signal.SIGKILL)
-    told += [float(line) for line in process.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
+    told += [
+        float(line)
+        for line in process.stdout.read().splitlines(keepends=True)
+        if line.endswith("\n")
+    ]
     process.wait()
     read = Ledger(path)
-    pause = 0.05 + max(after - before for before, after in pairwise(told))  # the machine may be busy
+    pause = 0.05 + max(
+        after - before for before, after in pairwise(told)
+    )  # the machine may be busy
     assert told[-1] - 0.2 - pause <= read.by_trial()[1] <= told[-1] + pause
     assert read.damaged == 0
 
 
-def test_the_system_clock_is_only_written_never_reckoned_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_system_clock_is_only_written_never_reckoned_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from hssl_search.engine.budget import parse_budget
     from hssl_search.engine.records.meter import DeviceMeter
 

@@ -14,19 +14,30 @@ from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.meter import DeviceMeter
 
 
-def job(key: str, cpus: float = 1.0, gpus: float = 0.0, phase: str = "proxy", trial: int | None = None) -> Job:
+def job(
+    key: str, cpus: float = 1.0, gpus: float = 0.0, phase: str = "proxy", trial: int | None = None
+) -> Job:
     return Job(key, phase, {}, "/nowhere", trial=trial, cpus=cpus, gpus=gpus)
 
 
 class Bench:
     """A meter with a clock that the test turns."""
 
-    def __init__(self, folder: Path, budget: str, cpus: float = 4, gpus: float = 2, reserve_s: float = 0.0,
-                 heartbeat_s: float = 2.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        budget: str,
+        cpus: float = 4,
+        gpus: float = 2,
+        reserve_s: float = 0.0,
+        heartbeat_s: float = 2.0,
+    ) -> None:
         self.now = 50.0
         self.path = folder / "ledger.jsonl"
         self.ledger = Ledger(self.path, clock=self.clock)
-        self.meter = DeviceMeter(self.ledger, parse_budget(budget), cpus, gpus, reserve_s, self.clock, heartbeat_s)
+        self.meter = DeviceMeter(
+            self.ledger, parse_budget(budget), cpus, gpus, reserve_s, self.clock, heartbeat_s
+        )
 
     def clock(self) -> float:
         return self.now
@@ -37,7 +48,6 @@ class Bench:
 
     def lines(self) -> int:
         return len(self.path.read_text().splitlines()) if self.path.exists() else 0
-
 
     def wait_for_lines(self, count: int) -> bool:
         """Until another thread has written them, and at most a minute."""
@@ -83,8 +93,13 @@ def test_more_gpus_asked_for_than_there_are_cost_what_there_is(tmp_path: Path) -
     assert bench.ledger.total() == pytest.approx(20.0)
 
 
-@pytest.mark.parametrize(("budget", "charged"), [("10gpu-min", {"a#1": 10.0}), ("10cpu-min", {"a#1": 2.5, "controller#1": 7.5})])
-def test_within_beating_time_is_charged_while_nobody_ticks(tmp_path: Path, budget: str, charged: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    ("budget", "charged"),
+    [("10gpu-min", {"a#1": 10.0}), ("10cpu-min", {"a#1": 2.5, "controller#1": 7.5})],
+)
+def test_within_beating_time_is_charged_while_nobody_ticks(
+    tmp_path: Path, budget: str, charged: dict[str, float]
+) -> None:
     bench = Bench(tmp_path, budget, heartbeat_s=0.001)
     bench.after(0.0, job("a", cpus=1, gpus=1))
     with bench.meter.beating():
@@ -94,7 +109,9 @@ def test_within_beating_time_is_charged_while_nobody_ticks(tmp_path: Path, budge
     assert bench.meter.spent() == 10.0
 
 
-def test_a_heartbeat_that_cannot_be_written_is_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_heartbeat_that_cannot_be_written_is_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench, tried = Bench(tmp_path, "10cpu-min", heartbeat_s=0.001), threading.Event()
 
     def full(lines: bytes, durable: bool) -> None:
@@ -123,7 +140,10 @@ def test_lines_are_written_at_heartbeats_and_when_a_job_ends(tmp_path: Path) -> 
     bench.after(0.5, work)
     bench.after(0.0)
     assert bench.lines() == 2
-    assert [(entry["device_s"], entry["from"], entry["to"], entry["trial"]) for entry in bench.ledger.entries()] == [
+    assert [
+        (entry["device_s"], entry["from"], entry["to"], entry["trial"])
+        for entry in bench.ledger.entries()
+    ] == [
         (2.0, 0.0, 2.0, 3),
         (0.5, 2.0, 2.5, 3),
     ]
@@ -153,7 +173,9 @@ def test_each_return_of_a_job_is_a_new_attempt_across_controllers(tmp_path: Path
     assert again.ledger.by_attempt() == {"a#1": 1.0, "a#2": 2.0, "a#3": 4.0}
 
 
-def test_the_controllers_time_before_the_first_job_of_a_resumed_run_is_its_own_attempt(tmp_path: Path) -> None:
+def test_the_controllers_time_before_the_first_job_of_a_resumed_run_is_its_own_attempt(
+    tmp_path: Path,
+) -> None:
     for seconds in (3, 5):
         bench = Bench(tmp_path, "10cpu-min")
         bench.after(seconds)
@@ -161,7 +183,9 @@ def test_the_controllers_time_before_the_first_job_of_a_resumed_run_is_its_own_a
     assert bench.ledger.by_attempt() == {"controller#1": 3.0, "controller#2": 5.0}
 
 
-def test_the_budget_is_exhausted_with_what_is_not_yet_written_and_without_the_reserve(tmp_path: Path) -> None:
+def test_the_budget_is_exhausted_with_what_is_not_yet_written_and_without_the_reserve(
+    tmp_path: Path,
+) -> None:
     bench = Bench(tmp_path, "10gpu-s", reserve_s=4.0)
     work = job("a", gpus=1)
     bench.after(5.5, work)
@@ -190,7 +214,9 @@ def test_who_watches_is_told_at_every_tick_what_is_spent(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("budget", ["10cpu-min", "10gpu-min"])
-def test_time_in_which_others_hold_what_jobs_need_is_not_charged(tmp_path: Path, budget: str) -> None:
+def test_time_in_which_others_hold_what_jobs_need_is_not_charged(
+    tmp_path: Path, budget: str
+) -> None:
     bench = Bench(tmp_path, budget)
     one = job("a", cpus=4, gpus=1)
     bench.after(10, one)

@@ -23,15 +23,23 @@ def files(folder: Path) -> set[str]:
 
 
 def test_a_run_is_made_whole_and_opened_again(tmp_path: Path) -> None:
-    made = Run.create(tmp_path / "runs" / "demo", {"base": "test_resnet", "budget": {"text": "10cpu-min"}})
+    made = Run.create(
+        tmp_path / "runs" / "demo", {"base": "test_resnet", "budget": {"text": "10cpu-min"}}
+    )
     assert files(tmp_path) == {"runs", "runs/demo", "runs/demo/search.yaml"}
     opened = Run.open(tmp_path / "runs" / "demo")
-    assert opened.config() == made.config() == with_defaults({"base": "test_resnet", "budget": {"text": "10cpu-min"}})
+    assert (
+        opened.config()
+        == made.config()
+        == with_defaults({"base": "test_resnet", "budget": {"text": "10cpu-min"}})
+    )
     assert opened.name == "demo"
     assert opened.storage_url == f"sqlite:///{tmp_path}/runs/demo/study.db"
 
 
-def test_a_taken_name_says_how_to_go_on_and_leaves_the_run_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_taken_name_says_how_to_go_on_and_leaves_the_run_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Run.create(Path("runs/demo"), {"base": "a"})
     with pytest.raises(UserError, match=r"`hssl-search resume runs/demo` or give another --name"):
@@ -40,8 +48,12 @@ def test_a_taken_name_says_how_to_go_on_and_leaves_the_run_as_it_is(tmp_path: Pa
     assert files(tmp_path) == {"runs", "runs/demo", "runs/demo/search.yaml"}
 
 
-@pytest.mark.parametrize(("name", "typed"), [("demo", "runs/demo"), ("it's mine", """'runs/it'"'"'s mine'""")])
-def test_how_to_resume_can_be_pasted_into_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, typed: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "typed"), [("demo", "runs/demo"), ("it's mine", """'runs/it'"'"'s mine'""")]
+)
+def test_how_to_resume_can_be_pasted_into_a_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, typed: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     run = Run.create(Path("runs") / name, {})
     assert run.how_to_resume() == f"hssl-search resume {typed}"
@@ -50,10 +62,18 @@ def test_how_to_resume_can_be_pasted_into_a_shell(tmp_path: Path, monkeypatch: p
         require_free(Path("runs") / name)
     assert f"go on with `{run.how_to_resume()}` or" in str(taken.value)
     monkeypatch.chdir("/")
-    assert shlex.split(run.how_to_resume()) == ["hssl-search", "resume", str((tmp_path / "runs" / name).relative_to("/"))]
+    assert shlex.split(run.how_to_resume()) == [
+        "hssl-search",
+        "resume",
+        str((tmp_path / "runs" / name).relative_to("/")),
+    ]
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert shlex.split(run.how_to_resume()) == ["hssl-search", "resume", str(tmp_path / "runs" / name)]
+    assert shlex.split(run.how_to_resume()) == [
+        "hssl-search",
+        "resume",
+        str(tmp_path / "runs" / name),
+    ]
 
 
 def test_a_folder_with_other_things_is_not_taken(tmp_path: Path) -> None:
@@ -70,12 +90,23 @@ def test_an_empty_folder_may_become_a_run(tmp_path: Path) -> None:
     assert files(tmp_path) == {"demo", "demo/search.yaml"}
 
 
-@pytest.mark.parametrize(("folder", "told"), [
-    ("r" * 250, r"cannot be made \(File name too long\); work in another folder, or give a shorter --name\.$"),
-    ("/".join(["r" * 200] * 21), r"cannot be made \(File name too long\)"),
-    (os.fsdecode(b"caf\xe9/demo"), r"cannot be made: its path is not UTF-8; work in another folder\.$"),
-])
-def test_a_path_that_cannot_be_is_refused_before_anything_is_made(tmp_path: Path, folder: str, told: str) -> None:
+@pytest.mark.parametrize(
+    ("folder", "told"),
+    [
+        (
+            "r" * 250,
+            r"cannot be made \(File name too long\); work in another folder, or give a shorter --name\.$",
+        ),
+        ("/".join(["r" * 200] * 21), r"cannot be made \(File name too long\)"),
+        (
+            os.fsdecode(b"caf\xe9/demo"),
+            r"cannot be made: its path is not UTF-8; work in another folder\.$",
+        ),
+    ],
+)
+def test_a_path_that_cannot_be_is_refused_before_anything_is_made(
+    tmp_path: Path, folder: str, told: str
+) -> None:
     for refuse in (require_free, lambda path: Run.create(path, {})):
         with pytest.raises(UserError, match=told):
             refuse(tmp_path / folder)
@@ -84,7 +115,10 @@ def test_a_path_that_cannot_be_is_refused_before_anything_is_made(tmp_path: Path
 
 def test_a_storage_that_was_edited_into_no_text_is_refused(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "demo", {"storage": ["sqlite:////a.db"]})
-    with pytest.raises(UserError, match=r"search\.yaml: storage is \['sqlite:////a\.db'\], but should be a text; correct it\.$"):
+    with pytest.raises(
+        UserError,
+        match=r"search\.yaml: storage is \['sqlite:////a\.db'\], but should be a text; correct it\.$",
+    ):
         run.study_url(run.config())
 
 
@@ -123,7 +157,10 @@ def test_heads_and_metrics_land_in_the_trials_folder(tmp_path: Path) -> None:
 
 
 def test_metrics_are_read_without_a_line_that_a_kill_cut_off(tmp_path: Path) -> None:
-    run, lines = Run.create(tmp_path / "demo", {}), [{"step": 40, "loss": math.inf}, {"step": 80, "loss": 3.0}]
+    run, lines = (
+        Run.create(tmp_path / "demo", {}),
+        [{"step": 40, "loss": math.inf}, {"step": 80, "loss": 3.0}],
+    )
     assert run.metrics(7) == []
     for line in lines:
         run.append_metrics(7, line)
@@ -142,13 +179,20 @@ def test_a_key_that_was_edited_away_is_told(tmp_path: Path) -> None:
         run.config()["budget"]
 
 
-def test_a_run_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_folder_that_cannot_be_written_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(lock: FileLock, timeout: float) -> None:
         raise PermissionError(errno.EROFS, os.strerror(errno.EROFS))
 
     run = Run.create(tmp_path / "demo", {})
     monkeypatch.setattr(FileLock, "acquire", refuse)
-    with pytest.raises(UserError, match=r"the run folder .*demo cannot be written \(Read-only file system\)"), run.lock():
+    with (
+        pytest.raises(
+            UserError, match=r"the run folder .*demo cannot be written \(Read-only file system\)"
+        ),
+        run.lock(),
+    ):
         pass
 
 
@@ -163,12 +207,21 @@ with Run.open(Path(sys.argv[1])).lock():
 """
 
 
-def test_a_second_controller_is_told_who_holds_the_run_and_a_killed_holder_lets_go(tmp_path: Path) -> None:
+def test_a_second_controller_is_told_who_holds_the_run_and_a_killed_holder_lets_go(
+    tmp_path: Path,
+) -> None:
     run = Run.create(tmp_path / "demo", {})
-    holder = subprocess.Popen([sys.executable, "-c", HOLDS, str(run.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(run.folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
     for _ in range(2):
-        with pytest.raises(UserError, match=f"'demo' is being worked on by process {holder.pid} "), run.lock():
+        with (
+            pytest.raises(UserError, match=f"'demo' is being worked on by process {holder.pid} "),
+            run.lock(),
+        ):
             pass
     holder.kill()
     holder.communicate()

@@ -11,11 +11,18 @@ from hssl_search.engine.records.study import NOTE_LENGTH, StudyRecord
 RESUME = "hssl-search resume runs/demo --budget +2cpu-min"
 
 
-def test_where_a_trial_is_shown_as_running_the_note_says_that_nothing_runs_until_the_search_goes_on(study: StudyRecord) -> None:
+def test_where_a_trial_is_shown_as_running_the_note_says_that_nothing_runs_until_the_search_goes_on(
+    study: StudyRecord,
+) -> None:
     study.add_control("none")
     announce(study, RESUME)
-    assert get_note(study.study) == study.note() == (
-        f"**Nothing runs at the moment:** 1 trial that is shown as running waits for the search to go on, with `{RESUME}`.")
+    assert (
+        get_note(study.study)
+        == study.note()
+        == (
+            f"**Nothing runs at the moment:** 1 trial that is shown as running waits for the search to go on, with `{RESUME}`."
+        )
+    )
     lift(study)
     assert get_note(study.study) == ""
 
@@ -40,7 +47,9 @@ def test_what_a_person_wrote_stays(study: StudyRecord, written: str) -> None:
     study.add_control("none")
     save_note(study.study, written.strip())
     announce(study, RESUME)
-    assert get_note(study.study).startswith("**Nothing runs") and get_note(study.study).endswith(written.strip())
+    assert get_note(study.study).startswith("**Nothing runs") and get_note(study.study).endswith(
+        written.strip()
+    )
     save_note(study.study, f"{get_note(study.study)} And more.")
     lift(study)
     assert get_note(study.study) == f"{written.strip()} And more."

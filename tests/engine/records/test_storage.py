@@ -14,7 +14,13 @@ import optuna
 import pytest
 from optuna.exceptions import StorageInternalError
 from optuna.storages import InMemoryStorage
-from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError, PendingRollbackError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    PendingRollbackError,
+)
 
 from hssl_search.engine.execution.jobs import Job, Outcome, State
 from hssl_search.engine.records import storage
@@ -24,7 +30,9 @@ from hssl_search.engine.records.study import StudyRecord
 from hssl_search.interrupts import heeding
 
 
-def test_how_a_job_ended_is_on_the_disk_before_anything_goes_on_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_a_job_ended_is_on_the_disk_before_anything_goes_on_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     synced: dict[str, bytes] = {}
 
     def fsync(file: int) -> None:
@@ -40,7 +48,9 @@ def test_how_a_job_ended_is_on_the_disk_before_anything_goes_on_from_it(tmp_path
     assert b"job/screen/group0" in synced["study.db-wal"]
 
 
-def test_nothing_is_done_for_what_has_no_log_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_done_for_what_has_no_log_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("name-wal").touch()
     monkeypatch.setattr("os.fsync", lambda file: pytest.fail("there is nothing to write"))
@@ -49,7 +59,9 @@ def test_nothing_is_done_for_what_has_no_log_here(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("name", ["run", "what is it? #2 50%"])
-def test_a_study_that_may_only_be_read_is_read_and_nothing_is_written(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_that_may_only_be_read_is_read_and_nothing_is_written(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / name).mkdir()
     path = tmp_path / name / "study.db"
     with StudyRecord.open(sqlite_url(path), "demo", new=True) as record:
@@ -61,11 +73,15 @@ def test_a_study_that_may_only_be_read_is_read_and_nothing_is_written(tmp_path: 
         assert "immutable=1" in file, "the disk does not let SQLite make its files"
         return connect(file, **options)
 
-    monkeypatch.setattr("os.access", lambda place, mode: place != path.parent and access(place, mode))
+    monkeypatch.setattr(
+        "os.access", lambda place, mode: place != path.parent and access(place, mode)
+    )
     monkeypatch.setattr("sqlite3.dbapi2.connect", connect_without_writing)
     with StudyRecord.existing(sqlite_url(path), "demo") as record:
         assert record.study_attributes() == {"key": "value"}
-        assert [one.name for one in path.parent.iterdir()] == ["study.db"], "no log and no index beside it"
+        assert [one.name for one in path.parent.iterdir()] == ["study.db"], (
+            "no log and no index beside it"
+        )
         with pytest.raises(StorageError, match=r"attempt to write a readonly database"):
             record.set_study("key", "another")
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
@@ -104,7 +120,9 @@ class Flaky(InMemoryStorage):
 def gone() -> Exception:
     """As Optuna tells that a commit failed, and as a driver does."""
     error = StorageInternalError("An exception is raised during the commit.")
-    error.__cause__ = OperationalError("INSERT", {}, Exception("server closed the connection unexpectedly"))
+    error.__cause__ = OperationalError(
+        "INSERT", {}, Exception("server closed the connection unexpectedly")
+    )
     return error
 
 
@@ -151,7 +169,9 @@ def patient(flaky: Flaky) -> StudyRecord:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_call_is_repeated_until_it_is_answered_and_carried_out_once(when: str, pauses: list[float]) -> None:
+def test_a_call_is_repeated_until_it_is_answered_and_carried_out_once(
+    when: str, pauses: list[float]
+) -> None:
     flaky = Flaky()
     record = patient(flaky)
     getattr(flaky, when).update(range(0, 40, 2))
@@ -161,30 +181,41 @@ def test_a_call_is_repeated_until_it_is_answered_and_carried_out_once(when: str,
         record.finish(number, "COMPLETE", 50.0)
     record.set_study("key", "value")
     assert [(trial.state.name, trial.value, trial.user_attrs) for trial in record.trials()] == [
-        ("COMPLETE", 50.0, {"number": number, "cka": 0.5}) for number in range(3)]
+        ("COMPLETE", 50.0, {"number": number, "cka": 0.5}) for number in range(3)
+    ]
     assert record.study_attributes() == {"key": "value"}
-    assert set(pauses) == {storage.PAUSES_S[0]} and len(pauses) >= 7, "pauses are short again after each answer"
+    assert set(pauses) == {storage.PAUSES_S[0]} and len(pauses) >= 7, (
+        "pauses are short again after each answer"
+    )
 
 
-def test_a_server_that_stays_silent_is_given_up_once(pauses: list[float], monkeypatch: pytest.MonkeyPatch,
-                                                     caplog: pytest.LogCaptureFixture) -> None:
+def test_a_server_that_stays_silent_is_given_up_once(
+    pauses: list[float], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     clock = itertools.count(0.0, 10.0)
     monkeypatch.setattr(storage.time, "monotonic", lambda: next(clock))
     flaky = Flaky()
     record = patient(flaky)
     flaky.before.update(range(100))
     for _ in range(3):
-        with pytest.raises(StorageError, match=r"^the storage 'postgresql://user@host/name' failed \(server closed the connection "
-                                               r"unexpectedly\); check that it .*, then run the command again\.$"):
+        with pytest.raises(
+            StorageError,
+            match=r"^the storage 'postgresql://user@host/name' failed \(server closed the connection "
+            r"unexpectedly\); check that it .*, then run the command again\.$",
+        ):
             record.set_study("key", "value")
-    assert pauses == [0.5, 1.0, 2.0, 4.0, *[8.0] * 9], "for 120 seconds, and the later calls were not waited for"
+    assert pauses == [0.5, 1.0, 2.0, 4.0, *[8.0] * 9], (
+        "for 120 seconds, and the later calls were not waited for"
+    )
     assert len(caplog.messages) == 1
     flaky.before.clear()
     record.set_study("key", "value")
     assert record.study_attributes() == {"key": "value"}
 
 
-def test_whoever_interrupts_the_waiting_does_not_wait_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoever_interrupts_the_waiting_does_not_wait_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def interrupt(seconds: float) -> None:
         raise KeyboardInterrupt
 
@@ -199,7 +230,9 @@ def test_whoever_interrupts_the_waiting_does_not_wait_again(monkeypatch: pytest.
     assert flaky.calls == 2
 
 
-def test_whoever_has_asked_to_stop_waits_for_one_more_answer_and_not_for_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoever_has_asked_to_stop_waits_for_one_more_answer_and_not_for_the_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     flaky = Flaky()
     record = patient(flaky)
     slept: list[float] = []
@@ -233,7 +266,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_file_that_another_program_writes_to_is_waited_for(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_file_that_another_program_writes_to_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     record, other = request.getfixturevalue("writer")
     monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(storage, "pause", lambda seconds: other.execute("COMMIT"))
@@ -242,7 +277,9 @@ def test_a_file_that_another_program_writes_to_is_waited_for(monkeypatch: pytest
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_request_to_stop_ends_the_waiting_for_another_program(request: pytest.FixtureRequest) -> None:
+def test_a_request_to_stop_ends_the_waiting_for_another_program(
+    request: pytest.FixtureRequest,
+) -> None:
     record, other = request.getfixturevalue("writer")
     with heeding(lambda: True), pytest.raises(KeyboardInterrupt):
         record.set_study("key", "value")
@@ -251,14 +288,25 @@ def test_a_request_to_stop_ends_the_waiting_for_another_program(request: pytest.
     assert record.study_attributes() == {"key": "value"}
 
 
-@pytest.mark.parametrize("error", [
-    OperationalError("SELECT", {}, Exception("gone")), InterfaceError("SELECT", {}, Exception("closed")), PendingRollbackError("gone"),
-    DBAPIError("SELECT", {}, Exception("gone"), connection_invalidated=True),
-    OperationalError("SELECT", {}, postgresql("57P01", "terminating connection due to administrator command")),
-    OperationalError("SELECT", {}, postgresql("08006", "connection failure")), OperationalError("SELECT", {}, mysql(2006, "gone away")),
-    OperationalError("SELECT", {}, mysql(2003, "Can't connect")), OperationalError("SELECT", {}, mysql(1213, "Deadlock found")),
-])
-def test_whatever_tells_of_a_broken_connection_is_asked_again(error: Exception, pauses: list[float]) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        OperationalError("SELECT", {}, Exception("gone")),
+        InterfaceError("SELECT", {}, Exception("closed")),
+        PendingRollbackError("gone"),
+        DBAPIError("SELECT", {}, Exception("gone"), connection_invalidated=True),
+        OperationalError(
+            "SELECT", {}, postgresql("57P01", "terminating connection due to administrator command")
+        ),
+        OperationalError("SELECT", {}, postgresql("08006", "connection failure")),
+        OperationalError("SELECT", {}, mysql(2006, "gone away")),
+        OperationalError("SELECT", {}, mysql(2003, "Can't connect")),
+        OperationalError("SELECT", {}, mysql(1213, "Deadlock found")),
+    ],
+)
+def test_whatever_tells_of_a_broken_connection_is_asked_again(
+    error: Exception, pauses: list[float]
+) -> None:
     flaky = Flaky()
     record = patient(flaky)
     flaky.error = error
@@ -267,18 +315,36 @@ def test_whatever_tells_of_a_broken_connection_is_asked_again(error: Exception, 
     assert (pauses, flaky.calls) == ([storage.PAUSES_S[0]], 2)
 
 
-@pytest.mark.parametrize("error", [
-    DataError("INSERT", {}, Exception("Data too long for column")), ValueError("a bug"),
-    *(OperationalError("INSERT", {}, error) for error in (
-        postgresql("53100", "No space left on device"), postgresql("25006", "cannot execute INSERT in a read-only transaction"),
-        postgresql("53200", "out of memory"), postgresql("57P04", "database dropped"), psycopg2("53100", "No space left on device"),
-        mysql(1021, "Disk full"), mysql(1290, "running with the --read-only option"), connector(1114, "The table is full"))),
-])
-def test_what_asking_again_cannot_mend_is_not_asked_again(error: Exception, pauses: list[float]) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        DataError("INSERT", {}, Exception("Data too long for column")),
+        ValueError("a bug"),
+        *(
+            OperationalError("INSERT", {}, error)
+            for error in (
+                postgresql("53100", "No space left on device"),
+                postgresql("25006", "cannot execute INSERT in a read-only transaction"),
+                postgresql("53200", "out of memory"),
+                postgresql("57P04", "database dropped"),
+                psycopg2("53100", "No space left on device"),
+                mysql(1021, "Disk full"),
+                mysql(1290, "running with the --read-only option"),
+                connector(1114, "The table is full"),
+            )
+        ),
+    ],
+)
+def test_what_asking_again_cannot_mend_is_not_asked_again(
+    error: Exception, pauses: list[float]
+) -> None:
     flaky = Flaky()
     record = patient(flaky)
     flaky.error = error
     flaky.before.add(0)
-    with pytest.raises(ValueError if isinstance(error, ValueError) else StorageError, match=re.escape(str(getattr(error, "orig", error)))):
+    with pytest.raises(
+        ValueError if isinstance(error, ValueError) else StorageError,
+        match=re.escape(str(getattr(error, "orig", error))),
+    ):
         record.set_study("key", "value")
     assert (pauses, flaky.calls) == ([], 1)

@@ -37,10 +37,18 @@ def test_states_values_curves_and_attributes_are_what_optuna_reads_afterwards(ur
         record.finish(failed, "FAIL", cause="the loss was nan at step 3")
         record.set_study("reference", {"raw pixels": 39.8})
     study = optuna.load_study(study_name="demo", storage=url)
-    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
+    assert [trial.state for trial in study.trials] == [
+        TrialState.COMPLETE,
+        TrialState.PRUNED,
+        TrialState.FAIL,
+    ]
     assert [trial.value for trial in study.trials] == [35.5, 28.0, None]
     assert study.trials[0].intermediate_values == {40: 30.0, 80: 35.5}
-    assert study.trials[0].user_attrs == {"role": "candidate", "head": {"family": "mlp"}, "cka": 0.25}
+    assert study.trials[0].user_attrs == {
+        "role": "candidate",
+        "head": {"family": "mlp"},
+        "cka": 0.25,
+    }
     assert study.trials[2].user_attrs == {"cause": "the loss was nan at step 3"}
     assert study.user_attrs == {"reference": {"raw pixels": 39.8}}
     assert study.best_value == 35.5
@@ -56,12 +64,18 @@ def test_reporting_and_finishing_again_changes_nothing(url: str) -> None:
         record.finish(number, "COMPLETE", 99.0)
         record.report(number, 80, 99.0)
         trial = record.frozen(number)
-    assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.COMPLETE, 31.0, {40: 30.0})
+    assert (trial.state, trial.value, trial.intermediate_values) == (
+        TrialState.COMPLETE,
+        31.0,
+        {40: 30.0},
+    )
     assert trial.user_attrs == {}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
-def test_a_value_that_is_no_number_becomes_a_failure_with_its_cause(url: str, value: float | None) -> None:
+def test_a_value_that_is_no_number_becomes_a_failure_with_its_cause(
+    url: str, value: float | None
+) -> None:
     with StudyRecord.open(url, "demo") as record:
         number = opened(record)
         record.finish(number, "COMPLETE", value)
@@ -71,12 +85,17 @@ def test_a_value_that_is_no_number_becomes_a_failure_with_its_cause(url: str, va
 
 
 def test_a_failure_needs_a_cause(url: str) -> None:
-    with StudyRecord.open(url, "demo") as record, pytest.raises(ValueError, match="without a cause"):
+    with (
+        StudyRecord.open(url, "demo") as record,
+        pytest.raises(ValueError, match="without a cause"),
+    ):
         record.finish(opened(record), "FAIL")
 
 
 def test_job_records_come_back_as_they_were(url: str) -> None:
-    job = Job("proxy/0007/seed0", "proxy", {"seed": 3, "name": "mlp 2", "head": {}}, "/nowhere", trial=7)
+    job = Job(
+        "proxy/0007/seed0", "proxy", {"seed": 3, "name": "mlp 2", "head": {}}, "/nowhere", trial=7
+    )
     metrics = {"accuracy": 41.25, "loss": float("nan"), "per": [1.0, float("-inf")]}
     outcome = Outcome(State.FAILED, "out of memory", [Report(40, metrics)], 12.5, 4.25)
     with StudyRecord.open(url, "demo") as record:
@@ -90,11 +109,18 @@ def test_job_records_come_back_as_they_were(url: str) -> None:
     assert (read.reports[0].step, read.reports[0].metrics["accuracy"]) == (40, 41.25)
     assert math.isnan(read.reports[0].metrics["loss"])
     assert read.reports[0].metrics["per"] == [1.0, float("-inf")]
-    assert (plain["phase"], plain["trial"], plain["seed"], plain["name"]) == ("proxy", 7, 3, "mlp 2")
+    assert (plain["phase"], plain["trial"], plain["seed"], plain["name"]) == (
+        "proxy",
+        7,
+        3,
+        "mlp 2",
+    )
 
 
 def test_large_attributes_are_kept_whole(url: str) -> None:
-    curve = [Report(step, {"accuracy": step / 7, "neighbours": list(range(100))}) for step in range(2000)]
+    curve = [
+        Report(step, {"accuracy": step / 7, "neighbours": list(range(100))}) for step in range(2000)
+    ]
     with StudyRecord.open(url, "demo") as record:
         record.record_job(Job("full", "full", {}, "/nowhere"), Outcome(State.DONE, reports=curve))
         assert record.job_outcomes()["full"].reports == curve
@@ -103,38 +129,56 @@ def test_large_attributes_are_kept_whole(url: str) -> None:
 def test_numbers_that_json_cannot_hold_become_null_in_attributes(url: str) -> None:
     with StudyRecord.open(url, "demo") as record:
         number = opened(record)
-        record.set_attributes(number, {"head_loss": float("nan"), "nested": {"list": [1.0, float("inf")]}})
+        record.set_attributes(
+            number, {"head_loss": float("nan"), "nested": {"list": [1.0, float("inf")]}}
+        )
         record.set_study("plan", {"eta": float("inf")})
-        assert record.frozen(number).user_attrs == {"head_loss": None, "nested": {"list": [1.0, None]}}
+        assert record.frozen(number).user_attrs == {
+            "head_loss": None,
+            "nested": {"list": [1.0, None]},
+        }
         assert record.study_attributes() == {"plan": {"eta": None}}
 
 
 def test_a_name_that_is_taken_in_a_shared_database_is_refused(url: str) -> None:
     with StudyRecord.open(url, "demo", new=True):
         pass
-    with pytest.raises(UserError, match="holds a study 'demo' already"), StudyRecord.open(url, "demo", new=True):
+    with (
+        pytest.raises(UserError, match="holds a study 'demo' already"),
+        StudyRecord.open(url, "demo", new=True),
+    ):
         pass
 
 
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("postgresql://user:secret@127.0.0.1:1/name", r"failed \(.*\); check that it exists|driver that is not installed"),
+        (
+            "postgresql://user:secret@127.0.0.1:1/name",
+            r"failed \(.*\); check that it exists|driver that is not installed",
+        ),
         ("sqlite:////nowhere/at/all/study.db", "unable to open database file"),
         ("not a url", "is no database URL that SQLAlchemy knows"),
         ("nosuchdatabase://user:secret@host/name", "is no database URL that SQLAlchemy knows"),
         ("mssql://user:secret@localhost:1/name", "driver that is not installed"),
     ],
 )
-def test_a_database_that_cannot_be_reached_is_one_sentence_without_the_password(url: str, told: str) -> None:
+def test_a_database_that_cannot_be_reached_is_one_sentence_without_the_password(
+    url: str, told: str
+) -> None:
     with pytest.raises(UserError, match=told) as error, StudyRecord.open(url, "demo"):
         pass
     assert "secret" not in str(error.value)
 
 
 def test_a_file_that_is_no_database_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "study.db").write_bytes(b"no database at all, but long enough to look like one" * 40)
-    with pytest.raises(UserError, match="not a database"), StudyRecord.open(sqlite_url(tmp_path / "study.db"), "demo"):
+    (tmp_path / "study.db").write_bytes(
+        b"no database at all, but long enough to look like one" * 40
+    )
+    with (
+        pytest.raises(UserError, match="not a database"),
+        StudyRecord.open(sqlite_url(tmp_path / "study.db"), "demo"),
+    ):
         pass
 
 
@@ -172,10 +216,17 @@ def test_trials_of_a_killed_controller_are_continued_not_repeated(url: str) -> N
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     with StudyRecord.open(url, "demo") as record:
         running = [trial for trial in record.trials() if trial.state is TrialState.RUNNING]
-        assert [(trial.number, trial.user_attrs.get("control")) for trial in running] == [(1, None), (2, "identity")]
+        assert [(trial.number, trial.user_attrs.get("control")) for trial in running] == [
+            (1, None),
+            (2, "identity"),
+        ]
         for step, value in ((40, 99.0), (80, 27.0)):
             record.report(1, step, value)
         record.finish(1, "PRUNED")
         record.finish(2, "COMPLETE", 26.0)
-        assert [trial.state for trial in record.trials()] == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.COMPLETE]
+        assert [trial.state for trial in record.trials()] == [
+            TrialState.COMPLETE,
+            TrialState.PRUNED,
+            TrialState.COMPLETE,
+        ]
         assert record.frozen(1).intermediate_values == {40: 25.0, 80: 27.0}

@@ -14,7 +14,9 @@ def test_chance_is_the_share_of_the_most_frequent_class_of_the_queries() -> None
     assert Chance.of({}) is None
 
 
-@pytest.mark.parametrize(("level", "queries"), [(50.0, 48), (100 / 3, 48), (10.0, 360), (0.1, 2_000)])
+@pytest.mark.parametrize(
+    ("level", "queries"), [(50.0, 48), (100 / 3, 48), (10.0, 360), (0.1, 2_000)]
+)
 def test_what_exceeds_it_is_rarely_reached_by_guessing(level: float, queries: int) -> None:
     chance = Chance(level, queries)
     least = next(right for right in range(queries + 1) if chance.exceeded_by(100 * right / queries))

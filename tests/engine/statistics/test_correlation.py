@@ -13,7 +13,9 @@ from hssl_search.engine.statistics.correlation import rank_correlation, spearman
 def test_spearman_agrees_with_scipy_ties_included() -> None:
     generator = np.random.default_rng(0)
     first, second = generator.integers(0, 6, 30), generator.normal(size=30)
-    assert spearman(pd.Series(first), pd.Series(second)) == pytest.approx(stats.spearmanr(first, second).statistic)
+    assert spearman(pd.Series(first), pd.Series(second)) == pytest.approx(
+        stats.spearmanr(first, second).statistic
+    )
 
 
 @pytest.mark.parametrize("values", [[1.0, 2.0], [3.0, 3.0, 3.0]])
@@ -29,7 +31,14 @@ def test_bootstrap_interval_agrees_with_scipy() -> None:
     def statistic(one: np.ndarray, two: np.ndarray) -> float:
         return float(stats.spearmanr(one, two).statistic)
 
-    expected = stats.bootstrap((first, second), statistic, paired=True, vectorized=False, n_resamples=1000, method="percentile")
+    expected = stats.bootstrap(
+        (first, second),
+        statistic,
+        paired=True,
+        vectorized=False,
+        n_resamples=1000,
+        method="percentile",
+    )
     found = rank_correlation(pd.Series(first), pd.Series(second))
     assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval), abs=0.08)
     assert found == rank_correlation(pd.Series(first), pd.Series(second))
@@ -41,7 +50,9 @@ def test_a_perfect_order_has_no_interval() -> None:
 
 
 def test_points_that_lack_one_side_do_not_count() -> None:
-    assert rank_correlation(pd.Series([1.0, 2.0, None, 4.0]), pd.Series([1.0, None, 3.0, 4.0])).n == 2
+    assert (
+        rank_correlation(pd.Series([1.0, 2.0, None, 4.0]), pd.Series([1.0, None, 3.0, 4.0])).n == 2
+    )
 
 
 @pytest.mark.parametrize("missing", [None, float("nan")])

@@ -24,24 +24,46 @@ from hssl_search.evaluation.labelfree import OF_PLAIN, OF_VIEWS
 
 
 def test_every_answer_to_rank_by_has_a_measure_that_tells_which_is_better() -> None:
-    choices = {choice for part in get_args(SearchConfig.model_fields["rank_by"].annotation) for choice in get_args(part)}
+    choices = {
+        choice
+        for part in get_args(SearchConfig.model_fields["rank_by"].annotation)
+        for choice in get_args(part)
+    }
     assert choices == set(RANK_BY)
     assert all(RANKINGS[measure.key] is measure for measure in RANK_BY.values())
-    assert ALPHA_REQ not in RANKINGS.values(), "good near 1, so that neither more nor less is better"
+    assert ALPHA_REQ not in RANKINGS.values(), (
+        "good near 1, so that neither more nor less is better"
+    )
 
 
 def test_labelfree_is_one_of_the_measures_that_workers_report_of_bases() -> None:
     assert LABELFREE in OF_BASES
-    assert {measure.key for measure in OF_BASES} == {f"labelfree_{name}" for name in (*OF_PLAIN, *OF_VIEWS)}
+    assert {measure.key for measure in OF_BASES} == {
+        f"labelfree_{name}" for name in (*OF_PLAIN, *OF_VIEWS)
+    }
 
 
-METRICS = {"accuracy": 40.0, "labelfree_rankme": 12.0, "labelfree_alignment": 0.5, "heads": [{"overlap": 0.4, "cka": 0.2}]}
+METRICS = {
+    "accuracy": 40.0,
+    "labelfree_rankme": 12.0,
+    "labelfree_alignment": 0.5,
+    "heads": [{"overlap": 0.4, "cka": 0.2}],
+}
 
 
-@pytest.mark.parametrize(("measure", "value", "score"), [
-    (ACCURACY, 40.0, 40.0), (DISCREPANCY, 0.4, 0.4), (RANKME, 12.0, 12.0), (ALIGNMENT, 0.5, -0.5), (LIDAR, None, None),
-])
-def test_a_score_is_larger_for_the_better_one(measure: Measure, value: float | None, score: float | None) -> None:
+@pytest.mark.parametrize(
+    ("measure", "value", "score"),
+    [
+        (ACCURACY, 40.0, 40.0),
+        (DISCREPANCY, 0.4, 0.4),
+        (RANKME, 12.0, 12.0),
+        (ALIGNMENT, 0.5, -0.5),
+        (LIDAR, None, None),
+    ],
+)
+def test_a_score_is_larger_for_the_better_one(
+    measure: Measure, value: float | None, score: float | None
+) -> None:
     assert (measure.value(METRICS), measure.score(METRICS)) == (value, score)
 
 
@@ -54,17 +76,31 @@ def test_a_number_that_a_record_spells_out_because_json_has_none_is_not_known() 
     assert ALIGNMENT.score({"labelfree_alignment": {"number": "nan"}}) is None
 
 
-@pytest.mark.parametrize(("measure", "amount", "points"), [
-    (ACCURACY, "41.2 %", "points"),
-    (RANKME, "RankMe 41.2", "in RankMe"),
-    (ALIGNMENT, "negative alignment 41.234", "in negative alignment"),
-])
-def test_scores_and_their_differences_are_told_with_what_they_are_of(measure: Measure, amount: str, points: str) -> None:
+@pytest.mark.parametrize(
+    ("measure", "amount", "points"),
+    [
+        (ACCURACY, "41.2 %", "points"),
+        (RANKME, "RankMe 41.2", "in RankMe"),
+        (ALIGNMENT, "negative alignment 41.234", "in negative alignment"),
+    ],
+)
+def test_scores_and_their_differences_are_told_with_what_they_are_of(
+    measure: Measure, amount: str, points: str
+) -> None:
     assert (measure.amount(41.234), measure.points) == (amount, points)
 
 
-@pytest.mark.parametrize(("measure", "images", "step"), [
-    (ACCURACY, 360, 100 / 360), (ACCURACY, 5_000, 0.1), (ACCURACY, None, 0.1), (RANKME, 360, 0.1), (ALIGNMENT, 360, 0.001),
-])
-def test_scores_move_in_steps_of_an_image_or_of_the_last_digit_told(measure: Measure, images: int | None, step: float) -> None:
+@pytest.mark.parametrize(
+    ("measure", "images", "step"),
+    [
+        (ACCURACY, 360, 100 / 360),
+        (ACCURACY, 5_000, 0.1),
+        (ACCURACY, None, 0.1),
+        (RANKME, 360, 0.1),
+        (ALIGNMENT, 360, 0.001),
+    ],
+)
+def test_scores_move_in_steps_of_an_image_or_of_the_last_digit_told(
+    measure: Measure, images: int | None, step: float
+) -> None:
     assert measure.resolution(images) == pytest.approx(step)

@@ -18,8 +18,13 @@ def population(random: np.random.Generator, seeds: int) -> tuple[np.ndarray, Tab
     share = random.uniform()
     truth = random.normal(0, math.sqrt((1 - share) / share), 6)
     shared = random.normal(40, 3, seeds)
-    return truth, {trial: {seed: truth[trial] + shared[seed] + random.normal() for seed in range(seeds if trial < 3 else 1)}
-                   for trial in range(6)}
+    return truth, {
+        trial: {
+            seed: truth[trial] + shared[seed] + random.normal()
+            for seed in range(seeds if trial < 3 else 1)
+        }
+        for trial in range(6)
+    }
 
 
 @pytest.mark.parametrize("seeds", [2, 4])
@@ -34,7 +39,9 @@ def test_what_is_called_probable_is_true_as_often(seeds: int) -> None:
     assert (counts >= 50).sum() >= 6
     for each in np.flatnonzero(counts >= 50):
         count, hits = int(counts[each]), int(np.array(true)[bins == each].sum())
-        assert stats.binomtest(hits, count, float(np.array(told)[bins == each].mean())).pvalue > 0.001
+        assert (
+            stats.binomtest(hits, count, float(np.array(told)[bins == each].mean())).pvalue > 0.001
+        )
 
 
 def test_pairs_are_calibrated_too_though_the_trial_was_picked_for_leading() -> None:
@@ -50,7 +57,9 @@ def test_pairs_are_calibrated_too_though_the_trial_was_picked_for_leading() -> N
     bins = np.digitize(told, [0.02, 0.1, 0.2, 0.3, 0.4])
     for each in range(6):
         inside = bins == each
-        assert np.array(true)[inside].mean() == pytest.approx(np.array(told)[inside].mean(), abs=0.03)
+        assert np.array(true)[inside].mean() == pytest.approx(
+            np.array(told)[inside].mean(), abs=0.03
+        )
 
 
 def test_simulated_and_closed_probabilities_of_two_agree() -> None:
@@ -63,18 +72,27 @@ def test_simulated_and_closed_probabilities_of_two_agree() -> None:
 def test_of_trials_that_are_all_alike_each_is_the_best_as_probably() -> None:
     posterior = Posterior({trial: {0: 40.0, 1: 41.0} for trial in range(5)}, resolution=0.1)
     assert posterior.best() == pytest.approx(dict.fromkeys(range(5), 0.2), abs=0.02)
-    assert Posterior({trial: {0: 40.0} for trial in range(3)}).above(0) == pytest.approx({1: 0.5, 2: 0.5})
+    assert Posterior({trial: {0: 40.0} for trial in range(3)}).above(0) == pytest.approx(
+        {1: 0.5, 2: 0.5}
+    )
 
 
 def test_the_leader_has_the_highest_mean_of_equal_seeds_and_the_lower_number_on_a_tie() -> None:
-    assert Posterior({7: {0: 45.0}, 4: {0: 45.0}, 9: {0: 44.0}, 1: {0: 99.0}}).leader([9, 7, 4]) == 4
+    assert (
+        Posterior({7: {0: 45.0}, 4: {0: 45.0}, 9: {0: 44.0}, 1: {0: 99.0}}).leader([9, 7, 4]) == 4
+    )
     assert Posterior({7: {0: 45.0, 1: 44.0}, 4: {0: 44.0, 1: 46.0}}).leader([7, 4]) == 4
     assert Posterior({7: {0: 45.0}}).leader([3]) is None
     assert Posterior({}).leader([3]) is None
 
 
 def test_a_lucky_first_seed_does_not_overtake_what_was_confirmed() -> None:
-    noisy = {0: {0: 40.0, 1: 41.0, 2: 39.0}, 1: {0: 41.5, 1: 39.6, 2: 41.9}, 2: {0: 41.2, 1: 42.6, 2: 41.3}, 3: {0: 41.8}}
+    noisy = {
+        0: {0: 40.0, 1: 41.0, 2: 39.0},
+        1: {0: 41.5, 1: 39.6, 2: 41.9},
+        2: {0: 41.2, 1: 42.6, 2: 41.3},
+        3: {0: 41.8},
+    }
     assert max(noisy, key=lambda trial: noisy[trial][0]) == 3
     assert Posterior(noisy).leader(list(noisy)) == 2
 

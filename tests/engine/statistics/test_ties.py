@@ -45,7 +45,9 @@ def test_scores_a_whole_step_apart_are_no_tie_and_half_a_step_apart_are_one() ->
         score, next_score = 100 * right / 360, 100 * (right + 1) / 360
         assert ties.above(next_score, score, step)
         assert ties.tie(score + step / 2, score, step)
-        assert ties.at_least(score, score + step / 2, step) and not ties.at_least(score, next_score, step)
+        assert ties.at_least(score, score + step / 2, step) and not ties.at_least(
+            score, next_score, step
+        )
 
 
 def test_levels_are_those_of_ranks_with_ties() -> None:
@@ -54,7 +56,11 @@ def test_levels_are_those_of_ranks_with_ties() -> None:
 
 def test_a_ratio_that_is_whole_but_for_rounding_counts_as_whole() -> None:
     assert 0.3 / 0.1 < 3
-    assert (ties.floor(0.3 / 0.1), ties.ceil(3 * (1 + 1e-15)), ties.nearest(2.5 - 1e-13)) == (3, 3, 3)
+    assert (ties.floor(0.3 / 0.1), ties.ceil(3 * (1 + 1e-15)), ties.nearest(2.5 - 1e-13)) == (
+        3,
+        3,
+        3,
+    )
     assert (ties.floor(2.9999), ties.ceil(3.0001), ties.nearest(2.4999)) == (2, 4, 2)
     assert (ties.floor(-0.5), ties.floor(7.0), ties.ceil(7.0)) == (-1, 7, 7)
 

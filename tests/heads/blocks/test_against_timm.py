@@ -40,7 +40,7 @@ def as_tokens(block: nn.Module, x: Tensor) -> Tensor:
 
 def _without_layer_scale() -> nn.Module:
     """timm's ResMLP block with scales of one, which are no parameters here."""
-    block = ResBlock(C, SIDE ** 2, init_values=1.0)
+    block = ResBlock(C, SIDE**2, init_values=1.0)
     del block.ls1, block.ls2
     block.ls1 = block.ls2 = 1.0
     return block
@@ -50,18 +50,41 @@ TIMM: dict[str, tuple[Layout, Callable[[], nn.Module]]] = {
     "convnext": (as_maps, lambda: ConvNeXtBlock(C, ls_init_value=None)),
     "resnet": (as_maps, lambda: BasicBlock(C, C)),
     "bottleneck": (as_maps, lambda: Bottleneck(C, C // 4)),
-    "mbconv": (as_maps, lambda: InvertedResidual(C, C, 5, exp_ratio=6.0, act_layer=nn.SiLU,
-                                               se_layer=partial(SqueezeExcite, rd_ratio=0.25 / 6))),
-    "sepconv": (as_maps, lambda: MetaFormerBlock(C, token_mixer=SepConv, norm_layer=LayerNorm2dNoBias)),
+    "mbconv": (
+        as_maps,
+        lambda: InvertedResidual(
+            C,
+            C,
+            5,
+            exp_ratio=6.0,
+            act_layer=nn.SiLU,
+            se_layer=partial(SqueezeExcite, rd_ratio=0.25 / 6),
+        ),
+    ),
+    "sepconv": (
+        as_maps,
+        lambda: MetaFormerBlock(C, token_mixer=SepConv, norm_layer=LayerNorm2dNoBias),
+    ),
     "convmixer": (as_maps, lambda: ConvMixer(C, 1).blocks[0]),
     "mambaout": (as_channels_last, lambda: GatedConvBlock(C)),
-    "focal": (as_maps, lambda: FocalNetBlock(C, focal_level=2, focal_window=3, layerscale_value=None)),
+    "focal": (
+        as_maps,
+        lambda: FocalNetBlock(C, focal_level=2, focal_window=3, layerscale_value=None),
+    ),
     "transformer": (as_tokens, lambda: Block(C, 4, qkv_bias=True)),
-    "swin": (as_channels_last, lambda: SwinTransformerBlock(C, (SIDE, SIDE), 4, norm_layer=partial(nn.LayerNorm, eps=1e-6))),
-    "poolformer": (as_maps, lambda: MetaFormerBlock(C, token_mixer=Pooling, mlp_act=nn.GELU, mlp_bias=True)),
-    "mixer": (as_tokens, lambda: MixerBlock(C, SIDE ** 2)),
+    "swin": (
+        as_channels_last,
+        lambda: SwinTransformerBlock(
+            C, (SIDE, SIDE), 4, norm_layer=partial(nn.LayerNorm, eps=1e-6)
+        ),
+    ),
+    "poolformer": (
+        as_maps,
+        lambda: MetaFormerBlock(C, token_mixer=Pooling, mlp_act=nn.GELU, mlp_bias=True),
+    ),
+    "mixer": (as_tokens, lambda: MixerBlock(C, SIDE**2)),
     "resmlp": (as_tokens, _without_layer_scale),
-    "gmlp": (as_tokens, lambda: SpatialGatingBlock(C, SIDE ** 2, mlp_ratio=6.0)),
+    "gmlp": (as_tokens, lambda: SpatialGatingBlock(C, SIDE**2, mlp_ratio=6.0)),
 }
 
 
@@ -89,7 +112,9 @@ def test_block_is_timms(family: str, training: bool) -> None:
 def test_shifted_windows_are_timms_where_they_divide_the_map() -> None:
     torch.manual_seed(1)
     norm = partial(nn.LayerNorm, eps=1e-6)
-    first, second = (SwinTransformerBlock(C, (14, 14), 4, shift_size=shift, norm_layer=norm) for shift in (0, 3))
+    first, second = (
+        SwinTransformerBlock(C, (14, 14), 4, shift_size=shift, norm_layer=norm) for shift in (0, 3)
+    )
     oracle, x = nn.Sequential(first, second), torch.randn(2, C, 14, 14)
     for parameter in oracle.parameters():
         nn.init.normal_(parameter, std=0.2)

@@ -17,7 +17,9 @@ from hssl_search.heads.head import build_head
 def test_maps_are_resampled_as_pillow_resizes_images(size: tuple[int, int]) -> None:
     image = np.random.default_rng(0).normal(size=size).astype(np.float32)
     expected = np.asarray(Image.fromarray(image).resize((7, 7), Image.Resampling.BILINEAR))
-    np.testing.assert_allclose(resample(torch.from_numpy(image), (7, 7)).numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        resample(torch.from_numpy(image), (7, 7)).numpy(), expected, atol=1e-5
+    )
 
 
 def test_a_map_as_large_as_the_grid_is_not_touched() -> None:
@@ -29,7 +31,9 @@ def test_a_map_as_large_as_the_grid_is_not_touched() -> None:
 def test_a_part_sees_the_coarse_map_alone() -> None:
     x = torch.randn(2, 3, 14, 14)
     coarse = resample(x, (7, 7))
-    torch.testing.assert_close(coarse, nn.functional.interpolate(x, (7, 7), mode="bilinear", antialias=True))
+    torch.testing.assert_close(
+        coarse, nn.functional.interpolate(x, (7, 7), mode="bilinear", antialias=True)
+    )
     torch.testing.assert_close(OnGrid(nn.Identity(), 7)(x), resample(coarse, (14, 14)))
 
 
@@ -45,5 +49,9 @@ def test_positions_have_weights_of_their_own_as_many_as_the_grid_has(family: str
 
 def test_the_gate_of_gmlp_mixes_positions_from_the_start() -> None:
     torch.manual_seed(0)
-    [gate] = [module.gate for module in build_head(HeadConfig(family="gmlp", depth=1), 8).modules() if hasattr(module, "gate")]
+    [gate] = [
+        module.gate
+        for module in build_head(HeadConfig(family="gmlp", depth=1), 8).modules()
+        if hasattr(module, "gate")
+    ]
     assert bool((gate.proj.bias == 1).all()) and gate.proj.weight.std() > 0.05

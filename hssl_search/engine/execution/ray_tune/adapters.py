@@ -52,14 +52,22 @@ class Crew:
         import ray
 
         hung = self.desk.hung()
-        for trial in [trial for trial, key in self.keys.items() if key in hung and trial in self.actors]:
-            self.causes[trial] = "the worker made no step for a long time and was ended: it hung, or what it waited for never came"
+        for trial in [
+            trial for trial, key in self.keys.items() if key in hung and trial in self.actors
+        ]:
+            self.causes[trial] = (
+                "the worker made no step for a long time and was ended: it hung, or what it waited for never came"
+            )
             ray.kill(self.actors.pop(trial))
 
     def place(self) -> None:
         """Tell the desk which jobs wait for a place; the user, once, when that is long. On a Ray of our own none does."""
         waiting = self._waiting() if self._tell_waiting is not None else []
-        if (job := self.desk.place(waiting)) is not None and self._tell_waiting is not None and not self._told:
+        if (
+            (job := self.desk.place(waiting)) is not None
+            and self._tell_waiting is not None
+            and not self._told
+        ):
             self._told = True
             self._tell_waiting(job)
 
@@ -70,8 +78,14 @@ class Crew:
         not_started = [key for trial, key in self.keys.items() if trial not in self.actors]
         if not not_started:
             return []
-        driver = ray.get_runtime_context().get_job_id()  # with which the ids of its placement groups end
-        groups = [group for key, group in ray.util.placement_group_table().items() if key.endswith(driver) and group["state"] in PENDING]
+        driver = (
+            ray.get_runtime_context().get_job_id()
+        )  # with which the ids of its placement groups end
+        groups = [
+            group
+            for key, group in ray.util.placement_group_table().items()
+            if key.endswith(driver) and group["state"] in PENDING
+        ]
         pending = Counter(_size(bundle) for group in groups for bundle in group["bundles"].values())
         waiting = []
         for key in reversed(not_started):
@@ -99,11 +113,15 @@ class JobSearcher(Searcher):
             return {JOB: json.dumps(job.as_plain())}
         return Searcher.FINISHED if self._crew.desk.idle else None
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
         key = self._crew.keys.pop(trial_id)
         self._crew.actors.pop(trial_id, None)
         cause = self._crew.causes.pop(trial_id, "")
-        self._crew.desk.end(key, State.FAILED if error else None, cause, trial_id in self._crew.full)
+        self._crew.desk.end(
+            key, State.FAILED if error else None, cause, trial_id in self._crew.full
+        )
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the study remembers, and a search that goes on opens a fresh Tuner."""
@@ -147,13 +165,19 @@ class CrewCallback(tune.Callback):
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
 
-    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
         self._crew.actors[trial.trial_id] = trial.temporary_state.ray_actor
 
-    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+    def on_trial_recover(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
         self._crew.actors.pop(trial.trial_id, None)
         self._crew.causes.pop(trial.trial_id, None)
-        trial.config[JOB] = json.dumps(self._crew.desk.retry(self._crew.keys[trial.trial_id]).as_plain())
+        trial.config[JOB] = json.dumps(
+            self._crew.desk.retry(self._crew.keys[trial.trial_id]).as_plain()
+        )
 
 
 class DeskStopper(tune.Stopper):
@@ -189,9 +213,11 @@ def cause_of_death(said: str, attempts: int) -> str:
     """
     times = "once" if attempts == 1 else f"{attempts} times"
     if memory := _MEMORY.search(said):
-        return (f"Ray's memory monitor ended the worker process {times}: {memory[1]} of its machine's {memory[2]} of memory were in use; "
-                "end other programs that use much, or choose a smaller base, --image-size or batch_size "
-                "(RAY_memory_usage_threshold, 0.95 unless it is set, says when the monitor steps in)")
+        return (
+            f"Ray's memory monitor ended the worker process {times}: {memory[1]} of its machine's {memory[2]} of memory were in use; "
+            "end other programs that use much, or choose a smaller base, --image-size or batch_size "
+            "(RAY_memory_usage_threshold, 0.95 unless it is set, says when the monitor steps in)"
+        )
     if lines := _ERROR_LINE.findall(said):
         return str(lines[-1])
     return f"the worker process died {times}: something killed it, perhaps because memory ran out, or it crashed outside Python"

@@ -52,9 +52,19 @@ class RayExecutor:
     def run(self, source: JobSource, concurrency: int) -> None:
         """Run the source to its end. Raises what the source raises, and KeyboardInterrupt, after every open job was ended."""
         self._session.start()
-        desk = Desk(source, self._meter, self._session.total("CPU"), self._session.total("GPU"), asked=self._session.stop)
+        desk = Desk(
+            source,
+            self._meter,
+            self._session.total("CPU"),
+            self._session.total("GPU"),
+            asked=self._session.stop,
+        )
         # Tune's own SIGINT handler is switched off (TUNE_DISABLE_SIGINT_HANDLER): it waits for workers to report, and it stays installed.
-        with handlers_kept(signal.SIGUSR1), on_interrupt(lambda: desk.stop(KeyboardInterrupt())), warnings.catch_warnings():
+        with (
+            handlers_kept(signal.SIGUSR1),
+            on_interrupt(lambda: desk.stop(KeyboardInterrupt())),
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore")
             try:
                 self._fit(desk, concurrency)
@@ -69,7 +79,12 @@ class RayExecutor:
     def __enter__(self) -> RayExecutor:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def _fit(self, desk: Desk, concurrency: int) -> None:
@@ -86,5 +101,7 @@ class RayExecutor:
     def _tell_waiting(self, job: Job) -> None:
         name, asked = ("GPUs", job.gpus) if job.gpus else ("CPUs", job.cpus)
         total, free = self._session.total(name[:3]), self._session.free(name[:3])
-        self._tell(f"{job.key} waits for {asked:g} {name}: of the {total:g} of the Ray that runs here {free:g} are free, something else "
-                   "holds the others. Nothing is charged while nothing runs; Ctrl-C stops the search.")
+        self._tell(
+            f"{job.key} waits for {asked:g} {name}: of the {total:g} of the Ray that runs here {free:g} are free, something else "
+            "holds the others. Nothing is charged while nothing runs; Ctrl-C stops the search."
+        )

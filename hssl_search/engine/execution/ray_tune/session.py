@@ -38,7 +38,12 @@ QUIET = {
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
-ELSEWHERE = ("RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_REDIS_ADDRESS", "RAY_RUNTIME_ENV_HOOK")
+ELSEWHERE = (
+    "RAY_ADDRESS",
+    "RAY_JOB_CONFIG_JSON_ENV_VAR",
+    "RAY_REDIS_ADDRESS",
+    "RAY_RUNTIME_ENV_HOOK",
+)
 """Environment variables by which Ray would become another one than a plain local one."""
 SLOW_S = 60.0
 OBJECT_STORE_BYTES = 128 * 2**20
@@ -100,7 +105,11 @@ class RaySession:
         """How much of "CPU" or "GPU" nothing holds at present."""
         import ray
 
-        return self.total(resource) if self.own else float(ray.available_resources().get(resource, 0.0))
+        return (
+            self.total(resource)
+            if self.own
+            else float(ray.available_resources().get(resource, 0.0))
+        )
 
     def shutdown(self) -> None:
         """End the local Ray, or leave the cluster. Does nothing to a Ray that this session did not start."""
@@ -110,11 +119,18 @@ class RaySession:
     def __enter__(self) -> RaySession:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.shutdown()
 
     def _init(self, ray: Any) -> None:
-        ray._private.ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False  # as in QUIET, for a Ray that was imported before
+        ray._private.ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = (
+            False  # as in QUIET, for a Ray that was imported before
+        )
         quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
         try:
             with ExitStack() as started:
@@ -135,7 +151,11 @@ class RaySession:
             if started.enter_context(_home_within(folder.path)):
                 # Kept until this process ends: Ray reads it once, and would never know that of another home.
                 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-            with _importable_in_workers(), _environment(dict.fromkeys(ELSEWHERE)), _daemons_apart() as daemons:
+            with (
+                _importable_in_workers(),
+                _environment(dict.fromkeys(ELSEWHERE)),
+                _daemons_apart() as daemons,
+            ):
                 started.callback(_end, daemons)
                 started.callback(ray.shutdown)
                 ray.init(
@@ -155,7 +175,10 @@ class RaySession:
         folder = Scratch("ray")
         started.callback(folder.remove)
         started.enter_context(_home_within(folder.path))
-        env = {**(self._runtime_env or {}), "env_vars": {**QUIET, **(self._runtime_env or {}).get("env_vars", {})}}
+        env = {
+            **(self._runtime_env or {}),
+            "env_vars": {**QUIET, **(self._runtime_env or {}).get("env_vars", {})},
+        }
         try:
             started.callback(ray.shutdown)
             ray.init(address=self._address, runtime_env=env, **quiet)
@@ -169,8 +192,10 @@ class RaySession:
 @contextmanager
 def _told_when_slow() -> Iterator[None]:
     """Within: after a minute the user is told that Ray is what is waited for."""
-    sentence = (f"hssl-search: Ray has not started within {SLOW_S:.0f} s; it is still waited for. On a busy machine that takes long; "
-                "else look whether the memory is full or a firewall blocks this machine's own ports, and stop this with Ctrl-C.")
+    sentence = (
+        f"hssl-search: Ray has not started within {SLOW_S:.0f} s; it is still waited for. On a busy machine that takes long; "
+        "else look whether the memory is full or a firewall blocks this machine's own ports, and stop this with Ctrl-C."
+    )
     timer = threading.Timer(SLOW_S, print, [sentence], {"file": sys.stderr, "flush": True})
     timer.daemon = True
     timer.start()
@@ -186,15 +211,24 @@ def _local_errors(root: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise UserError(f"Ray did not start on this machine ({_first_line(error)}); {_remedy(error, root)}") from error
+        raise UserError(
+            f"Ray did not start on this machine ({_first_line(error)}); {_remedy(error, root)}"
+        ) from error
 
 
 def _remedy(error: Exception, root: Path) -> str:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"free some space in {root}."
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
+    if isinstance(error, OSError) and error.errno in (
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOENT,
+    ):
         return f"it needs a home directory and a {root} that may be written."
-    return "try again, or start a Ray with `ray start --head` and name its address with --ray-address."
+    return (
+        "try again, or start a Ray with `ray start --head` and name its address with --ray-address."
+    )
 
 
 @contextmanager
@@ -297,7 +331,9 @@ def _importable_in_workers() -> Iterator[None]:
         yield
         return
     before = os.environ.get("PYTHONPATH")
-    with _environment({"PYTHONPATH": os.pathsep.join([str(root), before] if before else [str(root)])}):
+    with _environment(
+        {"PYTHONPATH": os.pathsep.join([str(root), before] if before else [str(root)])}
+    ):
         yield
 
 
@@ -313,23 +349,33 @@ def _require_loopback() -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             socket.create_connection(server.getsockname(), timeout=10).close()
     except OSError as error:
-        raise UserError(f"this machine does not answer itself at 127.0.0.1 ({error.strerror or error}), which Ray needs; bring its "
-                        "loopback interface up: ip link set lo up.") from error
+        raise UserError(
+            f"this machine does not answer itself at 127.0.0.1 ({error.strerror or error}), which Ray needs; bring its "
+            "loopback interface up: ip link set lo up."
+        ) from error
 
 
 def _require_listener(address: str) -> None:
     """UserError when nothing listens at `host:port`; Ray itself would try for minutes."""
     if address.startswith("ray://"):
-        raise UserError(f"{address!r} is an address for Ray clients, and the search must run on a node of the cluster; give its host:port, "
-                        "such as 10.0.0.1:6379, or auto.")
+        raise UserError(
+            f"{address!r} is an address for Ray clients, and the search must run on a node of the cluster; give its host:port, "
+            "such as 10.0.0.1:6379, or auto."
+        )
     host, _, port = address.rpartition(":")
     if not (host and port.isdigit()):
         return
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except OSError as error:
-        raise UserError(f"nothing answers at {address!r} ({error.strerror or error}); check the address of the Ray cluster.") from error
+        raise UserError(
+            f"nothing answers at {address!r} ({error.strerror or error}); check the address of the Ray cluster."
+        ) from error
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+    return (
+        str(error).strip().splitlines()[0].rstrip(".")
+        if str(error).strip()
+        else type(error).__name__
+    )

@@ -46,7 +46,13 @@ def run_in_trial(config: Plain, worker: Worker | str) -> None:
         resolve(worker)(job, send)
     except Exception as error:
         _write_traceback(job)
-        tune.report({CAUSE: cause(error), FULL: isinstance(error, DeviceFull), HALT: isinstance(error, Halt)})
+        tune.report(
+            {
+                CAUSE: cause(error),
+                FULL: isinstance(error, DeviceFull),
+                HALT: isinstance(error, Halt),
+            }
+        )
         raise
 
 

@@ -16,7 +16,12 @@ import pytest
 
 import hssl_search
 from hssl_search.engine.execution.ray_tune import session as ray_session
-from hssl_search.engine.execution.ray_tune.session import RaySession, _importable_in_workers, _require_loopback, _told_when_slow
+from hssl_search.engine.execution.ray_tune.session import (
+    RaySession,
+    _importable_in_workers,
+    _require_loopback,
+    _told_when_slow,
+)
 from hssl_search.errors import UserError
 from hssl_search.scratch import Scratch
 
@@ -120,16 +125,34 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     (above / "pyproject.toml").write_text('[project]\nname = "mine"\nversion = "0"\n')
     (above / "work").mkdir()
     (above / "work" / "script.py").write_text(HOSTILE)
-    uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
-    command = [*([uv, "run", "--no-project", "--offline"] if uv else []), sys.executable, "script.py"]
-    environment = {name: value for name, value in os.environ.items() if name not in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME")}
-    environment |= {"RAY_ADDRESS": "127.0.0.1:1", "PYTHONPATH": os.pathsep.join(sys.path), "UV_CACHE_DIR": str(above / "uv")}
-    ended = subprocess.run(command, env=environment, cwd=above / "work", capture_output=True, text=True, check=False)
+    uv = shutil.which(
+        "uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    )
+    command = [
+        *([uv, "run", "--no-project", "--offline"] if uv else []),
+        sys.executable,
+        "script.py",
+    ]
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME")
+    }
+    environment |= {
+        "RAY_ADDRESS": "127.0.0.1:1",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "UV_CACHE_DIR": str(above / "uv"),
+    }
+    ended = subprocess.run(
+        command, env=environment, cwd=above / "work", capture_output=True, text=True, check=False
+    )
     assert (ended.returncode, ended.stderr) == (0, "")
     return dict(json.loads(ended.stdout))
 
 
-def test_a_local_ray_starts_whatever_the_environment_says_and_without_a_home(hostile: dict[str, Any]) -> None:
+def test_a_local_ray_starts_whatever_the_environment_says_and_without_a_home(
+    hostile: dict[str, Any],
+) -> None:
     assert hostile["home"]
     assert hostile["free"] == [True, 1.0]
 
@@ -138,7 +161,9 @@ def test_uv_run_does_not_make_ray_copy_the_working_folder(hostile: dict[str, Any
     assert hostile["worker's folder"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere Ray ends its daemons by their process group")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="elsewhere Ray ends its daemons by their process group"
+)
 def test_signals_that_ask_to_stop_end_no_daemon_and_no_worker(hostile: dict[str, Any]) -> None:
     assert not hostile["groups"]
     assert hostile["after signals"]
@@ -150,10 +175,14 @@ def test_nothing_is_left_of_a_session_and_signal_handlers_stay(hostile: dict[str
     assert hostile["handler after"]
 
 
-def test_nothing_is_left_of_a_start_that_fails_and_its_own_cause_is_told(hostile: dict[str, Any]) -> None:
+def test_nothing_is_left_of_a_start_that_fails_and_its_own_cause_is_told(
+    hostile: dict[str, Any],
+) -> None:
     assert hostile["daemons of a failed start"] == [True, [], 0]
-    assert hostile["refused"] == ("Ray did not start on this machine (no luck); try again, or start a Ray with `ray start --head` and name "
-                                  "its address with --ray-address.")
+    assert hostile["refused"] == (
+        "Ray did not start on this machine (no luck); try again, or start a Ray with `ray start --head` and name "
+        "its address with --ray-address."
+    )
 
 
 KILLED = """\
@@ -178,7 +207,9 @@ with RaySession(cpus=1, gpus=0):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_daemons_die_with_a_killed_process_and_the_next_removes_its_folder() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen([sys.executable, "-c", KILLED], env=environment, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED], env=environment, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     folder, *daemons = process.stdout.readline().split()
     assert daemons and Path(folder).exists()
@@ -187,19 +218,29 @@ def test_daemons_die_with_a_killed_process_and_the_next_removes_its_folder() -> 
     process.kill()
     process.wait()
     until = time.monotonic() + 120.0
-    while (left := [pid for pid in daemons if Path(f"/proc/{pid}").exists()]) and time.monotonic() < until:
+    while (
+        left := [pid for pid in daemons if Path(f"/proc/{pid}").exists()]
+    ) and time.monotonic() < until:
         time.sleep(0.05)
     assert left == []
     with Scratch("ray", Path(folder).parent):
         assert not Path(folder).exists()
 
 
-@pytest.mark.parametrize(("error", "remedy"), [
-    (PermissionError(errno.EACCES, "Permission denied", "/home/me/.ray"), "it needs a home directory and a .* that may be written"),
-    (OSError(errno.ENOSPC, "No space left on device"), "free some space in "),
-    (ValueError("bad"), "try again, or start a Ray"),
-])
-def test_a_start_that_fails_names_what_mends_its_cause(monkeypatch: pytest.MonkeyPatch, error: Exception, remedy: str) -> None:
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/home/me/.ray"),
+            "it needs a home directory and a .* that may be written",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), "free some space in "),
+        (ValueError("bad"), "try again, or start a Ray"),
+    ],
+)
+def test_a_start_that_fails_names_what_mends_its_cause(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, remedy: str
+) -> None:
     import ray
 
     def fail(*args: Any, **kwargs: Any) -> None:
@@ -212,7 +253,9 @@ def test_a_start_that_fails_names_what_mends_its_cause(monkeypatch: pytest.Monke
         RaySession().start()
 
 
-def test_a_machine_without_a_folder_for_temporary_files_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_a_folder_for_temporary_files_is_told_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import ray
 
     def fail(*args: Any, **kwargs: Any) -> None:
@@ -220,7 +263,10 @@ def test_a_machine_without_a_folder_for_temporary_files_is_told_so(monkeypatch: 
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(tempfile, "mkdtemp", fail)
-    with pytest.raises(UserError, match=r"Ray did not start .*Permission denied.*; it needs a home directory and a /tmp that may be"):
+    with pytest.raises(
+        UserError,
+        match=r"Ray did not start .*Permission denied.*; it needs a home directory and a /tmp that may be",
+    ):
         RaySession().start()
 
 
@@ -239,11 +285,15 @@ def test_a_machine_without_loopback_is_told_at_once(monkeypatch: pytest.MonkeyPa
         raise OSError(errno.ENETUNREACH, "Network is unreachable")
 
     monkeypatch.setattr(socket, "create_connection", fail)
-    with pytest.raises(UserError, match=r"does not answer itself at 127.0.0.1 \(Network is unreachable\)"):
+    with pytest.raises(
+        UserError, match=r"does not answer itself at 127.0.0.1 \(Network is unreachable\)"
+    ):
         _require_loopback()
 
 
-def test_a_start_that_takes_long_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_start_that_takes_long_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(ray_session, "SLOW_S", 0.0)
     said = ""
     with _told_when_slow():
