@@ -27,7 +27,7 @@ from hssl_search.engine.execution.jobs import Job, Outcome, Plain, Report, Setti
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.phases import screen
 from hssl_search.engine.phases.jobs import JobMaker
-from hssl_search.engine.planning.cost_model import Measured
+from hssl_search.engine.planning.cost_model import Measurement
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.head import head_cost
 from hssl_search.heads.same_architecture import same_architecture_head
@@ -117,7 +117,7 @@ def measured(
     source = execute(WORKER, [job], path, deadline, deadline)
     record = source.known[job.key]
     report = Report(1, record["reports"][-1]["metrics"])
-    settled = Measured.of(Outcome(State.DONE, reports=[report]), families, CORE).settle(setting)
+    settled = Measurement.of(Outcome(State.DONE, reports=[report]), families, CORE).settle(setting)
     return settled, {"metrics": report.metrics, "heads": record["heads"]}
 
 
@@ -204,9 +204,9 @@ def publish(
             row["role"] == "candidate",
         )
     )
-    bench = HeadBench(table, sidecar)
-    bench.write(folder)
-    return bench
+    setup = HeadBench(table, sidecar)
+    setup.write(folder)
+    return setup
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ from benchmarks.recording import Deadline, execute
 from hssl_search.engine.execution.jobs import Job, Plain, Send, Setting, Task
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.worker.evaluate import evaluate
-from hssl_search.engine.worker.setup import Bench
+from hssl_search.engine.worker.setup import WorkerSetup
 from hssl_search.methods.base import method_class, methods
 from hssl_search.training.pair import Pair
 from hssl_search.training.recipe import Recipe
@@ -59,15 +59,15 @@ def run(job: Job, send: Send) -> None:
     task, through = Task.model_validate(job.task), job.key.startswith(THROUGH)
     if task.setting.device == "cpu":
         torch.set_num_threads(int(job.cpus))
-    bench = Bench(task.setting)
-    trainer = bench.trainer(task)
+    setup = WorkerSetup(task.setting)
+    trainer = setup.trainer(task)
     if through:
         trainer.pair.__class__ = GradientsThrough
     started = time.monotonic()
     trainer.advance(task.steps)
     seconds = time.monotonic() - started
-    metrics = evaluate(bench, trainer, task, trainer.report())
-    untrained = bench.accuracy(bench.base(task.seed).to(bench.device), trainer.views)
+    metrics = evaluate(setup, trainer, task, trainer.report())
+    untrained = setup.accuracy(setup.base(task.seed).to(setup.device), trainer.views)
     send(task.steps, {**metrics, "untrained": untrained["accuracy"], "seconds": seconds})
 
 

@@ -42,7 +42,7 @@ from hssl_search.engine.candidates.pruners import PRUNERS, AtRung, Rule
 from hssl_search.engine.execution.jobs import Decision, Job, Outcome, Report, Setting, State
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.phases.jobs import JobMaker
-from hssl_search.engine.planning.cost_model import Measured
+from hssl_search.engine.planning.cost_model import Measurement
 from hssl_search.engine.planning.costs import PROXY_CONTROLS, group_cost, screening_cost
 from hssl_search.engine.planning.plan import Plan
 from hssl_search.engine.policy import DEFAULT
@@ -186,7 +186,7 @@ def plan_of(world: World, answers: Answers) -> Plan:
     measured = answers.measured([HeadConfig(family=family) for family in world.space.families])
     outcome = Outcome(State.DONE, reports=[Report(1, measured)], seconds=measured["worker_s"])
     costs, heads, steps = (
-        Measured.of(outcome, world.space.families, CORE).costs,
+        Measurement.of(outcome, world.space.families, CORE).costs,
         world.space.size(),
         world.rungs[-1],
     )
@@ -260,12 +260,12 @@ def baseline(
 
 @lru_cache
 def measured_world(folder: str) -> World:
-    bench = HeadBench.read(folder)
+    setup = HeadBench.read(folder)
     heads, seeds, rungs, same = (
-        bench.candidates,
-        bench.seeds(),
-        bench.rungs(),
-        bench.control("same_architecture"),
+        setup.candidates,
+        setup.seeds(),
+        setup.rungs(),
+        setup.control("same_architecture"),
     )
     assert same is not None
 
@@ -273,20 +273,20 @@ def measured_world(folder: str) -> World:
         drawn = random.Random(repetition).sample(seeds, len(seeds))
         true = {
             head: mean(
-                bench.at("alone", head, seed, rungs[-1]).values["accuracy"] for seed in seeds
+                setup.at("alone", head, seed, rungs[-1]).values["accuracy"] for seed in seeds
             )
             for head in heads
         }
-        return MeasuredHeads(bench, dict(enumerate(drawn))), true
+        return MeasuredHeads(setup, dict(enumerate(drawn))), true
 
-    whole = Space.read(bench.about["space"]["name"])
+    whole = Space.read(setup.about["space"]["name"])
     space = Heads(whole.name, whole.description, whole.family, whole.parameters, tuple(heads))
     return World(
         "measured, CIFAR-10",
         space,
-        Setting.model_validate(bench.about["setting"]),
+        Setting.model_validate(setup.about["setting"]),
         rungs,
-        {row["head"]: row["macs"] for row in bench.rows if row["head"]},
+        {row["head"]: row["macs"] for row in setup.rows if row["head"]},
         same,
         answers,
     )

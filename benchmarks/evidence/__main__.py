@@ -188,8 +188,8 @@ def published(work: Work, folder: Path, command: str) -> None:
         answer.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
     for cell in cells:
         if tables.whole(done, cell):
-            bench = tables.headbench(done, cell, tables.measured_of(records, cell), sidecar)
-            bench.write(folder / "headbench" / f"{cell.base.name}-{cell.method}")
+            setup = tables.headbench(done, cell, tables.measured_of(records, cell), sidecar)
+            setup.write(folder / "headbench" / f"{cell.base.name}-{cell.method}")
 
 
 def show_plan(work: Work, images: int) -> None:

@@ -17,7 +17,7 @@ from hssl_search.data.splits import SearchData, load_data
 from hssl_search.engine.execution.jobs import Job, Plain, Send, Setting, Task
 from hssl_search.engine.worker.evaluate import evaluate
 from hssl_search.engine.worker.run_job import run_job
-from hssl_search.engine.worker.setup import Bench
+from hssl_search.engine.worker.setup import WorkerSetup
 from hssl_search.evaluation.embed import embed_pair
 from hssl_search.evaluation.knn import knn_accuracy
 from hssl_search.evaluation.linear import linear_accuracy
@@ -28,8 +28,8 @@ TIMED = 5
 """Steps, after a first one, of which the fastest counts."""
 
 
-class EvidenceBench(Bench):
-    """A bench that measures discrepancies on as many images as a search, and accuracies on more."""
+class EvidenceBench(WorkerSetup):
+    """A setup that measures discrepancies on as many images as a search, and accuracies on more."""
 
     def __init__(self, setting: Setting, scale: Scale) -> None:
         super().__init__(setting)
@@ -82,29 +82,29 @@ def _data(
     )
 
 
-def judge(bench: Bench, trainer: Trainer, task: Task, report: StepReport) -> Plain:
+def judge(setup: WorkerSetup, trainer: Trainer, task: Task, report: StepReport) -> Plain:
     """At a rung: discrepancies and health of each head, and of a head alone with the base the quality of both; else nothing."""
     if report.step not in task.rungs:
         return {}
-    found = evaluate(bench, trainer, task.model_copy(update={"accuracy": False}), report)
+    found = evaluate(setup, trainer, task.model_copy(update={"accuracy": False}), report)
     if not task.accuracy:
         return found
-    assert isinstance(bench, EvidenceBench)
+    assert isinstance(setup, EvidenceBench)
     with torch.random.fork_rng(
-        [bench.device] if bench.device.type == "cuda" else []
+        [setup.device] if setup.device.type == "cuda" else []
     ):  # a noise head draws
-        quality = bench.quality(trainer)
+        quality = setup.quality(trainer)
     own = quality.pop("own")
     heads = [{**of_head, **mine} for of_head, mine in zip(found.pop("heads", []), own, strict=True)]
     return {**quality, "heads": heads}
 
 
-def pace(bench: Bench, heads: list[Plain], seed: int) -> Plain:
+def pace(setup: WorkerSetup, heads: list[Plain], seed: int) -> Plain:
     """`step_s` of the base alone, and `head_step_s` that each head adds: device-seconds of the fastest of a few steps, as `device_s` counts
     them. What else runs on a CPU does not lengthen them, as it does the wall-clock seconds of `measure`."""
-    clock = time.process_time if bench.device.type == "cpu" else time.monotonic
+    clock = time.process_time if setup.device.type == "cpu" else time.monotonic
     alone_s, *with_head_s = (
-        _step_s(bench, [head] if head else [], seed, clock) for head in [None, *heads]
+        _step_s(setup, [head] if head else [], seed, clock) for head in [None, *heads]
     )
     return {
         "step_s": alone_s,
@@ -112,8 +112,8 @@ def pace(bench: Bench, heads: list[Plain], seed: int) -> Plain:
     }
 
 
-def _step_s(bench: Bench, heads: list[Plain], seed: int, clock: Callable[[], float]) -> float:
-    trainer = bench.trainer_of(heads, bench.recipe.proxy, 1 + TIMED, seed)
+def _step_s(setup: WorkerSetup, heads: list[Plain], seed: int, clock: Callable[[], float]) -> float:
+    trainer = setup.trainer_of(heads, setup.recipe.proxy, 1 + TIMED, seed)
     seconds = []
     for step in range(1, 2 + TIMED):
         started = clock()
@@ -127,7 +127,7 @@ def run(job: Job, send: Send) -> None:
 
     def measured(step: int, metrics: Plain) -> None:
         task = Task.model_validate(job.task)
-        send_timed(step, {**metrics, **pace(Bench(task.setting), task.heads, task.seed)})
+        send_timed(step, {**metrics, **pace(WorkerSetup(task.setting), task.heads, task.seed)})
 
     send_timed = timed(send)
     run_job(

@@ -6,13 +6,13 @@ import heapq
 from itertools import count
 
 from benchmarks.simulation.worker import Attempt, Ending, SimulatedWorker
-from hssl_search.engine.execution.dispatcher import Desk
+from hssl_search.engine.execution.dispatcher import Dispatcher
 from hssl_search.engine.execution.jobs import Decision, Job, JobSource, Report, State
 from hssl_search.engine.records.meter import DeviceMeter
 
 
 class VirtualClock:
-    """Seconds that pass when they are told to; the `Clock` of ledger, meter and desk."""
+    """Seconds that pass when they are told to; the `Clock` of ledger, meter and dispatcher."""
 
     def __init__(self, now: float = 0.0) -> None:
         self.now = now
@@ -24,7 +24,7 @@ class VirtualClock:
 class SimulatedExecutor:
     """Runs a JobSource in virtual time; implements `hssl_search.engine.execution.jobs.Executor`.
 
-    Desk, meter and ledger are the real ones, on the clock that this moves. The same source, answers and faults give the same events in
+    Dispatcher, meter and ledger are the real ones, on the clock that this moves. The same source, answers and faults give the same events in
     the same order.
     """
 
@@ -34,34 +34,36 @@ class SimulatedExecutor:
     def run(self, source: JobSource, concurrency: int) -> None:
         """As the contract says. What the worker raises stops everything and is raised again."""
         machine = self._worker.machine
-        desk = Desk(source, self._meter, machine.cpus, machine.gpus, clock=self._clock)
-        crew = _Crew(self._worker, desk, self._clock)
+        dispatcher = Dispatcher(source, self._meter, machine.cpus, machine.gpus, clock=self._clock)
+        crew = _Crew(self._worker, dispatcher, self._clock)
         try:
-            while not desk.stopping():
-                while len(crew.jobs) < concurrency and (job := desk.next_job()) is not None:
+            while not dispatcher.stopping():
+                while len(crew.jobs) < concurrency and (job := dispatcher.next_job()) is not None:
                     crew.start(job)
                 if not crew.jobs or not self._pass_until(
-                    crew.due(), crew.devices(machine.device), desk
+                    crew.due(), crew.devices(machine.device), dispatcher
                 ):
                     break
                 crew.happen()
         except BaseException as error:
-            desk.stop(error)
-        desk.close()
+            dispatcher.stop(error)
+        dispatcher.close()
 
-    def _pass_until(self, due: float, devices: float, desk: Desk) -> bool:
+    def _pass_until(self, due: float, devices: float, dispatcher: Dispatcher) -> bool:
         """Let time pass until then; False when the budget is spent before, and then only until it is."""
         spent_at = self._clock.now + self._meter.remaining() / devices
         self._clock.now = max(self._clock.now, min(due, spent_at))
-        desk.tick()
+        dispatcher.tick()
         return spent_at > due
 
 
 class _Crew:
     """The workers of one run, and what happens to them next."""
 
-    def __init__(self, worker: SimulatedWorker, desk: Desk, clock: VirtualClock) -> None:
-        self._worker, self._desk, self._clock = worker, desk, clock
+    def __init__(
+        self, worker: SimulatedWorker, dispatcher: Dispatcher, clock: VirtualClock
+    ) -> None:
+        self._worker, self._desk, self._clock = worker, dispatcher, clock
         self.jobs: dict[str, Job] = {}
         self._attempts: dict[str, Attempt] = {}
         self._events: list[tuple[float, int, str, Report | Ending]] = []

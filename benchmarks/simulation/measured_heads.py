@@ -23,15 +23,15 @@ class MeasuredHeads:
             there is a UserError: two searches' seeds must not be one measurement.
     """
 
-    def __init__(self, bench: HeadBench, seeds: Mapping[int, int] | None = None) -> None:
-        self.bench = bench
-        self.seeds = {seed: seed for seed in bench.seeds()} if seeds is None else dict(seeds)
-        measured = bench.about["measured"]
+    def __init__(self, setup: HeadBench, seeds: Mapping[int, int] | None = None) -> None:
+        self.setup = setup
+        self.seeds = {seed: seed for seed in setup.seeds()} if seeds is None else dict(seeds)
+        measured = setup.about["measured"]
         self._default_macs = {
             family: cost[1]
             for family, cost in zip(measured["families"], measured["costs"], strict=True)
         }
-        self._alone = _fewest(bench)
+        self._alone = _fewest(setup)
         self._costs = {
             **measured,
             "step_s": self._alone[None],
@@ -43,7 +43,7 @@ class MeasuredHeads:
     def measured(self, heads: Sequence[HeadConfig]) -> Plain:
         if unknown := [head.family for head in heads if head.family not in self._default_macs]:
             raise UserError(
-                f"{self.bench.where} has not timed the family {unknown[0]!r}; {advice(unknown[0], self._default_macs)}"
+                f"{self.setup.where} has not timed the family {unknown[0]!r}; {advice(unknown[0], self._default_macs)}"
             )
         return {
             **self._costs,
@@ -77,14 +77,14 @@ class MeasuredHeads:
     def _row(self, training: str, head: Head, seed: int, step: int) -> Plain:
         if seed not in self.seeds:
             raise UserError(
-                f"{self.bench.where} has no measurement for seed {seed}; it has {', '.join(map(str, self.seeds))}."
+                f"{self.setup.where} has no measurement for seed {seed}; it has {', '.join(map(str, self.seeds))}."
             )
-        return self.bench.at(training, head, self.seeds[seed], step).values
+        return self.setup.at(training, head, self.seeds[seed], step).values
 
     def _evaluate_s(self) -> float:
         """Median of what stretches took beside their steps; the last of a training, which measures more, is left out."""
         beside = []
-        for head, _, rungs in self.bench.trainings("alone"):
+        for head, _, rungs in self.setup.trainings("alone"):
             for before, rung in zip([0, *(rung.step for rung in rungs)], rungs[:-1], strict=False):
                 beside.append(
                     max(0.0, rung.values["core_s"] - self._alone[head] * (rung.step - before))
@@ -94,7 +94,7 @@ class MeasuredHeads:
     def _joint(self) -> float:
         """Median over screenings of how many times longer a joint step takes than its parts alone."""
         groups: dict[tuple[int, int, int], list[Plain]] = {}
-        for row in self.bench.of("joint"):
+        for row in self.setup.of("joint"):
             groups.setdefault((row["group"], row["seed"], row["step"]), []).append(row)
         base_s = self._alone[None]
         return median(
@@ -103,16 +103,16 @@ class MeasuredHeads:
         )
 
     def _fitted(self) -> dict[str, float]:
-        """Seconds that the default head of each family adds, by the rule that `Measured.head_s` scales them with."""
+        """Seconds that the default head of each family adds, by the rule that `Measurement.head_s` scales them with."""
         found: dict[str, list[float]] = {family: [] for family in self._default_macs}
-        macs = {row["head"]: row["macs"] for row in self.bench.rows}
-        for head in self.bench.candidates:
+        macs = {row["head"]: row["macs"] for row in self.setup.rows}
+        for head in self.setup.candidates:
             share = max(LEAST_SHARE, macs[head] / self._default_macs[head.family])
             found[head.family].append((self._alone[head] - self._alone[None]) / share)
         timed = dict(
             zip(
-                self.bench.about["measured"]["families"],
-                self.bench.about["measured"]["head_step_s"],
+                self.setup.about["measured"]["families"],
+                self.setup.about["measured"]["head_step_s"],
                 strict=True,
             )
         )
@@ -122,10 +122,10 @@ class MeasuredHeads:
         }
 
 
-def _fewest(bench: HeadBench) -> dict[Head, float]:
+def _fewest(setup: HeadBench) -> dict[Head, float]:
     """Seconds of a step of each head alone, none fewer than without a head."""
     found: dict[Head, float] = {}
-    for row in bench.of("alone"):
+    for row in setup.of("alone"):
         found[row["head"]] = min(found.get(row["head"], float("inf")), row["step_s"])
     return {head: max(seconds, found[None]) for head, seconds in found.items()}
 

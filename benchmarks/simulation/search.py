@@ -1,4 +1,4 @@
-"""A whole search in virtual time: the real controller, study, ledger and desk over simulated workers."""
+"""A whole search in virtual time: the real controller, study, ledger and dispatcher over simulated workers."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from hssl_search.engine.phases.proxy import Proxies
 from hssl_search.engine.phases.runner import Runner
 from hssl_search.engine.phases.scores import Scoreboard
 from hssl_search.engine.phases.screen import Screening
-from hssl_search.engine.planning.cost_model import Measured, Prices
+from hssl_search.engine.planning.cost_model import CostModel, Measurement
 from hssl_search.engine.planning.costs import Costs, Wanted
 from hssl_search.engine.planning.plan import BudgetTooSmall, smallest_s
 from hssl_search.engine.planning.planner import PLAN, Planning
@@ -133,7 +133,7 @@ class Controller:
                 f"{remedy}."
             )
         machine = self.workshop.machine
-        self.measured = Measured.of(outcome, families, machine, self.policy)
+        self.measured = Measurement.of(outcome, families, machine, self.policy)
         self.runner.startup_s = self.measured.costs.startup
         settled = self.workshop.settle(
             self.measured, self.resolved.get("gpus_per_trial", machine.gpus_per_trial)
@@ -165,7 +165,7 @@ class Controller:
 
     def _equip(self) -> None:
         roster, workshop, board, seed = self.roster, self.workshop, self.board, self.seed
-        self.prices = prices = Prices(
+        self.cost_model = cost_model = CostModel(
             self.measured,
             workshop.setting,
             roster.typical(),
@@ -173,7 +173,7 @@ class Controller:
             workshop.whole,
         )
         self.planning = Planning(
-            self.run, self.resolved, workshop, prices, roster.space.size(), self._fits
+            self.run, self.resolved, workshop, cost_model, roster.space.size(), self._fits
         )
         self.promoter = Promoter(
             roster,
@@ -181,14 +181,14 @@ class Controller:
             self.resolved["promote"],
             seed,
             self.resolved["max_head_cost"],
-            prices.times_base,
+            cost_model.times_base,
         )
-        self.screening = Screening(roster, workshop, prices, seed)
+        self.screening = Screening(roster, workshop, cost_model, seed)
         self.proxies = Proxies(
-            roster, workshop, prices, board, self.promoter, self.pruner, seed, self.policy
+            roster, workshop, cost_model, board, self.promoter, self.pruner, seed, self.policy
         )
         self.confirming = Confirming(
-            roster, workshop, prices, board, seed, self.resolved["same_architecture"]
+            roster, workshop, cost_model, board, seed, self.resolved["same_architecture"]
         )
 
     def _find(self) -> Plain:
@@ -231,7 +231,7 @@ class Controller:
             self._reference(self.ranked_by),
             self.ranked_by,
             self.board.resolution,
-            self.prices.further_seeds(plan, contenders),
+            self.cost_model.further_seeds(plan, contenders),
             lambda leader: self.confirming.same_time(plan, leader),
             Chance.of(self.images),
             winnerless.why(
@@ -274,7 +274,7 @@ class Controller:
             training["steps"],
             training["rungs"],
             self.seed,
-            self.prices.reserve(),
+            self.cost_model.reserve(),
             training.get("number", 1),
         )
         self.workshop.run("full", Phase([job], self.workshop.ended), {}, self._trained)
@@ -283,7 +283,7 @@ class Controller:
         """What is to be trained, and kept in the study."""
         winner = self.roster.contender(verdict["winner"])
         chosen = self.roster.control("none") if verdict["state"] == "no head" else winner
-        step_s = self.prices.pace * self.prices.step([chosen])
+        step_s = self.cost_model.pace * self.cost_model.step([chosen])
         known = self.study.study_attributes().get(FULL)
         before = (
             self.workshop.ended.get(full_key(known.get("number", 1)), Outcome(State.CUT))
@@ -297,7 +297,7 @@ class Controller:
             chosen,
             *wanted.affordable(
                 self.runner.meter.remaining(),
-                self.prices.costs,
+                self.cost_model.costs,
                 step_s,
                 self.planning.plan.proxy_steps,
             ),

@@ -146,12 +146,12 @@ def published_is_read(work: evidence.Work, folder: Path, expected: pd.DataFrame)
         "settling",
         "effects",
     }
-    bench = HeadBench.read(folder / "headbench" / "test_resnet-simclr")
-    assert bench.seeds() == [0] and bench.rungs("joint") == [1, 2] and bench.rungs() == [1, 2]
-    assert set(bench.candidates) == set(HEADS.values())
-    answers = MeasuredHeads(bench)
-    assert answers.step_s(bench.candidates) > 0
-    assert bench.at("alone", None, 0, 2).values["accuracy"] == pytest.approx(
+    setup = HeadBench.read(folder / "headbench" / "test_resnet-simclr")
+    assert setup.seeds() == [0] and setup.rungs("joint") == [1, 2] and setup.rungs() == [1, 2]
+    assert set(setup.candidates) == set(HEADS.values())
+    answers = MeasuredHeads(setup)
+    assert answers.step_s(setup.candidates) > 0
+    assert setup.at("alone", None, 0, 2).values["accuracy"] == pytest.approx(
         of_none(expected), rel=1e-5
     )
 

@@ -21,7 +21,7 @@ from hssl_search.engine.candidates.trials import Roster
 from hssl_search.engine.candidates.warm_start import warm_start
 from hssl_search.engine.controller import Controller
 from hssl_search.engine.execution import inline as inline_executor
-from hssl_search.engine.execution.dispatcher import Desk
+from hssl_search.engine.execution.dispatcher import Dispatcher
 from hssl_search.engine.execution.jobs import Job, Plain, Send, Setting, Task
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.phases.runner import Runner
@@ -504,7 +504,9 @@ def make_lab(
 
     def make(space: Space = small_space, **changes: Any) -> Lab:
         made.append(Lab(tmp_path / str(len(made)), setting, space, **changes))
-        monkeypatch.setattr(inline_executor, "Desk", partial(Desk, clock=made[-1].clock))
+        monkeypatch.setattr(
+            inline_executor, "Dispatcher", partial(Dispatcher, clock=made[-1].clock)
+        )
         return made[-1]
 
     return make

@@ -1,4 +1,4 @@
-"""The desk between a job source and whatever runs its jobs: each report passed on once, each job ended once, all time charged."""
+"""The dispatcher between a job source and whatever runs its jobs: each report passed on once, each job ended once, all time charged."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class _Open:
         self.attempt += 1
 
 
-class Desk:
+class Dispatcher:
     """Keeps an executor's promises to the source, so that executors only have to run things.
 
     An error that source or meter raise, KeyboardInterrupt too, does not pass through the executor's machinery: it is kept, everything
@@ -225,7 +225,7 @@ class Desk:
         return self.stopping()
 
     def close(self) -> None:
-        """End what is still open as CUT and raise what stopped the desk."""
+        """End what is still open as CUT and raise what stopped the dispatcher."""
         for opened in self._parked.values():
             opened.since += self._clock()
         self._live |= self._parked

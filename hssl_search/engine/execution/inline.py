@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hssl_search.engine.execution.dispatcher import Desk, cause
+from hssl_search.engine.execution.dispatcher import Dispatcher, cause
 from hssl_search.engine.execution.jobs import (
     Decision,
     DeviceFull,
@@ -32,26 +32,26 @@ class InlineExecutor:
 
     def run(self, source: JobSource, concurrency: int = 1) -> None:
         """As the contract says, except that `concurrency` is always 1."""
-        desk = Desk(source, self._meter)
-        while (job := desk.next_job()) is not None:
-            self._run(desk, job)
-        desk.close()
+        dispatcher = Dispatcher(source, self._meter)
+        while (job := dispatcher.next_job()) is not None:
+            self._run(dispatcher, job)
+        dispatcher.close()
 
-    def _run(self, desk: Desk, job: Job) -> None:
+    def _run(self, dispatcher: Dispatcher, job: Job) -> None:
         def send(step: int, metrics: Plain) -> None:
-            decision = desk.report(job.key, step, metrics)
-            if desk.poll() or decision is Decision.STOP:
+            decision = dispatcher.report(job.key, step, metrics)
+            if dispatcher.poll() or decision is Decision.STOP:
                 raise _Leave
 
         try:
             self._worker(job, send)
         except _Leave:
-            desk.end(job.key, State.CUT)
+            dispatcher.end(job.key, State.CUT)
         except Halt as error:
-            desk.stop(error)
+            dispatcher.stop(error)
         except Exception as error:
-            desk.end(job.key, State.FAILED, cause(error), full=isinstance(error, DeviceFull))
+            dispatcher.end(job.key, State.FAILED, cause(error), full=isinstance(error, DeviceFull))
         except BaseException as error:
-            desk.stop(error)
+            dispatcher.stop(error)
         else:
-            desk.end(job.key)
+            dispatcher.end(job.key)

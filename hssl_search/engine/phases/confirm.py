@@ -12,7 +12,7 @@ from hssl_search.engine.execution.jobs import Job, Outcome, Plain, State
 from hssl_search.engine.phases.jobs import Workshop
 from hssl_search.engine.phases.phase import Phase
 from hssl_search.engine.phases.scores import Scoreboard
-from hssl_search.engine.planning.cost_model import Prices
+from hssl_search.engine.planning.cost_model import CostModel
 from hssl_search.engine.planning.plan import Plan
 from hssl_search.engine.statistics import ties
 from hssl_search.engine.statistics.posterior import Posterior
@@ -230,12 +230,17 @@ class Confirming:
         self,
         roster: Roster,
         workshop: Workshop,
-        prices: Prices,
+        cost_model: CostModel,
         board: Scoreboard,
         seed: int,
         same_architecture: Plain,
     ) -> None:
-        self.roster, self.workshop, self.prices, self.board = roster, workshop, prices, board
+        self.roster, self.workshop, self.cost_model, self.board = (
+            roster,
+            workshop,
+            cost_model,
+            board,
+        )
         self.study, self.seed, self.same_architecture = (
             workshop.runner.study,
             seed,
@@ -264,10 +269,10 @@ class Confirming:
                 self.seed + offset,
                 steps,
                 [steps],
-                self.prices.reserve(),
+                self.cost_model.reserve(),
                 kept["at_once"],
             )
-            expected[job.key] = self.prices.training(job, one)
+            expected[job.key] = self.cost_model.training(job, one)
             return job
 
         def keep(trial: int) -> None:
@@ -326,7 +331,7 @@ class Confirming:
         pair = [self.roster.contender(leader), self.roster.control("none")]
         timed = all(one.trial in self.board.step_s for one in pair)
         leader_s, control_s = (
-            self.board.step_s[one.trial] if timed else self.prices.step([one]) for one in pair
+            self.board.step_s[one.trial] if timed else self.cost_model.step([one]) for one in pair
         )
         return max(1, ties.nearest(plan.proxy_steps * leader_s / control_s))
 

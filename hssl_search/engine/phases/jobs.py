@@ -13,7 +13,7 @@ from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.phases.measure import STAGES
 from hssl_search.engine.phases.phase import Phase
 from hssl_search.engine.phases.runner import Runner
-from hssl_search.engine.planning.cost_model import Measured
+from hssl_search.engine.planning.cost_model import Measurement
 from hssl_search.engine.planning.costs import Costs
 from hssl_search.engine.planning.too_small import ENOUGH
 from hssl_search.engine.records.meter import OVERHEAD
@@ -183,7 +183,7 @@ class Workshop:
         self.machine = self.runner.machine = machine
         self.maker = JobMaker(self.setting, self._run.folder, machine, self._labelfree_ranks)
 
-    def settle(self, measured: Measured, gpus_per_trial: float | None) -> Plain:
+    def settle(self, measured: Measurement, gpus_per_trial: float | None) -> Plain:
         """Take what measuring found for what was left open; what is settled by now, as search.yaml has it.
 
         Args:

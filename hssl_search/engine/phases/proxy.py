@@ -14,7 +14,7 @@ from hssl_search.engine.execution.jobs import Decision, Job, Outcome, Report, St
 from hssl_search.engine.phases.jobs import Workshop
 from hssl_search.engine.phases.phase import Phase
 from hssl_search.engine.phases.scores import Scoreboard
-from hssl_search.engine.planning.cost_model import Prices
+from hssl_search.engine.planning.cost_model import CostModel
 from hssl_search.engine.planning.costs import PROXY_CONTROLS, shares
 from hssl_search.engine.planning.plan import Plan
 from hssl_search.engine.policy import Policy
@@ -147,14 +147,19 @@ class Proxies:
         self,
         roster: Roster,
         workshop: Workshop,
-        prices: Prices,
+        cost_model: CostModel,
         board: Scoreboard,
         promoter: Promoter,
         pruner: Pruner,
         seed: int,
         policy: Policy,
     ) -> None:
-        self.roster, self.workshop, self.prices, self.board = roster, workshop, prices, board
+        self.roster, self.workshop, self.cost_model, self.board = (
+            roster,
+            workshop,
+            cost_model,
+            board,
+        )
         self.promoter, self.pruner, self.seed, self.policy = promoter, pruner, seed, policy
 
     def run(self, plan: Plan, number: int) -> dict[int, float]:
@@ -187,10 +192,10 @@ class Proxies:
                 self.seed,
                 plan.proxy_steps,
                 plan.rungs,
-                self.prices.reserve(),
+                self.cost_model.reserve(),
                 at_once,
             )
-            contenders[one.trial], expected[job.key] = one, self.prices.training(job, one)
+            contenders[one.trial], expected[job.key] = one, self.cost_model.training(job, one)
             self.workshop.recall(job)
             return job
 
@@ -209,7 +214,7 @@ class Proxies:
             )
             return None if one is None else job_of(one)
 
-        most_s = DEARER * self.prices.proxies(plan)
+        most_s = DEARER * self.cost_model.proxies(plan)
         jobs = [job_of(one) for one in first]
         phase = Proxy(
             jobs,
@@ -227,7 +232,7 @@ class Proxies:
             phase,
             expected,
             self.board.take,
-            keep_s=self.prices.confirming(plan, self.policy.fewest_confirm_jobs),
+            keep_s=self.cost_model.confirming(plan, self.policy.fewest_confirm_jobs),
         )
         return phase.scores()
 

@@ -21,7 +21,7 @@ from hssl_search.engine.execution.jobs import (
 from hssl_search.engine.phases import screen
 from hssl_search.engine.phases.jobs import Workshop
 from hssl_search.engine.phases.phase import Phase
-from hssl_search.engine.planning.cost_model import RATIO, Prices
+from hssl_search.engine.planning.cost_model import RATIO, CostModel
 from hssl_search.engine.planning.costs import repeats
 from hssl_search.engine.planning.plan import Plan
 
@@ -115,8 +115,10 @@ def _timed(members: Sequence[Contender], reports: Sequence[Report]) -> list[Cont
 
 
 class Screening:
-    def __init__(self, roster: Roster, workshop: Workshop, prices: Prices, seed: int) -> None:
-        self.roster, self.workshop, self.prices, self.seed = roster, workshop, prices, seed
+    def __init__(
+        self, roster: Roster, workshop: Workshop, cost_model: CostModel, seed: int
+    ) -> None:
+        self.roster, self.workshop, self.cost_model, self.seed = roster, workshop, cost_model, seed
 
     def run(self, plan: Plan, number: int) -> None:
         """Screen the groups of the round of that number, 0 for the first; later ones draw their heads from what is known by then."""
@@ -125,7 +127,9 @@ class Screening:
         jobs: dict[str, tuple[Job, screen.Group]] = {}
         expected = {}
         for group in groups:
-            reserve_s = self.prices.reserve() + self.prices.costs.profiles(len(group.members))
+            reserve_s = self.cost_model.reserve() + self.cost_model.costs.profiles(
+                len(group.members)
+            )
             job = self.workshop.maker.group(
                 group.number,
                 screen.heads_of(group.members),
@@ -137,13 +141,13 @@ class Screening:
             jobs[job.key] = job, group
             # A group that ended in an earlier run may have died before its heads were noted, and tells the pace by the same price.
             before = self.workshop.ended.get(job.key)
-            expected[job.key] = self.prices.screening(
+            expected[job.key] = self.cost_model.screening(
                 job, _timed(group.members, before.reports if before else [])
             )
 
         def timed(job: Job, report: Report) -> None:
             """Expect of a group what its heads cost as they were timed, so that it tells how fast work gets done and nothing else."""
-            expected[job.key] = self.prices.screening(
+            expected[job.key] = self.cost_model.screening(
                 job, _timed(jobs[job.key][1].members, [report])
             )
 

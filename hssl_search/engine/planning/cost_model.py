@@ -25,7 +25,7 @@ from hssl_search.engine.statistics.metrics import Measure
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     costs: Costs
     macs: Mapping[str, int]
     """Multiply-adds of each family's default head."""
@@ -45,7 +45,7 @@ class Measured:
     @classmethod
     def of(
         cls, outcome: Outcome, families: Sequence[str], machine: Machine, policy: Policy = DEFAULT
-    ) -> Measured:
+    ) -> Measurement:
         """Read the measure job's outcome; seconds become device-seconds."""
         found = outcome.reports[-1].metrics
         held = 1.0 if machine.device == "cpu" else machine.gpus_per_trial
@@ -134,7 +134,7 @@ RATIO = "step_ratio"
 """Attribute of a screened head: how many times the seconds of the base's step one with this head alone takes, in the same worker."""
 
 
-class Prices:
+class CostModel:
     """
     Args:
         typical: (family, multiply-adds) of heads as the space has them.
@@ -144,7 +144,7 @@ class Prices:
 
     def __init__(
         self,
-        measured: Measured,
+        measured: Measurement,
         setting: Setting,
         typical: Iterable[tuple[str, int]],
         pace: Callable[[], float],

@@ -190,7 +190,7 @@ def plan_again(
 
     Args:
         remaining_s: device-seconds that are left.
-        costs: as they turned out, with the heads that will be promoted (`Prices.at_pace`).
+        costs: as they turned out, with the heads that will be promoted (`CostModel.at_pace`).
         more_screening: False where the budget does not last for what is left of screening, for which nothing is kept back then.
     """
     later_s = _later_rounds_s(plan, costs) if more_screening else 0.0

@@ -10,7 +10,7 @@ from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.sampler import LEARNING
 from hssl_search.engine.execution.jobs import Plain
 from hssl_search.engine.phases.jobs import Workshop
-from hssl_search.engine.planning.cost_model import Measured, Prices
+from hssl_search.engine.planning.cost_model import CostModel, Measurement
 from hssl_search.engine.planning.costs import Costs
 from hssl_search.engine.planning.plan import (
     BudgetTooSmall,
@@ -41,14 +41,14 @@ class Planning:
         run: Run,
         resolved: Plain,
         workshop: Workshop,
-        prices: Prices,
+        cost_model: CostModel,
         space_size: int | None,
         fits: Callable[[float, Costs], list[str]],
     ) -> None:
-        self.run, self.workshop, self.prices, self.space_size, self.fits = (
+        self.run, self.workshop, self.cost_model, self.space_size, self.fits = (
             run,
             workshop,
-            prices,
+            cost_model,
             space_size,
             fits,
         )
@@ -61,7 +61,7 @@ class Planning:
         )
         self.learning, self.full = (
             resolved["sampler"] in LEARNING,
-            prices.full(resolved["full_epochs"]),
+            cost_model.full(resolved["full_epochs"]),
         )
         self.plan: Plan
 
@@ -83,12 +83,12 @@ class Planning:
         """Take up the plan that the study holds, or make one for what is left; search.yaml then holds all of it."""
         if known := self.known:
             self.plan = Plan(**known["numbers"])
-            self.prices.expect(known.get("head_s"))
+            self.cost_model.expect(known.get("head_s"))
         else:
             try:
                 self.plan = make_plan(
                     self.meter.remaining(),
-                    self.prices.planned,
+                    self.cost_model.planned,
                     self.space_size,
                     self.learning,
                     self.full,
@@ -96,7 +96,7 @@ class Planning:
                 )
             except BudgetTooSmall as error:
                 raise BudgetTooSmall(
-                    self.workshop.too_small(error.needed_s, self.prices.planned, self.fits),
+                    self.workshop.too_small(error.needed_s, self.cost_model.planned, self.fits),
                     error.needed_s,
                 ) from None
             phases = {
@@ -111,7 +111,7 @@ class Planning:
             )
         self.run.write_config({**resolved, "plan": self.plan.as_plain()})
         self.runner.watcher.note(self.plan.sentence())
-        costly = {} if self.max_head_cost is None else self.prices.costly(self.max_head_cost)
+        costly = {} if self.max_head_cost is None else self.cost_model.costly(self.max_head_cost)
         if costly:
             told = ", ".join(f"{family} {times:.1f}" for family, times in costly.items())
             self.runner.watcher.note(
@@ -136,8 +136,8 @@ class Planning:
             return True
         if (remaining_s := self.meter.remaining()) <= 0:
             return not short
-        self.prices.promoted(likely(self.plan.proxies))
-        costs = self.prices.at_pace()
+        self.cost_model.promoted(likely(self.plan.proxies))
+        costs = self.cost_model.at_pace()
         plan = plan_again(
             self.plan, remaining_s, costs, self.full, self.policy, more_screening=not short
         )
@@ -149,7 +149,7 @@ class Planning:
             self.runner.watcher.note(f"Planned anew after screening: {plan.proxies_sentence()}")
         phases = {
             **known["phases"],
-            **self._phases_s(plan, self.prices.pace),
+            **self._phases_s(plan, self.cost_model.pace),
             "screen": known["phases"]["screen"],
         }
         self._replace(
@@ -157,7 +157,7 @@ class Planning:
             first=known["numbers"],
             first_phases=known["phases"],
             phases=phases,
-            head_s=self.prices.planned.mean_head,
+            head_s=self.cost_model.planned.mean_head,
         )
         return True
 
@@ -172,7 +172,7 @@ class Planning:
         plan = extend_plan(
             self.plan,
             self.meter.remaining(),
-            self.prices.at_pace(),
+            self.cost_model.at_pace(),
             self.space_size,
             waiting,
             self.full,
@@ -196,12 +196,12 @@ class Planning:
         """Keep these values with the plan in the study."""
         self.study.set_study(PLAN, {**self.known, **values})
 
-    def preview(self, budget: Budget, measured: Measured) -> Plain:
+    def preview(self, budget: Budget, measured: Measurement) -> Plain:
         """What a search with this budget would do and cost (`hssl_search.engine.planning.preview`), after measuring."""
         measuring_s, reserve_s, costs = (
             self.meter.spent(),
             self.meter.reserve_s,
-            self.prices.planned,
+            self.cost_model.planned,
         )
         fits: Sequence[str] = ()
         try:
@@ -217,7 +217,7 @@ class Planning:
             plan = None
             fits = self.fits(budget.seconds - reserve_s - measuring_s, costs)
         phases = [] if plan is None else self._phases(plan)
-        costly = {} if self.max_head_cost is None else self.prices.costly(self.max_head_cost)
+        costly = {} if self.max_head_cost is None else self.cost_model.costly(self.max_head_cost)
         return preview(
             budget,
             measuring_s,
@@ -239,8 +239,8 @@ class Planning:
         self.run.write_config({**self.run.config(), "plan": plan.as_plain()})
 
     def _phases(self, plan: Plan, pace: float = 1.0) -> list[PlannedPhase]:
-        costs = self.prices.costs
-        step_s = pace * (costs.step + self.prices.planned.mean_head)
+        costs = self.cost_model.costs
+        step_s = pace * (costs.step + self.cost_model.planned.mean_head)
         full = FullTraining.within(
             plan.expected_s["full"], costs, step_s, self.full, plan.proxy_steps
         )

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from hssl_search.engine.budget import Budget
 from hssl_search.engine.execution.jobs import Plain
 from hssl_search.engine.execution.machine import Machine
-from hssl_search.engine.planning.cost_model import Measured
+from hssl_search.engine.planning.cost_model import Measurement
 from hssl_search.engine.planning.costs import PHASE_OVERHEAD_S, PROXY_CONTROLS, Costs, Wanted
 from hssl_search.engine.planning.plan import Plan, ranking_s, smallest_s
 from hssl_search.engine.planning.too_small import ENOUGH
@@ -114,7 +114,7 @@ def preview(
     budget: Budget,
     measuring_s: float,
     reserve_s: float,
-    measured: Measured,
+    measured: Measurement,
     costs: Costs,
     plan: Plan | None,
     phases: Sequence[PlannedPhase],

@@ -12,7 +12,7 @@ from hssl_search.data.resident import on_device
 from hssl_search.discrepancy.architecture import Profile, base_profile, distance, head_profile
 from hssl_search.discrepancy.feature import feature_discrepancy
 from hssl_search.engine.execution.jobs import Plain, Task
-from hssl_search.engine.worker.setup import Bench
+from hssl_search.engine.worker.setup import WorkerSetup
 from hssl_search.engine.worker.timing import alone
 from hssl_search.evaluation.embed import embed_base, embed_heads
 from hssl_search.evaluation.matching import matching_error
@@ -27,30 +27,30 @@ MATCHED = 512
 """Held-out images, at most, among which the health gate looks for an image's other view."""
 
 
-def evaluate(bench: Bench, trainer: Trainer, task: Task, report: StepReport) -> Plain:
+def evaluate(setup: WorkerSetup, trainer: Trainer, task: Task, report: StepReport) -> Plain:
     """Accuracy and label-free quality of the base, discrepancy and health of each head; of the network that is kept.
 
     The training goes on as if it had not been looked at: torch's random state stays as it is.
     """
-    with torch.random.fork_rng([bench.device] if bench.device.type == "cuda" else []):
-        metrics = _of_base(bench, trainer, task, report) if task.accuracy else {}
+    with torch.random.fork_rng([setup.device] if setup.device.type == "cuda" else []):
+        metrics = _of_base(setup, trainer, task, report) if task.accuracy else {}
         if task.heads:
-            metrics["heads"] = _heads(bench, trainer, task, report)
+            metrics["heads"] = _heads(setup, trainer, task, report)
         return metrics
 
 
-def _of_base(bench: Bench, trainer: Trainer, task: Task, report: StepReport) -> Plain:
+def _of_base(setup: WorkerSetup, trainer: Trainer, task: Task, report: StepReport) -> Plain:
     base, asked = trainer.pair.kept.base, task.labelfree_always or report.step >= task.steps
     return {
-        **bench.accuracy(base, trainer.views),
-        **(bench.labelfree(base, trainer.views) if asked else {}),
+        **setup.accuracy(base, trainer.views),
+        **(setup.labelfree(base, trainer.views) if asked else {}),
     }
 
 
-def _heads(bench: Bench, trainer: Trainer, task: Task, report: StepReport) -> list[Plain]:
+def _heads(setup: WorkerSetup, trainer: Trainer, task: Task, report: StepReport) -> list[Plain]:
     """Discrepancies of each head on held-out images, and the gate's verdict: against the noise head where one is among them."""
     pair, plain = trainer.pair, trainer.views.plain
-    images = on_device(bench.data.queries, bench.device)
+    images = on_device(setup.data.queries, setup.device)
     base, heads = embed_heads(pair.kept.base, list(pair.kept.heads), images, plain)
     of_student = (
         base
@@ -69,19 +69,19 @@ def _heads(bench: Bench, trainer: Trainer, task: Task, report: StepReport) -> li
         for head, output, (of_base, of_head) in zip(heads, outputs, losses, strict=True)
     ]
     for one, verdict in zip(
-        found, _gate(bench, trainer, task, report, heads, outputs), strict=True
+        found, _gate(setup, trainer, task, report, heads, outputs), strict=True
     ):
         one |= {"gate": verdict.gate, "gate_reason": verdict.reason}
     if task.architecture and report.step >= task.steps:
         healthy = [one["gate"] == "healthy" for one in found]
-        timed = alone(bench, bench.recipe.stage(task.stage), task.heads, healthy)
+        timed = alone(setup, setup.recipe.stage(task.stage), task.heads, healthy)
         for one, architecture, seconds in zip(found, architectures(pair), timed, strict=True):
             one |= {**architecture, **seconds}
     return found
 
 
 def _gate(
-    bench: Bench,
+    setup: WorkerSetup,
     trainer: Trainer,
     task: Task,
     report: StepReport,
@@ -98,12 +98,12 @@ def _gate(
     noise = families.index("noise")
     if trainer.pair.method.loss_shows_learning:
         return judge_group(report.head_losses, heads, noise, assignments=assignments)
-    return judge_group(_matching_errors(bench, trainer), heads, noise, MATCHING_ERROR, assignments)
+    return judge_group(_matching_errors(setup, trainer), heads, noise, MATCHING_ERROR, assignments)
 
 
-def _matching_errors(bench: Bench, trainer: Trainer) -> list[float]:
-    network, generator = trainer.pair.kept, torch.Generator(bench.device).manual_seed(trainer.seed)
-    images = bench.some_queries(MATCHED)
+def _matching_errors(setup: WorkerSetup, trainer: Trainer) -> list[float]:
+    network, generator = trainer.pair.kept, torch.Generator(setup.device).manual_seed(trainer.seed)
+    images = setup.some_queries(MATCHED)
     views = [
         embed_heads(
             network.base,

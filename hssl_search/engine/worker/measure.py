@@ -15,7 +15,7 @@ from hssl_search.engine.execution.jobs import REFERENCE_HEADS, Plain, Send, Task
 from hssl_search.engine.planning.costs import head_cost_s
 from hssl_search.engine.worker.evaluate import architectures, evaluate
 from hssl_search.engine.worker.memory import in_memory
-from hssl_search.engine.worker.setup import Bench
+from hssl_search.engine.worker.setup import WorkerSetup
 from hssl_search.engine.worker.timing import LONG_S, step_seconds
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.head import head_cost
@@ -55,22 +55,22 @@ def measure(task: Task, send: Send) -> None:
     that has only some of the cores; `precision` what `auto` became.
     """
     clock = _Clock(task.measure_s)
-    bench = Bench(task.setting)
-    base = bench.base(task.seed).to(bench.device)
-    views = bench.views(base)
+    setup = WorkerSetup(task.setting)
+    base = setup.base(task.seed).to(setup.device)
+    views = setup.views(base)
     costs = [head_cost(HeadConfig.model_validate(head), base.map_shape) for head in task.heads]
-    batch = min(bench.recipe.proxy.batch_size, len(bench.data.train))
+    batch = min(setup.recipe.proxy.batch_size, len(setup.data.train))
     known: Plain = {
         "costs": costs,
         "base_macs": base_macs(base),
-        "images": len(bench.data.train),
+        "images": len(setup.data.train),
         "batch_size": batch,
-        "judged": len(bench.data.queries) + len(bench.data.bank or ()),
+        "judged": len(setup.data.queries) + len(setup.data.bank or ()),
     }
 
     stage, base_s = _fastest(
-        bench,
-        bench.recipe.proxy,
+        setup,
+        setup.recipe.proxy,
         clock,
         lambda seconds, still_open: send(
             1,
@@ -92,11 +92,11 @@ def measure(task: Task, send: Send) -> None:
     )
 
     heads = _Heads(
-        bench, stage, task, clock, base_s, known["base_macs"], [macs for _, macs in costs]
+        setup, stage, task, clock, base_s, known["base_macs"], [macs for _, macs in costs]
     )
     heads.time_kinds()
     joint_s = heads.joint_seconds()
-    side_by_side = _side_by_side(bench, stage, heads.base_s, task.cpus_beside, clock)
+    side_by_side = _side_by_side(setup, stage, heads.base_s, task.cpus_beside, clock)
     heads.time_others()
     apart = [(seconds, macs) for seconds, (_, macs) in zip(heads.seconds(), costs, strict=True)]
     known |= {
@@ -114,9 +114,9 @@ def measure(task: Task, send: Send) -> None:
     )
 
     pixels, (accuracy, _), (labelfree, last_s) = (
-        bench.pixels(),
-        _timed(lambda: bench.accuracy(base, views)),
-        _timed(lambda: bench.labelfree(base, views)),
+        setup.pixels(),
+        _timed(lambda: setup.accuracy(base, views)),
+        _timed(lambda: setup.labelfree(base, views)),
     )
     send(
         4,
@@ -125,12 +125,12 @@ def measure(task: Task, send: Send) -> None:
             "doing": "measured",
             "reference": {"raw pixels": pixels, "untrained base": {**accuracy, **labelfree}},
             "side_by_side": side_by_side,
-            **_looked_at(bench, task, stage, 0.0 if task.labelfree_always else last_s),
-            "memory_bytes": _peak_memory(bench),
-            "gpu_bytes": _gpu_memory(bench),
+            **_looked_at(setup, task, stage, 0.0 if task.labelfree_always else last_s),
+            "memory_bytes": _peak_memory(setup),
+            "gpu_bytes": _gpu_memory(setup),
             "map_shape": list(base.map_shape),
             "embedding_width": base.embedding_width,
-            "skipped": [[str(path), reason] for path, reason in bench.data.train.skipped],
+            "skipped": [[str(path), reason] for path, reason in setup.data.train.skipped],
             "worker_s": clock.passed(),
         },
     )
@@ -159,7 +159,7 @@ def _timed(work: Callable[[], Plain]) -> tuple[Plain, float]:
 
 
 def _fastest(
-    bench: Bench, stage: Stage, clock: _Clock, first: Callable[[float, bool], None]
+    setup: WorkerSetup, stage: Stage, clock: _Clock, first: Callable[[float, bool], None]
 ) -> tuple[Stage, float]:
     """The stage with `precision: auto` resolved to what is faster here, and its seconds a step.
 
@@ -172,7 +172,7 @@ def _fastest(
         chosen = stage.model_copy(update={"precision": choice})
         tell = (lambda seconds: first(seconds, len(choices) > 1)) if place == 0 else None
         found.append(
-            (step_seconds(bench, chosen, [], clock.left() / 4, least=2, told=tell), chosen)
+            (step_seconds(setup, chosen, [], clock.left() / 4, least=2, told=tell), chosen)
         )
     seconds, fastest = min(found, key=lambda one: one[0])
     return fastest, seconds
@@ -187,7 +187,7 @@ class _Heads:
 
     def __init__(
         self,
-        bench: Bench,
+        setup: WorkerSetup,
         stage: Stage,
         task: Task,
         clock: _Clock,
@@ -195,8 +195,8 @@ class _Heads:
         of_base: int,
         macs: list[int],
     ) -> None:
-        self.bench, self.stage, self.task, self.clock, self.base_s = (
-            bench,
+        self.setup, self.stage, self.task, self.clock, self.base_s = (
+            setup,
             stage,
             task,
             clock,
@@ -225,15 +225,15 @@ class _Heads:
     def _seconds(self, place: int) -> float:
         """Of a step with that head. Where it contradicts the multiply-adds, base and head are timed again: the machine was busy."""
         head = self.task.heads[place]
-        found = step_seconds(self.bench, self.stage, [head], self.clock.left() / 4)
+        found = step_seconds(self.setup, self.stage, [head], self.clock.left() / 4)
         if 1 / CONTRADICTS <= self._by_macs(place, found) <= CONTRADICTS or not self.clock.spares(
             2 * (self.base_s + found)
         ):
             return found
         self.base_s = min(
-            self.base_s, step_seconds(self.bench, self.stage, [], self.clock.left() / 4)
+            self.base_s, step_seconds(self.setup, self.stage, [], self.clock.left() / 4)
         )
-        return min(found, step_seconds(self.bench, self.stage, [head], self.clock.left() / 4))
+        return min(found, step_seconds(self.setup, self.stage, [head], self.clock.left() / 4))
 
     def _by_macs(self, place: int, seconds: float) -> float:
         """Seconds that a head adds for each by multiply-adds."""
@@ -263,7 +263,7 @@ class _Heads:
         priced_s = self.base_s + len(group) * fmean(self.seconds()) if group else 0.0
         if len(group) < 2 or not self.clock.spares(JOINT_UNTIMED * priced_s):
             return None
-        return step_seconds(self.bench, self.stage, group, self.clock.left() / 2)
+        return step_seconds(self.setup, self.stage, group, self.clock.left() / 2)
 
 
 def _group(task: Task) -> list[Plain]:
@@ -298,7 +298,7 @@ def _within(ratios: tuple[float, float], found: float) -> float:
 
 
 def _side_by_side(
-    bench: Bench, stage: Stage, base_s: float, cpus: int | None, clock: _Clock
+    setup: WorkerSetup, stage: Stage, base_s: float, cpus: int | None, clock: _Clock
 ) -> float:
     """Return how many times the core-seconds of the base's step one takes in a job on so many cores; 1 where all jobs have all cores.
 
@@ -310,13 +310,13 @@ def _side_by_side(
     torch.set_num_threads(cpus)
     try:
         return _within(
-            SIDE_BY_SIDE_RATIO, step_seconds(bench, stage, []) * cpus / (base_s * threads)
+            SIDE_BY_SIDE_RATIO, step_seconds(setup, stage, []) * cpus / (base_s * threads)
         )
     finally:
         torch.set_num_threads(threads)
 
 
-def _looked_at(bench: Bench, task: Task, stage: Stage, last_s: float) -> Plain:
+def _looked_at(setup: WorkerSetup, task: Task, stage: Stage, last_s: float) -> Plain:
     """Seconds of all that is evaluated at a rung of a proxy, of a checkpoint with its bytes, and of measuring one structure.
 
     Args:
@@ -327,16 +327,16 @@ def _looked_at(bench: Bench, task: Task, stage: Stage, last_s: float) -> Plain:
     def use(trainer: Trainer) -> Plain:
         trainer.advance(1)
         report, rung = trainer.report(), task.model_copy(update={"heads": heads, "steps": 2})
-        _, evaluate_s = _timed(lambda: evaluate(bench, trainer, rung, report))
+        _, evaluate_s = _timed(lambda: evaluate(setup, trainer, rung, report))
         return {"evaluate_s": evaluate_s, "last_evaluate_s": last_s, **_checkpoint(trainer)}
 
-    found = in_memory(lambda: bench.trainer_of(heads, stage, 2, seed=0), use)
-    return {**found, "profile_s": _profile_seconds(bench, stage, task.heads[:PROFILED])}
+    found = in_memory(lambda: setup.trainer_of(heads, stage, 2, seed=0), use)
+    return {**found, "profile_s": _profile_seconds(setup, stage, task.heads[:PROFILED])}
 
 
-def _profile_seconds(bench: Bench, stage: Stage, heads: list[dict[str, Any]]) -> float:
+def _profile_seconds(setup: WorkerSetup, stage: Stage, heads: list[dict[str, Any]]) -> float:
     """Seconds for measuring one structure: the mean over the base and some heads."""
-    pair = bench.trainer_of(heads, stage, 1, seed=0).pair
+    pair = setup.trainer_of(heads, stage, 1, seed=0).pair
     started = time.monotonic()
     architectures(pair)
     return (time.monotonic() - started) / (1 + len(heads))
@@ -356,17 +356,17 @@ def _checkpoint(trainer: Trainer) -> Plain:
         }
 
 
-def _peak_memory(bench: Bench) -> int:
+def _peak_memory(setup: WorkerSetup) -> int:
     """Bytes: of the device's allocator, or on CPU of this process."""
-    if bench.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(bench.device)
+    if setup.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(setup.device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _gpu_memory(bench: Bench) -> int | None:
+def _gpu_memory(setup: WorkerSetup) -> int | None:
     """Bytes that the GPU has; None on CPU."""
     return (
-        torch.cuda.get_device_properties(bench.device).total_memory
-        if bench.device.type == "cuda"
+        torch.cuda.get_device_properties(setup.device).total_memory
+        if setup.device.type == "cuda"
         else None
     )

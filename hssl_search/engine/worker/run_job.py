@@ -13,16 +13,19 @@ from hssl_search.engine.worker.environment import surroundings
 from hssl_search.engine.worker.evaluate import evaluate
 from hssl_search.engine.worker.measure import measure
 from hssl_search.engine.worker.memory import in_memory, out_of_memory
-from hssl_search.engine.worker.setup import Bench
+from hssl_search.engine.worker.setup import WorkerSetup
 from hssl_search.training.checkpoint import CheckpointFolder
 from hssl_search.training.trainer import StepReport, Trainer, train
 
-Judge = Callable[[Bench, Trainer, Task, StepReport], Plain]
+Judge = Callable[[WorkerSetup, Trainer, Task, StepReport], Plain]
 """What is measured of a training at a rung."""
 
 
 def run_job(
-    job: Job, send: Send, judge: Judge = evaluate, bench_of: Callable[[Setting], Bench] = Bench
+    job: Job,
+    send: Send,
+    judge: Judge = evaluate,
+    bench_of: Callable[[Setting], WorkerSetup] = WorkerSetup,
 ) -> None:
     """Run a job to its end, or until its seconds are over; `send` gets a report at each rung.
 
@@ -62,7 +65,12 @@ def run_job(
 
 
 def _train(
-    job: Job, task: Task, send: Send, out_of_time: Callable[[], bool], judge: Judge, bench: Bench
+    job: Job,
+    task: Task,
+    send: Send,
+    out_of_time: Callable[[], bool],
+    judge: Judge,
+    setup: WorkerSetup,
 ) -> None:
     folder = CheckpointFolder(job.folder)
 
@@ -73,9 +81,9 @@ def _train(
                 "gpus": job.gpus,
                 "surroundings": surroundings(task.setting.device),
             }
-            send(report.step, {**_losses(report), **held, **judge(bench, trainer, task, report)})
+            send(report.step, {**_losses(report), **held, **judge(setup, trainer, task, report)})
 
-    in_memory(lambda: bench.trainer(task), use)
+    in_memory(lambda: setup.trainer(task), use)
     folder.keep_newest()
 
 

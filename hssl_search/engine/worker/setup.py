@@ -28,7 +28,7 @@ VIEWS, VIEWED = 8, 256
 """Random views of each of how many held-out images, for the label-free measures that compare views."""
 
 
-class Bench:
+class WorkerSetup:
     """Images on the device, bases and trainers on demand, and what is measured of them."""
 
     def __init__(self, setting: Setting) -> None:

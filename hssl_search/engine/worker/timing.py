@@ -10,7 +10,7 @@ from hssl_search.engine.execution.jobs import REFERENCE_HEADS, Plain
 from hssl_search.engine.planning.cost_model import RATIO
 from hssl_search.engine.planning.costs import ALONE
 from hssl_search.engine.worker.memory import in_memory
-from hssl_search.engine.worker.setup import Bench
+from hssl_search.engine.worker.setup import WorkerSetup
 from hssl_search.training.recipe import Stage
 from hssl_search.training.trainer import Trainer
 
@@ -21,7 +21,7 @@ LONG_S = 1.0
 
 
 def step_seconds(
-    bench: Bench,
+    setup: WorkerSetup,
     stage: Stage,
     heads: list[dict[str, Any]],
     spare_s: float = float("inf"),
@@ -51,18 +51,18 @@ def step_seconds(
                 told(min(seconds))
         return min(seconds)
 
-    return in_memory(lambda: bench.trainer_of(heads, stage, most, seed=0), use)
+    return in_memory(lambda: setup.trainer_of(heads, stage, most, seed=0), use)
 
 
 def alone(
-    bench: Bench, stage: Stage, heads: list[dict[str, Any]], healthy: list[bool]
+    setup: WorkerSetup, stage: Stage, heads: list[dict[str, Any]], healthy: list[bool]
 ) -> list[Plain]:
     """Return for each head of a group how many times the base's step one with that head alone takes, as its proxy will; nothing for
     reference heads and for those that are not healthy, which have no proxy."""
-    base_s = step_seconds(bench, stage, [], most=ALONE)
+    base_s = step_seconds(setup, stage, [], most=ALONE)
     references = [head["family"] for head in REFERENCE_HEADS]
     return [
-        {RATIO: step_seconds(bench, stage, [head], most=ALONE) / base_s}
+        {RATIO: step_seconds(setup, stage, [head], most=ALONE) / base_s}
         if well and head["family"] not in references
         else {}
         for head, well in zip(heads, healthy, strict=True)

@@ -172,22 +172,22 @@ PUBLISHED = Path(__file__).resolve().parents[3] / "reports/headbench"
 
 
 def test_the_published_table_holds_what_the_documentation_says() -> None:
-    bench = HeadBench.read(PUBLISHED)
-    assert (len(bench.candidates), bench.seeds(), bench.rungs(), bench.rungs("joint")) == (
+    setup = HeadBench.read(PUBLISHED)
+    assert (len(setup.candidates), setup.seeds(), setup.rungs(), setup.rungs("joint")) == (
         40,
         [0, 1, 2],
         [25, 50, 100],
         [20, 40],
     )
-    controls = [bench.control(role) for role in ("none", "identity", "noise", "same_architecture")]
+    controls = [setup.control(role) for role in ("none", "identity", "noise", "same_architecture")]
     alone, joint = (
-        {(head, seed): rungs for head, seed, rungs in bench.trainings(training)}
+        {(head, seed): rungs for head, seed, rungs in setup.trainings(training)}
         for training in ("alone", "joint")
     )
-    for of_head in itertools.product([*bench.candidates, *controls], bench.seeds()):
+    for of_head in itertools.product([*setup.candidates, *controls], setup.seeds()):
         assert [
             rung.step for rung in alone[of_head] if 0 < rung.values["accuracy"] < 100
-        ] == bench.rungs()
-    for of_head in itertools.product(bench.candidates, bench.seeds()):
-        assert [rung.step for rung in joint[of_head]] == bench.rungs("joint")
-    assert "earlier revision" in bench.about["notes"]
+        ] == setup.rungs()
+    for of_head in itertools.product(setup.candidates, setup.seeds()):
+        assert [rung.step for rung in joint[of_head]] == setup.rungs("joint")
+    assert "earlier revision" in setup.about["notes"]

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from hssl_search.engine.execution import dispatcher as desk_module
-from hssl_search.engine.execution.dispatcher import Desk
+from hssl_search.engine.execution.dispatcher import Dispatcher
 from hssl_search.engine.execution.inline import InlineExecutor
 from hssl_search.engine.execution.jobs import Decision, Executor, Job, Outcome, Report, Send, State
 from hssl_search.engine.execution.ray_tune import executor as ray_executor_module
@@ -250,7 +250,9 @@ def test_a_hung_worker_is_ended_and_goes_on_and_one_that_always_hangs_fails(
 ) -> None:
     later = [0.0]
     monkeypatch.setattr(
-        ray_executor_module, "Desk", partial(Desk, clock=lambda: time.monotonic() + later[0])
+        ray_executor_module,
+        "Dispatcher",
+        partial(Dispatcher, clock=lambda: time.monotonic() + later[0]),
     )
 
     def pass_time(key: str, step: int) -> None:

@@ -20,7 +20,7 @@ CONTENDERS = {
 }
 
 
-class Bench:
+class WorkerSetup:
     """A proxy phase of 100 steps, and what it told."""
 
     def __init__(
@@ -72,49 +72,49 @@ class Bench:
 
 
 def test_a_candidate_below_the_median_of_four_others_is_stopped() -> None:
-    bench = Bench()
+    setup = WorkerSetup()
     for trial, accuracy in ((0, 10.0), (1, 20.0), (2, 30.0)):
-        assert bench.says(trial, 50, accuracy) is Decision.CONTINUE
-    assert bench.says(3, 50, 5.0) is Decision.CONTINUE, "three others are too few"
-    assert bench.says(4, 50, 14.9) is Decision.STOP
-    assert bench.says(5, 50, 15.0) is Decision.CONTINUE
-    assert bench.says(6, 25, 1.0) is Decision.CONTINUE, "no one has been at this rung"
+        assert setup.says(trial, 50, accuracy) is Decision.CONTINUE
+    assert setup.says(3, 50, 5.0) is Decision.CONTINUE, "three others are too few"
+    assert setup.says(4, 50, 14.9) is Decision.STOP
+    assert setup.says(5, 50, 15.0) is Decision.CONTINUE
+    assert setup.says(6, 25, 1.0) is Decision.CONTINUE, "no one has been at this rung"
 
 
 def test_a_proxy_that_goes_on_after_a_cut_is_not_compared_with_itself() -> None:
     cut = {"proxy/5": Outcome(State.CUT, "", [Report(25, {"accuracy": 5.0})])}
-    bench = Bench(cut)
+    setup = WorkerSetup(cut)
     for trial, accuracy in ((0, 10.0), (2, 20.0), (3, 30.0)):
-        bench.says(trial, 25, accuracy)
-    assert bench.says(5, 25, 5.0) is Decision.CONTINUE, (
+        setup.says(trial, 25, accuracy)
+    assert setup.says(5, 25, 5.0) is Decision.CONTINUE, (
         "three others are too few, as they were before the cut"
     )
 
 
 def test_every_score_is_told_those_of_stopped_ones_too() -> None:
-    bench = Bench()
+    setup = WorkerSetup()
     for trial in range(5):
-        bench.says(trial, 50, 40.0 - trial)
-    assert bench.scored == [(trial, 50, 40.0 - trial) for trial in range(5)]
+        setup.says(trial, 50, 40.0 - trial)
+    assert setup.scored == [(trial, 50, 40.0 - trial) for trial in range(5)]
 
 
 def test_controls_are_never_stopped_and_count_for_the_median() -> None:
-    bench = Bench()
+    setup = WorkerSetup()
     for trial in range(2, 6):
-        bench.says(trial, 50, 40.0)
-    assert bench.says(0, 50, 0.0) is Decision.CONTINUE
-    assert bench.says(1, 50, 0.0) is Decision.CONTINUE
-    low = Bench()
+        setup.says(trial, 50, 40.0)
+    assert setup.says(0, 50, 0.0) is Decision.CONTINUE
+    assert setup.says(1, 50, 0.0) is Decision.CONTINUE
+    low = WorkerSetup()
     for trial, accuracy in ((0, 50.0), (1, 50.0), (2, 10.0), (3, 10.0)):
         low.says(trial, 50, accuracy)
     assert low.says(4, 50, 20.0) is Decision.STOP
 
 
 def test_no_one_is_stopped_at_the_last_rung() -> None:
-    bench = Bench()
+    setup = WorkerSetup()
     for trial in range(2, 7):
-        bench.says(trial, 100, 40.0)
-    assert bench.says(7, 100, 1.0) is Decision.CONTINUE
+        setup.says(trial, 100, 40.0)
+    assert setup.says(7, 100, 1.0) is Decision.CONTINUE
 
 
 @pytest.mark.parametrize("state", [State.DONE, State.STOPPED, State.FAILED])
@@ -123,57 +123,57 @@ def test_what_ended_before_a_resume_counts(state: State) -> None:
         f"proxy/{trial}": Outcome(state, "", [Report(50, {"accuracy": 40.0})])
         for trial in range(2, 6)
     }
-    bench = Bench(ended)
-    assert bench.says(6, 50, 39.0) is Decision.STOP
-    assert bench.scored == [(6, 50, 39.0)]
+    setup = WorkerSetup(ended)
+    assert setup.says(6, 50, 39.0) is Decision.STOP
+    assert setup.scored == [(6, 50, 39.0)]
 
 
 def test_rungs_that_were_reached_before_a_cut_count_and_what_was_reached_between_them_does_not() -> (
     None
 ):
-    def bench(step: int) -> Bench:
-        return Bench(
+    def setup(step: int) -> WorkerSetup:
+        return WorkerSetup(
             {
                 f"proxy/{trial}": Outcome(State.CUT, "", [Report(step, {"accuracy": 40.0})])
                 for trial in range(2, 6)
             }
         )
 
-    assert bench(50).says(6, 50, 39.0) is Decision.STOP
-    assert bench(37).says(6, 50, 39.0) is Decision.CONTINUE
-    assert bench(37).phase.waiting() == len(CONTENDERS)
+    assert setup(50).says(6, 50, 39.0) is Decision.STOP
+    assert setup(37).says(6, 50, 39.0) is Decision.CONTINUE
+    assert setup(37).phase.waiting() == len(CONTENDERS)
 
 
 def test_a_report_between_rungs_neither_counts_nor_is_told() -> None:
-    bench = Bench()
+    setup = WorkerSetup()
     for trial in range(2, 7):
-        assert bench.says(trial, 37, 40.0 - trial) is Decision.CONTINUE
-    assert bench.scored == []
+        assert setup.says(trial, 37, 40.0 - trial) is Decision.CONTINUE
+    assert setup.scored == []
 
 
 def test_a_report_without_accuracy_neither_counts_nor_stops() -> None:
-    bench = Bench()
+    setup = WorkerSetup()
     for trial in range(2, 8):
-        assert bench.says(trial, 50, None) is Decision.CONTINUE
-    assert bench.scored == []
+        assert setup.says(trial, 50, None) is Decision.CONTINUE
+    assert setup.scored == []
 
 
 def test_without_labels_discrepancy_is_what_counts() -> None:
-    bench = Bench(ranked_by=DISCREPANCY)
+    setup = WorkerSetup(ranked_by=DISCREPANCY)
     answers = [
-        bench.phase.on_report(bench.jobs[trial], Report(50, {"heads": [{"overlap": overlap}]}))
+        setup.phase.on_report(setup.jobs[trial], Report(50, {"heads": [{"overlap": overlap}]}))
         for trial, overlap in ((1, 0.0), (2, 0.4), (3, 0.4), (4, 0.4), (5, 0.3))
     ]
     assert [answer is Decision.STOP for answer in answers] == [False, False, False, False, True]
-    assert bench.phase.on_report(bench.jobs[0], Report(50, {"loss": 1.0})) is Decision.CONTINUE
+    assert setup.phase.on_report(setup.jobs[0], Report(50, {"loss": 1.0})) is Decision.CONTINUE
 
 
 def test_by_a_measure_of_the_base_controls_without_a_head_count_and_accuracies_do_not() -> None:
-    bench = Bench(ranked_by=LABELFREE)
+    setup = WorkerSetup(ranked_by=LABELFREE)
     sign = -1 if LABELFREE.good == "low" else 1
     answers = [
-        bench.phase.on_report(
-            bench.jobs[trial],
+        setup.phase.on_report(
+            setup.jobs[trial],
             Report(50, {LABELFREE.key: sign * value, "accuracy": 90.0 if trial == 4 else 10.0}),
         )
         for trial, value in ((0, 30.0), (1, 20.0), (2, 30.0), (3, 10.0), (4, 24.9), (5, 25.0))
@@ -186,29 +186,29 @@ def test_by_a_measure_of_the_base_controls_without_a_head_count_and_accuracies_d
         True,
         False,
     ]
-    assert bench.scored[-1] == (5, 50, 25.0)
+    assert setup.scored[-1] == (5, 50, 25.0)
 
 
 def test_a_value_that_is_no_number_does_not_move_the_median() -> None:
-    bench = Bench()
+    setup = WorkerSetup()
     for trial in range(2, 6):
-        assert bench.says(trial, 50, float("nan")) is Decision.CONTINUE
+        assert setup.says(trial, 50, float("nan")) is Decision.CONTINUE
     for trial in range(2, 6):
-        bench.says(trial, 50, 40.0)
-    assert bench.says(6, 50, 41.0) is Decision.CONTINUE
-    assert bench.says(7, 50, 39.0) is Decision.STOP
+        setup.says(trial, 50, 40.0)
+    assert setup.says(6, 50, 41.0) is Decision.CONTINUE
+    assert setup.says(7, 50, 39.0) is Decision.STOP
 
 
 def test_jobs_beyond_the_first_are_chosen_when_they_are_asked_for() -> None:
-    bench = Bench(more=2)
-    assert bench.phase.waiting() == 11
-    first = [bench.phase.next_job() for _ in CONTENDERS]
-    assert (bench.phase.waiting(), bench.chosen, first) == (2, [], list(bench.jobs.values()))
-    bench.ends(2, State.DONE, 10.0, 20.0, 30.0)
-    keys = [job and job.key for job in (bench.phase.next_job() for _ in range(3))]
+    setup = WorkerSetup(more=2)
+    assert setup.phase.waiting() == 11
+    first = [setup.phase.next_job() for _ in CONTENDERS]
+    assert (setup.phase.waiting(), setup.chosen, first) == (2, [], list(setup.jobs.values()))
+    setup.ends(2, State.DONE, 10.0, 20.0, 30.0)
+    keys = [job and job.key for job in (setup.phase.next_job() for _ in range(3))]
     assert keys == ["proxy/more1", "proxy/more2", None]
-    assert bench.chosen == [{2: 30.0}] * 2
-    assert bench.phase.waiting() == 0
+    assert setup.chosen == [{2: 30.0}] * 2
+    assert setup.phase.waiting() == 0
 
 
 def test_a_job_that_is_chosen_again_goes_on_with_what_is_known_of_it() -> None:
@@ -218,27 +218,27 @@ def test_a_job_that_is_chosen_again_goes_on_with_what_is_known_of_it() -> None:
         ),
         "proxy/more2": Outcome(State.CUT, "", [Report(25, {"accuracy": 20.0})]),
     }
-    bench = Bench(known, more=3)
-    bench.phase.contenders = {**CONTENDERS, 9: Contender(9, "head 9", [{}], "mlp")}
-    for _ in bench.jobs:
-        bench.phase.next_job()
-    assert [job.key for job in iter(bench.phase.next_job, None)] == [
+    setup = WorkerSetup(known, more=3)
+    setup.phase.contenders = {**CONTENDERS, 9: Contender(9, "head 9", [{}], "mlp")}
+    for _ in setup.jobs:
+        setup.phase.next_job()
+    assert [job.key for job in iter(setup.phase.next_job, None)] == [
         "proxy/more2",
         "proxy/more3",
     ], "what has ended is not run again"
-    assert bench.chosen == [{}, {9: 100.0}, {9: 100.0}]
-    assert bench.phase.waiting() == 0
+    assert setup.chosen == [{}, {9: 100.0}, {9: 100.0}]
+    assert setup.phase.waiting() == 0
 
 
 def test_a_stopped_proxy_is_taken_to_gain_what_others_have_gained_from_its_rung_on() -> None:
-    bench = Bench()
-    bench.ends(0, State.DONE, 10.0, 20.0, 30.0)
-    bench.ends(2, State.DONE, 20.0, 30.0, 50.0)
-    bench.ends(3, State.STOPPED, 5.0)
-    bench.ends(4, State.STOPPED, 10.0, 16.0)
-    bench.ends(5, State.FAILED, 90.0)
-    bench.phase.on_report(bench.jobs[6], Report(25, {"accuracy": 70.0}))
-    assert bench.phase.scores() == {0: 30.0, 2: 50.0, 3: 5.0 + 25.0, 4: 16.0 + 15.0}
+    setup = WorkerSetup()
+    setup.ends(0, State.DONE, 10.0, 20.0, 30.0)
+    setup.ends(2, State.DONE, 20.0, 30.0, 50.0)
+    setup.ends(3, State.STOPPED, 5.0)
+    setup.ends(4, State.STOPPED, 10.0, 16.0)
+    setup.ends(5, State.FAILED, 90.0)
+    setup.phase.on_report(setup.jobs[6], Report(25, {"accuracy": 70.0}))
+    assert setup.phase.scores() == {0: 30.0, 2: 50.0, 3: 5.0 + 25.0, 4: 16.0 + 15.0}
 
 
 def test_scores_of_proxies_that_ended_before_a_resume_are_known() -> None:
@@ -248,4 +248,4 @@ def test_scores_of_proxies_that_ended_before_a_resume_are_known() -> None:
         ),
         "proxy/3": Outcome(State.STOPPED, "", [Report(25, {"accuracy": 0.0})]),
     }
-    assert Bench(ended).phase.scores() == {2: 9.0, 3: 8.0}
+    assert WorkerSetup(ended).phase.scores() == {2: 9.0, 3: 8.0}

@@ -9,7 +9,7 @@ import pytest
 
 from hssl_search.engine.execution.jobs import Outcome, Report, Setting, State
 from hssl_search.engine.execution.machine import Machine
-from hssl_search.engine.planning.cost_model import Measured
+from hssl_search.engine.planning.cost_model import Measurement
 from hssl_search.engine.statistics.metrics import ACCURACY, ALIGNMENT, DISCREPANCY, RANKME
 
 CPU = Machine("cpu", 2, 0)
@@ -33,8 +33,8 @@ def outcome(**changes: Any) -> Outcome:
     return Outcome(State.DONE, "", [Report(1, metrics | changes)], seconds=11.0)
 
 
-def measured(machine: Machine = CPU, **changes: Any) -> Measured:
-    return Measured.of(outcome(**changes), ["mlp", "convnext"], machine)
+def measured(machine: Machine = CPU, **changes: Any) -> Measurement:
+    return Measurement.of(outcome(**changes), ["mlp", "convnext"], machine)
 
 
 def test_costs_on_cpu_are_the_seconds_measured_and_the_start_is_what_the_worker_did_not_see() -> (
@@ -53,7 +53,7 @@ def test_costs_on_cpu_are_the_seconds_measured_and_the_start_is_what_the_worker_
 
 
 def test_the_start_of_a_worker_that_died_before_is_not_counted() -> None:
-    found = Measured.of(replace(outcome(), seconds=61.0, last_s=11.0), ["mlp", "convnext"], CPU)
+    found = Measurement.of(replace(outcome(), seconds=61.0, last_s=11.0), ["mlp", "convnext"], CPU)
     assert found.costs.startup == pytest.approx(7.0)
 
 

@@ -11,7 +11,7 @@ from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.execution.jobs import Setting
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.phases.jobs import JobMaker
-from hssl_search.engine.planning.cost_model import Measured, Prices
+from hssl_search.engine.planning.cost_model import CostModel, Measurement
 from hssl_search.engine.planning.costs import Costs
 from hssl_search.engine.planning.plan import make_plan
 
@@ -25,7 +25,7 @@ COSTS = Costs(
     joint=1.5,
     last=0.3,
 )
-MEASURED = Measured(COSTS, {"mlp": 100, "resnet": 100}, {}, "fp32", images=1_000)
+MEASURED = Measurement(COSTS, {"mlp": 100, "resnet": 100}, {}, "fp32", images=1_000)
 NO_HEAD = Contender(0, "no head", [], "none", "none", {"macs": 0})
 MLP = Contender(1, "mlp", [{"family": "mlp"}], "mlp", None, {"macs": 200})
 RESNET = Contender(2, "resnet", [{"family": "resnet"}], "resnet", None, {"macs": 50})
@@ -41,33 +41,35 @@ def paced() -> Paced:
 
 
 @pytest.fixture
-def prices(setting: Setting, paced: Paced) -> Prices:
-    return Prices(
+def cost_model(setting: Setting, paced: Paced) -> CostModel:
+    return CostModel(
         MEASURED, setting, [("mlp", 100), ("resnet", 100)], lambda: paced.pace, Machine("cpu", 4, 0)
     )
 
 
-def test_steps_are_the_bases_and_what_each_head_adds_by_its_multiply_adds(prices: Prices) -> None:
+def test_steps_are_the_bases_and_what_each_head_adds_by_its_multiply_adds(
+    cost_model: CostModel,
+) -> None:
     assert [
-        prices.step(group) for group in ([NO_HEAD], [MLP], [RESNET], [MLP, RESNET])
+        cost_model.step(group) for group in ([NO_HEAD], [MLP], [RESNET], [MLP, RESNET])
     ] == pytest.approx([0.1, 0.14, 0.13, 0.17])
-    assert prices.planned.mean_head == pytest.approx(0.04)
+    assert cost_model.planned.mean_head == pytest.approx(0.04)
 
 
 def test_jobs_are_their_steps_rungs_and_last_evaluation(
-    prices: Prices, setting: Setting, tmp_path: Path
+    cost_model: CostModel, setting: Setting, tmp_path: Path
 ) -> None:
     maker = JobMaker(setting, tmp_path, Machine("cpu", 4, 0))
     proxy = maker.training("proxy", MLP, 0, 100, [25, 50, 100], 0.0, 1)
-    assert prices.training(proxy, MLP) == pytest.approx(100 * 0.14 + 3 * 0.5 + 0.3)
+    assert cost_model.training(proxy, MLP) == pytest.approx(100 * 0.14 + 3 * 0.5 + 0.3)
     group = maker.group(0, [{"family": "mlp"}, {"family": "resnet"}], 60, 0, 0.0, 1)
     together_s = 1.5 * (0.1 + 0.04 + 0.03 + 2 * 0.04)
-    before_s = prices.screening(group, [MLP, RESNET])
+    before_s = cost_model.screening(group, [MLP, RESNET])
     assert before_s == pytest.approx(
         60 * together_s + 2 * 0.5 + 0.3 + 5 * 0.2 + 2 * (3 * 0.1 + 2 * 0.04)
     )
-    prices.promoted([RESNET])
-    assert prices.screening(group, [MLP, RESNET]) == before_s, (
+    cost_model.promoted([RESNET])
+    assert cost_model.screening(group, [MLP, RESNET]) == before_s, (
         "the reference heads cost the same, whichever heads are promoted"
     )
 
@@ -79,45 +81,52 @@ def test_what_runs_beside_others_costs_what_was_measured_of_that(
         replace(MEASURED, costs=replace(COSTS, side_by_side=0.6), side_by_side=0.4),
         Machine("cpu", 4, 0),
     )
-    prices, maker = (
-        Prices(measured, setting, [("mlp", 100)], lambda: 1.0, machine),
+    cost_model, maker = (
+        CostModel(measured, setting, [("mlp", 100)], lambda: 1.0, machine),
         JobMaker(setting, tmp_path, machine),
     )
     for at_once, factor in ((1, 1.0), (2, 0.6), (4, 0.4)):
         proxy = maker.training("proxy", MLP, 0, 100, [50, 100], 0.0, at_once)
-        assert prices.training(proxy, MLP) == pytest.approx(factor * (100 * 0.14 + 2 * 0.5 + 0.3))
+        assert cost_model.training(proxy, MLP) == pytest.approx(
+            factor * (100 * 0.14 + 2 * 0.5 + 0.3)
+        )
         group = maker.group(0, [{"family": "mlp"}], 60, 0, 0.0, at_once)
-        assert prices.screening(group, [MLP]) == pytest.approx(
+        assert cost_model.screening(group, [MLP]) == pytest.approx(
             60 * 1.5 * (0.14 + 2 * 0.02) + 2 * 0.5 + 0.3 + 4 * 0.2 + 2 * (2 * 0.1 + 0.04)
         )
-    plan = make_plan(600, prices.planned, None)
-    assert prices.confirming(plan, 2) == pytest.approx(
+    plan = make_plan(600, cost_model.planned, None)
+    assert cost_model.confirming(plan, 2) == pytest.approx(
         2 * 0.6 * (plan.proxy_steps * 0.115 + 0.5 + 0.3)
     )
-    assert prices.further_seeds(plan, [MLP]) == {
+    assert cost_model.further_seeds(plan, [MLP]) == {
         1: pytest.approx(0.6 * (plan.proxy_steps * 0.14 + 0.5 + 0.3))
     }
 
 
 def test_slow_work_costs_more_and_fast_work_is_not_relied_upon(
-    prices: Prices, paced: Paced
+    cost_model: CostModel, paced: Paced
 ) -> None:
     plan = make_plan(600, COSTS, None)
     seed_s = plan.proxy_steps * 0.14 + 0.5 + 0.3
     for paced.pace, safe in ((0.5, 1.0), (3.0, 3.0)):
-        assert (prices.pace, prices.reserve()) == (safe, pytest.approx(safe * (2 * 0.5 + 0.3)))
-        assert prices.at_pace().step == pytest.approx(safe * 0.1)
-        assert prices.further_seeds(plan, [MLP]) == {1: pytest.approx(paced.pace * seed_s)}
-    assert prices.confirming(plan, 1) == pytest.approx(plan.proxy_steps * 0.13 + 0.5 + 0.3)
+        assert (cost_model.pace, cost_model.reserve()) == (
+            safe,
+            pytest.approx(safe * (2 * 0.5 + 0.3)),
+        )
+        assert cost_model.at_pace().step == pytest.approx(safe * 0.1)
+        assert cost_model.further_seeds(plan, [MLP]) == {1: pytest.approx(paced.pace * seed_s)}
+    assert cost_model.confirming(plan, 1) == pytest.approx(plan.proxy_steps * 0.13 + 0.5 + 0.3)
 
 
 def test_a_full_training_has_as_many_steps_as_its_epochs_and_none_where_it_is_off(
-    prices: Prices, setting: Setting
+    cost_model: CostModel, setting: Setting
 ) -> None:
     batch = setting.recipe["full"]["batch_size"]
-    assert [prices.full(epochs).steps for epochs in ("off", 1, 3)] == [
+    assert [cost_model.full(epochs).steps for epochs in ("off", 1, 3)] == [
         0,
         1_000 // batch,
         3 * (1_000 // batch),
     ]
-    assert prices.full(1).batches == pytest.approx(batch / setting.recipe["proxy"]["batch_size"])
+    assert cost_model.full(1).batches == pytest.approx(
+        batch / setting.recipe["proxy"]["batch_size"]
+    )

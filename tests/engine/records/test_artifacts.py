@@ -16,7 +16,7 @@ from hssl_search.engine.records.study import StudyRecord
 REPORTS = [Report(20, {"accuracy": 31.0}), Report(40, {"accuracy": 35.5})]
 
 
-class Bench:
+class WorkerSetup:
     """A run with one undecided trial that has a head."""
 
     def __init__(self, folder: Path, study: StudyRecord) -> None:
@@ -47,53 +47,53 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
+def setup(tmp_path: Path) -> Iterator[WorkerSetup]:
     with StudyRecord.open(f"sqlite:///{tmp_path}/study.db", "demo") as study:
-        yield Bench(tmp_path, study)
+        yield WorkerSetup(tmp_path, study)
 
 
 @pytest.mark.parametrize("state", [State.DONE, State.STOPPED])
-def test_a_training_leaves_its_head(bench: Bench, state: State) -> None:
-    bench.keep(state)
-    kept = bench.kept()
-    assert set(kept) == {"head.yaml"} and bench.told == []
+def test_a_training_leaves_its_head(setup: WorkerSetup, state: State) -> None:
+    setup.keep(state)
+    kept = setup.kept()
+    assert set(kept) == {"head.yaml"} and setup.told == []
     assert "family: identity" in kept["head.yaml"].read_text()
 
 
-def test_a_failed_training_leaves_the_end_of_its_log(bench: Bench) -> None:
-    folder = Path(bench.job.folder)
+def test_a_failed_training_leaves_the_end_of_its_log(setup: WorkerSetup) -> None:
+    folder = Path(setup.job.folder)
     folder.mkdir()
     (folder / "traceback.txt").write_text(
         "\n".join(f"line {number}" for number in range(10 * LOG_LINES))
     )
-    bench.keep(State.FAILED, REPORTS[:1], "ValueError: the loss was nan")
-    log = bench.kept()["log.txt"].read_text().splitlines()
-    assert set(bench.kept()) == {"log.txt", "head.yaml"}
+    setup.keep(State.FAILED, REPORTS[:1], "ValueError: the loss was nan")
+    log = setup.kept()["log.txt"].read_text().splitlines()
+    assert set(setup.kept()) == {"log.txt", "head.yaml"}
     assert log[:2] == ["ValueError: the loss was nan", ""]
     assert log[2:] == [f"line {number}" for number in range(9 * LOG_LINES, 10 * LOG_LINES)]
 
 
-def test_without_a_traceback_the_log_is_the_cause(bench: Bench) -> None:
-    bench.keep(State.FAILED, [], "the worker process died 3 times")
-    assert bench.kept()["log.txt"].read_text().splitlines()[0] == "the worker process died 3 times"
+def test_without_a_traceback_the_log_is_the_cause(setup: WorkerSetup) -> None:
+    setup.keep(State.FAILED, [], "the worker process died 3 times")
+    assert setup.kept()["log.txt"].read_text().splitlines()[0] == "the worker process died 3 times"
 
 
 def test_nothing_is_attached_twice_to_a_decided_trial_or_for_a_job_that_goes_on(
-    bench: Bench,
+    setup: WorkerSetup,
 ) -> None:
-    bench.keep(State.CUT)
-    assert bench.kept() == {}
-    bench.keep(State.DONE)
-    before = bench.kept()
-    bench.keep(State.DONE)
-    bench.study.finish(bench.number, "COMPLETE", 35.5)
-    bench.keep(State.FAILED, cause="never")
-    assert bench.kept() == before and bench.told == []
+    setup.keep(State.CUT)
+    assert setup.kept() == {}
+    setup.keep(State.DONE)
+    before = setup.kept()
+    setup.keep(State.DONE)
+    setup.study.finish(setup.number, "COMPLETE", 35.5)
+    setup.keep(State.FAILED, cause="never")
+    assert setup.kept() == before and setup.told == []
 
 
-def test_what_cannot_be_kept_is_told_of_and_stops_nothing(bench: Bench) -> None:
-    bench.run.artifacts.write_text("a file where a folder should be")
-    bench.keep(State.DONE)
-    [told] = bench.told
-    assert told.startswith(f"The dashboard will not show all of trial {bench.number}: ")
-    assert bench.kept() == {}
+def test_what_cannot_be_kept_is_told_of_and_stops_nothing(setup: WorkerSetup) -> None:
+    setup.run.artifacts.write_text("a file where a folder should be")
+    setup.keep(State.DONE)
+    [told] = setup.told
+    assert told.startswith(f"The dashboard will not show all of trial {setup.number}: ")
+    assert setup.kept() == {}

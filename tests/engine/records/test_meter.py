@@ -20,7 +20,7 @@ def job(
     return Job(key, phase, {}, "/nowhere", trial=trial, cpus=cpus, gpus=gpus)
 
 
-class Bench:
+class WorkerSetup:
     """A meter with a clock that the test turns."""
 
     def __init__(
@@ -58,39 +58,39 @@ class Bench:
 
 
 def test_on_a_cpu_budget_jobs_pay_their_share_and_the_controller_the_rest(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, "10cpu-min")
-    bench.after(10)
-    bench.after(20, job("a", cpus=1), job("b", cpus=2, phase="screen"))
-    bench.meter.close()
-    assert bench.ledger.by_attempt() == {"a#1": 5.0, "b#1": 10.0, "controller#1": 15.0}
-    assert bench.ledger.by_phase() == {"proxy": 5.0, "screen": 10.0, "overhead": 15.0}
+    setup = WorkerSetup(tmp_path, "10cpu-min")
+    setup.after(10)
+    setup.after(20, job("a", cpus=1), job("b", cpus=2, phase="screen"))
+    setup.meter.close()
+    assert setup.ledger.by_attempt() == {"a#1": 5.0, "b#1": 10.0, "controller#1": 15.0}
+    assert setup.ledger.by_phase() == {"proxy": 5.0, "screen": 10.0, "overhead": 15.0}
 
 
 def test_on_a_cpu_budget_the_total_is_wall_clock_whatever_runs(tmp_path: Path) -> None:
-    bench, dice, wall = Bench(tmp_path, "10cpu-h"), random.Random(0), 0.0
+    setup, dice, wall = WorkerSetup(tmp_path, "10cpu-h"), random.Random(0), 0.0
     jobs = [job(str(number), cpus=dice.choice([0.5, 1, 3])) for number in range(12)]
     for _ in range(300):
         step = dice.random() * 3
-        bench.after(step, *dice.sample(jobs, dice.randrange(6)))
+        setup.after(step, *dice.sample(jobs, dice.randrange(6)))
         wall += step
-    bench.meter.close()
-    assert bench.ledger.total() == pytest.approx(wall, abs=1e-3)
-    assert Ledger(bench.path).total() == pytest.approx(wall, abs=1e-3)
+    setup.meter.close()
+    assert setup.ledger.total() == pytest.approx(wall, abs=1e-3)
+    assert Ledger(setup.path).total() == pytest.approx(wall, abs=1e-3)
 
 
 def test_on_a_gpu_budget_jobs_pay_the_gpus_they_hold_and_waiting_is_free(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, "10gpu-min")
-    bench.after(100)
-    bench.after(10, job("a", gpus=1), job("b", gpus=0.25), job("c", gpus=0))
-    bench.meter.close()
-    assert bench.ledger.by_attempt() == {"a#1": 10.0, "b#1": 2.5}
+    setup = WorkerSetup(tmp_path, "10gpu-min")
+    setup.after(100)
+    setup.after(10, job("a", gpus=1), job("b", gpus=0.25), job("c", gpus=0))
+    setup.meter.close()
+    assert setup.ledger.by_attempt() == {"a#1": 10.0, "b#1": 2.5}
 
 
 def test_more_gpus_asked_for_than_there_are_cost_what_there_is(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, "10gpu-min", gpus=2)
-    bench.after(10, *(job(str(number), gpus=1) for number in range(4)))
-    bench.meter.close()
-    assert bench.ledger.total() == pytest.approx(20.0)
+    setup = WorkerSetup(tmp_path, "10gpu-min", gpus=2)
+    setup.after(10, *(job(str(number), gpus=1) for number in range(4)))
+    setup.meter.close()
+    assert setup.ledger.total() == pytest.approx(20.0)
 
 
 @pytest.mark.parametrize(
@@ -100,49 +100,49 @@ def test_more_gpus_asked_for_than_there_are_cost_what_there_is(tmp_path: Path) -
 def test_within_beating_time_is_charged_while_nobody_ticks(
     tmp_path: Path, budget: str, charged: dict[str, float]
 ) -> None:
-    bench = Bench(tmp_path, budget, heartbeat_s=0.001)
-    bench.after(0.0, job("a", cpus=1, gpus=1))
-    with bench.meter.beating():
-        bench.now += 10.0
-        assert bench.wait_for_lines(len(charged))
-    assert Ledger(bench.path).by_attempt() == charged
-    assert bench.meter.spent() == 10.0
+    setup = WorkerSetup(tmp_path, budget, heartbeat_s=0.001)
+    setup.after(0.0, job("a", cpus=1, gpus=1))
+    with setup.meter.beating():
+        setup.now += 10.0
+        assert setup.wait_for_lines(len(charged))
+    assert Ledger(setup.path).by_attempt() == charged
+    assert setup.meter.spent() == 10.0
 
 
 def test_a_heartbeat_that_cannot_be_written_is_written_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench, tried = Bench(tmp_path, "10cpu-min", heartbeat_s=0.001), threading.Event()
+    setup, tried = WorkerSetup(tmp_path, "10cpu-min", heartbeat_s=0.001), threading.Event()
 
     def full(lines: bytes, durable: bool) -> None:
         tried.set()
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as disk:
-        disk.setattr(bench.ledger, "_write", full)
-        with bench.meter.beating():
-            bench.now += 10.0
+        disk.setattr(setup.ledger, "_write", full)
+        with setup.meter.beating():
+            setup.now += 10.0
             assert tried.wait(60.0)
         with pytest.raises(OSError, match="No space"):
-            bench.after(1.0)
-    bench.meter.close()
-    assert bench.ledger.total() == Ledger(bench.path).total() == 11.0
+            setup.after(1.0)
+    setup.meter.close()
+    assert setup.ledger.total() == Ledger(setup.path).total() == 11.0
 
 
 def test_lines_are_written_at_heartbeats_and_when_a_job_ends(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, "10gpu-min")
+    setup = WorkerSetup(tmp_path, "10gpu-min")
     work = job("a", gpus=1, trial=3)
-    bench.after(0.5, work)
-    bench.after(1.0, work)
-    assert bench.lines() == 0
-    bench.after(0.5, work)
-    assert bench.lines() == 1
-    bench.after(0.5, work)
-    bench.after(0.0)
-    assert bench.lines() == 2
+    setup.after(0.5, work)
+    setup.after(1.0, work)
+    assert setup.lines() == 0
+    setup.after(0.5, work)
+    assert setup.lines() == 1
+    setup.after(0.5, work)
+    setup.after(0.0)
+    assert setup.lines() == 2
     assert [
         (entry["device_s"], entry["from"], entry["to"], entry["trial"])
-        for entry in bench.ledger.entries()
+        for entry in setup.ledger.entries()
     ] == [
         (2.0, 0.0, 2.0, 3),
         (0.5, 2.0, 2.5, 3),
@@ -150,24 +150,24 @@ def test_lines_are_written_at_heartbeats_and_when_a_job_ends(tmp_path: Path) -> 
 
 
 def test_only_heartbeats_wait_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench, waits = Bench(tmp_path, "10gpu-min"), list[int]()
+    setup, waits = WorkerSetup(tmp_path, "10gpu-min"), list[int]()
     monkeypatch.setattr("os.fsync", waits.append)
     for key in ("a", "b"):
-        bench.after(0.3, job(key, gpus=1))
-        bench.after(0.3)
-    assert (bench.lines(), len(waits)) == (2, 0)
-    bench.after(2.0, job("c", gpus=1))
-    assert (bench.lines(), len(waits)) == (3, 1)
+        setup.after(0.3, job(key, gpus=1))
+        setup.after(0.3)
+    assert (setup.lines(), len(waits)) == (2, 0)
+    setup.after(2.0, job("c", gpus=1))
+    assert (setup.lines(), len(waits)) == (3, 1)
 
 
 def test_each_return_of_a_job_is_a_new_attempt_across_controllers(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, "10gpu-min")
+    setup = WorkerSetup(tmp_path, "10gpu-min")
     work = job("a", gpus=1)
-    bench.after(1, work)
-    bench.after(0)
-    bench.after(2, work)
-    bench.meter.close()
-    again = Bench(tmp_path, "10gpu-min")
+    setup.after(1, work)
+    setup.after(0)
+    setup.after(2, work)
+    setup.meter.close()
+    again = WorkerSetup(tmp_path, "10gpu-min")
     again.after(4, work)
     again.meter.close()
     assert again.ledger.by_attempt() == {"a#1": 1.0, "a#2": 2.0, "a#3": 4.0}
@@ -177,56 +177,56 @@ def test_the_controllers_time_before_the_first_job_of_a_resumed_run_is_its_own_a
     tmp_path: Path,
 ) -> None:
     for seconds in (3, 5):
-        bench = Bench(tmp_path, "10cpu-min")
-        bench.after(seconds)
-        bench.meter.close()
-    assert bench.ledger.by_attempt() == {"controller#1": 3.0, "controller#2": 5.0}
+        setup = WorkerSetup(tmp_path, "10cpu-min")
+        setup.after(seconds)
+        setup.meter.close()
+    assert setup.ledger.by_attempt() == {"controller#1": 3.0, "controller#2": 5.0}
 
 
 def test_the_budget_is_exhausted_with_what_is_not_yet_written_and_without_the_reserve(
     tmp_path: Path,
 ) -> None:
-    bench = Bench(tmp_path, "10gpu-s", reserve_s=4.0)
+    setup = WorkerSetup(tmp_path, "10gpu-s", reserve_s=4.0)
     work = job("a", gpus=1)
-    bench.after(5.5, work)
-    assert (bench.meter.exhausted(), bench.meter.remaining()) == (False, pytest.approx(0.5))
-    bench.after(0.75, work)
-    assert bench.meter.exhausted()
-    assert bench.meter.remaining() == 0.0
-    assert bench.meter.spent() == pytest.approx(6.25)
-    bench.meter.reserve_s = 0.0
-    assert bench.meter.remaining() == pytest.approx(3.75)
+    setup.after(5.5, work)
+    assert (setup.meter.exhausted(), setup.meter.remaining()) == (False, pytest.approx(0.5))
+    setup.after(0.75, work)
+    assert setup.meter.exhausted()
+    assert setup.meter.remaining() == 0.0
+    assert setup.meter.spent() == pytest.approx(6.25)
+    setup.meter.reserve_s = 0.0
+    assert setup.meter.remaining() == pytest.approx(3.75)
 
 
 def test_what_an_earlier_controller_spent_counts(tmp_path: Path) -> None:
     Ledger(tmp_path / "ledger.jsonl").charge("a#1", "proxy", 9.0)
-    bench = Bench(tmp_path, "10gpu-s")
-    assert bench.meter.remaining() == pytest.approx(1.0)
+    setup = WorkerSetup(tmp_path, "10gpu-s")
+    assert setup.meter.remaining() == pytest.approx(1.0)
 
 
 def test_who_watches_is_told_at_every_tick_what_is_spent(tmp_path: Path) -> None:
-    bench, told = Bench(tmp_path, "10gpu-min"), list[tuple[float, float]]()
-    bench.meter.tell = lambda spent_s, budget_s: told.append((spent_s, budget_s))
-    bench.after(0.5, job("a", gpus=1))
-    bench.after(0.5, job("a", gpus=1), job("b", gpus=1))
+    setup, told = WorkerSetup(tmp_path, "10gpu-min"), list[tuple[float, float]]()
+    setup.meter.tell = lambda spent_s, budget_s: told.append((spent_s, budget_s))
+    setup.after(0.5, job("a", gpus=1))
+    setup.after(0.5, job("a", gpus=1), job("b", gpus=1))
     assert told == [(0.5, 600.0), (1.5, 600.0)]
-    bench.meter.close()
+    setup.meter.close()
 
 
 @pytest.mark.parametrize("budget", ["10cpu-min", "10gpu-min"])
 def test_time_in_which_others_hold_what_jobs_need_is_not_charged(
     tmp_path: Path, budget: str
 ) -> None:
-    bench = Bench(tmp_path, budget)
+    setup = WorkerSetup(tmp_path, budget)
     one = job("a", cpus=4, gpus=1)
-    bench.after(10, one)
-    bench.now += 100
-    bench.meter.skip()
-    with bench.meter.beating():
-        bench.now += 1000
-    bench.meter.skip()
-    assert bench.meter.spent() == 10.0
-    bench.after(0, one)
-    bench.after(5, one)
-    bench.meter.close()
-    assert bench.ledger.total() == 15.0
+    setup.after(10, one)
+    setup.now += 100
+    setup.meter.skip()
+    with setup.meter.beating():
+        setup.now += 1000
+    setup.meter.skip()
+    assert setup.meter.spent() == 10.0
+    setup.after(0, one)
+    setup.after(5, one)
+    setup.meter.close()
+    assert setup.ledger.total() == 15.0

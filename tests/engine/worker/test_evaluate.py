@@ -14,7 +14,7 @@ from PIL import Image
 
 from hssl_search.engine.execution.jobs import Setting, Task
 from hssl_search.engine.worker.evaluate import architectures, evaluate
-from hssl_search.engine.worker.setup import Bench
+from hssl_search.engine.worker.setup import WorkerSetup
 from hssl_search.methods.base import methods
 from hssl_search.training.outputs import compare_outputs
 from hssl_search.training.recipe import Recipe
@@ -62,16 +62,16 @@ def setting(method: str, **changes: Any) -> Setting:
 def test_evaluation_leaves_weights_states_modes_and_random_numbers_as_they_were(
     method: str,
 ) -> None:
-    bench = Bench(setting(method))
-    task = Task(setting=bench.setting, heads=HEADS, steps=1, rungs=[1], architecture=True)
-    trainer = bench.trainer(task)
+    setup = WorkerSetup(setting(method))
+    task = Task(setting=setup.setting, heads=HEADS, steps=1, rungs=[1], architecture=True)
+    trainer = setup.trainer(task)
     trainer.advance(1)
     before, modes = (
         copy.deepcopy(trainer.pair.state_dict()),
         [module.training for module in trainer.pair.modules()],
     )
     random = torch.get_rng_state(), trainer.generator.get_state()
-    found = evaluate(bench, trainer, task, trainer.report())
+    found = evaluate(setup, trainer, task, trainer.report())
     assert [
         key
         for key, value in trainer.pair.state_dict().items()
@@ -89,20 +89,20 @@ def test_evaluation_leaves_weights_states_modes_and_random_numbers_as_they_were(
 def test_label_free_quality_is_measured_at_the_last_rung_or_at_each(
     always: bool, at_rungs: list[bool]
 ) -> None:
-    bench = Bench(setting("simclr"))
-    task = Task(setting=bench.setting, steps=2, rungs=[1, 2], labelfree_always=always)
-    trainer, found = bench.trainer(task), []
+    setup = WorkerSetup(setting("simclr"))
+    task = Task(setting=setup.setting, steps=2, rungs=[1, 2], labelfree_always=always)
+    trainer, found = setup.trainer(task), []
     for rung in task.rungs:
         trainer.advance(rung)
-        found.append(evaluate(bench, trainer, task, trainer.report()))
+        found.append(evaluate(setup, trainer, task, trainer.report()))
     assert ["labelfree_rankme" in metrics for metrics in found] == at_rungs
     assert ["accuracy" in metrics for metrics in found] == [True, True]
 
 
 def test_a_head_of_the_bases_kind_is_nearer_to_it() -> None:
-    bench = Bench(setting("simclr"))
+    setup = WorkerSetup(setting("simclr"))
     identity, transformer, resnet, noise = architectures(
-        bench.trainer(Task(setting=bench.setting, heads=HEADS)).pair
+        setup.trainer(Task(setting=setup.setting, heads=HEADS)).pair
     )
     assert noise == {}
     assert resnet["architecture"] < transformer["architecture"]
@@ -110,9 +110,9 @@ def test_a_head_of_the_bases_kind_is_nearer_to_it() -> None:
 
 
 def test_tapped_heads_have_no_architecture_distance() -> None:
-    bench = Bench(setting("simclr"))
-    task = Task(setting=bench.setting, heads=[{"family": "mlp", "depth": 1, "tap": 1}])
-    assert architectures(bench.trainer(task).pair) == [{}]
+    setup = WorkerSetup(setting("simclr"))
+    task = Task(setting=setup.setting, heads=[{"family": "mlp", "depth": 1, "tap": 1}])
+    assert architectures(setup.trainer(task).pair) == [{}]
 
 
 def test_some_held_out_images_are_of_all_classes(tmp_path: Path) -> None:
@@ -123,14 +123,14 @@ def test_some_held_out_images_are_of_all_classes(tmp_path: Path) -> None:
             Image.fromarray(pixels // 8 + 50 * "abcd".index(name)).save(
                 tmp_path / name / f"{number}.png"
             )
-    bench = Bench(setting("simclr", data=str(tmp_path)))
-    shades = {int(image.float().mean()) // 50 for image in bench.some_queries(8)[torch.arange(8)]}
+    setup = WorkerSetup(setting("simclr", data=str(tmp_path)))
+    shades = {int(image.float().mean()) // 50 for image in setup.some_queries(8)[torch.arange(8)]}
     assert shades == {0, 1, 2, 3}
 
 
 def test_outputs_that_are_the_same_have_no_discrepancy_and_unrelated_ones_have_one() -> None:
-    bench = Bench(setting("simclr"))
-    pair = bench.trainer(Task(setting=bench.setting, heads=[{"family": "identity"}])).pair
+    setup = WorkerSetup(setting("simclr"))
+    pair = setup.trainer(Task(setting=setup.setting, heads=[{"family": "identity"}])).pair
     couple, embedding = pair.student.couples[0], torch.randn(64, pair.student.base.embedding_width)
     unrelated = compare_outputs(pair, embedding, [embedding])[0].discrepancy
     couple.head_projector.load_state_dict(couple.base_projector.state_dict())

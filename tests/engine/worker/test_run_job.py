@@ -19,7 +19,7 @@ from hssl_search.engine.execution.jobs import DeviceFull, Halt, Job, Plain, Sett
 from hssl_search.engine.worker import measure as measuring
 from hssl_search.engine.worker import timing
 from hssl_search.engine.worker.run_job import run_job
-from hssl_search.engine.worker.setup import Bench
+from hssl_search.engine.worker.setup import WorkerSetup
 from hssl_search.methods.base import methods
 from hssl_search.training.recipe import Recipe, Stage
 from hssl_search.training.trainer import Trainer
@@ -456,7 +456,7 @@ def test_measuring_gives_all_that_a_plan_needs(tmp_path: Path) -> None:
         96,
         8,
     )
-    assert found["images"] == len(Bench(task.setting).data.train)
+    assert found["images"] == len(WorkerSetup(task.setting).data.train)
 
 
 def test_without_time_heads_are_taken_from_multiply_adds_and_the_base_is_timed_all_the_same(
@@ -485,7 +485,7 @@ class Seconds:
         self.seconds, self.asked = seconds, list[str]()
 
     def __call__(
-        self, bench: Bench, stage: Stage, heads: list[Plain], *more: Any, **others: Any
+        self, setup: WorkerSetup, stage: Stage, heads: list[Plain], *more: Any, **others: Any
     ) -> float:
         self.asked.append("+".join(head["family"] for head in heads) or "base")
         return self.seconds[self.asked[-1]].pop(0)
@@ -500,7 +500,7 @@ def timed_heads(
     monkeypatch.setattr(measuring, "step_seconds", seconds)
     task = Task(kind="measure", setting=setting(), heads=[{"family": name} for name in families])
     return measuring._Heads(
-        Bench(task.setting),
+        WorkerSetup(task.setting),
         Stage(batch_size=8),
         task,
         measuring._Clock(limit_s),
@@ -524,10 +524,10 @@ def test_the_first_step_of_a_process_is_not_taken_for_the_steps_after_it(
             now[0] += next(took)
 
     monkeypatch.setattr(timing.time, "monotonic", lambda: now[0])
-    bench: Any = type("OneBench", (), {"trainer_of": lambda *asked, **seed: Stepping()})()
+    setup: Any = type("OneBench", (), {"trainer_of": lambda *asked, **seed: Stepping()})()
     told: list[float] = []
     assert (
-        timing.step_seconds(bench, Stage(batch_size=8), [], spare_s=0.1, least=2, told=told.append)
+        timing.step_seconds(setup, Stage(batch_size=8), [], spare_s=0.1, least=2, told=told.append)
         == 1.5
     )
     assert (told, now) == ([1.5], [6.5])
@@ -572,9 +572,9 @@ def test_a_step_beside_others_is_timed_on_fewer_cores(
     threads = []
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
-    monkeypatch.setattr(measuring, "step_seconds", lambda bench, stage, heads: seconds)
+    monkeypatch.setattr(measuring, "step_seconds", lambda setup, stage, heads: seconds)
     found = measuring._side_by_side(
-        Bench(setting()), Stage(batch_size=8), 0.2, 2, measuring._Clock(0.0)
+        WorkerSetup(setting()), Stage(batch_size=8), 0.2, 2, measuring._Clock(0.0)
     )
     assert found == pytest.approx(ratio), "half of the cores for one and a half of the time"
     assert threads == [2, 4], (
@@ -592,17 +592,17 @@ def test_a_step_beside_others_that_cannot_be_timed_is_taken_as_one_alone(
     monkeypatch.setattr(measuring, "step_seconds", lambda *_: pytest.fail("it was timed"))
     assert (
         measuring._side_by_side(
-            Bench(setting()), Stage(batch_size=8), base_s, cpus, measuring._Clock(0.0)
+            WorkerSetup(setting()), Stage(batch_size=8), base_s, cpus, measuring._Clock(0.0)
         )
         == 1.0
     )
 
 
 def test_equal_seeds_start_from_the_same_base_whatever_the_heads() -> None:
-    bench = Bench(setting())
+    setup = WorkerSetup(setting())
     bases = [
-        bench.trainer(
-            Task(setting=bench.setting, heads=heads, steps=2, seed=seed)
+        setup.trainer(
+            Task(setting=setup.setting, heads=heads, steps=2, seed=seed)
         ).pair.student.base
         for heads, seed in (([], 1), (HEADS, 1), ([], 2))
     ]
@@ -614,12 +614,12 @@ def test_equal_seeds_start_from_the_same_base_whatever_the_heads() -> None:
 
 
 def test_stochastic_depth_of_a_recipe_runs_through_the_base_to_the_last_block_of_the_head() -> None:
-    bench = Bench(
+    setup = WorkerSetup(
         setting(recipe=Recipe.from_plain({**RECIPE, "proxy": {"drop_path": 0.6}}).as_plain())
     )
-    pair = bench.trainer(
+    pair = setup.trainer(
         Task(
-            setting=bench.setting,
+            setting=setup.setting,
             heads=[{"family": "mlp", "depth": 3}, {"family": "identity"}],
             steps=2,
         )
@@ -630,7 +630,7 @@ def test_stochastic_depth_of_a_recipe_runs_through_the_base_to_the_last_block_of
     )
     assert of_base == pytest.approx([0.1, 0.2, 0.3])  # the first of four blocks is never dropped
     assert of_head == pytest.approx([0.5, 0.6])  # nor the head's first, which has no shortcut
-    none = bench.trainer(Task(setting=bench.setting, steps=2)).pair.student.base
+    none = setup.trainer(Task(setting=setup.setting, steps=2)).pair.student.base
     assert max(
         module.drop_prob for module in none.modules() if isinstance(module, DropPath)
     ) == pytest.approx(0.6)

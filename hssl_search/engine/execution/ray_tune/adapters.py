@@ -1,4 +1,4 @@
-"""Ray Tune's Searcher, Scheduler, Stopper and Callback, each a few lines over the desk."""
+"""Ray Tune's Searcher, Scheduler, Stopper and Callback, each a few lines over the dispatcher."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from hssl_search.engine.execution.dispatcher import Desk
+from hssl_search.engine.execution.dispatcher import Dispatcher
 from hssl_search.engine.execution.jobs import Decision, Halt, Job, State
 from hssl_search.engine.execution.ray_tune.trainable import CAUSE, FULL, HALT, JOB, METRICS, STEP
 
@@ -28,8 +28,10 @@ _ERROR_LINE = re.compile(r"^\s*((?:\w+\.)*\w*(?:Error|Exception): .*\S)", re.MUL
 class Crew:
     """Which Tune trial runs which job, in which actor, and what a failing worker said last."""
 
-    def __init__(self, desk: Desk, tell_waiting: Callable[[Job], None] | None = None) -> None:
-        self.desk = desk
+    def __init__(
+        self, dispatcher: Dispatcher, tell_waiting: Callable[[Job], None] | None = None
+    ) -> None:
+        self.dispatcher = dispatcher
         self._tell_waiting = tell_waiting
         self._told = False
         self.keys: dict[str, str] = {}
@@ -51,7 +53,7 @@ class Crew:
         """End the workers that make no step; Tune takes them for dead ones."""
         import ray
 
-        hung = self.desk.hung()
+        hung = self.dispatcher.hung()
         for trial in [
             trial for trial, key in self.keys.items() if key in hung and trial in self.actors
         ]:
@@ -61,10 +63,10 @@ class Crew:
             ray.kill(self.actors.pop(trial))
 
     def place(self) -> None:
-        """Tell the desk which jobs wait for a place; the user, once, when that is long. On a Ray of our own none does."""
+        """Tell the dispatcher which jobs wait for a place; the user, once, when that is long. On a Ray of our own none does."""
         waiting = self._waiting() if self._tell_waiting is not None else []
         if (
-            (job := self.desk.place(waiting)) is not None
+            (job := self.dispatcher.place(waiting)) is not None
             and self._tell_waiting is not None
             and not self._told
         ):
@@ -89,29 +91,29 @@ class Crew:
         pending = Counter(_size(bundle) for group in groups for bundle in group["bundles"].values())
         waiting = []
         for key in reversed(not_started):
-            size = _size(devices(self.desk.job(key)))
+            size = _size(devices(self.dispatcher.job(key)))
             if pending[size]:
                 pending[size] -= 1
                 waiting.append(key)
         return waiting
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Tune writes all that it was given into a snapshot, which nobody reads; the desk's open files could not be written."""
+        """Tune writes all that it was given into a snapshot, which nobody reads; the dispatcher's open files could not be written."""
         return (Crew, (None,))
 
 
 class JobSearcher(Searcher):
-    """Hands the desk's jobs to Tune and hears of their end."""
+    """Hands the dispatcher's jobs to Tune and hears of their end."""
 
     def __init__(self, crew: Crew) -> None:
         super().__init__(metric=STEP, mode="max")
         self._crew = crew
 
     def suggest(self, trial_id: str) -> Any:
-        if (job := self._crew.desk.next_job()) is not None:
+        if (job := self._crew.dispatcher.next_job()) is not None:
             self._crew.keys[trial_id] = job.key
             return {JOB: json.dumps(job.as_plain())}
-        return Searcher.FINISHED if self._crew.desk.idle else None
+        return Searcher.FINISHED if self._crew.dispatcher.idle else None
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -119,7 +121,7 @@ class JobSearcher(Searcher):
         key = self._crew.keys.pop(trial_id)
         self._crew.actors.pop(trial_id, None)
         cause = self._crew.causes.pop(trial_id, "")
-        self._crew.desk.end(
+        self._crew.dispatcher.end(
             key, State.FAILED if error else None, cause, trial_id in self._crew.full
         )
 
@@ -131,7 +133,7 @@ class JobSearcher(Searcher):
 
 
 class ReportScheduler(FIFOScheduler):
-    """Asks the desk after each report; a raising worker is not retried, a dead one is."""
+    """Asks the dispatcher after each report; a raising worker is not retried, a dead one is."""
 
     def __init__(self, crew: Crew) -> None:
         super().__init__()
@@ -139,14 +141,14 @@ class ReportScheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         if result.get(HALT):
-            self._crew.desk.stop(Halt(result[CAUSE]))
+            self._crew.dispatcher.stop(Halt(result[CAUSE]))
         if CAUSE in result:
             self._crew.causes[trial.trial_id] = result[CAUSE]
             self._crew.full |= {trial.trial_id} if result[FULL] else set()
             trial.max_failures = 0
             return TrialScheduler.CONTINUE
         key = self._crew.keys.get(trial.trial_id, "")
-        decision = self._crew.desk.report(key, result[STEP], json.loads(result[METRICS]))
+        decision = self._crew.dispatcher.report(key, result[STEP], json.loads(result[METRICS]))
         return TrialScheduler.STOP if decision is Decision.STOP else TrialScheduler.CONTINUE
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
@@ -155,7 +157,7 @@ class ReportScheduler(FIFOScheduler):
             self._crew.causes[trial.trial_id] = self._cause(trial)
 
     def _cause(self, trial: Trial) -> str:
-        attempts = self._crew.desk.attempt(self._crew.keys[trial.trial_id])
+        attempts = self._crew.dispatcher.attempt(self._crew.keys[trial.trial_id])
         return cause_of_death(_last_error(trial), attempts)
 
 
@@ -176,12 +178,12 @@ class CrewCallback(tune.Callback):
         self._crew.actors.pop(trial.trial_id, None)
         self._crew.causes.pop(trial.trial_id, None)
         trial.config[JOB] = json.dumps(
-            self._crew.desk.retry(self._crew.keys[trial.trial_id]).as_plain()
+            self._crew.dispatcher.retry(self._crew.keys[trial.trial_id]).as_plain()
         )
 
 
 class DeskStopper(tune.Stopper):
-    """Ticks the meter, about every 0.1 s even without reports, and ends everything when the desk stops."""
+    """Ticks the meter, about every 0.1 s even without reports, and ends everything when the dispatcher stops."""
 
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
@@ -190,7 +192,7 @@ class DeskStopper(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        if not self._crew.desk.poll():
+        if not self._crew.dispatcher.poll():
             self._crew.kill_hung()
             self._crew.place()
             return False

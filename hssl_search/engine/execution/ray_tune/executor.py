@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from hssl_search.engine.execution.dispatcher import Desk
+from hssl_search.engine.execution.dispatcher import Dispatcher
 from hssl_search.engine.execution.jobs import Job, JobSource, Meter, Worker
 from hssl_search.engine.execution.ray_tune.session import RaySession
 from hssl_search.interrupts import handlers_kept, on_interrupt
@@ -52,7 +52,7 @@ class RayExecutor:
     def run(self, source: JobSource, concurrency: int) -> None:
         """Run the source to its end. Raises what the source raises, and KeyboardInterrupt, after every open job was ended."""
         self._session.start()
-        desk = Desk(
+        dispatcher = Dispatcher(
             source,
             self._meter,
             self._session.total("CPU"),
@@ -62,15 +62,15 @@ class RayExecutor:
         # Tune's own SIGINT handler is switched off (TUNE_DISABLE_SIGINT_HANDLER): it waits for workers to report, and it stays installed.
         with (
             handlers_kept(signal.SIGUSR1),
-            on_interrupt(lambda: desk.stop(KeyboardInterrupt())),
+            on_interrupt(lambda: dispatcher.stop(KeyboardInterrupt())),
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")
             try:
-                self._fit(desk, concurrency)
+                self._fit(dispatcher, concurrency)
             except BaseException as error:
-                desk.stop(error)
-        desk.close()
+                dispatcher.stop(error)
+        dispatcher.close()
 
     def close(self) -> None:
         """End Ray, if this executor started it."""
@@ -87,11 +87,11 @@ class RayExecutor:
     ) -> None:
         self.close()
 
-    def _fit(self, desk: Desk, concurrency: int) -> None:
+    def _fit(self, dispatcher: Dispatcher, concurrency: int) -> None:
         from hssl_search.engine.execution.ray_tune.adapters import Crew, tuner
         from hssl_search.engine.execution.ray_tune.trainable import trainable
 
-        crew = Crew(desk, None if self._session.own else self._tell_waiting)
+        crew = Crew(dispatcher, None if self._session.own else self._tell_waiting)
         with Scratch("tune", self._storage) as folder:
             try:
                 tuner(crew, trainable(self._worker), concurrency, self._retries, str(folder)).fit()
