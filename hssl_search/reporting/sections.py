@@ -6,14 +6,12 @@ import platform
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from hssl_search.engine.candidates.prior_runs import EarlierSearch
 from hssl_search.engine.statistics.metrics import ACCURACY, Measure
 from hssl_search.reporting.cost import Cost
 from hssl_search.reporting.formats import (
@@ -49,20 +47,10 @@ def facts(record: RunRecord, cost: Cost, ledger: list[Mapping[str, Any]]) -> lis
         ("Labels from", str(config.get("probe_data") or "")),
         ("Method", str(config.get("trainer") or "")),
         ("Space", str(config.get("space") or "")),
-        ("Warm start from", "; ".join(map(partial(_earlier, record), record.earlier))),
         ("Budget", str(budget)),
         ("Date", _dates(record, ledger)),
     ]
     return [(label, value) for label, value in found if value]
-
-
-def _earlier(record: RunRecord, one: EarlierSearch) -> str:
-    left = (
-        " (left by the forecast, having given the wrong order)"
-        if one.name in record.promotion.get("left", ())
-        else ""
-    )
-    return one.words() + left
 
 
 def _images(config: Mapping[str, Any]) -> str:
