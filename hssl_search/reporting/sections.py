@@ -13,7 +13,6 @@ from typing import Any
 import pandas as pd
 
 from hssl_search.engine.statistics.metrics import ACCURACY, Measure
-from hssl_search.reporting.cost import Cost
 from hssl_search.reporting.formats import (
     count,
     duration,
@@ -25,10 +24,9 @@ from hssl_search.reporting.formats import (
     signed,
     signed_interval,
 )
-from hssl_search.reporting.frames import OTHER_DISCREPANCIES
-from hssl_search.reporting.leaderboard import judged_column
-from hssl_search.reporting.palette import CONTROL, family_looks, phase_colour
 from hssl_search.reporting.record import RunRecord
+from hssl_search.reporting.style import CONTROL, family_looks, phase_colour
+from hssl_search.reporting.tables import OTHER_DISCREPANCIES, Cost, judged_column
 
 Plain = dict[str, Any]
 MOST_ROWS = 200

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hssl_search.engine.budget import parse_budget
 from hssl_search.engine.candidates.sampler import CandidateSampler
-from hssl_search.engine.candidates.trials import Roster
+from hssl_search.engine.candidates.trials import Trials
 from hssl_search.engine.controller import Controller
 from hssl_search.engine.execution import inline as inline_executor
 from hssl_search.engine.execution.dispatcher import Dispatcher
@@ -219,10 +219,10 @@ class Lab:
         runner = Runner(self.run, executor, self.meter, study, self.watcher, self.machine)
         resolved = self.run.config()
         sampler = CandidateSampler(resolved["sampler"])
-        roster = Roster(
+        trials = Trials(
             study, self.run, self.space, [MAP_SHAPE], 0, self.meter.ledger.of_trial, sampler=sampler
         )
-        return Controller(self.run, resolved, roster, runner)
+        return Controller(self.run, resolved, trials, runner)
 
     def search(self) -> Plain:
         """One controller's life."""

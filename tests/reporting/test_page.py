@@ -13,7 +13,8 @@ from plotly.offline import get_plotlyjs
 
 from hssl_search.engine.statistics.correlation import rank_correlation
 from hssl_search.errors import UserError
-from hssl_search.reporting.page import build_page, write_report
+from hssl_search.reporting.files import write_report
+from hssl_search.reporting.page import build_page
 from hssl_search.reporting.tables import parameter_values
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from hssl_search.engine.candidates import surrogate
 from hssl_search.engine.candidates.candidate import Contender
-from hssl_search.engine.candidates.trials import Roster
+from hssl_search.engine.candidates.trials import Trials
 from hssl_search.engine.execution.jobs import Plain
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.statistics import ties
@@ -164,7 +164,7 @@ class Promoter:
 
     def __init__(
         self,
-        roster: Roster,
+        trials: Trials,
         study: StudyRecord,
         rule: Rule,
         seed: int,
@@ -172,13 +172,13 @@ class Promoter:
         times_base: Callable[[Contender], float] = lambda one: 1.0,
     ) -> None:
         self.most, self.times_base = most, times_base
-        self.roster, self.study, self.rule, self.seed = roster, study, rule, seed
+        self.trials, self.study, self.rule, self.seed = trials, study, rule, seed
         self._round: tuple[Contender, ...] | None = None
         """All contenders as screening left them: what proxies add says nothing of who is promoted, but for their scores."""
 
     def promoted(self) -> list[Contender]:
         """In the order of their promotion."""
-        return [self.roster.contender(trial) for trial in self._trials()]
+        return [self.trials.contender(trial) for trial in self._promoted()]
 
     def healthy(self) -> int:
         """How many heads may be promoted, those included that are."""
@@ -187,14 +187,14 @@ class Promoter:
     def likely(self, count: int) -> list[Contender]:
         """That many heads: those that are promoted, and those that would be next by what screening found alone."""
         self.reject()
-        screened, trials = self._screened(), self._trials()
+        screened, promoted = self._screened(), self._promoted()
         rule: Rule = "random" if self.rule == "random" else "discrepancy"
         while (
-            len(trials) < count
-            and (one := choose(rule, screened, trials, {}, self.seed)) is not None
+            len(promoted) < count
+            and (one := choose(rule, screened, promoted, {}, self.seed)) is not None
         ):
-            trials.append(one.trial)
-        return [self.roster.contender(trial) for trial in trials]
+            promoted.append(one.trial)
+        return [self.trials.contender(trial) for trial in promoted]
 
     def promote(self, scores: Callable[[], Mapping[int, float]]) -> Contender | None:
         """The next head, from now on promoted; None when no healthy one is left. One that was pruned before is given another trial.
@@ -203,13 +203,13 @@ class Promoter:
             scores: trial -> score of the proxies that have ended; asked for where they count.
         """
         known = scores() if self.rule == "learned" else {}
-        self._round, trials = self._round or self._screened(), self._trials()
-        if (chosen := choose(self.rule, self._round, trials, known, self.seed)) is None:
+        self._round, promoted = self._round or self._screened(), self._promoted()
+        if (chosen := choose(self.rule, self._round, promoted, known, self.seed)) is None:
             return None
-        if (one := self.roster.undecided(chosen)) is not chosen:
+        if (one := self.trials.undecided(chosen)) is not chosen:
             self._round = tuple(one if each is chosen else each for each in self._round)
-        self.study.set_study(PROMOTED, [*trials, one.trial])
-        self.roster.note(one.trial, {"promoted": True})
+        self.study.set_study(PROMOTED, [*promoted, one.trial])
+        self.trials.note(one.trial, {"promoted": True})
         return one
 
     def reject(self) -> None:
@@ -217,7 +217,7 @@ class Promoter:
         more have been screened."""
         self._round = None
         self._reject_costly()
-        for one in self.roster.contenders():
+        for one in self.trials.contenders():
             if one.attributes.get("gate", "healthy") != "healthy" and one.control in (
                 None,
                 "noise",
@@ -231,23 +231,23 @@ class Promoter:
             ties.at_least(most, each) for each in times.values()
         ):
             return
-        for trial in sorted(times.keys() - set(self._trials())):
+        for trial in sorted(times.keys() - set(self._promoted())):
             if ties.above(times[trial], most):
-                self.roster.note(trial, {COSTLY: round(times[trial], 2)})
+                self.trials.note(trial, {COSTLY: round(times[trial], 2)})
                 self._prune(
-                    self.roster.contender(trial),
+                    self.trials.contender(trial),
                     f"too costly: a step with it takes {times[trial]:.1f} times as long as without a head, and "
                     f"--max-head-cost is {most:g}.",
                 )
 
     def close(self, scores: Mapping[int, float], final: bool = True) -> str:
         """Keep how well the scores were foretold, and tell it; prune what was not promoted, where that is final."""
-        trials = self._trials()
+        promoted = self._promoted()
         contenders = self._screened()
         candidates = [one for one in contenders if one.control is None]
         for one in candidates:
-            if one.trial in trials:
-                self.roster.note(one.trial, {"promoted": True})
+            if one.trial in promoted:
+                self.trials.note(one.trial, {"promoted": True})
             elif final:
                 self._prune(
                     one,
@@ -255,9 +255,9 @@ class Promoter:
                     if "gate" in one.attributes
                     else "the budget ended before it was screened.",
                 )
-        if not trials and self.healthy():
+        if not promoted and self.healthy():
             return "No head was promoted: the budget ended before that."
-        if not trials:
+        if not promoted:
             screened = any("gate" in one.attributes for one in candidates)
             return (
                 "No head candidate was healthy after screening; there is nothing to promote."
@@ -272,16 +272,16 @@ class Promoter:
         return sentence(found)
 
     def _prune(self, one: Contender, cause: str) -> None:
-        self.roster.note(one.trial, {"promoted": False})
-        self.roster.decide(one.trial, "PRUNED", cause=cause)
+        self.trials.note(one.trial, {"promoted": False})
+        self.trials.decide(one.trial, "PRUNED", cause=cause)
 
     def _screened(self) -> tuple[Contender, ...]:
         """All contenders but the too costly ones, of a head with several trials the last."""
-        contenders = [one for one in self.roster.contenders() if COSTLY not in one.attributes]
+        contenders = [one for one in self.trials.contenders() if COSTLY not in one.attributes]
         earlier = {one.attributes.get("retry_of") for one in contenders}
         return tuple(one for one in contenders if one.trial not in earlier)
 
-    def _trials(self) -> list[int]:
+    def _promoted(self) -> list[int]:
         return list(self.study.study_attributes().get(PROMOTED, []))
 
 

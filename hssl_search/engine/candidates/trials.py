@@ -1,4 +1,4 @@
-"""The roster: the candidates and controls of a search, each one trial of the study."""
+"""The candidates and controls of a search, each one trial of the study."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TYPICAL = 16
 Shape = tuple[int, int, int]
 
 
-class Roster:
+class Trials:
     """Keeps its own view of the study's trials, which nobody else writes, so that no decision looks through all of them.
 
     Args:
