@@ -10,7 +10,6 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from hssl_search.engine.budget import parse_budget
-from hssl_search.engine.phases import screen
 from hssl_search.errors import UserError
 from hssl_search.spaces.space import Space
 
@@ -379,28 +378,3 @@ def test_an_extension_that_was_cut_in_confirming_and_extended_leaves_the_same_as
     found = extend(lab, "44cpu-min")
     assert (left(lab), jobs(lab), confirmed(lab)) == (left(whole), jobs(whole), confirmed(whole))
     assert all(found[key] == verdict[key] for key in ("winner", "state", "sentence", "others"))
-
-
-def test_no_head_is_screened_again_where_what_is_found_could_not_be_kept(
-    make_lab: Callable[..., Lab], small_space: Space, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wide = Space.from_plain(
-        {"parameters": {**small_space.as_plain()["parameters"], "depth": {"int": [1, 20]}}}, "wide"
-    )
-    found: set[tuple[int, float]] = set()
-    briefly = screen.briefly
-
-    def noted(attributes: dict[str, Any], number: int) -> dict[str, Any]:
-        found.add((number, attributes["overlap_excess"]))
-        return briefly(attributes, number)
-
-    monkeypatch.setattr(screen, "briefly", noted)
-    lab = make_lab(wide, budget="6cpu-min")
-    lab.search()
-    groups = sum(key.startswith("screen/") for key in lab.study.job_records())
-    extend(lab, "16cpu-min")
-    assert sum(key.startswith("screen/") for key in lab.study.job_records()) > groups > 1
-    kept = [
-        trial.user_attrs["again"] for trial in lab.study.trials() if "again" in trial.user_attrs
-    ]
-    assert found == {(again["group"], again["overlap_excess"]) for again in kept}
