@@ -24,6 +24,7 @@ from hssl_search.engine.phases.phase import Phase
 from hssl_search.engine.planning.cost_model import RATIO, CostModel
 from hssl_search.engine.planning.costs import repeats
 from hssl_search.engine.planning.plan import Plan
+from hssl_search.heads.config import HeadConfig
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,9 @@ def groups(candidates: Sequence[Contender], size: int) -> Iterator[tuple[int, li
     yield from ((number, list(candidates[number::count])) for number in range(count))
 
 
-def heads_of(group: Sequence[Contender]) -> list[Plain]:
+def heads_of(group: Sequence[Contender]) -> list[HeadConfig]:
     """What trains together: the candidates of the group, then the reference heads."""
-    return [*(one.heads[0] for one in group), *REFERENCE_HEADS]
+    return [*(HeadConfig(**one.heads[0]) for one in group), *REFERENCE_HEADS]
 
 
 def read(group: Sequence[Contender], metrics: Plain) -> tuple[dict[int, Plain], dict[str, Plain]]:
@@ -179,7 +180,7 @@ class Screening:
     def _screened(self, job: Job, outcome: Outcome, group: screen.Group) -> None:
         if outcome.state is State.CUT:
             return
-        metrics = final_metrics(outcome, job.task["steps"])
+        metrics = final_metrics(outcome, job.task.steps)
         if metrics is None:
             for one in group.own:
                 self.workshop.runner.show(replace(job, trial=one.trial), outcome)
