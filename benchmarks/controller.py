@@ -2,7 +2,7 @@
 
     python benchmarks/controller.py --trials 10000 --workers 256
 
-The real controller, roster, study, ledger and dispatcher run; only training is looked up (SyntheticHeads). A tenth of the workers' stretches
+The real controller, trials, study, ledger and dispatcher run; only training is looked up (SyntheticHeads). A tenth of the workers' stretches
 ends in a death, and attempts straggle. The study is in memory (Optuna's InMemoryStorage) unless `--storage sqlite` asks for a run's own
 database; run folder and ledger are on the disk in both cases. The time is that of the search alone, without the imports before it.
 Prints seconds, peak memory, how the budget was met, and what a job costs early and late in a phase; a first fifth has imports in it.

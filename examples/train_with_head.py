@@ -27,9 +27,8 @@ def main(path: str) -> None:
     base = timm.create_model(found["name"], num_classes=0, **found["args"])
     head = load_head(path)
     base_projector, head_projector = torch.nn.LazyLinear(128), torch.nn.LazyLinear(128)
-    first, second = torch.rand(2, 16, 3, found["image_size"], found["image_size"]).unbind(
-        0
-    )  # your two augmented views
+    # your two augmented views
+    first, second = torch.rand(2, 16, 3, found["image_size"], found["image_size"]).unbind(0)
 
     def outputs(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         final, maps = base.forward_intermediates(images, indices=1, output_fmt="NCHW")
@@ -44,9 +43,8 @@ def main(path: str) -> None:
     )
     for step in range(5):
         (b, a), (_, a_other) = outputs(first), outputs(second)
-        loss = 0.5 * nt_xent(b, a_other.detach()) + 0.5 * nt_xent(
-            a, a_other
-        )  # HSSL: the base learns from the head
+        # HSSL: the base learns from the head
+        loss = 0.5 * nt_xent(b, a_other.detach()) + 0.5 * nt_xent(a, a_other)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -19,7 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from hssl_search.errors import UserError, advice, nearest
 
 SMALLEST_MAP = 4
-"""Heads differ only in how they mix positions: on a map with a side below this there is little to mix."""
+"""Heads differ only in how they mix positions: on a map with a side below this there is little to
+mix."""
 
 
 class Features(NamedTuple):
@@ -30,7 +31,8 @@ class Features(NamedTuple):
     embedding: Tensor
     """B x D: one vector an image, after the norm."""
     tokens: Tensor | None = None
-    """B x N x D: a base's patch tokens after its final norm, row by row of the map; None where it has none."""
+    """B x N x D: a base's patch tokens after its final norm, row by row of the map; None where it
+    has none."""
     tapped: tuple[Tensor, ...] = ()
     """B x C x h x w each: a base's maps, of the last stage first; as many as were asked for."""
 
@@ -47,23 +49,29 @@ class Masking(NamedTuple):
 class Base(nn.Module):
     """A timm model, without classifier, that gives map and embedding in one pass.
 
-    The embedding is what timm's own head would classify: the class token or the pooled features, after the model's norm.
+    The embedding is what timm's own head would classify: the class token or the pooled features,
+    after the model's norm.
 
     Args:
         name: a timm model name.
         args: passed to `timm.create_model`, e.g. `{"patch_size": 4}` or `{"output_stride": 8}`.
-        image_size: side of the square images in pixels; passed on as `img_size` to models whose weights depend on it.
+        image_size: side of the square images in pixels; passed on as `img_size` to models whose
+            weights depend on it.
         taps: how many maps a pass gives in `Features.tapped`: 1 for the last stage's alone.
-        any_size: whether images of other sizes must go through too, as local crops do; asks timm for `dynamic_img_size` where it has it.
+        any_size: whether images of other sizes must go through too, as local crops do; asks timm
+            for `dynamic_img_size` where it has it.
 
     Attributes:
-        timm_args: all arguments that `timm.create_model` was given beside the name and `num_classes=0`.
+        timm_args: all arguments that `timm.create_model` was given beside the name and
+            `num_classes=0`.
         map_shape: C x h x w of the last map.
         tap_shapes: C x h x w of each tapped map, the last stage's first.
-        mask_grid: h x w of the patch tokens that can be hidden; None where the model has none, or embeds overlapping patches.
+        mask_grid: h x w of the patch tokens that can be hidden; None where the model has none, or
+            embeds overlapping patches.
 
     Raises:
-        UserError: for an unknown name, an argument that the model refuses, or an image size that it cannot take.
+        UserError: for an unknown name, an argument that the model refuses, or an image size that it
+            cannot take.
     """
 
     def __init__(
@@ -86,7 +94,9 @@ class Base(nn.Module):
         self.mask_grid, self.token_width = self._patches(features)
 
     def forward(self, x: Tensor, masking: Masking | None = None) -> Features:
-        """B x 3 x H x W to Features; with `masking`, patch tokens are hidden behind the patch embedding, as in arXiv 2106.08254."""
+        """B x 3 x H x W to Features; with `masking`, patch tokens are hidden behind the patch
+        embedding, as in arXiv 2106.08254.
+        """
         with self._hidden(masking) if masking is not None else contextlib.nullcontext():
             final, maps = self.model.forward_intermediates(x, indices=self.taps, output_fmt="NCHW")
         return Features(
@@ -97,12 +107,13 @@ class Base(nn.Module):
         )
 
     def _tokens(self, final: Any) -> Tensor | None:
-        """B x N x D of what timm calls the features: a tensor, or of a model with several branches a list."""
+        """B x N x D of what timm calls the features: a tensor, or of a model with several branches
+        a list.
+        """
         if not isinstance(final, Tensor) or final.ndim != 3:
             return None
-        after_pooling = (
-            getattr(self.model, "fc_norm", None) or nn.Identity()
-        )  # where timm moves the norm of mean-pooled transformers
+        # where timm moves the norm of mean-pooled transformers
+        after_pooling = getattr(self.model, "fc_norm", None) or nn.Identity()
         return after_pooling(final[:, self._prefix_tokens :])
 
     @property
@@ -112,9 +123,8 @@ class Base(nn.Module):
 
     @contextlib.contextmanager
     def _hidden(self, masking: Masking) -> Iterator[None]:
-        def hide(
-            module: nn.Module, given: Any, embedded: Tensor
-        ) -> Tensor:  # B x N x D or B x h x w x D
+        # B x N x D or B x h x w x D
+        def hide(module: nn.Module, given: Any, embedded: Tensor) -> Tensor:
             return torch.where(
                 masking.mask.reshape(*embedded.shape[:-1], 1),
                 masking.token.to(embedded.dtype),
@@ -128,7 +138,9 @@ class Base(nn.Module):
             handle.remove()
 
     def embeddings(self, x: Tensor) -> dict[str, Tensor]:
-        """The embeddings to evaluate, B x D each: `embedding`, and for a model with a class token `mean`, the mean of its patch tokens."""
+        """The embeddings to evaluate, B x D each: `embedding`, and for a model with a class token
+        `mean`, the mean of its patch tokens.
+        """
         final = self.model.forward_features(x)
         return self._named(self.model.forward_head(final, pre_logits=True), self._tokens(final))
 
@@ -153,17 +165,21 @@ class Base(nn.Module):
             features: Features = self(torch.zeros(2, 3, side, side))
         if features.embedding.ndim != 2:
             raise ValueError(
-                f"it gives {' x '.join(map(str, features.embedding.shape[1:]))} numbers an image, not one vector"
+                f"it gives {' x '.join(map(str, features.embedding.shape[1:]))} numbers an image, "
+                "not one vector"
             )
         return features
 
     def _refusal(self, error: Exception) -> UserError:
-        """Return what to say of a first pass that failed: what is at fault is what another choice of mends it. This base is given up."""
+        """Return what to say of a first pass that failed: what is at fault is what another choice
+        of mends it. This base is given up.
+        """
         why = f"({_first_line(error)})"
         asked, self.taps = self.taps, 1
         if asked > 1 and self._passes(self.model, self.image_size):
             return UserError(
-                f"base {self.name!r} has no {asked} maps to tap {why}; choose a tap below {asked - 1}."
+                f"base {self.name!r} has no {asked} maps to tap {why}; choose a tap below "
+                f"{asked - 1}."
             )
         free = {key: value for key, value in self.args.items() if key != "img_size"}
         multiple = math.ceil(self.image_size / 64) * 64  # what strides and patches divide
@@ -172,11 +188,13 @@ class Base(nn.Module):
                 model, _ = _create(self.name, side, free, any_size=False)
                 if self._passes(model, side):
                     return UserError(
-                        f"base {self.name!r} cannot take images of {self.image_size} x {self.image_size} pixels {why}; "
+                        f"base {self.name!r} cannot take images of {self.image_size} x "
+                        f"{self.image_size} pixels {why}; "
                         "choose another --image-size."
                     )
         return UserError(
-            f"base {self.name!r} with {_given(self.args)} is built, but a pass through it fails {why}; change "
+            f"base {self.name!r} with {_given(self.args)} is built, but a pass through it fails "
+            f"{why}; change "
             f"{'--base-arg' if self.args else '--base'}."
         )
 
@@ -198,18 +216,23 @@ class Base(nn.Module):
             self.train(before)
 
     def require_size(self, side: int) -> None:
-        """UserError when the base cannot take square images of `side` pixels beside those of its own size."""
+        """UserError when the base cannot take square images of `side` pixels beside those of its
+        own size.
+        """
         try:
             self._probe(side)
         except Exception as error:
             raise UserError(
-                f"base {self.name!r} cannot take local crops of {side} x {side} pixels ({_first_line(error)}); set views: "
+                f"base {self.name!r} cannot take local crops of {side} x {side} pixels "
+                f"({_first_line(error)}); set views: "
                 "local_size in the recipe to the image size, or local_crops to 0."
             ) from error
 
     @torch.no_grad()
     def _patches(self, features: Features) -> tuple[tuple[int, int] | None, int]:
-        """(grid of the tokens, width of their embedding) where each token is embedded from its own pixels and goes through the model."""
+        """(grid of the tokens, width of their embedding) where each token is embedded from its own
+        pixels and goes through the model.
+        """
         _, height, width = _shape(features.map)
         embed = getattr(self.model, "patch_embed", None)
         if embed is None or features.tokens is None or features.tokens.shape[1] != height * width:
@@ -220,15 +243,16 @@ class Base(nn.Module):
             embedded = embed(images)
         if not isinstance(embedded, Tensor) or embedded[0, ..., 0].numel() != height * width:
             return None, 0
-        right = embedded.reshape(2, height, width, -1)[
-            :, :, half:
-        ]  # of two images that differ on the left
+        # of two images that differ on the left
+        right = embedded.reshape(2, height, width, -1)[:, :, half:]
         return (
             ((height, width), right.shape[-1]) if torch.allclose(right[0], right[1]) else (None, 0)
         )
 
     def small_map_warning(self) -> str | None:
-        """A sentence when the map is smaller than 4 x 4, naming the arguments (tried on this model) and the image size that enlarge it."""
+        """A sentence when the map is smaller than 4 x 4, naming the arguments (tried on this model)
+        and the image size that enlarge it.
+        """
         _, height, width = self.map_shape
         side = min(height, width)
         if side >= SMALLEST_MAP:
@@ -245,7 +269,8 @@ class Base(nn.Module):
         ]
         remedies.append(f"--image-size {SMALLEST_MAP * stride}")
         return (
-            f"the last feature map of {self.name} at {self.image_size} px is only {height} x {width}: heads differ in how they mix "
+            f"the last feature map of {self.name} at {self.image_size} px is only {height} x "
+            f"{width}: heads differ in how they mix "
             f"positions and can hardly differ here; use {' or '.join(remedies)}."
         )
 
@@ -304,7 +329,8 @@ def _check_name(name: str) -> None:
 
 def _refused(name: str, args: Mapping[str, Any], error: Exception) -> UserError:
     return UserError(
-        f"timm refuses to build base {name!r} with {_given(args)} ({_first_line(error)}); mend --base-arg or --image-size."
+        f"timm refuses to build base {name!r} with {_given(args)} ({_first_line(error)}); mend "
+        "--base-arg or --image-size."
     )
 
 
@@ -322,7 +348,8 @@ def _first_line(error: BaseException) -> str:
 
 
 def residual_blocks(name: str, image_size: int, args: Mapping[str, Any]) -> int:
-    """Number of blocks over which timm spreads a base's stochastic depth; 2 where it gives all of them the same rate.
+    """Number of blocks over which timm spreads a base's stochastic depth; 2 where it gives all of
+    them the same rate.
 
     Raises:
         UserError: for a model that has none.
@@ -348,7 +375,8 @@ def _residual_blocks(name: str, image_size: int, args: str) -> int:
 
 
 def default_image_size(name: str) -> int:
-    """Side in pixels of the images that timm configures a model for. UserError for an unknown name."""
+    """Side in pixels of the images that timm configures a model for. UserError for an unknown
+    name."""
     _check_name(name)
     config = timm.get_pretrained_cfg(name)
     return int(config.input_size[-1]) if config is not None else 224
@@ -356,7 +384,9 @@ def default_image_size(name: str) -> int:
 
 @torch.no_grad()
 def base_macs(base: Base) -> int:
-    """Return the multiply-adds of an image in the base; matrix products and convolutions are counted."""
+    """Return the multiply-adds of an image in the base; matrix products and convolutions are
+    counted.
+    """
     trains = base.training
     with FlopCounterMode(display=False) as counter:
         base.eval()(

@@ -1,6 +1,8 @@
-"""Finds what lies in search_spaces/, trainers/ and reports/: the user's own, or what is bundled with the package.
+"""Finds what lies in search_spaces/, trainers/ and reports/: the user's own, or what is bundled
+with the package.
 
-The three folders hold no Python. In a checkout they lie beside the package; in a wheel they lie in `hssl_search/_bundled/`.
+The three folders hold no Python. In a checkout they lie beside the package; in a wheel they lie in
+`hssl_search/_bundled/`.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ _WORDS: dict[str, str] = {
 def find(kind: Kind, name: str) -> Path:
     """The file of that name: an explicit path, then the user's `./KIND/NAME`, then the bundled one.
 
-    A name has no ending (`tiny`), except in reports, where it is the file's name (`page.html`). Whatever has a slash or ends in
-    .yaml or .yml is a path. UserError when there is no such file, with the nearest names.
+    A name has no ending (`tiny`), except in reports, where it is the file's name (`page.html`).
+    Whatever has a slash or ends in .yaml or .yml is a path. UserError when there is no such file,
+    with the nearest names.
     """
     if _is_path(kind, name):
         return _explicit(kind, Path(name))
@@ -58,7 +61,8 @@ def _explicit(kind: Kind, path: Path) -> Path:
     if path.is_file():
         return path
     raise UserError(
-        f"the {_WORDS[kind]} {path} does not exist; give the path of a file, or one of the names {', '.join(names(kind))}."
+        f"the {_WORDS[kind]} {path} does not exist; give the path of a file, or one of the names "
+        f"{', '.join(names(kind))}."
     )
 
 

@@ -1,4 +1,6 @@
-"""YAML files that people write: read, written whole, and checked with one sentence about the first mistake."""
+"""YAML files that people write: read, written whole, and checked with one sentence about the first
+mistake.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # the fast one, where PyYAML has it
-    """Quotes what `_Loader` would take for a number, and repeats values instead of referring to them."""
+    """Quotes what `_Loader` would take for a number, and repeats values instead of referring to
+    them.
+    """
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -48,7 +52,9 @@ for _end in (_Loader, _Dumper):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in the file. UserError when the file is missing, cannot be read, is not YAML or holds anything but a mapping."""
+    """The mapping in the file. UserError when the file is missing, cannot be read, is not YAML or
+    holds anything but a mapping.
+    """
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
@@ -66,10 +72,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def write_yaml(path: Path, values: dict[str, Any], durable: bool = True) -> None:
-    """Write the mapping, its keys in their order; a reader sees the old file or the whole new one, never a part.
+    """Write the mapping, its keys in their order; a reader sees the old file or the whole new one,
+    never a part.
 
     Args:
-        durable: on the disk when this returns. Else a power cut may still take it away, which is for what stands elsewhere too.
+        durable: on the disk when this returns. Else a power cut may still take it away, which is
+            for what stands elsewhere too.
     """
     text = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     with replacing(path) as beside, beside.open("w", encoding="utf-8") as file:
@@ -80,7 +88,9 @@ def write_yaml(path: Path, values: dict[str, Any], durable: bool = True) -> None
 
 
 def validate(model: type[Model], values: dict[str, Any], where: str) -> Model:
-    """`values` as a `model`; UserError about the first bad key, beginning with `where` (the file), an unknown key before all others."""
+    """`values` as a `model`; UserError about the first bad key, beginning with `where` (the file),
+    an unknown key before all others.
+    """
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -90,7 +100,9 @@ def validate(model: type[Model], values: dict[str, Any], where: str) -> Model:
 
 
 def refusal(error: ErrorDetails, value: Any) -> str:
-    """The end of a sentence on a refused value, with its full stop: `is 0, but should be greater than 0.`"""
+    """The end of a sentence on a refused value, with its full stop: `is 0, but should be greater
+    than 0.`
+    """
     joint = ", but" if error["msg"].startswith("Input ") else ":"
     return f"is {reprlib.repr(value)}{joint} {_reason(error)}"
 
@@ -102,7 +114,8 @@ def _refuse(model: type[BaseModel], error: ErrorDetails, where: str) -> NoReturn
         inside = f" in {'.'.join(map(str, parents))}" if parents else ""
         valid = _keys_at(model, parents)
         raise UserError(
-            f"{where}: unknown key {key!r}{inside}; {advice(str(key), valid) if valid else 'remove it.'}"
+            f"{where}: unknown key {key!r}{inside}; "
+            f"{advice(str(key), valid) if valid else 'remove it.'}"
         )
     if error["type"] == "missing":
         raise UserError(f"{where}: {dotted} is missing; add it.")

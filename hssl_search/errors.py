@@ -15,8 +15,8 @@ PASSWORD = re.compile(r"(\w://[^\s:/@]*:)[^\s]*@|(passw\w*=)[^\s&'\"]+", re.IGNO
 class UserError(Exception):
     """A mistake the user can mend, in one sentence: what is wrong, where, and what to do.
 
-    The command line prints the sentence without a traceback and exits with code 2. A sentence that repeats what was typed never
-    repeats a password in it.
+    The command line prints the sentence without a traceback and exits with code 2. A sentence that
+    repeats what was typed never repeats a password in it.
     """
 
     exit_code = 2
@@ -31,14 +31,18 @@ def without_passwords(text: str) -> str:
 
 
 def nearest(word: str, valid: Iterable[str], most: int = 3) -> list[str]:
-    """The valid words closest to `word`, best first, and none that is much farther than the best; empty when none is close."""
+    """The valid words closest to `word`, best first, and none that is much farther than the best;
+    empty when none is close.
+    """
     close = difflib.get_close_matches(word, list(valid), n=most, cutoff=0.5)
     likeness = {name: difflib.SequenceMatcher(None, name, word).ratio() for name in close}
     return [name for name in close if likeness[name] > likeness[close[0]] - MUCH_FARTHER]
 
 
 def advice(word: str, valid: Iterable[str]) -> str:
-    """The end of a sentence about an unknown `word`: `did you mean 'x'?` or, with nothing close, the valid words."""
+    """The end of a sentence about an unknown `word`: `did you mean 'x'?` or, with nothing close,
+    the valid words.
+    """
     valid = sorted(valid)
     if close := nearest(word, valid):
         return f"did you mean {' or '.join(repr(name) for name in close)}?"

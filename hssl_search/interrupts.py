@@ -15,8 +15,8 @@ from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SAME_S = 1.0
-"""`timeout`, shells and terminals send one request to a program and to its process group: a signal that comes so soon after another is
-the same request."""
+"""`timeout`, shells and terminals send one request to a program and to its process group: a signal
+that comes so soon after another is the same request."""
 
 
 SLICE_S = 0.1
@@ -42,10 +42,11 @@ class _Heard:
 
 @contextmanager
 def on_interrupt(stop: Callable[[], None]) -> Iterator[None]:
-    """Within: the first signal that asks to stop calls `stop`, a second request raises KeyboardInterrupt where it strikes.
+    """Within: the first signal that asks to stop calls `stop`, a second request raises
+    KeyboardInterrupt where it strikes.
 
-    What waits by `pause` is ended by the first. A SIGHUP that is ignored stays ignored, for nohup. Only the main
-    thread gets signals; in others this does nothing.
+    What waits by `pause` is ended by the first. A SIGHUP that is ignored stays ignored, for nohup.
+    Only the main thread gets signals; in others this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -80,7 +81,9 @@ def on_interrupt(stop: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def heeding(asked: Callable[[], bool]) -> Iterator[None]:
-    """Within: in this thread, `pause` and `check` raise KeyboardInterrupt as soon as `asked()` is true."""
+    """Within: in this thread, `pause` and `check` raise KeyboardInterrupt as soon as `asked()` is
+    true.
+    """
     _asked.by.append(asked)
     try:
         yield
@@ -95,8 +98,9 @@ def check() -> None:
 
 
 def pause(seconds: float) -> None:
-    """Sleep, and raise KeyboardInterrupt as soon as this thread is asked to stop: `time.sleep` would not be ended by
-    a signal whose handler returns."""
+    """Sleep, and raise KeyboardInterrupt as soon as this thread is asked to stop: `time.sleep`
+    would not be ended by a signal whose handler returns.
+    """
     until = time.monotonic() + seconds
     check()
     while (left := until - time.monotonic()) > 0:
@@ -105,7 +109,9 @@ def pause(seconds: float) -> None:
 
 
 def _leave_terminal() -> None:
-    """Write to nowhere what was written to a terminal that is gone: there every write fails, those too that end a search in order."""
+    """Write to nowhere what was written to a terminal that is gone: there every write fails, those
+    too that end a search in order.
+    """
     for descriptor in (1, 2):
         with suppress(OSError):  # it is closed
             if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
@@ -116,7 +122,9 @@ def _leave_terminal() -> None:
 
 @contextmanager
 def handlers_kept(*numbers: int) -> Iterator[None]:
-    """Within: others may set handlers of these signals; afterwards those from before are there again."""
+    """Within: others may set handlers of these signals; afterwards those from before are there
+    again.
+    """
     before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
     try:
         yield

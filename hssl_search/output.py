@@ -1,4 +1,6 @@
-"""Standard output and standard error as a command may find them: closed, full, or without some letters."""
+"""Standard output and standard error as a command may find them: closed, full, or without some
+letters.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from hssl_search.errors import UserError
 
 
 class Stream:
-    """A text stream that never raises: after the first write that fails, what is written to it is dropped.
+    """A text stream that never raises: after the first write that fails, what is written to it is
+    dropped.
 
     A search that nobody listens to any more thus still comes to its end, and keeps its results.
     """
@@ -25,9 +28,8 @@ class Stream:
         self.error: OSError | None = None
         """Of the first write that failed."""
         if isinstance(stream, io.TextIOWrapper) and not stream.closed:
-            stream.reconfigure(
-                errors="backslashreplace"
-            )  # an ASCII terminal, a file name that is not UTF-8
+            # an ASCII terminal, a file name that is not UTF-8
+            stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
         self._try(lambda: self._stream.write(text))
@@ -44,11 +46,14 @@ class Stream:
         return getattr(self._stream, name)
 
     def require_written(self) -> None:
-        """UserError when something could not be written; not when the reader has closed the pipe, since it then has all that it wanted."""
+        """UserError when something could not be written; not when the reader has closed the pipe,
+        since it then has all that it wanted.
+        """
         self.flush()
         if self.error is not None and self.error.errno != errno.EPIPE:
             raise UserError(
-                f"standard output cannot be written ({self.error.strerror or self.error}): send it elsewhere; what the command "
+                f"standard output cannot be written ({self.error.strerror or self.error}): send it "
+                "elsewhere; what the command "
                 "wrote to files is complete."
             )
 
@@ -63,7 +68,8 @@ class Stream:
             self.error = (
                 error if isinstance(error, OSError) else OSError(errno.EBADF, "it is closed")
             )
-            # What lies in the stream's buffer goes nowhere, else the interpreter would fail on it at its end.
+            # What lies in the stream's buffer goes nowhere, else the interpreter would fail on it
+            # at its end.
             with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
                 os.dup2(nowhere.fileno(), self._stream.fileno())
 
@@ -72,8 +78,8 @@ class Stream:
 def standard_streams() -> Iterator[Stream]:
     """Within: standard output and standard error never raise. Gives standard output.
 
-    The two belong to the whole process. So in other threads than the main one they stay as they are: searches that
-    overlap would each put back what it found, in any order.
+    The two belong to the whole process. So in other threads than the main one they stay as they
+    are: searches that overlap would each put back what it found, in any order.
     """
     _reserve_descriptors()
     before = sys.stdout, sys.stderr
@@ -91,7 +97,9 @@ def standard_streams() -> Iterator[Stream]:
 
 
 def _reserve_descriptors() -> None:
-    """Open what the shell has closed (`>&-`), or a file opened later would get its number, and native code would write into that."""
+    """Open what the shell has closed (`>&-`), or a file opened later would get its number, and
+    native code would write into that.
+    """
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(number, True)
     os.close(number)

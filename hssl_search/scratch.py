@@ -1,4 +1,6 @@
-"""Folders and files that only a running process needs: locked while it lives, removed by a later process where it was killed."""
+"""Folders and files that only a running process needs: locked while it lives, removed by a later
+process where it was killed.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +20,18 @@ Kind = Literal["artifacts", "measure", "plan", "ray", "replay", "run", "tune"]
 FOLDER = re.compile(rf"\.hssl-({'|'.join(get_args(Kind))})\.[a-z0-9_]{{8}}")
 """Names of the folders, as `tempfile.mkdtemp` makes them; no run's name begins with a dot."""
 MARKER = ".hssl-scratch"
-"""An empty file in each of the folders: one without it was made by somebody else and is never removed."""
+"""An empty file in each of the folders: one without it was made by somebody else and is never
+removed."""
 
 
 class Scratch:
-    """A temporary folder that is removed with its process, at the latest by the next one that makes such a folder there.
+    """A temporary folder that is removed with its process, at the latest by the next one that makes
+    such a folder there.
 
-    A process holds a lock (flock) on its folder for as long as it lives. The kernel frees the lock however the process ends, so
-    that a folder without one has no owner: unlike a process id, a lock is never used again by another program and means the same
-    in every container. Programs that empty /tmp by age leave locked folders alone too.
+    A process holds a lock (flock) on its folder for as long as it lives. The kernel frees the lock
+    however the process ends, so that a folder without one has no owner: unlike a process id, a lock
+    is never used again by another program and means the same in every container. Programs that
+    empty /tmp by age leave locked folders alone too.
 
     Args:
         kind: what it is for: a part of its name.
@@ -39,9 +44,8 @@ class Scratch:
         self.path = Path(tempfile.mkdtemp(prefix=f".hssl-{kind}.", dir=root))
         self._lock = _own(self.path)
         try:
-            (
-                self.path / MARKER
-            ).touch()  # only once it is locked: others remove what is marked and not locked
+            # only once it is locked: others remove what is marked and not locked
+            (self.path / MARKER).touch()
         except BaseException:
             self.remove()
             raise
@@ -67,9 +71,8 @@ class Scratch:
 
 def remove_abandoned(root: Path) -> None:
     """Remove this user's scratch folders in `root` whose processes have died."""
-    with suppress(
-        OSError
-    ):  # a folder that cannot be listed or removed is no reason to stop what a user asked for
+    # a folder that cannot be listed or removed is no reason to stop what a user asked for
+    with suppress(OSError):
         for path in root.iterdir():
             if FOLDER.fullmatch(path.name) and not path.is_symlink() and (path / MARKER).is_file():
                 _remove_if_abandoned(path)
@@ -77,7 +80,8 @@ def remove_abandoned(root: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Within: a new file beside `path`, which then takes its place; when the block raises, what stood there stays.
+    """Within: a new file beside `path`, which then takes its place; when the block raises, what
+    stood there stays.
 
     What killed processes left of their writing of the same file is removed.
     """
@@ -107,9 +111,8 @@ def _new_file(path: Path) -> tuple[Path, int]:
 
 
 def _remove_if_abandoned(path: Path) -> None:
-    with suppress(
-        OSError
-    ):  # it has an owner, is another user's or is gone; some file systems have no locks
+    # it has an owner, is another user's or is gone; some file systems have no locks
+    with suppress(OSError):
         lock = _locked(path)
         try:
             if _is_at(path, lock) and os.fstat(lock).st_uid == os.getuid():
@@ -119,7 +122,9 @@ def _remove_if_abandoned(path: Path) -> None:
 
 
 def _remove_folder(folder: Path) -> None:
-    """Remove a scratch folder, its marker last: where this is cut short, the next process continues it."""
+    """Remove a scratch folder, its marker last: where this is cut short, the next process continues
+    it.
+    """
     with suppress(OSError):
         for path in folder.iterdir():
             if path.is_dir() and not path.is_symlink():
@@ -131,14 +136,14 @@ def _remove_folder(folder: Path) -> None:
 
 
 def _own(path: Path) -> int | None:
-    """Lock what this process has just made; None where another process was faster and removes it."""
+    """Lock what this process has just made; None where another process was faster and removes
+    it."""
     try:
         lock = _locked(path)
     except (BlockingIOError, FileNotFoundError):
         return None
-    except (
-        OSError
-    ):  # a file system without locks: nobody can lock it there, and so nobody removes it
+    except OSError:
+        # a file system without locks: nobody can lock it there, and so nobody removes it
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     if _is_at(path, lock):
         return lock
@@ -147,7 +152,9 @@ def _own(path: Path) -> int | None:
 
 
 def _locked(path: Path) -> int:
-    """A descriptor that holds the lock of `path`. OSError where another process holds it, or there is none to be had."""
+    """A descriptor that holds the lock of `path`. OSError where another process holds it, or there
+    is none to be had.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

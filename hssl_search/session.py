@@ -27,7 +27,7 @@ from hssl_search.interrupts import check as check_interrupts
 from hssl_search.interrupts import heeding
 
 if TYPE_CHECKING:
-    from hssl_search.engine.candidates.trials import Roster
+    from hssl_search.engine.candidates.trials import Trials
     from hssl_search.engine.controller import Controller
 
 GPU_RESERVE_S = 2.0
@@ -206,14 +206,12 @@ def controller_of(
     """A controller with all that it works with, charged for the time since `started` on a CPU budget."""
     meter = _meter(run, resolved, started)
     with closing(meter), meter.beating():
-        from hssl_search.engine.candidates.warm_start import sentences, warm_start
         from hssl_search.engine.controller import Controller
         from hssl_search.engine.phases.runner import Runner
         from hssl_search.engine.records.artifacts import Artifacts
         from hssl_search.reporting.progress import Progress
 
-        earlier = warm_start(study, resolved)
-        roster = _roster(run, resolved, study, meter.ledger)
+        trials = _trials(run, resolved, study, meter.ledger)
         with (
             Progress(console) as watcher,
             RayExecutor(meter, session=session, tell=watcher.note) as executor,
@@ -222,23 +220,21 @@ def controller_of(
                 watcher.note(
                     f"Damaged lines in {run.ledger.name}: {damaged}; the device-time that they charged is not counted."
                 )
-            for sentence in sentences(earlier, resolved["sampler"], resolved["promote"]):
-                watcher.note(sentence)
             runner = Runner(run, executor, meter, study, watcher, Machine(**resolved["machine"]))
             runner.show = Artifacts(run, study, watcher.note).keep
-            yield Controller(run, resolved, roster, runner)
+            yield Controller(run, resolved, trials, runner)
 
 
-def _roster(run: Run, resolved: Plain, study: StudyRecord, ledger: Ledger) -> Roster:
+def _trials(run: Run, resolved: Plain, study: StudyRecord, ledger: Ledger) -> Trials:
     from hssl_search.engine.candidates.sampler import CandidateSampler
-    from hssl_search.engine.candidates.trials import Roster
+    from hssl_search.engine.candidates.trials import Trials
     from hssl_search.spaces.space import Space
 
     space = Space.from_plain(
         {"parameters": resolved["space"]["parameters"]}, resolved["space"]["name"]
     )
     sampler = CandidateSampler(resolved["sampler"], resolved["seed"])
-    return Roster(
+    return Trials(
         study,
         run,
         space,

@@ -1,4 +1,6 @@
-"""The Python API: what is public, and what surrounds a search: its folder, its study, its lock, its end."""
+"""The Python API: what is public, and what surrounds a search: its folder, its study, its lock, its
+end.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ def here(
 
 @pytest.fixture
 def searching(monkeypatch: pytest.MonkeyPatch) -> Callable[[Work], list[Run]]:
-    """Puts a function of (run, study) in the place of the search itself; the runs that it was called for."""
+    """Puts a function of (run, study) in the place of the search itself; the runs that it was
+    called for.
+    """
 
     def instead(work: Work) -> list[Run]:
         called: list[Run] = []
@@ -310,7 +314,10 @@ def test_a_search_plans_with_what_is_free_of_a_ray_that_runs_already(
     monkeypatch.setattr(RaySession, "free", lambda self, resource: 0.5)
     with pytest.raises(
         UserError,
-        match=r"^none of the 2 CPUs of the Ray that runs here is free: something else holds them; end that, or",
+        match=(
+            r"^none of the 2 CPUs of the Ray that runs here is free: something else holds them; "
+            r"end that, or"
+        ),
     ):
         hssl_search.search(**ASKED)
     monkeypatch.setattr(RaySession, "free", lambda self, resource: 1.5)
@@ -323,12 +330,14 @@ def test_a_search_plans_with_what_is_free_of_a_ray_that_runs_already(
         (
             "5gpu-min",
             {"CPU": 2.0},
-            r"^the budget '5gpu-min' is in GPU time and no GPU was found by Ray; type '5cpu-min' instead",
+            r"^the budget '5gpu-min' is in GPU time and no GPU was found by Ray; type '5cpu-min' "
+            r"instead",
         ),
         (
             "5cpu-min",
             {},
-            r"^the Ray that runs here has no CPU, and every training needs one; start it with CPUs, or search in another process",
+            r"^the Ray that runs here has no CPU, and every training needs one; start it with "
+            r"CPUs, or search in another process",
         ),
     ],
 )
@@ -438,7 +447,8 @@ def test_a_search_whose_images_have_changed_continues_with_those_that_it_began_w
     with pytest.raises(KeyboardInterrupt):
         hssl_search.resume("demo")
     assert capsys.readouterr().out.startswith(
-        f"Note: the images in '{stopped}' have changed since the search began ({count} images, were {count - 1}); those that it began with "
+        f"Note: the images in '{stopped}' have changed since the search began ({count} images, "
+        f"were {count - 1}); those that it began with "
         "are used, which the image cache still holds.\n"
     )
 
@@ -452,7 +462,10 @@ def test_a_search_whose_images_have_changed_is_refused_without_the_cache(
     before = api.open_run("demo").config()
     with pytest.raises(
         UserError,
-        match=r"images, were \d+\), and the image cache does not hold those that it began with; put them back",
+        match=(
+            r"images, were \d+\), and the image cache does not hold those that it began with; put "
+            r"them back"
+        ),
     ):
         hssl_search.resume("demo", budget)
     assert api.open_run("demo").config() == before
@@ -590,7 +603,9 @@ def test_the_dashboard_says_where_it_listens_and_that_it_cannot(
         port = other.getsockname()[1]
         with pytest.raises(
             UserError,
-            match=rf"^port {port} of 127\.0\.0\.1 is taken by another program; give another --port, ",
+            match=(
+                rf"^port {port} of 127\.0\.0\.1 is taken by another program; give another --port, "
+            ),
         ):
             api.open_dashboard("demo", port=port)
 
@@ -655,7 +670,10 @@ def test_a_study_that_is_not_there_is_said_and_nothing_is_written(
     for command in commands(run.folder):
         with pytest.raises(
             UserError,
-            match=r"holds no study 'demo', in which the run keeps .*; put it back, or correct `storage` in ",
+            match=(
+                r"holds no study 'demo', in which the run keeps .*; put it back, or correct "
+                r"`storage` in "
+            ),
         ):
             command()
         assert held(here) == before
@@ -685,9 +703,8 @@ def test_the_storages_password_is_nowhere_but_in_the_variable(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     searching(finish)
-    monkeypatch.setenv(
-        "STUDIES", f"sqlite:///{here}/s3cret.db"
-    )  # a URL as secret as one with a password
+    # a URL as secret as one with a password
+    monkeypatch.setenv("STUDIES", f"sqlite:///{here}/s3cret.db")
     run = hssl_search.search(**ASKED, storage="env:STUDIES")
     api.print_status(run)
     api.write_report(run)

@@ -1,4 +1,6 @@
-"""Any timm model as a base: what it gives equals what timm gives, and what it cannot do is said in one sentence."""
+"""Any timm model as a base: what it gives equals what timm gives, and what it cannot do is said in
+one sentence.
+"""
 
 from __future__ import annotations
 
@@ -200,9 +202,8 @@ def test_what_is_behind_hidden_tokens_changes_nothing_and_the_mask_token_does(
                 torch.allclose(*both, rtol=1e-3)
                 for both in zip(changed[1:], is_same[1:], strict=True)
             )
-        torch.testing.assert_close(
-            is_same[0], tensors(whole)[index][0]
-        )  # of the image without hidden tokens
+        # of the image without hidden tokens
+        torch.testing.assert_close(is_same[0], tensors(whole)[index][0])
 
 
 def test_hidden_tokens_are_replaced_between_patch_embedding_and_position_embedding() -> None:
@@ -299,7 +300,7 @@ def test_required_size_is_taken_or_refused_in_one_sentence_and_changes_nothing(m
     assert base.training is base.model.training is mode
 
 
-def test_size_among_the_arguments_stays_and_other_sizes_are_asked_for_only_where_timm_has_them() -> (
+def test_size_among_the_arguments_stays_and_timm_is_asked_for_other_sizes_where_it_has_them() -> (
     None
 ):
     args = {"img_size": 64, "depth": 2}

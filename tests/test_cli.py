@@ -1,4 +1,6 @@
-"""The command line as people meet it: what it offers, what it refuses, and that a refusal leaves nothing behind."""
+"""The command line as people meet it: what it offers, what it refuses, and that a refusal leaves
+nothing behind.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,6 @@ FLAGS = {
     "--promote",
     "--pruner",
     "--max-head-cost",
-    "--warm-start",
     "--name",
     "--storage",
     "--ray-address",
@@ -96,7 +97,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def refused(here: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Runs a command that must end with exit code 2, one sentence on stderr and nothing changed on disk; the sentence."""
+    """Runs a command that must end with exit code 2, one sentence on stderr and nothing changed on
+    disk; the sentence.
+    """
 
     def run(*argv: str) -> str:
         before = contents(here)
@@ -228,11 +231,6 @@ def test_flags_reach_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
             "simclr",
             "--config",
             "some.yaml",
-            "--warm-start",
-            "runs/a",
-            "b",
-            "--warm-start",
-            "c",
         ]
     )
     assert asked == [
@@ -243,7 +241,6 @@ def test_flags_reach_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
             budget="10cpu-min",
             trainer="simclr",
             seed=5,
-            warm_start=["runs/a", "b", "c"],
         )
     ]
 
@@ -290,7 +287,8 @@ def test_a_plan_whose_budget_buys_no_search_is_printed_and_refused(
     told = capsys.readouterr()
     assert (ended.value.code, json.loads(told.out)) == (2, page)
     assert told.err == (
-        "hssl-search: the budget '10cpu-min' is too small for a search; give --budget 20cpu-min, or --image-size 32 "
+        "hssl-search: the budget '10cpu-min' is too small for a search; give --budget 20cpu-min, "
+        "or --image-size 32 "
         "within 10cpu-min.\n"
     )
 
@@ -305,7 +303,8 @@ def test_a_plan_whose_budget_buys_no_search_is_printed_and_refused(
         (["--budgt=3gpu-h"], r"unknown argument '--budgt=3gpu-h'; did you mean '--budget'.*\?"),
         (
             [*ASKED, "photos"],
-            r"unknown argument 'photos'; remove it, or write the flag that it belongs to before it\.",
+            r"unknown argument 'photos'; remove it, or write the flag that it belongs to before "
+            r"it\.",
         ),
         (["--base"], r"argument --base: expected one argument; see hssl-search --help\."),
         (["serach"], r"unknown command 'serach'; did you mean '.*'\?"),
@@ -329,7 +328,8 @@ def test_a_plan_whose_budget_buys_no_search_is_printed_and_refused(
         ([*BASE, "--budget", "much"], r"the budget 'much' does not begin with a number; .*\."),
         (
             [*ASKED, "--base-arg", "patch_size"],
-            r"--base-arg 'patch_size' is not KEY=VALUE; write for example --base-arg patch_size=4\.",
+            r"--base-arg 'patch_size' is not KEY=VALUE; write for example --base-arg "
+            r"patch_size=4\.",
         ),
         (
             [*ASKED, "--base-arg", "sizes={a"],
@@ -341,15 +341,18 @@ def test_a_plan_whose_budget_buys_no_search_is_printed_and_refused(
         ),
         (
             ["--budget", "1cpu-h", "--base", "resnet50.a1_in1k"],
-            r"--base resnet50\.a1_in1k names trained weights, and bases begin from random weights; give --base resnet50\.",
+            r"--base resnet50\.a1_in1k names trained weights, and bases begin from random "
+            r"weights; give --base resnet50\.",
         ),
         (
             ["--budget", "1cpu-h", "--base", "local-dir:./mine"],
-            r"--base local-dir:\./mine is no timm model's name, and bases begin from random weights; give one such as resnet50\.",
+            r"--base local-dir:\./mine is no timm model's name, and bases begin from random "
+            r"weights; give one such as resnet50\.",
         ),
         (
             [*ASKED, "--base-arg", "checkpoint_path=w.pt"],
-            r"--base-arg checkpoint_path=w\.pt cannot be given: bases begin from random weights; leave it out\.",
+            r"--base-arg checkpoint_path=w\.pt cannot be given: bases begin from random weights; "
+            r"leave it out\.",
         ),
         (
             [*ASKED, "--base-arg", "pretrained=true"],
@@ -357,7 +360,8 @@ def test_a_plan_whose_budget_buys_no_search_is_printed_and_refused(
         ),
         (
             [*ASKED, "--base-arg", "in_chans=1"],
-            r"--base-arg in_chans=1 cannot be given: images are read with three channels, grey ones too; .*",
+            r"--base-arg in_chans=1 cannot be given: images are read with three channels, grey "
+            r"ones too; .*",
         ),
         (
             [*ASKED, "--base-arg", "num_classes=10"],
@@ -395,14 +399,6 @@ def test_a_plan_whose_budget_buys_no_search_is_printed_and_refused(
             [*ASKED, "--rank-by", "acuracy"],
             r"argument --rank-by: invalid choice: 'acuracy' \(choose from .*accuracy.*\); see .*\.",
         ),
-        (
-            [*ASKED, "--warm-start"],
-            r"argument --warm-start: expected at least one argument; see hssl-search --help\.",
-        ),
-        (
-            [*ASKED, "--warm-start", "demo"],
-            r"runs/demo is no run: it has no search\.yaml; there are no runs in .*/runs\.",
-        ),
         ([*ASKED, "--config", "none.yaml"], r"none\.yaml does not exist; check the path\."),
         (
             [*ASKED, "--space", "defalt"],
@@ -415,7 +411,8 @@ def test_a_plan_whose_budget_buys_no_search_is_printed_and_refused(
         ([*ASKED, "--trainer", "simcrl"], r"there is no trainer 'simcrl'; did you mean 'simclr'\?"),
         (
             [*ASKED, "--data", "nowhere"],
-            r"there is no folder 'nowhere' to read images from: give an existing one, or the name 'digits'\.",
+            r"there is no folder 'nowhere' to read images from: give an existing one, or the name "
+            r"'digits'\.",
         ),
         (
             [*ASKED, "--probe-data", "nowhere"],
@@ -525,7 +522,10 @@ def test_data_that_are_a_file_are_refused(refused: Refused, here: Path) -> None:
 
 def test_a_taken_name_says_how_to_go_on(refused: Refused) -> None:
     Run.create(Path("runs/demo"), {"format": "hssl-search/1"})
-    sentence = "the run 'demo' exists already; go on with `hssl-search resume runs/demo` or give another --name."
+    sentence = (
+        "the run 'demo' exists already; go on with `hssl-search resume runs/demo` or give another "
+        "--name."
+    )
     assert refused(*ASKED, "--name", "demo") == sentence
 
 
@@ -542,7 +542,8 @@ def test_a_place_where_no_run_folder_can_be_made_is_refused(refused: Refused) ->
     Path("runs").write_text("")
     assert (
         refused(*ASKED)
-        == "the run folder runs/test_resnet-digits cannot be made: runs is a file; work in another folder."
+        == "the run folder runs/test_resnet-digits cannot be made: runs is a file; work in "
+        "another folder."
     )
 
 
@@ -553,16 +554,6 @@ def test_a_run_that_another_version_wrote_is_refused(refused: Refused) -> None:
             r"search.yaml has the format 'hssl-search/9' and this version reads 'hssl-search/1'; ",
             refused(command, "demo"),
         )
-
-
-def test_a_run_cannot_be_started_warm_from_twice_or_where_nothing_learns(refused: Refused) -> None:
-    Run.create(Path("runs/old"), {"format": "hssl-search/1"})
-    told = refused(*ASKED, "--warm-start", "old", "runs/old")
-    assert re.fullmatch(r"--warm-start names the run .*/runs/old twice; name it once\.", told)
-    told = refused(*ASKED, "--warm-start", "old", "--sampler", "random", "--promote", "random")
-    assert told.startswith(
-        "--warm-start has no use where nothing learns from results, as with --sampler random and --promote random; "
-    )
 
 
 def test_a_second_controller_is_refused(refused: Refused) -> None:
@@ -592,7 +583,8 @@ def test_an_unknown_base_is_refused_with_the_nearest_names(refused: Refused) -> 
         ),
         (
             ["--base", "test_vit", "--base-arg", "img_size=[32, 64]", "--image-size", "32"],
-            r"--base-arg img_size=\[32, 64\] is not the size of the images, 32 px; leave it out: --image-size sets both\.",
+            r"--base-arg img_size=\[32, 64\] is not the size of the images, 32 px; leave it out: "
+            r"--image-size sets both\.",
         ),
         (
             ["--base", "test_vit", "--image-size", "35"],
@@ -682,7 +674,8 @@ def test_a_home_directory_that_there_is_not_is_told(refused: Refused) -> None:
     told = refused(*ASKED, "--data", "~nobody-of-this-name/photos")
     assert (
         told
-        == "'~nobody-of-this-name/photos' begins with a home directory that there is not; give the full path of the folder."
+        == "'~nobody-of-this-name/photos' begins with a home directory that there is not; give "
+        "the full path of the folder."
     )
 
 
@@ -712,7 +705,8 @@ def free_port() -> Iterator[int]:
 def test_a_ray_address_where_nothing_listens_is_refused(refused: Refused, free_port: int) -> None:
     told = refused(*ASKED, "--ray-address", f"127.0.0.1:{free_port}")
     assert re.fullmatch(
-        rf"nothing answers at '127\.0\.0\.1:{free_port}' \(.*\); check the address of the Ray cluster\.",
+        rf"nothing answers at '127\.0\.0\.1:{free_port}' \(.*\); check the address of the Ray "
+        r"cluster\.",
         told,
     )
 
@@ -841,7 +835,8 @@ def test_a_full_disk_under_the_output_is_told(argv: list[str], buffering: dict[s
         )
     assert ended.returncode == 2
     assert ended.stderr == (
-        "hssl-search: standard output cannot be written (No space left on device): send it elsewhere; what the command "
+        "hssl-search: standard output cannot be written (No space left on device): send it "
+        "elsewhere; what the command "
         "wrote to files is complete.\n"
     )
 

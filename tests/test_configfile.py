@@ -192,7 +192,8 @@ def test_valid_values_become_the_model() -> None:
         ),
         (
             {"method": "a", "proxy": {"lr": "fast"}},
-            "r.yaml: proxy.lr is 'fast', but should be a valid number, unable to parse string as a number.",
+            "r.yaml: proxy.lr is 'fast', but should be a valid number, unable to parse string as "
+            "a number.",
         ),
         (
             {"method": "a", "rungs": [{"steps": 3}]},

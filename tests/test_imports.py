@@ -1,4 +1,6 @@
-"""Who may import whom: imports point down, there is no circle, and what must start fast imports nothing heavy."""
+"""Who may import whom: imports point down, there is no circle, and what must start fast imports
+nothing heavy.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ LAYERS = [
     {"reporting", "export"},
     {"", "api", "cli", "session", "__main__"},
 ]
-"""The files and folders of the package, lowest first; "" is `hssl_search/__init__.py`, the public API."""
+"""The files and folders of the package, lowest first; "" is `hssl_search/__init__.py`, the public
+API."""
 
 DECISIONS = (
     "engine.controller",
@@ -50,7 +53,9 @@ def layer(unit: str) -> int:
 
 @cache
 def modules() -> dict[str, Path]:
-    """Every module of the package by its name within it: `engine.planning.plan`; a folder's `__init__` has the folder's name."""
+    """Every module of the package by its name within it: `engine.planning.plan`; a folder's
+    `__init__` has the folder's name.
+    """
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
@@ -59,7 +64,9 @@ def modules() -> dict[str, Path]:
 
 
 def imported(node: ast.AST) -> Iterator[str]:
-    """The modules of the package that a statement imports, by their names within it; a bare `import hssl_search` only asks where it is."""
+    """The modules of the package that a statement imports, by their names within it; a bare `import
+    hssl_search` only asks where it is.
+    """
     names: list[str] = []
     if isinstance(node, ast.Import):
         names = [alias.name for alias in node.names]
@@ -93,7 +100,9 @@ def unit(module: str) -> str:
 
 
 def loaded_after(code: str) -> set[str]:
-    """The names of the top-level modules that a fresh interpreter has loaded after running the code."""
+    """The names of the top-level modules that a fresh interpreter has loaded after running the
+    code.
+    """
     command = [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"]
     run = subprocess.run(command, capture_output=True, text=True, cwd=PACKAGE.parent)
     assert run.returncode == 0, run.stderr
@@ -127,7 +136,8 @@ def test_no_folders_import_each_other_in_a_circle() -> None:
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    # A package's __init__ that re-exports from its own modules is no circle; what it needs of others is.
+    # A package's __init__ that re-exports from its own modules is no circle; what it needs of
+    # others is.
     order_of(
         {
             module: {

@@ -102,9 +102,8 @@ def test_a_removal_that_was_cut_short_is_continued(
 ) -> None:
     folder = abandoned(tmp_path / ".hssl-plan.a1b2c3d4")
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "hssl_search.scratch.shutil.rmtree", lambda path, ignore_errors: None
-        )  # something still writes to it
+        # something still writes to it
+        patch.setattr("hssl_search.scratch.shutil.rmtree", lambda path, ignore_errors: None)
         remove_abandoned(tmp_path)
     assert (folder / MARKER).exists()
     remove_abandoned(tmp_path)
@@ -132,7 +131,8 @@ def test_two_that_clean_at_once_do_not_take_each_others_new_folders(tmp_path: Pa
         sys.executable,
         "-c",
         "import sys, time; from pathlib import Path; from hssl_search.scratch import Scratch\n"
-        "for _ in range(200):\n    with Scratch('plan', Path(sys.argv[1])) as path:\n        (path / 'file').write_text('x')",
+        "for _ in range(200):\n    with Scratch('plan', Path(sys.argv[1])) as path:\n        "
+        "(path / 'file').write_text('x')",
         str(tmp_path),
     ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -1,4 +1,6 @@
-"""What is installed is what is in the checkout: the wheel, built from the source distribution, in a folder of its own."""
+"""What is installed is what is in the checkout: the wheel, built from the source distribution, in a
+folder of its own.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,10 @@ KINDS = ("search_spaces", "trainers", "reports")
 LOOK = """
 import json, sys, hssl_search.errors
 from hssl_search import bundled
-found = {kind: {name: str(bundled.find(kind, name)) for name in bundled.names(kind)} for kind in sys.argv[1:]}
+found = {
+    kind: {name: str(bundled.find(kind, name)) for name in bundled.names(kind)}
+    for kind in sys.argv[1:]
+}
 print(json.dumps({"package": hssl_search.errors.__file__, "found": found}))
 """
 

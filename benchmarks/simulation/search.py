@@ -13,7 +13,7 @@ from benchmarks.simulation.executor import SimulatedExecutor, VirtualClock
 from benchmarks.simulation.worker import Answers, Faults, SimulatedWorker
 from hssl_search.engine.budget import Budget
 from hssl_search.engine.candidates.sampler import CandidateSampler, Name
-from hssl_search.engine.candidates.trials import Roster
+from hssl_search.engine.candidates.trials import Trials
 from hssl_search.engine.controller import Controller
 from hssl_search.engine.execution.jobs import Plain, Setting
 from hssl_search.engine.execution.machine import Machine
@@ -92,7 +92,7 @@ class Simulation:
         runner = Runner(
             run, SimulatedExecutor(worker, meter, clock), meter, study, Silent(), self.machine
         )
-        roster = Roster(
+        trials = Trials(
             study,
             run,
             self.space,
@@ -102,7 +102,7 @@ class Simulation:
             self.cost,
             CandidateSampler(self.sampler, self.seed),
         )
-        return Started(Controller(run, run.config(), roster, runner), meter, study, clock)
+        return Started(Controller(run, run.config(), trials, runner), meter, study, clock)
 
     def _study(self, storage: BaseStorage) -> StudyRecord:
         optuna.logging.set_verbosity(optuna.logging.WARNING)

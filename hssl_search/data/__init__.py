@@ -1,4 +1,6 @@
-"""Images: where they come from, the packed cache, the probe split, and the views that are trained on."""
+"""Images: where they come from, the packed cache, the probe split, and the views that are trained
+on.
+"""
 
 from __future__ import annotations
 

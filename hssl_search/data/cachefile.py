@@ -1,9 +1,11 @@
-"""One entry of the image cache: `KEY.npy` (uint8 N x S x S x 3) and, written last, `KEY.json` (labels, classes, skipped images).
+"""One entry of the image cache: `KEY.npy` (uint8 N x S x S x 3) and, written last, `KEY.json`
+(labels, classes, skipped images).
 
-KEY stands for the files' names, sizes and times of change, for S and for the decoder's version, so an entry is never stale, and all runs
-on the same files share it. Entries are never removed by this package, only what a killed process had not finished; the folder may be
-emptied whenever no search runs. A search that was stopped needs its entries when the files have changed since. Who builds an entry holds
-the lock `KEY.lock`.
+KEY stands for the files' names, sizes and times of change, for S and for the decoder's version, so
+an entry is never stale, and all runs on the same files share it. Entries are never removed by this
+package, only what a killed process had not finished; the folder may be emptied whenever no search
+runs. A search that was stopped needs its entries when the files have changed since. Who builds an
+entry holds the lock `KEY.lock`.
 """
 
 from __future__ import annotations
@@ -86,13 +88,16 @@ def build(entry: Path, source: Source, side: int, progress: Progress | None) -> 
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what killed processes left in the cache: half-written images, and images whose JSON file was never written."""
+    """Remove what killed processes left in the cache: half-written images, and images whose JSON
+    file was never written.
+    """
     for path in folder.iterdir():
         if ENTRY.fullmatch(path.stem) and _unfinished(path):
+            # a live process builds it, or it is another user's
             with (
                 suppress(OSError, Timeout),
                 lock_of(path).acquire(timeout=0),
-            ):  # a live process builds it, or it is another user's
+            ):
                 if _unfinished(path):
                     path.unlink(missing_ok=True)
 
@@ -127,7 +132,8 @@ def _write_images(
 ) -> tuple[list[int], list[tuple[str, str]]]:
     """Write the readable images as one .npy file; (indices of those, (name, reason) of the others).
 
-    Written through a file rather than a memory map: on a full disk that raises, where a map would kill the process.
+    Written through a file rather than a memory map: on a full disk that raises, where a map would
+    kill the process.
     """
     kept: list[int] = []
     skipped: list[tuple[str, str]] = []
@@ -158,14 +164,15 @@ def _write_header(file: BinaryIO, count: int, side: int) -> int:
 def _decoded(
     source: Source, side: int, progress: Progress | None
 ) -> Iterator[tuple[int, np.ndarray | str]]:
-    """(index, image or the reason why it is unreadable), in order. Pillow frees the interpreter while it decodes, so threads do."""
+    """(index, image or the reason why it is unreadable), in order. Pillow frees the interpreter
+    while it decodes, so threads do.
+    """
 
     def one(index: int) -> np.ndarray | str:
         try:
             return source.decode(index, side)
-        except (
-            Exception
-        ) as error:  # a damaged file makes decoders raise almost anything; the reason is listed
+        except Exception as error:
+            # a damaged file makes decoders raise almost anything; the reason is listed
             return f"{type(error).__name__}: {error}"
 
     with warnings.catch_warnings(), ThreadPool(_threads()) as pool:
@@ -188,7 +195,8 @@ def _check_room(folder: Path, count: int, side: int) -> None:
     needed, free = count * side * side * 3, shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"packing {count:,} images at {side} px needs {needed / 1e9:.1f} GB, but the cache in {str(folder)!r} "
+            f"packing {count:,} images at {side} px needs {needed / 1e9:.1f} GB, but the cache in "
+            f"{str(folder)!r} "
             f"has {free / 1e9:.1f} GB left: set HSSL_SEARCH_CACHE to a folder with room."
         )
 
@@ -197,6 +205,7 @@ def _check_readable(source: Source, skipped: list[tuple[str, str]]) -> None:
     if len(skipped) > MOST_UNREADABLE * len(source):
         name, reason = skipped[0]
         raise UserError(
-            f"{len(skipped):,} of {len(source):,} images in {source.name!r} are unreadable (at most 5 % may be), "
+            f"{len(skipped):,} of {len(source):,} images in {source.name!r} are unreadable (at "
+            "most 5 % may be), "
             f"the first is {source.where(name)!r} ({reason}): repair or remove them."
         )

@@ -1,8 +1,9 @@
 """Brightness, contrast, saturation, hue and grayscale as one matrix and one offset an image.
 
-All five are affine in RGB (hue as a rotation of the chroma plane of YIQ, which keeps luma, not as HSV's hexagon), so they are composed
-before they are applied. Unlike torchvision, values are clipped to 0..1 once, at the end, and the order is always brightness, contrast,
-saturation, hue: one order for a batch would need a random permutation known to the host.
+All five are affine in RGB (hue as a rotation of the chroma plane of YIQ, which keeps luma, not as
+HSV's hexagon), so they are composed before they are applied. Unlike torchvision, values are clipped
+to 0..1 once, at the end, and the order is always brightness, contrast, saturation, hue: one order
+for a batch would need a random permutation known to the host.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ def _hue_matrices(turn: Tensor) -> Tensor:
 
 @functools.cache
 def _constants(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """(luma weights, RGB to YIQ, YIQ to RGB) on this device, sent there once: sending waits for the device."""
+    """(luma weights, RGB to YIQ, YIQ to RGB) on this device, sent there once: sending waits for the
+    device.
+    """
     to_yiq = torch.tensor(YIQ, dtype=torch.float64)
     constants = (to_yiq[0], to_yiq, torch.linalg.inv(to_yiq))
     luma, to_yiq, from_yiq = (constant.float().to(device) for constant in constants)
@@ -72,6 +75,7 @@ def apply_colours(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
 
 
 def solarize(images: Tensor, chosen: Tensor) -> Tensor:
-    """Invert the values of at least 0.5 in the `chosen` (B bool) images of B x 3 x s x s in 0..1."""
+    """Invert the values of at least 0.5 in the `chosen` (B bool) images of B x 3 x s x s in
+    0..1."""
     threshold = torch.where(chosen, 0.5, 2.0)[:, None, None, None]
     return torch.where(images >= threshold, 1 - images, images)

@@ -1,8 +1,8 @@
 """Crop, flip, resize and blur as matrices.
 
-Each of them moves pixels linearly and separably, so for one image all together are `rows @ image @ columns^T` with its own two
-matrices. Two batched products make the views of a batch: exact (torchvision's antialiased resize), without a gather, and the same on
-every device.
+Each of them moves pixels linearly and separably, so for one image all together are `rows @ image @
+columns^T` with its own two matrices. Two batched products make the views of a batch: exact
+(torchvision's antialiased resize), without a gather, and the same on every device.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def crop_boxes(
         ratio: least and greatest width / height; log-uniform between.
 
     Returns:
-        First row and column, and height and width, of each box in whole pixels, both 2 x B float (vertical first).
+        First row and column, and height and width, of each box in whole pixels, both 2 x B float
+        (vertical first).
     """
     areas, ratios, places = draws.split((TRIES, TRIES, 2), dim=1)
     area = side * side * (scale[0] + (scale[1] - scale[0]) * areas)
@@ -45,7 +46,9 @@ def crop_boxes(
 
 
 def _widest(side: int, ratio: tuple[float, float], like: Tensor) -> Tensor:
-    """Height and width (2 x 1) of the largest box with an allowed ratio: what is taken when no try fits."""
+    """Height and width (2 x 1) of the largest box with an allowed ratio: what is taken when no try
+    fits.
+    """
     aspect = min(max(1.0, ratio[0]), ratio[1])
     height, width = max(1, round(side / max(aspect, 1.0))), max(1, round(side * min(aspect, 1.0)))
     return torch.stack((like.new_full((1,), height), like.new_full((1,), width)))
@@ -54,7 +57,8 @@ def _widest(side: int, ratio: tuple[float, float], like: Tensor) -> Tensor:
 def resize_matrices(
     start: Tensor, length: Tensor, side: int, size: int, mirrored: Tensor | None = None
 ) -> Tensor:
-    """Matrices that crop `length` pixels from `start` out of `side` and resize them to `size`, bilinear and antialiased.
+    """Matrices that crop `length` pixels from `start` out of `side` and resize them to `size`,
+    bilinear and antialiased.
 
     Args:
         start, length: any shape ..., in whole pixels.
@@ -82,12 +86,16 @@ def resize_matrices(
 
 
 def blur_kernel_size(size: int) -> int:
-    """Pixels of the blur's kernel for views of `size` pixels: a tenth of it as in SimCLR (23 for 224), odd, at least 3."""
+    """Pixels of the blur's kernel for views of `size` pixels: a tenth of it as in SimCLR (23 for
+    224), odd, at least 3.
+    """
     return max(3, 2 * (size // 20) + 1)
 
 
 def reflections(size: int, kernel_size: int, device: torch.device) -> Tensor:
-    """kernel_size x size x size, 1 where a kernel's k-th weight reads pixel j for output i, reflected at the borders."""
+    """kernel_size x size x size, 1 where a kernel's k-th weight reads pixel j for output i,
+    reflected at the borders.
+    """
     radius = kernel_size // 2
     indices = torch.arange(size, dtype=torch.float32, device=device)[None, None]
     read = F.pad(indices, (radius, radius), mode="reflect")[0, 0].long().unfold(0, size, 1)

@@ -30,14 +30,16 @@ TURNS = {
 
 
 def decode(path: Path, side: int) -> np.ndarray:
-    """Return the image as uint8 `side` x `side` x 3: EXIF orientation applied, shorter side resized to `side`, centre cropped, RGB.
+    """Return the image as uint8 `side` x `side` x 3: EXIF orientation applied, shorter side resized
+    to `side`, centre cropped, RGB.
 
-    Broken metadata (EXIF, XMP, colour profiles, texts) are left out; an orientation that cannot be read counts as upright.
-    Raises whatever Pillow raises for a file whose pixels it cannot read.
+    Broken metadata (EXIF, XMP, colour profiles, texts) are left out; an orientation that cannot be
+    read counts as upright. Raises whatever Pillow raises for a file whose pixels it cannot read.
     """
 
     def pixels(opened: Image.Image) -> np.ndarray:
-        # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size; twice `side` is kept for the resize that follows.
+        # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size; twice `side` is kept for the resize
+        # that follows.
         opened.draft(None, (2 * side, 2 * side))
         return np.asarray(square(_rgb(_upright(opened)), side))
 
@@ -59,7 +61,9 @@ def short_side(path: Path) -> int:
 
 
 def _read(path: Path, use: Callable[[Image.Image], T]) -> T:
-    """Return what `use` makes of the opened file or, where that fails, of the file without its metadata."""
+    """Return what `use` makes of the opened file or, where that fails, of the file without its
+    metadata.
+    """
     try:
         with Image.open(path) as opened:
             return use(opened)
@@ -72,7 +76,9 @@ def _read(path: Path, use: Callable[[Image.Image], T]) -> T:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    image.load()  # pixels that cannot be read raise here, so that what is suppressed below concerns metadata alone
+    # pixels that cannot be read raise here, so that what is suppressed below concerns metadata
+    # alone
+    image.load()
     orientation = 1
     with contextlib.suppress(Exception):  # broken EXIF and XMP make Pillow raise almost anything
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -81,9 +87,8 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(
-        "I"
-    ):  # 16-bit grey: Pillow's own conversion would clip everything above 255 to white
+    # 16-bit grey: Pillow's own conversion would clip everything above 255 to white
+    if image.mode.startswith("I"):
         image = Image.fromarray(
             (np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)
         )

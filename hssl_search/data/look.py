@@ -11,7 +11,8 @@ import numpy as np
 from hssl_search.data.packed import PackedImages
 
 MOST_LOOKED_AT = 512
-"""Images, evenly spaced among all: looking at every one of a large set would take longer than measuring does."""
+"""Images, evenly spaced among all: looking at every one of a large set would take longer than
+measuring does."""
 GREY = 2
 """Of 255, by how much pixels of one colour may differ: a JPEG leaves that of a blank image."""
 TELLING = 0.05
@@ -20,7 +21,9 @@ TELLING = 0.05
 
 @dataclass(frozen=True)
 class Look:
-    """Of `images` images that were looked at, `one_colour` are of a single colour, and `same` are all equal."""
+    """Of `images` images that were looked at, `one_colour` are of a single colour, and `same` are
+    all equal.
+    """
 
     images: int
     one_colour: int
@@ -32,7 +35,10 @@ class Look:
             " that were looked at" if self.images >= MOST_LOOKED_AT else ""
         )
         if self.one_colour > TELLING * self.images:
-            return f"{self.one_colour} of {images} {'is' if self.one_colour == 1 else 'are'} of one colour"
+            return (
+                f"{self.one_colour} of {images} {'is' if self.one_colour == 1 else 'are'} of one "
+                "colour"
+            )
         return (
             f"{self.same} of {images} are the same image"
             if self.same > max(1, TELLING * self.images)

@@ -1,4 +1,6 @@
-"""Random blockwise masks of patches, drawn on the CPU in batches (BEiT, arXiv 2106.08254, algorithm 1; iBOT, arXiv 2111.07832)."""
+"""Random blockwise masks of patches, drawn on the CPU in batches (BEiT, arXiv 2106.08254, algorithm
+1; iBOT, arXiv 2111.07832).
+"""
 
 from __future__ import annotations
 
@@ -10,20 +12,22 @@ from torch import Tensor
 from hssl_search.data.viewsconfig import MasksConfig
 
 TRIES = 24
-"""Blocks drawn for each mask. Up to a ratio of one half, fewer than 1 in 1,000 masks then miss the wanted number; larger ratios are missed
-more often, since most blocks overlap."""
+"""Blocks drawn for each mask. Up to a ratio of one half, fewer than 1 in 1,000 masks then miss the
+wanted number; larger ratios are missed more often, since most blocks overlap."""
 
 
 @torch.no_grad()
 def block_masks(
     count: int, grid: tuple[int, int], config: MasksConfig, generator: torch.Generator
 ) -> Tensor:
-    """Masks made of blocks, one block after the other until the wanted number of patches is masked, never more.
+    """Masks made of blocks, one block after the other until the wanted number of patches is masked,
+    never more.
 
-    Each mask wants 0 patches or, with probability `config.share`, a share of the grid drawn for it alone, rounded down. As in the official
-    iBOT code, a block's area is drawn between the smallest one and what is still missing, and no block is as long as the grid. That code
-    mostly stops short once less is missing than the smallest block; here the last block is as small as need be, and where it would mask
-    too much, its last patches, in reading order, are left out.
+    Each mask wants 0 patches or, with probability `config.share`, a share of the grid drawn for it
+    alone, rounded down. As in the official iBOT code, a block's area is drawn between the smallest
+    one and what is still missing, and no block is as long as the grid. That code mostly stops short
+    once less is missing than the smallest block; here the last block is as small as need be, and
+    where it would mask too much, its last patches, in reading order, are left out.
 
     Args:
         count: of masks.
@@ -48,15 +52,18 @@ def block_masks(
 
 
 def masked_places(masks: Tensor) -> Tensor:
-    """M, the places of the masked patches in V x B x h x w masks laid out in a row. Of masks on the CPU, which know how many there are."""
+    """M, the places of the masked patches in V x B x h x w masks laid out in a row. Of masks on the
+    CPU, which know how many there are.
+    """
     return masks.flatten().nonzero().squeeze(1)
 
 
 def patch_weights(masks: Tensor) -> Tensor:
-    """M, the share of each masked patch in the mean over images and views of the mean over an image's masked patches.
+    """M, the share of each masked patch in the mean over images and views of the mean over an
+    image's masked patches.
 
-    Masks are V x B x h x w, the patches in the order of `masked_places`. As in the official iBOT code, an image without a masked patch
-    counts as 0 in the mean.
+    Masks are V x B x h x w, the patches in the order of `masked_places`. As in the official iBOT
+    code, an image without a masked patch counts as 0 in the mean.
     """
     masked = masks.sum(dim=(2, 3), keepdim=True)
     return (1 / (masked * masked.numel())).expand(masks.shape)[masks]
@@ -69,7 +76,9 @@ def _wanted(masked: Tensor, ratio: Tensor, grid: tuple[int, int], config: MasksC
 
 
 def _blocks(draws: Tensor, missing: Tensor, grid: tuple[int, int], config: MasksConfig) -> Tensor:
-    """One random block each, B x h x w bool, from B x 4 uniform numbers; empty where it does not fit into the grid."""
+    """One random block each, B x h x w bool, from B x 4 uniform numbers; empty where it does not
+    fit into the grid.
+    """
     area, aspect, row, column = draws.unbind(1)
     least = missing.clamp(max=int(min(grid) * config.smallest) ** 2)
     area = (least + (missing - least) * area).clamp(min=1)
@@ -80,7 +89,9 @@ def _blocks(draws: Tensor, missing: Tensor, grid: tuple[int, int], config: Masks
 
 
 def _stretches(length: Tensor, place: Tensor, side: int) -> Tensor:
-    """B x side bool: `length` positions in a row, at least 1, at a random place; none where they would leave no position free."""
+    """B x side bool: `length` positions in a row, at least 1, at a random place; none where they
+    would leave no position free.
+    """
     length = length.clamp(min=1)
     start = (place * (side - length + 1)).floor()[:, None]
     position = torch.arange(side)

@@ -1,4 +1,6 @@
-"""Image files without their metadata, for those whose metadata a decoder refuses although the pixels are sound."""
+"""Image files without their metadata, for those whose metadata a decoder refuses although the
+pixels are sound.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,11 @@ WEBP_FLAGS = 0x20 | 0x08 | 0x04
 
 
 def without_metadata(data: bytes) -> bytes:
-    """Return a PNG, JPEG or WebP file without colour profiles, texts and broken chunks, and any other file as it is.
+    """Return a PNG, JPEG or WebP file without colour profiles, texts and broken chunks, and any
+    other file as it is.
 
-    The pixels are copied as they are: a file that is truncated stays truncated. The orientation is kept where it can be told from
-    what is broken.
+    The pixels are copied as they are: a file that is truncated stays truncated. The orientation is
+    kept where it can be told from what is broken.
     """
     if data.startswith(PNG):
         return PNG + b"".join(_png_chunks(data))
@@ -35,7 +38,8 @@ def _png_chunks(data: bytes) -> Iterator[bytes]:
     while at < len(data):
         length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
         chunk = data[at : at + 12 + length]
-        # A critical chunk (its first letter is a capital) stays even when its checksum is wrong: the decoder is to refuse those pixels.
+        # A critical chunk (its first letter is a capital) stays even when its checksum is wrong:
+        # the decoder is to refuse those pixels.
         if kind[:1].isupper() or (
             kind in PNG_KEPT and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
         ):
@@ -45,9 +49,8 @@ def _png_chunks(data: bytes) -> Iterator[bytes]:
 
 def _jpeg_segments(data: bytes) -> Iterator[bytes]:
     at = len(JPEG)
-    while (
-        data[at : at + 1] == b"\xff" and (marker := data[at + 1]) != 0xDA
-    ):  # start of scan: pixels from here on
+    while data[at : at + 1] == b"\xff" and (marker := data[at + 1]) != 0xDA:
+        # start of scan: pixels from here on
         if marker == 0xFF:  # padding between segments
             at += 1
             continue
@@ -59,7 +62,9 @@ def _jpeg_segments(data: bytes) -> Iterator[bytes]:
 
 
 def _changes_pixels(marker: int, segment: bytes) -> bool:
-    """Whether a JPEG segment is no metadata, or says how colours are coded (JFIF, Adobe) or how the image is turned (Exif)."""
+    """Whether a JPEG segment is no metadata, or says how colours are coded (JFIF, Adobe) or how the
+    image is turned (Exif).
+    """
     if marker == 0xE0:
         return len(segment) >= 18  # as long as JFIF has it
     if marker == 0xE1:

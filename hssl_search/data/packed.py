@@ -27,7 +27,9 @@ CHUNK = 1024
 
 
 class PackedImages:
-    """N images of S x S pixels, uint8, mostly a memory map; a subset shares it and copies only what is asked for."""
+    """N images of S x S pixels, uint8, mostly a memory map; a subset shares it and copies only what
+    is asked for.
+    """
 
     def __init__(
         self,
@@ -39,7 +41,9 @@ class PackedImages:
         rows: np.ndarray | None = None,
         contents: Contents | None = None,
     ) -> None:
-        """`images` is uint8 M x S x S x 3; `rows` picks N of them (None: all). `labels` has N entries."""
+        """`images` is uint8 M x S x S x 3; `rows` picks N of them (None: all). `labels` has N
+        entries.
+        """
         self._store = images
         self._rows = rows
         self.labels = labels
@@ -57,7 +61,9 @@ class PackedImages:
 
     @property
     def images(self) -> np.ndarray:
-        """uint8 N x S x S x 3. Of a subset this is a copy in memory (`nbytes` large): use `tensor` for batches of it."""
+        """uint8 N x S x S x 3. Of a subset this is a copy in memory (`nbytes` large): use `tensor`
+        for batches of it.
+        """
         return self._store if self._rows is None else self._store[self._rows]
 
     @property
@@ -101,12 +107,14 @@ class PackedImages:
 def pack(
     source: str, image_size: int, progress: Progress | None = None, cache: Path | None = None
 ) -> PackedImages:
-    """The images of `source` (a folder or `digits`), decoded at `storage_side` pixels or taken from the cache.
+    """The images of `source` (a folder or `digits`), decoded at `storage_side` pixels or taken from
+    the cache.
 
     Two processes that ask for the same images decode them once: the second waits.
 
     Raises:
-        UserError: as `open_source`; or more than 5 % of the images are unreadable, or the cache cannot be written.
+        UserError: as `open_source`; or more than 5 % of the images are unreadable, or the cache
+            cannot be written.
     """
     return pack_source(open_source(source), image_size, progress, cache)
 
@@ -134,7 +142,9 @@ def pack_source(
 
 
 def reopen(contents: Contents, name: str, cache: Path | None = None) -> PackedImages | None:
-    """Return the packed images of `name` as they were when they had these contents; None when the cache no longer holds them."""
+    """Return the packed images of `name` as they were when they had these contents; None when the
+    cache no longer holds them.
+    """
     stored = cachefile.read(
         (cache or cache_root()) / _entry(contents.side, contents.key), contents.side
     )
@@ -176,7 +186,9 @@ def _build_once(
 
 
 def cache_root() -> Path:
-    """$HSSL_SEARCH_CACHE, else $XDG_CACHE_HOME/hssl-search, else ~/.cache/hssl-search. UserError where there is no home directory."""
+    """$HSSL_SEARCH_CACHE, else $XDG_CACHE_HOME/hssl-search, else ~/.cache/hssl-search. UserError
+    where there is no home directory.
+    """
     own = os.environ.get("HSSL_SEARCH_CACHE")
     try:
         return (
@@ -186,13 +198,16 @@ def cache_root() -> Path:
         )
     except RuntimeError as error:
         raise UserError(
-            "there is no home directory to keep the image cache in (HOME is not set); set HSSL_SEARCH_CACHE to the path of a "
+            "there is no home directory to keep the image cache in (HOME is not set); set "
+            "HSSL_SEARCH_CACHE to the path of a "
             "folder with room that you may write to."
         ) from error
 
 
 def storage_side(source: Source, image_size: int) -> int:
-    """Pixels a side to store for views of `image_size`: 8/7 of it (256 for 224), no larger than the images are, never smaller than it."""
+    """Pixels a side to store for views of `image_size`: 8/7 of it (256 for 224), no larger than the
+    images are, never smaller than it.
+    """
     sizes = []
     for index in np.linspace(0, len(source) - 1, min(SAMPLED, len(source))).astype(int):
         try:

@@ -10,11 +10,13 @@ from torch import Tensor
 from hssl_search.data.packed import PackedImages
 
 DEVICE_SHARE = 0.2
-"""Of an accelerator's memory that images may take; the rest is for training, perhaps several at once."""
+"""Of an accelerator's memory that images may take; the rest is for training, perhaps several at
+once."""
 
 
 class Images(Protocol):
-    """What training reads: a tensor N x 3 x S x S uint8, or anything that can be indexed like one."""
+    """What training reads: a tensor N x 3 x S x S uint8, or anything that can be indexed like
+    one."""
 
     @property
     def device(self) -> torch.device:
@@ -32,7 +34,9 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def on_device(images: PackedImages, device: torch.device) -> Images:
-    """The images as uint8 on `device`: an accelerator holds them all where they fit; on CPU the packed cache is read in place."""
+    """The images as uint8 on `device`: an accelerator holds them all where they fit; on CPU the
+    packed cache is read in place.
+    """
     if (
         device.type != "cpu"
         and images.nbytes <= DEVICE_SHARE * torch.cuda.get_device_properties(device).total_memory
@@ -52,5 +56,7 @@ class Fetched:
         return len(self.images)
 
     def __getitem__(self, indices: Tensor) -> Tensor:
-        """B x 3 x S x S uint8 on the target device, of B indices on CPU; nothing waits for the device."""
+        """B x 3 x S x S uint8 on the target device, of B indices on CPU; nothing waits for the
+        device.
+        """
         return send(self.images.tensor(indices), self._target)

@@ -26,7 +26,9 @@ SPLITS = frozenset({"train", "test", "val", "valid", "validation"})
 
 @dataclass(frozen=True)
 class Contents:
-    """What tells the images of one source from others, wherever and whenever they were copied, and where they lie packed."""
+    """What tells the images of one source from others, wherever and whenever they were copied, and
+    where they lie packed.
+    """
 
     images: int
     """Files that were listed."""
@@ -80,7 +82,9 @@ class Source(ABC):
         return replace(self, names=names, stamps=stamps, labels=labels)
 
     def fingerprint(self, times: bool = True) -> str:
-        """Return the SHA-256 over every image's name, size and, with `times`, time of change, as 64 hexadecimal digits."""
+        """Return the SHA-256 over every image's name, size and, with `times`, time of change, as 64
+        hexadecimal digits.
+        """
         digest = hashlib.sha256()
         for name, (size, changed) in zip(self.names, self.stamps, strict=True):
             time = f"\0{changed}" if times else ""
@@ -105,7 +109,9 @@ class Folder(Source):
 
 
 class Digits(Source):
-    """The 1,797 handwritten 8 x 8 digits of scikit-learn, upsampled bilinearly, grey in three channels."""
+    """The 1,797 handwritten 8 x 8 digits of scikit-learn, upsampled bilinearly, grey in three
+    channels.
+    """
 
     def decode(self, index: int, side: int) -> np.ndarray:
         small = Image.fromarray(_digits()[0][int(self.names[index])])
@@ -117,13 +123,15 @@ class Digits(Source):
 
 
 def open_source(name: str) -> Source:
-    """List the images of `name`: a folder, or `digits` (a folder of that name is written `./digits`).
+    """List the images of `name`: a folder, or `digits` (a folder of that name is written
+    `./digits`).
 
-    The classes are the first folders below the root when every image is inside one and there are two or more; otherwise the images
-    have no labels. Hidden files and folders are skipped.
+    The classes are the first folders below the root when every image is inside one and there are
+    two or more; otherwise the images have no labels. Hidden files and folders are skipped.
 
     Raises:
-        UserError: the folder is missing, is a file, cannot be read, has no image or only one, or is divided into train and test.
+        UserError: the folder is missing, is a file, cannot be read, has no image or only one, or is
+            divided into train and test.
     """
     if name == DIGITS:
         return _open_digits()
@@ -150,7 +158,8 @@ def folder_of(name: str) -> Path:
         return Path(name).expanduser()
     except RuntimeError as error:
         raise UserError(
-            f"{name!r} begins with a home directory that there is not; give the full path of the folder."
+            f"{name!r} begins with a home directory that there is not; give the full path of the "
+            "folder."
         ) from error
 
 
@@ -190,7 +199,9 @@ def _list(name: str, root: Path) -> tuple[tuple[str, ...], tuple[tuple[int, int]
 def _walk(
     folder: Path, prefix: str, above: frozenset[str]
 ) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Every image file below `folder`, links followed, as (path below the root, (size, time of change))."""
+    """Every image file below `folder`, links followed, as (path below the root, (size, time of
+    change)).
+    """
     real = os.path.realpath(folder)
     if real in above:  # a link back to a folder that it is in
         return
@@ -218,9 +229,12 @@ def _stamp(entry: os.DirEntry[str]) -> tuple[int, int]:
 
 
 def _classes(names: Sequence[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """Return (int64 label of each image, class names), or (None, ()) when the folders do not say classes."""
+    """Return (int64 label of each image, class names), or (None, ()) when the folders do not say
+    classes.
+    """
     folders = [name.partition("/")[0] if "/" in name else "" for name in names]
-    # A Mac writes é as two characters (NFD), others as one (NFC): folders that a person cannot tell apart are one class.
+    # A Mac writes é as two characters (NFD), others as one (NFC): folders that a person cannot tell
+    # apart are one class.
     class_of = {folder: unicodedata.normalize("NFC", shown(folder)) for folder in set(folders)}
     classes = sorted(set(class_of.values()))
     if len(classes) < 2 or "" in classes:
@@ -232,7 +246,9 @@ def _classes(names: Sequence[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
 
 
 def shown(name: str) -> str:
-    """Return a file name as it can be written anywhere: control characters and bytes that are not UTF-8 are escaped, as in `caf\\xe9`."""
+    """Return a file name as it can be written anywhere: control characters and bytes that are not
+    UTF-8 are escaped, as in `caf\\xe9`.
+    """
     decoded = os.fsencode(name).decode("utf-8", "backslashreplace")
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
@@ -245,7 +261,8 @@ def _refuse_splits(name: str, classes: tuple[str, ...]) -> None:
         return
     best = "train" if "train" in classes else classes[0]
     raise UserError(
-        f"the folders in {name!r} are splits ({', '.join(classes)}), not classes: give {str(Path(name) / best)!r} "
+        f"the folders in {name!r} are splits ({', '.join(classes)}), not classes: give "
+        f"{str(Path(name) / best)!r} "
         f"as data, and {name!r} as probe data if its splits have class folders."
     )
 

@@ -17,7 +17,8 @@ TRAINING, BANK, QUERIES = "training", "bank", "queries"
 """The parts of the data of a search."""
 HELD_OUT_SHARE = 0.2
 QUERY_SHARE = 0.25
-"""Queries in one folder of probe images; the others are the bank in which k-NN looks for neighbours."""
+"""Queries in one folder of probe images; the others are the bank in which k-NN looks for
+neighbours."""
 MOST_BANK = 5_000
 MOST_QUERIES = 2_000
 
@@ -29,7 +30,8 @@ class SearchData:
     train: PackedImages
     """Pretraining sees these, without their labels."""
     bank: PackedImages | None
-    """Labelled images among which a query's neighbours are looked for; None when nothing is labelled."""
+    """Labelled images among which a query's neighbours are looked for; None when nothing is
+    labelled."""
     queries: PackedImages
     """What is judged: labelled images, or held-out images for label-free measures."""
     source: str
@@ -51,17 +53,20 @@ def load_data(
     most_bank: int = MOST_BANK,
     most_queries: int = MOST_QUERIES,
 ) -> SearchData:
-    """Pack `data` and decide what judges a model trained on it; the same for the same files and seed.
+    """Pack `data` and decide what judges a model trained on it; the same for the same files and
+    seed.
 
-    Without `probe_data`, 20 % of the images (at most 2,000) are held out as queries, of every class that has three or more, and the bank
-    is those that are trained on (at most 5,000): training sees no label, and k-NN no query before its turn.
+    Without `probe_data`, 20 % of the images (at most 2,000) are held out as queries, of every class
+    that has three or more, and the bank is those that are trained on (at most 5,000): training sees
+    no label, and k-NN no query before its turn.
 
-    With it, all of `data` is trained on, and `probe_data` is either a folder with `train` (bank, at most `most_bank`) and `test` or `val`
-    (queries, at most `most_queries`), both with the same class folders, or one folder of classes (or `digits`), split 3 : 1.
+    With it, all of `data` is trained on, and `probe_data` is either a folder with `train` (bank, at
+    most `most_bank`) and `test` or `val` (queries, at most `most_queries`), both with the same
+    class folders, or one folder of classes (or `digits`), split 3 : 1.
 
     Raises:
-        UserError: as `pack`; or too few images or classes to judge by, `probe_data` without classes, with different classes in its
-            splits, or with queries that are in `data`.
+        UserError: as `pack`; or too few images or classes to judge by, `probe_data` without
+            classes, with different classes in its splits, or with queries that are in `data`.
     """
     random = np.random.default_rng(seed)
     sources = _sources(data, probe_data, random, most_bank, most_queries)
@@ -75,7 +80,9 @@ def load_data(
 def reopen_data(
     contents: Mapping[str, Contents], data: str, probe_data: str | None, seed: int
 ) -> SearchData | None:
-    """Return the data that once had these contents, from the image cache; None when that no longer holds them all."""
+    """Return the data that once had these contents, from the image cache; None when that no longer
+    holds them all.
+    """
     packed = {
         part: reopen(contents[part], data if part == TRAINING else str(probe_data))
         for part in contents
@@ -91,7 +98,8 @@ def reopen_data(
 def changes(
     contents: Mapping[str, Contents], data: str, probe_data: str | None, seed: int
 ) -> str | None:
-    """Return what has changed since the data had these contents, such as `the images in 'photos' have changed ...`; None when nothing has.
+    """Return what has changed since the data had these contents, such as `the images in 'photos'
+    have changed ...`; None when nothing has.
 
     Lists the images and decodes none. UserError as `load_data`.
     """
@@ -100,7 +108,10 @@ def changes(
         source = sources.get(part)
         if source is None or source.fingerprint(times=False) != before.names:
             place = data if part == TRAINING else probe_data
-            return f"the images in {place!r} have changed since the search began ({_difference(before, source)})"
+            return (
+                f"the images in {place!r} have changed since the search began "
+                f"({_difference(before, source)})"
+            )
     return None
 
 
@@ -171,22 +182,28 @@ def _eligible(
     source: str,
     random: np.random.Generator,
 ) -> np.ndarray:
-    """Images of each class; 0 for classes too small to judge by, and for those beyond the 2,000 that an image can be held out of."""
+    """Images of each class; 0 for classes too small to judge by, and for those beyond the 2,000
+    that an image can be held out of.
+    """
     sizes = np.bincount(labels, minlength=len(classes))
     usable = np.flatnonzero(sizes >= least)
     if len(usable) < 2:
         raise UserError(
-            f"{source!r} has {len(usable)} of {len(classes)} classes with at least {least} readable images, and judging "
-            "needs two: add images, name labelled ones as probe data, or put all in one folder to search without labels."
+            f"{source!r} has {len(usable)} of {len(classes)} classes with at least {least} "
+            "readable images, and judging "
+            "needs two: add images, name labelled ones as probe data, or put all in one folder to "
+            "search without labels."
         )
     chosen = random.permutation(usable)[:MOST_QUERIES]
     return np.where(np.isin(np.arange(len(classes)), chosen), sizes, 0)
 
 
 def quotas(sizes: np.ndarray, total: int, least: int = 0, spared: int = 0) -> np.ndarray:
-    """How many of `total` images each class gives: in proportion to its size, at least `least` and keeping at least `spared`.
+    """How many of `total` images each class gives: in proportion to its size, at least `least` and
+    keeping at least `spared`.
 
-    A class of size 0 gives none. The sum is `total` wherever the bounds allow it, otherwise as near as they do.
+    A class of size 0 gives none. The sum is `total` wherever the bounds allow it, otherwise as near
+    as they do.
     """
     lowest, most = np.minimum(sizes, least), np.maximum(sizes - spared, 0)
     want = sizes * (total / max(1, int(sizes.sum())))
@@ -201,7 +218,9 @@ def quotas(sizes: np.ndarray, total: int, least: int = 0, spared: int = 0) -> np
 def deal(
     labels: np.ndarray, parts: tuple[np.ndarray, ...], random: np.random.Generator
 ) -> list[np.ndarray]:
-    """Disjoint sorted indices: for each part as many random images of every class as it says, and last what is left."""
+    """Disjoint sorted indices: for each part as many random images of every class as it says, and
+    last what is left.
+    """
     hands: list[list[np.ndarray]] = [[] for _ in range(len(parts) + 1)]
     order = random.permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
@@ -242,8 +261,10 @@ def _refuse_seen(probe_data: str, queries: str, data: str) -> None:
         same = judged.is_relative_to(trained) or trained.is_relative_to(judged)
     if same:
         raise UserError(
-            f"the queries in {queries!r} would be trained on, since they share a folder with the data {data!r}: leave "
-            f"out the probe data {probe_data!r} to have a part of the data held out, or name images that are not in it."
+            f"the queries in {queries!r} would be trained on, since they share a folder with the "
+            f"data {data!r}: leave "
+            f"out the probe data {probe_data!r} to have a part of the data held out, or name "
+            "images that are not in it."
         )
 
 
@@ -264,7 +285,8 @@ def _check_same_classes(
     if differing:
         has = folders[0] if differing[0] in bank.classes else folders[1]
         raise UserError(
-            f"the splits of the probe data {probe_data!r} have different classes ({len(differing)} in one only, "
+            f"the splits of the probe data {probe_data!r} have different classes ({len(differing)} "
+            "in one only, "
             f"e.g. {differing[0]!r} in {has!r}): give both the same class folders."
         )
 

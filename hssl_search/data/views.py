@@ -37,7 +37,8 @@ class Batch(NamedTuple):
     locals: Tensor | None
     """L x B x 3 x s x s, the local crops; None without them."""
     masks: Tensor | None
-    """2 x B x h x w bool on the CPU, which patches of the global views are masked; None without masks."""
+    """2 x B x h x w bool on the CPU, which patches of the global views are masked; None without
+    masks."""
 
 
 class Kind(NamedTuple):
@@ -50,11 +51,12 @@ class Kind(NamedTuple):
 
 
 class Views:
-    """Makes random views of each image: crop, flip, blur, colours, solarize, normalise; each image with its own parameters.
+    """Makes random views of each image: crop, flip, blur, colours, solarize, normalise; each image
+    with its own parameters.
 
-    All randomness comes from the generator that is passed: from the same state, on the same device, come the same views. Nothing waits
-    for the device. The blur is applied with the resize, before the colours; both are linear, so that order matters only where colours
-    clip.
+    All randomness comes from the generator that is passed: from the same state, on the same device,
+    come the same views. Nothing waits for the device. The blur is applied with the resize, before
+    the colours; both are linear, so that order matters only where colours clip.
 
     Args:
         config: what is drawn.
@@ -86,12 +88,15 @@ class Views:
         self._constants: dict[tuple[int, torch.device], tuple[Tensor, Tensor, Tensor]] = {}
 
     def __call__(self, batch: Tensor, generator: torch.Generator, view: int = 0) -> Tensor:
-        """One global view, the first (0) or second (1): uint8 B x 3 x S x S to float32 B x 3 x image_size x image_size, normalised; the
-        generator lives on the batch's device."""
+        """One global view, the first (0) or second (1): uint8 B x 3 x S x S to float32 B x 3 x
+        image_size x image_size, normalised; the generator lives on the batch's device.
+        """
         return self._make(batch, generator, self._globals[view])
 
     def batch(self, images: Tensor, generator: torch.Generator) -> Batch:
-        """All that a training step sees of uint8 B x 3 x S x S; the two global views are drawn first, then local crops, then masks."""
+        """All that a training step sees of uint8 B x 3 x S x S; the two global views are drawn
+        first, then local crops, then masks.
+        """
         both = torch.stack([self._make(images, generator, kind) for kind in self._globals])
         crops = [self._make(images, generator, self._local) for _ in range(self.config.local_crops)]
         return Batch(
@@ -126,7 +131,9 @@ class Views:
 
     @torch.no_grad()
     def plain(self, batch: Tensor) -> Tensor:
-        """The whole images, not augmented, for evaluation: uint8 B x 3 x S x S to float32 B x 3 x image_size x image_size, normalised."""
+        """The whole images, not augmented, for evaluation: uint8 B x 3 x S x S to float32 B x 3 x
+        image_size x image_size, normalised.
+        """
         _check(batch)
         images = batch.float().div_(255)
         if batch.shape[-1] != self.image_size:
@@ -185,7 +192,9 @@ class Views:
 
 
 def on_cpu(generator: torch.Generator) -> torch.Generator:
-    """The generator itself, or of a CUDA generator one on the CPU that depends on its state, which is kept on the CPU: nothing waits."""
+    """The generator itself, or of a CUDA generator one on the CPU that depends on its state, which
+    is kept on the CPU: nothing waits.
+    """
     if generator.device.type == "cpu":
         return generator
     return torch.Generator().manual_seed(
@@ -201,5 +210,6 @@ def _check(batch: Tensor) -> None:
         or batch.shape[2] != batch.shape[3]
     ):
         raise ValueError(
-            f"views are made of uint8 B x 3 x S x S, not of {batch.dtype} {' x '.join(map(str, batch.shape))}"
+            f"views are made of uint8 B x 3 x S x S, not of {batch.dtype} "
+            f"{' x '.join(map(str, batch.shape))}"
         )

@@ -1,4 +1,6 @@
-"""ViewsConfig: which random views are made of an image, and MasksConfig: which of their patches are masked."""
+"""ViewsConfig: which random views are made of an image, and MasksConfig: which of their patches are
+masked.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,16 @@ def _for_both(value: Any) -> Any:
 
 
 EachGlobal = Annotated[tuple[Probability, Probability], BeforeValidator(_for_both)]
-"""A probability of the first and of the second global view; written as a pair, or as one number for both."""
+"""A probability of the first and of the second global view; written as a pair, or as one number for
+both."""
 
 
 class MasksConfig(BaseModel):
-    """Blockwise masks of patches (BEiT, arXiv 2106.08254, algorithm 1), drawn as iBOT does (arXiv 2111.07832).
+    """Blockwise masks of patches (BEiT, arXiv 2106.08254, algorithm 1), drawn as iBOT does (arXiv
+    2111.07832).
 
-    The defaults are iBOT's official ones (`--pred_ratio 0 0.3 --pred_ratio_var 0 0.2`): half of the views have no mask, of the others
-    10 to 50 % of the patches are masked.
+    The defaults are iBOT's official ones (`--pred_ratio 0 0.3 --pred_ratio_var 0 0.2`): half of the
+    views have no mask, of the others 10 to 50 % of the patches are masked.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,27 +40,32 @@ class MasksConfig(BaseModel):
     ratio_spread: Annotated[float, Field(ge=0)] = 0.2
     """That share is drawn from `ratio` - this to `ratio` + this."""
     aspect: Share = 0.3
-    """Smallest height / width of a block; the largest is its inverse, and the logarithm is drawn uniformly."""
+    """Smallest height / width of a block; the largest is its inverse, and the logarithm is drawn
+    uniformly."""
     smallest: Share = 1 / 3
-    """Side of the smallest block as a share of the grid's shorter side, rounded down to whole patches."""
+    """Side of the smallest block as a share of the grid's shorter side, rounded down to whole
+    patches."""
 
     @model_validator(mode="after")
     def _ratios_are_shares(self) -> MasksConfig:
         low, high = self.ratio - self.ratio_spread, self.ratio + self.ratio_spread
         if low < 0 or high > 1:
             raise ValueError(
-                f"ratio - ratio_spread to ratio + ratio_spread is {low:g} to {high:g}; keep it within 0 to 1"
+                f"ratio - ratio_spread to ratio + ratio_spread is {low:g} to {high:g}; keep it "
+                "within 0 to 1"
             )
         return self
 
 
 class ViewsConfig(BaseModel):
-    """The random crop, flip, colours, blur and solarization of two global views, and of small local crops; each image draws its own.
+    """The random crop, flip, colours, blur and solarization of two global views, and of small local
+    crops; each image draws its own.
 
-    The defaults are SimCLR's for small images (arXiv 2002.05709, appendix B.9: half the ImageNet colour strength, no blur), with
-    MoCo's lower crop bound of 0.2 (arXiv 1911.05722), since a crop of 8 % of 32 x 32 pixels is 9 pixels wide. Local crops (multi-crop,
-    arXiv 2006.09882) differ from global views by the settings named `local_...`, and are never solarized, as in DINO (arXiv 2104.14294);
-    these settings are ignored while there are no local crops.
+    The defaults are SimCLR's for small images (arXiv 2002.05709, appendix B.9: half the ImageNet
+    colour strength, no blur), with MoCo's lower crop bound of 0.2 (arXiv 1911.05722), since a crop
+    of 8 % of 32 x 32 pixels is 9 pixels wide. Local crops (multi-crop, arXiv 2006.09882) differ
+    from global views by the settings named `local_...`, and are never solarized, as in DINO (arXiv
+    2104.14294); these settings are ignored while there are no local crops.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -80,20 +89,23 @@ class ViewsConfig(BaseModel):
     grayscale: Probability = 0.2
     """Probability of losing all colour."""
     blur: EachGlobal = (0.0, 0.0)
-    """Probability of a Gaussian blur, one for both global views or a pair. SimCLR uses 0.5 for 224-pixel images and none for 32-pixel ones,
-    where it leaves only blobs; BYOL (arXiv 2006.07733), DINO and MoCo v3 (arXiv 2104.02057) use [1.0, 0.1]."""
+    """Probability of a Gaussian blur, one for both global views or a pair. SimCLR uses 0.5 for
+    224-pixel images and none for 32-pixel ones, where it leaves only blobs; BYOL (arXiv
+    2006.07733), DINO and MoCo v3 (arXiv 2104.02057) use [1.0, 0.1]."""
     blur_sigma: tuple[Positive, Positive] = (0.1, 2.0)
     """Smallest and largest standard deviation of the blur, in pixels of the view."""
     solarize: EachGlobal = (0.0, 0.0)
-    """Probability that pixels of at least half the full brightness are inverted, one for both global views or a pair. BYOL, DINO and
-    MoCo v3 use [0.0, 0.2]."""
+    """Probability that pixels of at least half the full brightness are inverted, one for both
+    global views or a pair. BYOL, DINO and MoCo v3 use [0.0, 0.2]."""
     local_crops: Annotated[int, Field(ge=0)] = 0
     """Number of local crops of each image. DINO and iBOT use 10 with ViT-S/16."""
     local_size: Annotated[int, Field(ge=8)] | None = None
-    """Side of the local crops in pixels; None: `local_side`. A ViT needs a multiple of its patch size."""
+    """Side of the local crops in pixels; None: `local_side`. A ViT needs a multiple of its patch
+    size."""
     local_scale: tuple[Positive, Positive] = (0.05, 0.2)
-    """Smallest and largest area of a local crop, as a share of the image. By default it ends where `scale` begins, as in SwAV and iBOT,
-    whose ViT-S/16 has [0.05, 0.25] with `scale` [0.25, 1.0]; give both where you change one."""
+    """Smallest and largest area of a local crop, as a share of the image. By default it ends where
+    `scale` begins, as in SwAV and iBOT, whose ViT-S/16 has [0.05, 0.25] with `scale` [0.25, 1.0];
+    give both where you change one."""
     local_blur: Probability = 0.0
     """Probability that a local crop is blurred. DINO uses 0.5."""
     masks: MasksConfig | None = None
@@ -115,5 +127,7 @@ class ViewsConfig(BaseModel):
         return self
 
     def local_side(self, image_size: int) -> int:
-        """Side of the local crops in pixels: `local_size`, or 3/7 of `image_size` (96 for 224: SwAV) rounded to a multiple of 16."""
+        """Side of the local crops in pixels: `local_size`, or 3/7 of `image_size` (96 for 224:
+        SwAV) rounded to a multiple of 16.
+        """
         return self.local_size or max(16, round(image_size * 3 / 7 / 16) * 16)

@@ -9,9 +9,11 @@ from torch import Tensor
 
 @torch.no_grad()
 def debiased_cka(first: Tensor, second: Tensor) -> float:
-    """Debiased linear CKA of two embeddings of the same n images: 1 for equal up to rotation and scale, about 0 for independent ones.
+    """Debiased linear CKA of two embeddings of the same n images: 1 for equal up to rotation and
+    scale, about 0 for independent ones.
 
-    CKA (arXiv 1905.00414, equation 5) with the unbiased HSIC estimator (Song et al., JMLR 2012, equation 5), as in arXiv 2010.15327:
+    CKA (arXiv 1905.00414, equation 5) with the unbiased HSIC estimator (Song et al., JMLR 2012,
+    equation 5), as in arXiv 2010.15327:
     the biased estimator grows with width / n. Can be slightly negative.
 
     Args:
@@ -41,9 +43,11 @@ def _hsic(k: Tensor, m: Tensor) -> Tensor:
 
 @torch.no_grad()
 def neighbour_overlap(first: Tensor, second: Tensor, k: int = 10) -> float:
-    """Share, 0 to 1, of the k nearest neighbours by cosine that two embeddings of the same n images have in common.
+    """Share, 0 to 1, of the k nearest neighbours by cosine that two embeddings of the same n images
+    have in common.
 
-    Mutual k-NN, arXiv 2405.07987. Both are centred first. Independent embeddings share about k / (n - 1).
+    Mutual k-NN, arXiv 2405.07987. Both are centred first. Independent embeddings share about k / (n
+    - 1).
 
     Args:
         first: n x D, n > k.
@@ -60,5 +64,7 @@ def _neighbours(x: Tensor, k: int) -> Tensor:
 
 
 def feature_discrepancy(base: Tensor, head: Tensor) -> dict[str, float]:
-    """`cka` = 1 - debiased linear CKA and `overlap` = 1 - neighbour overlap: 0 for equal features, about 1 for independent ones."""
+    """`cka` = 1 - debiased linear CKA and `overlap` = 1 - neighbour overlap: 0 for equal features,
+    about 1 for independent ones.
+    """
     return {"cka": 1 - debiased_cka(base, head), "overlap": 1 - neighbour_overlap(base, head)}

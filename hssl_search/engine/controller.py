@@ -8,7 +8,7 @@ from hssl_search.engine import winnerless
 from hssl_search.engine.budget import Budget
 from hssl_search.engine.candidates.promotion import Promoter
 from hssl_search.engine.candidates.pruners import PRUNERS
-from hssl_search.engine.candidates.trials import Roster
+from hssl_search.engine.candidates.trials import Trials
 from hssl_search.engine.execution.jobs import Job, Outcome, Plain, Setting, State
 from hssl_search.engine.phases import full
 from hssl_search.engine.phases.confirm import Confirming
@@ -46,8 +46,8 @@ class Controller:
     where the last one was stopped, and goes on there.
     """
 
-    def __init__(self, run: Run, resolved: Plain, roster: Roster, runner: Runner) -> None:
-        self.run, self.resolved, self.roster, self.runner = run, resolved, roster, runner
+    def __init__(self, run: Run, resolved: Plain, trials: Trials, runner: Runner) -> None:
+        self.run, self.resolved, self.trials, self.runner = run, resolved, trials, runner
         self.study, self.watcher, self.seed = runner.study, runner.watcher, int(resolved["seed"])
         self.ranked_by = RANKINGS[resolved["rank_by"]]
         self.pruner, self.policy = (
@@ -59,7 +59,7 @@ class Controller:
         )
         self.images: Plain = resolved.get("images", {})
         resolution = self.ranked_by.resolution(self.images.get("queries"))
-        self.board = Scoreboard(roster, self.watcher, self.ranked_by, resolution, self.pruner.why)
+        self.board = Scoreboard(trials, self.watcher, self.ranked_by, resolution, self.pruner.why)
 
     def search(self) -> Plain:
         """Run every phase and return the verdict; one that stands is not changed while the budget is the same.
@@ -74,7 +74,7 @@ class Controller:
         while self.planning.extend(self.promoter.healthy() - len(self.promoter.promoted())):
             verdict = self._find()
         if not self.runner.short:
-            self.roster.close("the search ended before it was decided.")
+            self.trials.close("the search ended before it was decided.")
         self._full(verdict)
         if self.runner.short:
             phases = ", ".join(sorted(self.runner.short))
@@ -96,12 +96,12 @@ class Controller:
             when_mended: what a user is told to do after a failure.
             to_the_end: whether also where the first step shows that the budget is too small. Else that is a BudgetTooSmall.
         """
-        families = list(self.roster.space.families)
+        families = list(self.trials.space.families)
         refused: list[tuple[float, Costs]] = []
 
         def goes_on(known: Plain) -> bool:
             self.watcher.note(f"measure: {known['doing']}.")
-            least, most = after_first_step(known, mean(macs for _, macs in self.roster.typical()))
+            least, most = after_first_step(known, mean(macs for _, macs in self.trials.typical()))
             planned = PLAN in self.study.study_attributes()
             if (
                 to_the_end
@@ -117,7 +117,7 @@ class Controller:
         job = self.workshop.maker.measure(
             [HeadConfig(family=family) for family in families],
             self.seed,
-            self.roster.group(self.policy.group_size),
+            self.trials.group(self.policy.group_size),
             limit_s(budget.seconds),
         )
         phase = Measuring(job, self.workshop.ended, goes_on)
@@ -158,38 +158,38 @@ class Controller:
 
     def _tiny_heads(self) -> float | None:
         """Mean multiply-adds of the tiny space's heads, of those of this space; None where this is no larger one."""
-        tiny = self.roster.of_space(Space.read("tiny"))
+        tiny = self.trials.of_space(Space.read("tiny"))
         share = mean(macs for _, macs in tiny) / max(
-            1.0, mean(macs for _, macs in self.roster.typical())
+            1.0, mean(macs for _, macs in self.trials.typical())
         )
         return share if share < 1 else None
 
     def _equip(self) -> None:
-        roster, workshop, board, seed = self.roster, self.workshop, self.board, self.seed
+        trials, workshop, board, seed = self.trials, self.workshop, self.board, self.seed
         self.cost_model = cost_model = CostModel(
             self.measured,
             workshop.setting,
-            roster.typical(),
+            trials.typical(),
             lambda: self.runner.pace,
             workshop.whole,
         )
         self.planning = Planning(
-            self.run, self.resolved, workshop, cost_model, roster.space.size(), self._fits
+            self.run, self.resolved, workshop, cost_model, trials.space.size(), self._fits
         )
         self.promoter = Promoter(
-            roster,
+            trials,
             self.study,
             self.resolved["promote"],
             seed,
             self.resolved["max_head_cost"],
             cost_model.times_base,
         )
-        self.screening = Screening(roster, workshop, cost_model, seed)
+        self.screening = Screening(trials, workshop, cost_model, seed)
         self.proxies = Proxies(
-            roster, workshop, cost_model, board, self.promoter, self.pruner, seed, self.policy
+            trials, workshop, cost_model, board, self.promoter, self.pruner, seed, self.policy
         )
         self.confirming = Confirming(
-            roster, workshop, cost_model, board, seed, self.resolved["same_architecture"]
+            trials, workshop, cost_model, board, seed, self.resolved["same_architecture"]
         )
 
     def _find(self) -> Plain:
@@ -219,7 +219,7 @@ class Controller:
         return verdict
 
     def _judge(self) -> Plain:
-        contenders, plan = self.roster.contenders(), self.planning.plan
+        contenders, plan = self.trials.contenders(), self.planning.plan
         causes = {
             trial.number: trial.user_attrs["cause"]
             for trial in self.study.trials()
@@ -282,8 +282,8 @@ class Controller:
 
     def _full_training(self, verdict: Plain, wanted: Wanted) -> Plain:
         """What is to be trained, and kept in the study."""
-        winner = self.roster.contender(verdict["winner"])
-        chosen = self.roster.control("none") if verdict["state"] == "no head" else winner
+        winner = self.trials.contender(verdict["winner"])
+        chosen = self.trials.control("none") if verdict["state"] == "no head" else winner
         step_s = self.cost_model.pace * self.cost_model.step([chosen])
         known = self.study.study_attributes().get(FULL)
         before = (

@@ -10,26 +10,31 @@ from torch import Tensor
 
 
 class Assignment(NamedTuple):
-    """What a clustering method's targets are like. Without centring all images go to one prototype, without sharpening each goes to many
-    and all to the same (arXiv 2104.14294, section 5.3)."""
+    """What a clustering method's targets are like. Without centring all images go to one prototype,
+    without sharpening each goes to many and all to the same (arXiv 2104.14294, section 5.3).
+    """
 
     entropy: float
     """`assignment_entropy` of the targets: near 0 in the first collapse."""
     information: float
-    """`assignment_information` of the targets: near 0 in both, and in a head that has hardly been trained."""
+    """`assignment_information` of the targets: near 0 in both, and in a head that has hardly been
+    trained."""
     unsharpened: float
-    """The same of the outputs that the targets were made of, at the student's temperature: what sharpening adds to."""
+    """The same of the outputs that the targets were made of, at the student's temperature: what
+    sharpening adds to."""
 
 
 @torch.no_grad()
 def assignment_entropy(assignments: Tensor) -> float:
-    """Entropy of the mean assignment of N images to K prototypes, as a share of log min(K, N), the most that sharp assignments can have.
+    """Entropy of the mean assignment of N images to K prototypes, as a share of log min(K, N), the
+    most that sharp assignments can have.
 
-    1 when all prototypes are used alike, 0 for a single one; above 1 where N < K images are assigned vaguely. NaN for assignments that
-    are not finite.
+    1 when all prototypes are used alike, 0 for a single one; above 1 where N < K images are
+    assigned vaguely. NaN for assignments that are not finite.
 
     Args:
-        assignments: N x K, each row a distribution over K >= 2 prototypes, as the targets of a loss are.
+        assignments: N x K, each row a distribution over K >= 2 prototypes, as the targets of a loss
+            are.
     """
     return float(torch.special.entr(assignments.double().mean(dim=0)).sum()) / math.log(
         min(assignments.shape)
@@ -38,9 +43,11 @@ def assignment_entropy(assignments: Tensor) -> float:
 
 @torch.no_grad()
 def assignment_information(assignments: Tensor) -> float:
-    """Mutual information of image and prototype, the entropy of the mean assignment minus the mean entropy, as a share of log min(K, N).
+    """Mutual information of image and prototype, the entropy of the mean assignment minus the mean
+    entropy, as a share of log min(K, N).
 
-    1 when every image or every prototype can be told by the other, 0 when all images have the same assignment, be it sharp or broad.
+    1 when every image or every prototype can be told by the other, 0 when all images have the same
+    assignment, be it sharp or broad.
 
     Args:
         assignments: N x K, each row a distribution over K >= 2 prototypes.

@@ -17,12 +17,15 @@ BATCH = 256
 Make = Callable[[Tensor], Tensor]
 """What is embedded of a B x 3 x S x S uint8 batch: `Views.plain`, or a random view."""
 RAW_SIDE = 32
-"""Side of the pixels that stand in for an embedding; larger images would need gigabytes and gain nothing."""
+"""Side of the pixels that stand in for an embedding; larger images would need gigabytes and gain
+nothing."""
 
 
 @torch.no_grad()
 def embed_base(base: Base, images: Images, make: Make) -> dict[str, Tensor]:
-    """Embeddings of N x 3 x S x S uint8 images, N x D float32 each: `embedding`, and `mean` for a model with a class token."""
+    """Embeddings of N x 3 x S x S uint8 images, N x D float32 each: `embedding`, and `mean` for a
+    model with a class token.
+    """
     with _evaluating(base):
         parts = [base.embeddings(make(batch)) for batch in _batches(images)]
     return {name: torch.cat([part[name].float() for part in parts]) for name in parts[0]}
@@ -31,7 +34,8 @@ def embed_base(base: Base, images: Images, make: Make) -> dict[str, Tensor]:
 def embed_heads(
     base: Base, heads: Sequence[Head], images: Images, make: Make
 ) -> tuple[Tensor, list[Tensor]]:
-    """(base embedding, embedding of each head) of N x 3 x S x S uint8 images, N x D float32 each."""
+    """(base embedding, embedding of each head) of N x 3 x S x S uint8 images, N x D float32
+    each."""
     of_base, of_heads = embed_pair(base, heads, images, make)
     return of_base["embedding"], of_heads
 
@@ -61,7 +65,8 @@ def embed_pair(
 
 
 def raw_pixels(images: Images) -> Tensor:
-    """N x D float32 pixels of N x 3 x S x S uint8 images, shrunk to at most 32 x 32 by averaging."""
+    """N x D float32 pixels of N x 3 x S x S uint8 images, shrunk to at most 32 x 32 by
+    averaging."""
     side = min(RAW_SIDE, images[torch.arange(1, device=images.device)].shape[-1])
     return torch.cat(
         [F.adaptive_avg_pool2d(batch.float(), side).flatten(1) for batch in _batches(images)]

@@ -15,28 +15,30 @@ TEMPERATURE = 2.0
 
 @torch.no_grad()
 def alignment(views: Tensor) -> float:
-    """Mean of ||f(x) - f(y)||^2 over the pairs of views x, y of an image (arXiv 2005.10242, section 4.1, alpha = 2), f of length 1.
+    """Mean of ||f(x) - f(y)||^2 over the pairs of views x, y of an image (arXiv 2005.10242, section
+    4.1, alpha = 2), f of length 1.
 
-    From 0 for equal views of each image to 4; 2 for unrelated ones. Smaller is better, but 0 as well for a single point. Rotating the
-    embeddings or scaling any of them changes nothing.
+    From 0 for equal views of each image to 4; 2 for unrelated ones. Smaller is better, but 0 as
+    well for a single point. Rotating the embeddings or scaling any of them changes nothing.
 
     Args:
         views: q x N x D, finite, q >= 2.
     """
     points = F.normalize(views.double(), dim=2)
-    variance = (points - points.mean(dim=0)).square().sum(dim=(0, 2)) / (
-        len(points) - 1
-    )  # half the mean squared distance of a pair
+    # half the mean squared distance of a pair
+    variance = (points - points.mean(dim=0)).square().sum(dim=(0, 2)) / (len(points) - 1)
     return float(2 * variance.mean())
 
 
 @torch.no_grad()
 def uniformity(embeddings: Tensor, t: float = TEMPERATURE) -> float:
-    """log of the mean of exp(-t ||f(x) - f(y)||^2) over the pairs of images x, y (arXiv 2005.10242, section 4.1), f of length 1.
+    """log of the mean of exp(-t ||f(x) - f(y)||^2) over the pairs of images x, y (arXiv 2005.10242,
+    section 4.1), f of length 1.
 
-    From 0 for a single point to about -2 t for many images spread evenly over a sphere of many dimensions, 4 below zero with the paper's
-    t = 2; a few images may lie farther apart, two of them -4 t. Smaller is better. Rotating the embeddings or scaling any of them
-    changes nothing; a shift does, and a mean that all images share brings it near 0.
+    From 0 for a single point to about -2 t for many images spread evenly over a sphere of many
+    dimensions, 4 below zero with the paper's t = 2; a few images may lie farther apart, two of them
+    -4 t. Smaller is better. Rotating the embeddings or scaling any of them changes nothing; a shift
+    does, and a mean that all images share brings it near 0.
 
     Args:
         embeddings: N x D, finite, N >= 2.

@@ -18,10 +18,12 @@ def knn_accuracy(
     k: int = 20,
     temperature: float = 0.07,
 ) -> float:
-    """Per cent of queries whose label is voted right by their nearest neighbours (weighted k-NN, arXiv 1805.01978, section 3.4).
+    """Per cent of queries whose label is voted right by their nearest neighbours (weighted k-NN,
+    arXiv 1805.01978, section 3.4).
 
-    Both sides are centred with the *bank's* mean and normalised to length 1; each of the k most similar bank embeddings votes for its
-    label with weight exp(similarity / temperature). The centring matters: without it, embeddings that share a large mean score near chance.
+    Both sides are centred with the *bank's* mean and normalised to length 1; each of the k most
+    similar bank embeddings votes for its label with weight exp(similarity / temperature). The
+    centring matters: without it, embeddings that share a large mean score near chance.
 
     Args:
         bank: N x D embeddings with known labels; k is at most N.

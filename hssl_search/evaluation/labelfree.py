@@ -22,7 +22,8 @@ OF_VIEWS: dict[str, Callable[[Tensor], float]] = {"lidar": lidar, "alignment": a
 
 
 def labelfree_quality(views: Tensor, plain: Tensor) -> dict[str, float]:
-    """`rankme`, `alpha_req`, `uniformity`, `lidar` and `alignment`; NaN for what would be measured of embeddings that are not finite.
+    """`rankme`, `alpha_req`, `uniformity`, `lidar` and `alignment`; NaN for what would be measured
+    of embeddings that are not finite.
 
     Args:
         views: q x N x D embeddings of q >= 2 random views of each image.

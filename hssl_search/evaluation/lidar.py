@@ -17,18 +17,23 @@ RIDGE = 1e-4
 
 @torch.no_grad()
 def lidar(views: Tensor, ridge: float = RIDGE) -> float:
-    """Linear discriminant analysis rank of finite embeddings of several views of each image (arXiv 2312.04000, section 3).
+    """Linear discriminant analysis rank of finite embeddings of several views of each image (arXiv
+    2312.04000, section 3).
 
-    With an image as a class and its views as samples, m_n the mean of image n and m the mean of all:
+    With an image as a class and its views as samples, m_n the mean of image n and m the mean of
+    all:
 
-        S_b = covariance of the m_n,  S_w = mean of (e - m_n)(e - m_n)^T + delta I,
-        LiDAR = exp(-sum p_k log p_k),  p_k = lambda_k / sum lambda + 1e-7,  lambda = eigenvalues of S_w^-1/2 S_b S_w^-1/2.
+        S_b = covariance of the m_n,  S_w = mean of (e - m_n)(e - m_n)^T + delta I, LiDAR = exp(-sum
+        p_k log p_k),  p_k = lambda_k / sum lambda + 1e-7,  lambda = eigenvalues of S_w^-1/2 S_b
+        S_w^-1/2.
 
-    From 1 to min(N - 1, D); larger is better. Unlike RankMe it does not count directions of the augmentation's own: they keep an eigenvalue
-    of only about 1 / q, so values are comparable for equal q and N alone. Rotating or shifting the embeddings changes nothing; scaling
-    them does nothing either, as long as delta is small beside their variance within images.
+    From 1 to min(N - 1, D); larger is better. Unlike RankMe it does not count directions of the
+    augmentation's own: they keep an eigenvalue of only about 1 / q, so values are comparable for
+    equal q and N alone. Rotating or shifting the embeddings changes nothing; scaling them does
+    nothing either, as long as delta is small beside their variance within images.
 
-    NaN where (q - 1) N <= D: the covariance within images is singular there, and delta alone would decide.
+    NaN where (q - 1) N <= D: the covariance within images is singular there, and delta alone would
+    decide.
 
     Args:
         views: q x N x D, q >= 2, N >= 2. The paper takes q = 50 and N = 1,000, and prefers N > D.

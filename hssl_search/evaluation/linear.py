@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 L2 = 1e-3
-"""Weight decay, on embeddings of variance 1: fixed, so that no representation is judged by a better search for it than another."""
+"""Weight decay, on embeddings of variance 1: fixed, so that no representation is judged by a better
+search for it than another."""
 STEPS = 300
 """Iterations of L-BFGS, at the most."""
 TOLERANCE = 1e-5
@@ -21,8 +22,9 @@ def linear_accuracy(
 ) -> float:
     """Per cent of queries that multinomial logistic regression on the bank classifies right.
 
-    Minimises mean cross-entropy + l2/2 ||W||^2 with a bias that is not decayed, which is scikit-learn's LogisticRegression with
-    C = 1 / (N l2), to its minimum by L-BFGS. Both sides are standardised with the *bank's* mean and standard deviation.
+    Minimises mean cross-entropy + l2/2 ||W||^2 with a bias that is not decayed, which is
+    scikit-learn's LogisticRegression with C = 1 / (N l2), to its minimum by L-BFGS. Both sides are
+    standardised with the *bank's* mean and standard deviation.
 
     Args:
         bank: N x D embeddings with known labels.
@@ -38,7 +40,9 @@ def linear_accuracy(
 
 
 def fit(x: Tensor, labels: Tensor, l2: float) -> tuple[Tensor, Tensor]:
-    """(D x C weights, C biases) of the minimum, for N x D features and N class numbers; starts from zero, so that it is reproducible."""
+    """(D x C weights, C biases) of the minimum, for N x D features and N class numbers; starts from
+    zero, so that it is reproducible.
+    """
     classes = int(labels.max()) + 1
     weights = torch.zeros(x.shape[1], classes, device=x.device, requires_grad=True)
     bias = torch.zeros(classes, device=x.device, requires_grad=True)

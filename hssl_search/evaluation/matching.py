@@ -9,11 +9,12 @@ from torch import Tensor
 
 @torch.no_grad()
 def matching_error(first: Tensor, second: Tensor) -> float:
-    """Share of other images that are more similar (cosine) to an image's first view than its second view is; ties count half.
+    """Share of other images that are more similar (cosine) to an image's first view than its second
+    view is; ties count half.
 
-    Label-free, and the same for every SSL method: 0.5 for embeddings that say nothing of the image, 0 for perfect ones (1 - AUC of
-    telling matching from other pairs, image by image). Ranks, unlike a cross-entropy, need no temperature. NaN for embeddings that are not
-    finite.
+    Label-free, and the same for every SSL method: 0.5 for embeddings that say nothing of the image,
+    0 for perfect ones (1 - AUC of telling matching from other pairs, image by image). Ranks, unlike
+    a cross-entropy, need no temperature. NaN for embeddings that are not finite.
 
     Args:
         first: N x D embeddings of one random view of each image, N >= 2.

@@ -13,10 +13,12 @@ EPSILON = 1e-7
 
 @torch.no_grad()
 def rankme(embeddings: Tensor) -> float:
-    """RankMe of finite N x D embeddings (arXiv 2210.02885): exp(-sum p_k log p_k), p_k = sigma_k / sum sigma + 1e-7.
+    """RankMe of finite N x D embeddings (arXiv 2210.02885): exp(-sum p_k log p_k), p_k = sigma_k /
+    sum sigma + 1e-7.
 
-    sigma_k are the singular values of the embeddings, not centred: a mean that all images share counts as a direction, and lowers RankMe
-    the more it outweighs the others. From 1 for a single direction to min(N, D) for equal ones; larger is better. Rotating or scaling the
-    embeddings changes nothing. Only comparable for equal N.
+    sigma_k are the singular values of the embeddings, not centred: a mean that all images share
+    counts as a direction, and lowers RankMe the more it outweighs the others. From 1 for a single
+    direction to min(N, D) for equal ones; larger is better. Rotating or scaling the embeddings
+    changes nothing. Only comparable for equal N.
     """
     return effective_count(spectrum(embeddings).sqrt(), EPSILON)

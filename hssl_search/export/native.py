@@ -1,4 +1,5 @@
-"""The winner as files: head.yaml for `load_head`, base.safetensors for timm, and how to use both."""
+"""The winner as files: head.yaml for `load_head`, base.safetensors for timm, and how to use
+both."""
 
 from __future__ import annotations
 
@@ -58,10 +59,11 @@ class Training(NamedTuple):
 
 
 def export_winner(run: Run, study: StudyRecord) -> Path | None:
-    """Write winner/head.yaml, winner/base.safetensors and winner/HOWTO.md; the folder, or None when the search has no winner.
+    """Write winner/head.yaml, winner/base.safetensors and winner/HOWTO.md; the folder, or None when
+    the search has no winner.
 
-    The base is that of the full training, unless the winner's proxy is known to be more accurate: a small budget leaves little for
-    training in full. `provenance` in head.yaml says which it was.
+    The base is that of the full training, unless the winner's proxy is known to be more accurate: a
+    small budget leaves little for training in full. `provenance` in head.yaml says which it was.
     """
     verdict = study.study_attributes().get("verdict") or {}
     if verdict.get("winner") is None:
@@ -105,8 +107,9 @@ def _provenance(
 
 
 def _trainings(run: Run, study: StudyRecord, winner: int) -> list[Training]:
-    """Whose weights to take, the best first. Trained in full was the base alone where no head is better; or, in a search that was
-    extended, the winner of an earlier verdict."""
+    """Whose weights to take, the best first. Trained in full was the base alone where no head is
+    better; or, in a search that was extended, the winner of an earlier verdict.
+    """
     records = study.job_records()
     known = study.study_attributes().get("full") or {}
     name, number = known.get("name", "full training"), known.get("number", 1)
@@ -141,7 +144,9 @@ def _accuracy(record: dict[str, Any] | None) -> float | None:
 
 
 def _copy_base(run: Run, trainings: list[Training]) -> dict[str, Any] | None:
-    """Copy the newest base weights to winner/base.safetensors; where they come from, or None when no training has kept any."""
+    """Copy the newest base weights to winner/base.safetensors; where they come from, or None when
+    no training has kept any.
+    """
     for training in trainings:
         if (newest := CheckpointFolder(training.checkpoints).latest()) is not None:
             with replacing(run.winner / "base.safetensors") as part:
@@ -177,7 +182,10 @@ def _howto(
 def _fed(tap: int) -> str:
     if not tap:
         return "the base's last feature map, before the base's final norm"
-    return f"the base's feature map {tap} stage{'s' if tap > 1 else ''} before the last one (`tap: {tap}`)"
+    return (
+        f"the base's feature map {tap} stage{'s' if tap > 1 else ''} before the last one (`tap: "
+        f"{tap}`)"
+    )
 
 
 def _loading(run: Run, base: dict[str, Any], weights: dict[str, Any]) -> str:

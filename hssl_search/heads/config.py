@@ -21,12 +21,15 @@ _WORDS = {
 
 
 class HeadConfig(BaseModel):
-    """One auxiliary head, complete: every parameter its family reads has a value, every other one is None.
+    """One auxiliary head, complete: every parameter its family reads has a value, every other one
+    is None.
 
-    Parameters left out take the family's default; giving one that the family does not read is an error. Frozen, hashable, and the
-    same after a round trip through YAML or JSON. `family` is a name in `hssl_search.heads.registry`.
+    Parameters left out take the family's default; giving one that the family does not read is an
+    error. Frozen, hashable, and the same after a round trip through YAML or JSON. `family` is a
+    name in `hssl_search.heads.registry`.
 
-    A file of this format keeps its meaning: a parameter added later has the default that heads had before it, and no default changes.
+    A file of this format keeps its meaning: a parameter added later has the default that heads had
+    before it, and no default changes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -35,8 +38,9 @@ class HeadConfig(BaseModel):
     family: str
     """Which blocks the head is made of; `hybrid` for those of `blocks`."""
     blocks: tuple[str, ...] | None = Field(None, max_length=64)
-    """The family of each block of a hybrid, first to last: a list, or a string as in `convnext+transformer+convnext`. A hybrid has no
-    depth and reads what its blocks read; where several read a parameter, its default is that of the first of them."""
+    """The family of each block of a hybrid, first to last: a list, or a string as in
+    `convnext+transformer+convnext`. A hybrid has no depth and reads what its blocks read; where
+    several read a parameter, its default is that of the first of them."""
     depth: int | None = Field(None, ge=1, le=64)
     """Number of blocks."""
     width_ratio: float | None = Field(None, gt=0, le=8)
@@ -48,13 +52,17 @@ class HeadConfig(BaseModel):
     window_size: int | None = Field(None, ge=2, le=64)
     """Side of the square windows that attention is confined to."""
     grid_size: int | None = Field(None, ge=1, le=32)
-    """Side of the square grid whose positions have weights of their own; maps of another size are resampled to it and back."""
+    """Side of the square grid whose positions have weights of their own; maps of another size are
+    resampled to it and back."""
     mlp_ratio: float | None = Field(None, gt=0, le=16)
-    """Hidden width of a block's MLP, or of the block itself where it widens or narrows as a whole, as a share of the head's width."""
+    """Hidden width of a block's MLP, or of the block itself where it widens or narrows as a whole,
+    as a share of the head's width."""
     positions: bool | None = None
-    """Whether the first transformer block is told where each position lies (fixed 2-D sines and cosines, no parameters)."""
+    """Whether the first transformer block is told where each position lies (fixed 2-D sines and
+    cosines, no parameters)."""
     first_shortcut: bool | None = None
-    """Whether the first block has a shortcut. The paper's head has none: it enlarges the discrepancy."""
+    """Whether the first block has a shortcut. The paper's head has none: it enlarges the
+    discrepancy."""
     tap: int | None = Field(None, ge=0, le=3)
     """Which stage of the base feeds the head, counted back from the last one, which is 0."""
 
@@ -73,7 +81,8 @@ class HeadConfig(BaseModel):
     def _kernel_is_odd(self) -> HeadConfig:
         if self.kernel_size is not None and self.kernel_size % 2 == 0:
             raise ValueError(
-                f"kernel_size {self.kernel_size} is even; use {self.kernel_size - 1} or {self.kernel_size + 1}"
+                f"kernel_size {self.kernel_size} is even; use {self.kernel_size - 1} or "
+                f"{self.kernel_size + 1}"
             )
         return self
 
@@ -91,11 +100,14 @@ class HeadConfig(BaseModel):
         return len(self.block_families)
 
     def parameters(self) -> dict[str, Any]:
-        """The parameters that this family reads, without the family itself; `blocks` as a string."""
+        """The parameters that this family reads, without the family itself; `blocks` as a
+        string."""
         return self.model_dump(exclude={"format", "family"}, exclude_none=True)
 
     def label(self) -> str:
-        """A short name for people, e.g. `convnext depth 3 width 1 kernel 7 mlp 4 no-first-shortcut`."""
+        """A short name for people, e.g. `convnext depth 3 width 1 kernel 7 mlp 4
+        no-first-shortcut`.
+        """
         given = self.parameters()
         parts = [
             given.get("blocks", self.family),

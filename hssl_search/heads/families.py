@@ -1,4 +1,6 @@
-"""The head families: what each reads, and where its block is. Importing this registers them; torch is needed when a block is made."""
+"""The head families: what each reads, and where its block is. Importing this registers them; torch
+is needed when a block is made.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ COMMON = {"depth": 3, "width_ratio": 1.0, "first_shortcut": False, "tap": 0}
 
 
 def _blocks(module: str, name: str, defaults: Mapping[str, Any], summary: str) -> None:
-    """Register the family whose block the function of its name makes, in that module of `hssl_search.heads.blocks`."""
+    """Register the family whose block the function of its name makes, in that module of
+    `hssl_search.heads.blocks`.
+    """
 
     def make_block(given: Mapping[str, Any], place: Place) -> nn.Module:
         block: nn.Module = getattr(
@@ -74,7 +78,8 @@ _blocks(
     "convolution",
     "convmixer",
     {"kernel_size": 9},
-    "depthwise convolution beside a shortcut, then a 1x1 convolution without one, with BatchNorm (arXiv 2201.09792)",
+    "depthwise convolution beside a shortcut, then a 1x1 convolution without one, with BatchNorm "
+    "(arXiv 2201.09792)",
 )
 
 _blocks(
@@ -87,7 +92,8 @@ _blocks(
     "gating",
     "focal",
     {"kernel_size": 3, "mlp_ratio": 4.0},
-    "focal modulation and MLP: context of growing size, up to the whole map, gated (arXiv 2203.11926)",
+    "focal modulation and MLP: context of growing size, up to the whole map, gated (arXiv "
+    "2203.11926)",
 )
 
 _blocks("mlps", "mlp", {"mlp_ratio": 4.0}, "1x1 MLP: mixes channels, never positions")
@@ -101,7 +107,8 @@ _blocks(
     "mlps",
     "resmlp",
     {"grid_size": 7, "mlp_ratio": 4.0},
-    "a linear layer over the positions of a grid and MLP, scaled instead of normed (arXiv 2105.03404)",
+    "a linear layer over the positions of a grid and MLP, scaled instead of normed (arXiv "
+    "2105.03404)",
 )
 _blocks(
     "mlps",

@@ -16,20 +16,25 @@ CONTEXT = ("base", "recipe", "provenance")
 
 @dataclass(frozen=True)
 class HeadFile:
-    """A head as written to disk: the keys of its HeadConfig, and beside them `base`, `recipe` and `provenance` where known."""
+    """A head as written to disk: the keys of its HeadConfig, and beside them `base`, `recipe` and
+    `provenance` where known.
+    """
 
     head: HeadConfig
     context: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
 
     def channels_for(self, given: int | None) -> int:
-        """C of the map the head is fed: the given number, or that of the recorded base. UserError when neither is known."""
+        """C of the map the head is fed: the given number, or that of the recorded base. UserError
+        when neither is known.
+        """
         if given is not None:
             return given
         base = self.context.get("base")
         if not isinstance(base, dict) or not base.get("map_shape"):
             raise UserError(
-                f"{self.path} does not say how many channels the base's map has; call load_head(path, channels=C)."
+                f"{self.path} does not say how many channels the base's map has; call "
+                "load_head(path, channels=C)."
             )
         return int(base["map_shape"][0])
 

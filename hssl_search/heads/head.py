@@ -19,9 +19,10 @@ from hssl_search.heads.registry import Place, family
 class Head(nn.Module):
     """An auxiliary head: B x C x h x w to Features, for any map size.
 
-    Blocks of the configured family, or of a hybrid's families, at the configured width (a 1x1 convolution leads into it where it differs
-    from C), then the mean over positions and the head's own LayerNorm (official HSSL code, see docs/method.md). Which of the base's maps
-    it is fed, `config.tap`, is its caller's business.
+    Blocks of the configured family, or of a hybrid's families, at the configured width (a 1x1
+    convolution leads into it where it differs from C), then the mean over positions and the head's
+    own LayerNorm (official HSSL code, see docs/method.md). Which of the base's maps it is fed,
+    `config.tap`, is its caller's business.
 
     Args:
         config: what to build.
@@ -43,14 +44,18 @@ class Head(nn.Module):
 
 
 class Noise(nn.Module):
-    """Standard normal numbers in the shape of the input, new ones each time: the head from which nothing can be learned."""
+    """Standard normal numbers in the shape of the input, new ones each time: the head from which
+    nothing can be learned.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.randn_like(x)
 
 
 def head_width(config: HeadConfig, channels: int) -> int:
-    """Channels inside the head: width_ratio x channels, at least 1, rounded up to a multiple of the attention heads."""
+    """Channels inside the head: width_ratio x channels, at least 1, rounded up to a multiple of the
+    attention heads.
+    """
     wanted = max(1, round(channels * (config.width_ratio or 1.0)))
     step = config.attention_heads or 1
     return -(-wanted // step) * step
@@ -91,7 +96,8 @@ def build_head(
 
 @torch.no_grad()
 def head_cost(config: HeadConfig, map_shape: tuple[int, int, int]) -> tuple[int, int]:
-    """(parameters, multiply-adds an image) of the head on a C x h x w map; matrix products and convolutions are counted.
+    """(parameters, multiply-adds an image) of the head on a C x h x w map; matrix products and
+    convolutions are counted.
 
     Nothing is computed or allocated: the head is built on torch's meta device.
     """

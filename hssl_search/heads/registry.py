@@ -1,4 +1,6 @@
-"""The head families by name. A new family is a function that makes its block in `hssl_search/heads/blocks/` and a line in `families.py`."""
+"""The head families by name. A new family is a function that makes its block in
+`hssl_search/heads/blocks/` and a line in `families.py`.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ class Place:
 
     @property
     def rate(self) -> float:
-        """Stochastic-depth rate of what lies beside the shortcut that can be missing: 0 where it is (as in the official HSSL code)."""
+        """Stochastic-depth rate of what lies beside the shortcut that can be missing: 0 where it is
+        (as in the official HSSL code).
+        """
         return self.drop_path if self.shortcut else 0.0
 
 
@@ -41,10 +45,12 @@ class Family:
     make_block: BlockMaker | None
     """Makes one block; None for a family without blocks of its own."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    """The HeadConfig parameters that the family reads, with their defaults; `reads` adds those of a hybrid's blocks."""
+    """The HeadConfig parameters that the family reads, with their defaults; `reads` adds those of a
+    hybrid's blocks."""
     summary: str = ""
     kind: str = ""
-    """Which kind of operation its blocks are made of: families of one kind take about as long for a multiply-add."""
+    """Which kind of operation its blocks are made of: families of one kind take about as long for a
+    multiply-add."""
     control: bool = False
     """Whether it is a control rather than a candidate: it may not be in a search space."""
 
@@ -74,8 +80,8 @@ def family(name: str) -> Family:
 def reads(values: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that a head of `values["family"]` reads, with their defaults.
 
-    A hybrid reads what the families of its `blocks` read, but for the depth, which is their number. A parameter that several of them read
-    has the default of the first.
+    A hybrid reads what the families of its `blocks` read, but for the depth, which is their number.
+    A parameter that several of them read has the default of the first.
     """
     found = dict(family(values["family"]).defaults)
     if "blocks" in found:
@@ -87,7 +93,9 @@ def reads(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def blocks_of(written: Any) -> tuple[str, ...]:
-    """The families of a hybrid's blocks, written as a sequence or joined by +. ValueError for anything but families with blocks."""
+    """The families of a hybrid's blocks, written as a sequence or joined by +. ValueError for
+    anything but families with blocks.
+    """
     if not isinstance(written, str | list | tuple) or not written:
         raise ValueError(
             f"blocks is {written!r}; write names of families, joined by + or as a list"
@@ -105,7 +113,9 @@ def blocks_of(written: Any) -> tuple[str, ...]:
 
 
 def complete(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` of a HeadConfig with the family's defaults filled in; ValueError for a parameter that such a head does not read."""
+    """`values` of a HeadConfig with the family's defaults filled in; ValueError for a parameter
+    that such a head does not read.
+    """
     from hssl_search.heads.config import HeadConfig
 
     given = {key: value for key, value in values.items() if value is not None}
@@ -123,7 +133,8 @@ def complete(values: Mapping[str, Any]) -> dict[str, Any]:
             else ""
         )
         raise ValueError(
-            f"head family {given['family']!r}{blocks} has no parameter {unread[0]!r}; it reads {read}"
+            f"head family {given['family']!r}{blocks} has no parameter {unread[0]!r}; it reads "
+            f"{read}"
         )
     complete = {**defaults, **given}
     return (

@@ -70,16 +70,19 @@ KNOWN: Mapping[str, tuple[type[nn.Module], ...]] = {
 }
 """timm's blocks, or what mixes positions in them, of each family."""
 ATTENTION = ("transformer", "swin")
-"""Families that a block is of though it has convolutions too, as many transformers have in their MLPs."""
+"""Families that a block is of though it has convolutions too, as many transformers have in their
+MLPs."""
 ATTENTION_NAMES = ("attention", "attn", "mhsa", "gpsa")
 """What names of attention modules hold that are not in `KNOWN`."""
 
 
 def same_architecture_head(model: nn.Module) -> HeadConfig:
-    """The family whose blocks are closest to those of a timm model: what mixes positions in its last stage decides.
+    """The family whose blocks are closest to those of a timm model: what mixes positions in its
+    last stage decides.
 
-    Blocks of timm that are made like a family's (`KNOWN`) give that family. Within others an attention module gives `transformer`, a
-    depthwise convolution `convnext` and another one `resnet`. A model that nowhere mixes positions is an `mlp`.
+    Blocks of timm that are made like a family's (`KNOWN`) give that family. Within others an
+    attention module gives `transformer`, a depthwise convolution `convnext` and another one
+    `resnet`. A model that nowhere mixes positions is an `mlp`.
     """
     found = [*_mixing(_last_stage(model))] or [*_mixing(model)] or ["mlp"]
     attention = [family for family in found if family in ATTENTION]
@@ -87,13 +90,17 @@ def same_architecture_head(model: nn.Module) -> HeadConfig:
 
 
 def _last_stage(model: nn.Module) -> nn.Module:
-    """Where timm says that the model's last features come from: its last stage, its last block, or a layer that follows them."""
+    """Where timm says that the model's last features come from: its last stage, its last block, or
+    a layer that follows them.
+    """
     stages = getattr(model, "feature_info", None)
     return dict(model.named_modules()).get(stages[-1]["module"], model) if stages else model
 
 
 def _mixing(module: nn.Module) -> Iterator[str]:
-    """The families of what mixes positions within a module, first to last; what is inside of one is part of it."""
+    """The families of what mixes positions within a module, first to last; what is inside of one is
+    part of it.
+    """
     if family := _known(module) or _by_structure(module):
         yield family
     else:
@@ -107,7 +114,8 @@ def _known(module: nn.Module) -> str | None:
 
 def _by_structure(module: nn.Module) -> str | None:
     name, origin = type(module).__name__.lower(), type(module).__module__
-    # timm's layers of such names that are not known gate the channels of convolutional networks, or pool.
+    # timm's layers of such names that are not known gate the channels of convolutional networks, or
+    # pool.
     if (
         any(word in name for word in ATTENTION_NAMES)
         and "pool" not in name

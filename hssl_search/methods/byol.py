@@ -13,7 +13,9 @@ from hssl_search.methods.base import Method, MethodConfig, mean_over_views, mlp,
 
 
 class BYOLConfig(MethodConfig):
-    """Layers and outputs are the paper's; 512 hidden units instead of 4,096, for short runs on small images."""
+    """Layers and outputs are the paper's; 512 hidden units instead of 4,096, for short runs on
+    small images.
+    """
 
     name: Literal["byol"] = "byol"
     projector_out: int = Field(256, ge=2)
@@ -21,7 +23,9 @@ class BYOLConfig(MethodConfig):
 
 @register
 class BYOL(Method):
-    """Squared distance between a view's prediction and the target branch's output for another view of its image, both of length 1."""
+    """Squared distance between a view's prediction and the target branch's output for another view
+    of its image, both of length 1.
+    """
 
     name = "byol"
     Config = BYOLConfig
@@ -39,7 +43,8 @@ class BYOL(Method):
         )
 
     def loss(self, student: Tensor, target: Tensor, state: nn.Module, progress: float) -> Tensor:
-        """Mean over images and (view u of the target z, view v != u of the prediction q) of 2 - 2 cos(q_v, z_u).
+        """Mean over images and (view u of the target z, view v != u of the prediction q) of 2 - 2
+        cos(q_v, z_u).
 
         Equation 2 of the paper, which for two views adds up the two directions: twice this.
         """

@@ -22,7 +22,8 @@ class DINOConfig(MethodConfig):
     projector_out: int = Field(256, ge=2)
     """Width of the bottleneck in front of the prototypes."""
     batch_norm: bool = False
-    """Whether BatchNorm and ReLU stand between the projector's layers, or GELU alone, as by default in the official code."""
+    """Whether BatchNorm and ReLU stand between the projector's layers, or GELU alone, as by default
+    in the official code."""
     prototypes: int = Field(1024, ge=2)
     """Number of prototypes K; 8,192 in the official HSSL code."""
     student_temperature: float = Field(0.1, gt=0)
@@ -33,7 +34,8 @@ class DINOConfig(MethodConfig):
     """Share of the training over which the teacher's temperature rises, linearly."""
     center_momentum: float = Field(0.9, ge=0, lt=1)
     freeze_prototypes: float = Field(0.0, ge=0, lt=1)
-    """Share of the training, from its start, over which the prototypes stay as they are; the first 3 of 100 epochs in the HSSL code."""
+    """Share of the training, from its start, over which the prototypes stay as they are; the first
+    3 of 100 epochs in the HSSL code."""
 
 
 class Bottleneck(nn.Module):
@@ -59,14 +61,17 @@ class Center(nn.Module):
 
 @register
 class DINO(Method):
-    """Cross-entropy from the teacher's sharpened, centred assignment to the student's, over pairs of different views."""
+    """Cross-entropy from the teacher's sharpened, centred assignment to the student's, over pairs
+    of different views.
+    """
 
     name = "dino"
     Config = DINOConfig
     needs_teacher = True
     local_views = True
     assigns = True
-    loss_shows_learning = False  # a cross-entropy is also low where all images share few prototypes, as a collapsing head's do
+    # a cross-entropy is also low where all images share few prototypes, as a collapsing head's do
+    loss_shows_learning = False
     config: DINOConfig
 
     def projector(self, width: int) -> nn.Module:
@@ -82,7 +87,9 @@ class DINO(Method):
         )
 
     def prototypes(self) -> nn.Module:
-        """A weight-normalised layer, projector_out to K, whose rows keep length 1 (norm_last_layer of the official code)."""
+        """A weight-normalised layer, projector_out to K, whose rows keep length 1 (norm_last_layer
+        of the official code).
+        """
         layer = weight_norm(
             nn.Linear(self.config.projector_out, self.config.prototypes, bias=False)
         )
@@ -103,7 +110,9 @@ class DINO(Method):
         return progress < self.config.freeze_prototypes
 
     def loss(self, student: Tensor, target: Tensor, state: nn.Module, progress: float) -> Tensor:
-        """Mean over images and (target view u, student view v != u) of CE(softmax((t_u - c) / T_t), softmax(s_v / T_s)), equation 1."""
+        """Mean over images and (target view u, student view v != u) of CE(softmax((t_u - c) / T_t),
+        softmax(s_v / T_s)), equation 1.
+        """
         wanted, given = self.assignments(target, state, progress), self.log_assignments(student)
         # u: target view, v: student view, b: image, k: prototype
         entropy = -torch.einsum("ubk,vbk->uv", wanted, given) / student.shape[1]

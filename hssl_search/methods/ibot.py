@@ -19,9 +19,11 @@ class IBOTConfig(DINOConfig):
 
 @register
 class IBOT(DINO):
-    """DINO whose student sees masked global views, and must also tell the teacher's assignment of every patch that is hidden from it.
+    """DINO whose student sees masked global views, and must also tell the teacher's assignment of
+    every patch that is hidden from it.
 
-    Projector and prototypes serve class token and patches alike (`shared_head` of the official code); their centres are two.
+    Projector and prototypes serve class token and patches alike (`shared_head` of the official
+    code); their centres are two.
     """
 
     name = "ibot"
@@ -32,6 +34,8 @@ class IBOT(DINO):
     def patch_loss(
         self, student: Tensor, target: Tensor, weights: Tensor, state: nn.Module, progress: float
     ) -> Tensor:
-        """Weighted sum over masked patches of CE(t_p, s_p) in the same view, equation 2 of the paper."""
+        """Weighted sum over masked patches of CE(t_p, s_p) in the same view, equation 2 of the
+        paper.
+        """
         wanted, given = self.assignments(target, state, progress), self.log_assignments(student)
         return -(weights * torch.einsum("mk,mk->m", wanted, given)).sum()

@@ -14,19 +14,24 @@ from torch import Tensor, nn
 from hssl_search.methods.base import Method, MethodConfig, mean_over_views, register
 
 LOWEST = torch.finfo(torch.float32).min
-"""Logit of an empty place: no share in a softmax, and unlike -inf no NaN in the gradients where all places are empty."""
+"""Logit of an empty place: no share in a softmax, and unlike -inf no NaN in the gradients where all
+places are empty."""
 
 
 class MoCoV2Config(MethodConfig):
-    """Two layers and 128 outputs as in the paper; 512 hidden units instead of 2,048, which is as wide as a ResNet-50."""
+    """Two layers and 128 outputs as in the paper; 512 hidden units instead of 2,048, which is as
+    wide as a ResNet-50.
+    """
 
     name: Literal["moco_v2"] = "moco_v2"
     temperature: float = Field(0.2, gt=0)
     """Of the softmax over similarities; the paper's."""
     queue: int = Field(4096, ge=1)
-    """Number of keys K, one an image and view; a queue shorter than a step's keys holds the last K of them.
+    """Number of keys K, one an image and view; a queue shorter than a step's keys holds the last K
+    of them.
 
-    65,536 in the paper, on ImageNet; in the authors' CIFAR-10 demo accuracy saturates at 4,096. Keep it well under the keys of an epoch:
+    65,536 in the paper, on ImageNet; in the authors' CIFAR-10 demo accuracy saturates at 4,096.
+    Keep it well under the keys of an epoch:
     those of an image's earlier views count as negatives.
     """
 
@@ -57,17 +62,21 @@ class Queue(nn.Module):
 
 @register
 class MoCoV2(Method):
-    """InfoNCE: each view finds the target branch's key of another view of its image among that branch's keys of earlier steps.
+    """InfoNCE: each view finds the target branch's key of another view of its image among that
+    branch's keys of earlier steps.
 
-    Every view is a query and every other view its key: the symmetric loss of the authors' CIFAR-10 demo (the paper has one direction), as a
-    mean over directions instead of a sum. While the queue fills up, only the keys in it count; the first step has none, a loss of 0, and
-    teaches nothing. There is no shuffled BatchNorm, which takes several devices.
+    Every view is a query and every other view its key: the symmetric loss of the authors' CIFAR-10
+    demo (the paper has one direction), as a mean over directions instead of a sum. While the queue
+    fills up, only the keys in it count; the first step has none, a loss of 0, and teaches nothing.
+    There is no shuffled BatchNorm, which takes several devices.
     """
 
     name = "moco_v2"
     Config = MoCoV2Config
     needs_teacher = True
-    loss_shows_learning = False  # BatchNorm can mark the keys of a step, and so tell them from the queue's (arXiv 1911.05722, 3.3)
+    # BatchNorm can mark the keys of a step, and so tell them from the queue's (arXiv 1911.05722,
+    # 3.3)
+    loss_shows_learning = False
     config: MoCoV2Config
 
     def projector(self, width: int) -> nn.Module:
@@ -84,7 +93,8 @@ class MoCoV2(Method):
         return Queue(self.config.queue, self.config.projector_out)
 
     def loss(self, student: Tensor, target: Tensor, state: nn.Module, progress: float) -> Tensor:
-        """Mean over images and (view u of the key k, view v != u of the query q) of -log(e^(q k / T) / (e^(q k / T) + sum_n e^(q n / T))).
+        """Mean over images and (view u of the key k, view v != u of the query q) of -log(e^(q k /
+        T) / (e^(q k / T) + sum_n e^(q n / T))).
 
         n: the keys in the queue; all of length 1. Equation 1 of MoCo (arXiv 1911.05722).
         """
@@ -93,9 +103,8 @@ class MoCoV2(Method):
         queries = queries / self.config.temperature
         positive = torch.einsum("ubd,vbd->uvb", keys, queries)
         others = (queries @ state.keys.T).masked_fill(state.empty(), LOWEST).logsumexp(dim=-1)
-        terms = F.softplus(others - positive).mean(
-            dim=-1
-        )  # of log(1 + e^(others - positive)), u x v
+        # of log(1 + e^(others - positive)), u x v
+        terms = F.softplus(others - positive).mean(dim=-1)
         return mean_over_views(terms)
 
     @torch.no_grad()

@@ -14,14 +14,17 @@ from hssl_search.methods.base import Method, MethodConfig, mean_over_views, mlp,
 
 
 class MoCoV3Config(MethodConfig):
-    """Layers and outputs are the paper's for ViTs; 512 hidden units instead of 4,096, for short runs on small images."""
+    """Layers and outputs are the paper's for ViTs; 512 hidden units instead of 4,096, for short
+    runs on small images.
+    """
 
     name: Literal["moco_v3"] = "moco_v3"
     projector_layers: int = Field(3, ge=1, le=4)
     """3 in the paper; the official code has 2 for ResNets."""
     projector_out: int = Field(256, ge=2)
     temperature: float = Field(0.2, gt=0)
-    """Of the softmax over similarities; the paper's for ViTs. The official code has 1.0 for ResNets, with batches of 4,096."""
+    """Of the softmax over similarities; the paper's for ViTs. The official code has 1.0 for
+    ResNets, with batches of 4,096."""
 
 
 def normalised_mlp(width: int, hidden: int, out: int, layers: int) -> nn.Sequential:
@@ -33,7 +36,9 @@ def normalised_mlp(width: int, hidden: int, out: int, layers: int) -> nn.Sequent
 
 @register
 class MoCoV3(Method):
-    """InfoNCE: each view's prediction finds the target branch's key of another view of its image among those of the batch."""
+    """InfoNCE: each view's prediction finds the target branch's key of another view of its image
+    among those of the batch.
+    """
 
     name = "moco_v3"
     Config = MoCoV3Config
@@ -58,9 +63,11 @@ class MoCoV3(Method):
         )
 
     def loss(self, student: Tensor, target: Tensor, state: nn.Module, progress: float) -> Tensor:
-        """Mean over images i and (view u of the keys k, view v != u of the queries q) of -2 T log softmax_j(q_i k_j / T) at j = i.
+        """Mean over images i and (view u of the keys k, view v != u of the queries q) of -2 T log
+        softmax_j(q_i k_j / T) at j = i.
 
-        All of length 1; equation 1 and algorithm 1 of the paper, which for two views adds up the two directions: twice this.
+        All of length 1; equation 1 and algorithm 1 of the paper, which for two views adds up the
+        two directions: twice this.
         """
         queries, keys = (F.normalize(x.float(), dim=-1) for x in (student, target.detach()))
         # u: view of the keys, v: of the queries, i: image of the query, j: of the key

@@ -16,15 +16,17 @@ from hssl_search.methods.base import Method, MethodConfig, register
 class SimCLRConfig(MethodConfig):
     name: Literal["simclr"] = "simclr"
     temperature: float = Field(0.2, gt=0)
-    """Of the softmax over similarities; 0.2 suits batches of a few hundred better than the 0.1 of the paper's batches of 4,096."""
+    """Of the softmax over similarities; 0.2 suits batches of a few hundred better than the 0.1 of
+    the paper's batches of 4,096."""
 
 
 @register
 class SimCLR(Method):
     """NT-Xent: each view finds the other view of its image among all views of the batch.
 
-    A method without teacher: the target of a plain pair, and of a head's own term, is the student's own output, with gradients. The base's
-    term in HSSL takes the head's output without gradients, so that the head is not pulled towards the base.
+    A method without teacher: the target of a plain pair, and of a head's own term, is the student's
+    own output, with gradients. The base's term in HSSL takes the head's output without gradients,
+    so that the head is not pulled towards the base.
     """
 
     name = "simclr"
@@ -33,9 +35,11 @@ class SimCLR(Method):
     config: SimCLRConfig
 
     def loss(self, student: Tensor, target: Tensor, state: nn.Module, progress: float) -> Tensor:
-        """Mean over V x B anchors of -log softmax of the positives; keys are all target outputs but the anchor's own image in its own view.
+        """Mean over V x B anchors of -log softmax of the positives; keys are all target outputs but
+        the anchor's own image in its own view.
 
-        With V = 2 and student = target this is NT-Xent, equation 1 of the paper. With V > 2 an anchor's V - 1 positives are averaged.
+        With V = 2 and student = target this is NT-Xent, equation 1 of the paper. With V > 2 an
+        anchor's V - 1 positives are averaged.
         """
         views, batch = student.shape[:2]
         anchors, keys = (F.normalize(x.float(), dim=-1).flatten(0, 1) for x in (student, target))
@@ -44,9 +48,8 @@ class SimCLR(Method):
         own = torch.eye(views * batch, dtype=torch.bool, device=logits.device)
         positive = (image[:, None] == image[None, :]) & ~own
         log_probability = logits - logits.masked_fill(own, -math.inf).logsumexp(dim=1, keepdim=True)
-        return (
-            -(log_probability * positive).sum() / positive.sum()
-        )  # indexing with a mask would wait for the device
+        # indexing with a mask would wait for the device
+        return -(log_probability * positive).sum() / positive.sum()
 
     def chance(self, batch_size: int) -> float:
         return math.log(2 * batch_size - 1)

@@ -1,6 +1,7 @@
 """How a domain is written in YAML: a plain value, or one of
 
-{value: 3}   {choice: [2, 4, 8]}   {int: [1, 4]}   {int: [3, 9], step: 2}   {float: [0.5, 2]}   {log: [0.5, 2]}
+{value: 3}    {choice: [2, 4, 8]}    {int: [1, 4]}    {int: [3, 9], step: 2}
+{float: [0.5, 2]}    {log: [0.5, 2]}
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ _EXAMPLES = {
 
 
 def read_domain(written: Any, where: str, key: str, beside: tuple[str, ...] = ()) -> Domain:
-    """The domain that was written under `key` of the file `where`; `beside` names keys of its mapping that belong to others.
+    """The domain that was written under `key` of the file `where`; `beside` names keys of its
+    mapping that belong to others.
 
-    UserError for everything that is not in the notation. Whether a head may have the values is not asked here.
+    UserError for everything that is not in the notation. Whether a head may have the values is not
+    asked here.
     """
     if not isinstance(written, Mapping):
         return Fixed(_scalar(written, f"{where}: {key}"))
@@ -38,7 +41,8 @@ def _read_mapping(written: Mapping[str, Any], at: str) -> Domain:
     kinds = [kind for kind in _EXAMPLES if kind in written]
     if len(kinds) != 1:
         raise UserError(
-            f"{at} has {' and '.join(kinds) or 'no domain'}; give exactly one of {', '.join(_EXAMPLES)}."
+            f"{at} has {' and '.join(kinds) or 'no domain'}; give exactly one of "
+            f"{', '.join(_EXAMPLES)}."
         )
     [kind] = kinds
     if "step" in written and kind != "int":
@@ -67,7 +71,8 @@ def _range(kind: str, written: Any, step: Any, at: str) -> Domain:
     )
     if not numbers or not written[0] < written[1]:
         raise UserError(
-            f"{at}: {kind} is {written!r}; write two numbers, the lower one first, e.g. {{{kind}: {_EXAMPLES[kind]}}}."
+            f"{at}: {kind} is {written!r}; write two numbers, the lower one first, e.g. {{{kind}: "
+            f"{_EXAMPLES[kind]}}}."
         )
     low, high = written
     if kind == "int":
@@ -80,7 +85,8 @@ def _range(kind: str, written: Any, step: Any, at: str) -> Domain:
 def _step(step: Any, span: int, at: str) -> int:
     if type(step) is not int or step < 1 or span % step:
         raise UserError(
-            f"{at}: step is {step!r}; write a whole number that leads from the lower end exactly to the higher one."
+            f"{at}: step is {step!r}; write a whole number that leads from the lower end exactly "
+            "to the higher one."
         )
     return step
 

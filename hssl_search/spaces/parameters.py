@@ -17,10 +17,12 @@ from hssl_search.spaces.domains import Choice, Domain, Fixed, Floats, Integers, 
 from hssl_search.spaces.notation import read_domain
 
 PARAMETERS = tuple(name for name in HeadConfig.model_fields if name not in ("format", "family"))
-"""What a space may vary besides the family, in the order in which it is sampled: what a head reads is known after the blocks."""
+"""What a space may vary besides the family, in the order in which it is sampled: what a head reads
+is known after the blocks."""
 
 Kind = Mapping[str, Value]
-"""What decides which parameters a head reads: its `family`, and its `blocks` where the space says which."""
+"""What decides which parameters a head reads: its `family`, and its `blocks` where the space says
+which."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,9 @@ class Parameter:
     alternatives: tuple[Alternative, ...]
 
     def domain(self, kind: Kind) -> Domain | None:
-        """What the parameter may be in a head of a kind; None where the head does not read it or the space does not vary it."""
+        """What the parameter may be in a head of a kind; None where the head does not read it or
+        the space does not vary it.
+        """
         if self.name not in registry.reads(kind):
             return None
         return next(
@@ -47,7 +51,8 @@ class Parameter:
         )
 
     def trial_name(self, family: str) -> str:
-        """The Optuna parameter's name: `kernel_size`, or `kernel_size.resnet` where families have different domains.
+        """The Optuna parameter's name: `kernel_size`, or `kernel_size.resnet` where families have
+        different domains.
 
         Optuna forbids two sets of choices under one name in a study.
         """
@@ -58,7 +63,9 @@ class Parameter:
 
 
 def read_family(written: Any, where: str) -> Fixed | Choice:
-    """The families of a space. UserError for an unknown one, a control, or anything but a name or a choice of names."""
+    """The families of a space. UserError for an unknown one, a control, or anything but a name or a
+    choice of names.
+    """
     key = "parameters.family"
     domain = read_domain(written, where, key)
     if not isinstance(domain, Fixed | Choice):
@@ -104,7 +111,9 @@ def read_parameters(
 def families_kinds(
     families: Sequence[str], parameters: Iterable[Parameter]
 ) -> dict[str, list[Kind]]:
-    """The kinds of heads in each family of a space: one, or for hybrids whose blocks it gives, one for each sequence of blocks."""
+    """The kinds of heads in each family of a space: one, or for hybrids whose blocks it gives, one
+    for each sequence of blocks.
+    """
     blocks = [parameter for parameter in parameters if parameter.name == "blocks"]
     return {
         family: _kinds(family, [parameter.domain({"family": family}) for parameter in blocks])
@@ -139,7 +148,8 @@ def _read_parameter(
     several = isinstance(written, list) and any(isinstance(part, Mapping) for part in written)
     if name == "blocks" and isinstance(written, list) and not several:
         raise UserError(
-            f"{where}: {key} is a list; in a space, join the blocks of a hybrid by +: {'+'.join(map(str, written))}."
+            f"{where}: {key} is a list; in a space, join the blocks of a hybrid by +: "
+            f"{'+'.join(map(str, written))}."
         )
     parts = written if several else [written]
     shares = _shares(parts, readers, f"{where}: {key}")
@@ -162,14 +172,17 @@ def _read_parameter(
 
 
 def _shares(parts: Sequence[Any], readers: Sequence[str], at: str) -> list[tuple[str, ...]]:
-    """Which families each of the domains of one parameter holds for; one that names none holds for the rest."""
+    """Which families each of the domains of one parameter holds for; one that names none holds for
+    the rest.
+    """
     named = [_named_families(part, readers, at) for part in parts]
     taken = [family for share in named for family in share]
     _refuse_repeats(taken, f"{at}, families")
     rest = tuple(family for family in readers if family not in taken)
     if named.count(()) > 1 or (() in named and not rest):
         raise UserError(
-            f"{at} has a domain that no family is left for ({', '.join(readers)} read it); give each its own `families`."
+            f"{at} has a domain that no family is left for ({', '.join(readers)} read it); give "
+            "each its own `families`."
         )
     return [share or rest for share in named]
 
@@ -185,13 +198,16 @@ def _named_families(part: Any, readers: Sequence[str], at: str) -> tuple[str, ..
     for name in named:
         if name not in readers:
             raise UserError(
-                f"{at}: {name!r} is no family of this space that reads the parameter; {advice(str(name), readers)}"
+                f"{at}: {name!r} is no family of this space that reads the parameter; "
+                f"{advice(str(name), readers)}"
             )
     return tuple(sorted(named, key=readers.index))
 
 
 def _accepted(domain: Domain, name: str, kinds: Sequence[Kind], at: str) -> Domain:
-    """The domain with its values as a head's parameters have them, once every value was tried with every kind that reads it."""
+    """The domain with its values as a head's parameters have them, once every value was tried with
+    every kind that reads it.
+    """
     # A range's ends come first: within HeadConfig's bounds the rest is few.
     ends = (domain.low, domain.high) if isinstance(domain, Integers | Floats) else ()
     for kind in (kind for kind in kinds if name in registry.reads(kind)):

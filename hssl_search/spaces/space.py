@@ -43,9 +43,11 @@ class _Written(BaseModel):
 
 @dataclass(frozen=True)
 class Space:
-    """A declared set of heads, finite or not. Every head that it proposes is valid: its file was checked when it was read.
+    """A declared set of heads, finite or not. Every head that it proposes is valid: its file was
+    checked when it was read.
 
-    A parameter that the file leaves out has its family's default; one that a family does not read is not sampled for it.
+    A parameter that the file leaves out has its family's default; one that a family does not read
+    is not sampled for it.
     """
 
     name: str
@@ -55,7 +57,9 @@ class Space:
 
     @classmethod
     def read(cls, name_or_path: str) -> Space:
-        """The space of that name (`tiny`) or file (`my/space.yaml`). UserError for a missing file and for any mistake in it."""
+        """The space of that name (`tiny`) or file (`my/space.yaml`). UserError for a missing file
+        and for any mistake in it.
+        """
         path = find("search_spaces", name_or_path)
         return cls._from(read_yaml(path), path.stem, str(path))
 
@@ -97,7 +101,8 @@ class Space:
         )
 
     def sample(self, trial: BaseTrial) -> HeadConfig:
-        """The head that the trial suggests; parameters with one value are not shown to the trial."""
+        """The head that the trial suggests; parameters with one value are not shown to the
+        trial."""
         values = {"family": self.family.suggest(trial, "family")}
         for parameter in self.parameters:
             if (domain := parameter.domain(values)) is not None:
@@ -107,10 +112,13 @@ class Space:
         return HeadConfig.model_validate(values)
 
     def enumerate(self) -> Iterator[dict[str, Any]]:
-        """The values of every head, each once: `HeadConfig(**values)`. UserError when the space has a continuous range."""
+        """The values of every head, each once: `HeadConfig(**values)`. UserError when the space has
+        a continuous range.
+        """
         if self.size() is None:
             raise UserError(
-                f"search space {self.name!r} has continuous ranges (float, log) and cannot be enumerated; use choices instead."
+                f"search space {self.name!r} has continuous ranges (float, log) and cannot be "
+                "enumerated; use choices instead."
             )
         return (values for kind in self._kinds() for values in self._enumerate(kind))
 
@@ -125,8 +133,9 @@ class Space:
         return {name: value for name, domain, value in shown if not isinstance(domain, Fixed)}
 
     def lacks(self, head: HeadConfig) -> str | None:
-        """The first of a head's parameters whose value no head of this space has with those before it, as `depth=6`; None when it is in
-        the space."""
+        """The first of a head's parameters whose value no head of this space has with those before
+        it, as `depth=6`; None when it is in the space.
+        """
         given = {"family": head.family, **head.parameters()}
         allowed: dict[str, Domain] = {
             name: Fixed(value) for name, value in registry.reads(given).items()
@@ -146,9 +155,11 @@ class Space:
         return None if None in counts else sum(count for count in counts if count is not None)
 
     def hash(self) -> str:
-        """16 hex digits that change with the heads, their sampling or Optuna's parameter names, and with nothing else.
+        """16 hex digits that change with the heads, their sampling or Optuna's parameter names, and
+        with nothing else.
 
-        The order of options counts (Optuna's does); that of keys, the description, the name, and whether a default is written out do not.
+        The order of options counts (Optuna's does); that of keys, the description, the name, and
+        whether a default is written out do not.
         """
         meaning = {
             " ".join(str(value) for value in kind.values()): self._meaning(kind)
@@ -195,7 +206,9 @@ class Space:
         return None if None in values else prod(len(each) for each in values if each is not None)
 
     def _meaning(self, kind: Kind) -> dict[str, Any]:
-        """What is varied, and what is fixed at another value than the default: defaults are part of a head's format and do not change."""
+        """What is varied, and what is fixed at another value than the default: defaults are part of
+        a head's format and do not change.
+        """
         meaning: dict[str, Any] = {}
         defaults = registry.reads(kind)
         for parameter, domain in self._varied(kind):

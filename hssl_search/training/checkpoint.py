@@ -1,4 +1,6 @@
-"""Checkpoints: written beside and renamed, checksummed; a damaged one is told apart and the previous one used."""
+"""Checkpoints: written beside and renamed, checksummed; a damaged one is told apart and the
+previous one used.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,9 @@ class Checkpoint:
 class CheckpointFolder:
     """The checkpoints of one training.
 
-    Each is a folder `step-00000150` with `state.safetensors` (all that training needs), `base.safetensors` (the base alone, which
-    `timm.create_model(..., checkpoint_path=...)` loads), `about.json` (step, and what the trainer adds) and `sha256.json` (of the three).
+    Each is a folder `step-00000150` with `state.safetensors` (all that training needs),
+    `base.safetensors` (the base alone, which `timm.create_model(..., checkpoint_path=...)` loads),
+    `about.json` (step, and what the trainer adds) and `sha256.json` (of the three).
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -98,7 +101,9 @@ class CheckpointFolder:
 
 
 def _own_copy(tensor: Tensor) -> Tensor:
-    """As safetensors wants it: a base such as CoaT uses one weight in several places, under several names."""
+    """As safetensors wants it: a base such as CoaT uses one weight in several places, under several
+    names.
+    """
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 

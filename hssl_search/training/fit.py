@@ -10,7 +10,8 @@ from hssl_search.training.recipe import Recipe
 
 
 def require_fit(base: Base, recipe: Recipe) -> None:
-    """UserError for a base that lacks what the recipe asks for, or whose own stochastic depth the recipe would replace.
+    """UserError for a base that lacks what the recipe asks for, or whose own stochastic depth the
+    recipe would replace.
 
     A recipe may ask for patch tokens to mask, local crops of another size, and stochastic depth.
     """
@@ -20,7 +21,8 @@ def require_fit(base: Base, recipe: Recipe) -> None:
     if recipe.proxy.drop_path or recipe.full.drop_path:
         if "drop_path_rate" in base.args:
             raise UserError(
-                f"--base-arg drop_path_rate={base.args['drop_path_rate']} would not be heeded: the recipe's drop_path sets "
+                f"--base-arg drop_path_rate={base.args['drop_path_rate']} would not be heeded: the "
+                "recipe's drop_path sets "
                 "it; leave it out, or set drop_path to 0 in the recipe."
             )
         residual_blocks(base.name, base.image_size, base.args)

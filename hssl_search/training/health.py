@@ -15,21 +15,24 @@ from hssl_search.evaluation.assignment import Assignment
 from hssl_search.evaluation.spectrum import effective_count, spectrum
 
 LEARNED_SHARE = 0.25
-"""Of the way from the noise head's loss to the best head's, which a healthy head must have gone. A head that squeezes the features through
-a narrow bottleneck goes about 0.6 of it, ordinary heads 0.9 and more."""
+"""Of the way from the noise head's loss to the best head's, which a healthy head must have gone. A
+head that squeezes the features through a narrow bottleneck goes about 0.6 of it, ordinary heads 0.9
+and more."""
 COLLAPSED_SPREAD = 0.02
 """Spread under which embeddings count as one point, and a dimension as constant."""
 COLLAPSED_RANK = 1.5
 COLLAPSED_VARYING = 0.1
 """Share of varying dimensions under which embeddings count as collapsed."""
 COLLAPSED_ASSIGNMENT = 0.25
-"""Entropy of the mean assignment, as a share of log K, under which images count as assigned to too few of K prototypes: two in equal use
-have 0.22 with K = 24, 0.13 with K = 256."""
+"""Entropy of the mean assignment, as a share of log K, under which images count as assigned to too
+few of K prototypes: two in equal use have 0.22 with K = 24, 0.13 with K = 256."""
 COLLAPSED_INFORMATION = 0.01
-"""Mutual information of image and prototype, as a share of log K, under which targets say the same of all images."""
+"""Mutual information of image and prototype, as a share of log K, under which targets say the same
+of all images."""
 SHARPENED = 1.1
-"""Times as much information as before sharpening, with which such targets drive images apart: they are young. A head grows out of this
-state while targets are sharper than what is compared with them, and never where they are not (docs/method.md)."""
+"""Times as much information as before sharpening, with which such targets drive images apart: they
+are young. A head grows out of this state while targets are sharper than what is compared with them,
+and never where they are not (docs/method.md)."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,9 @@ class Verdict:
 
 
 class Shape(NamedTuple):
-    """How embeddings lie in their space: `spread`, `effective_rank` and share of `varying` dimensions."""
+    """How embeddings lie in their space: `spread`, `effective_rank` and share of `varying`
+    dimensions.
+    """
 
     spread: float
     rank: float
@@ -74,7 +79,8 @@ def shape(embeddings: Tensor) -> Shape:
 
 @torch.no_grad()
 def spread(embeddings: Tensor) -> float:
-    """sqrt(D) x mean standard deviation of each dimension of the length-1 embeddings (arXiv 2011.10566, section 4.1).
+    """sqrt(D) x mean standard deviation of each dimension of the length-1 embeddings (arXiv
+    2011.10566, section 4.1).
 
     About 1 for embeddings spread over the sphere, 0 for one point.
     """
@@ -85,7 +91,8 @@ def spread(embeddings: Tensor) -> float:
 def varying(embeddings: Tensor) -> float:
     """Share of the D dimensions whose own part of `spread` is that of more than one point: 0 to 1.
 
-    Tells embeddings that have kept a few dimensions alone (dimensional collapse, arXiv 2110.09348) from those that vary a little in all.
+    Tells embeddings that have kept a few dimensions alone (dimensional collapse, arXiv 2110.09348)
+    from those that vary a little in all.
     """
     return float((_spreads(embeddings) >= COLLAPSED_SPREAD).double().mean())
 
@@ -96,7 +103,9 @@ def _spreads(embeddings: Tensor) -> Tensor:
 
 @torch.no_grad()
 def effective_rank(embeddings: Tensor) -> float:
-    """exp of the entropy of the normalised singular values of the centred N x D embeddings (Roy and Vetterli, EUSIPCO 2007)."""
+    """exp of the entropy of the normalised singular values of the centred N x D embeddings (Roy and
+    Vetterli, EUSIPCO 2007).
+    """
     return effective_count(spectrum(embeddings.double() - embeddings.double().mean(dim=0)).sqrt())
 
 
@@ -113,8 +122,10 @@ def judge(
     """The verdict on one head of a joint screening.
 
     Args:
-        head_loss: how far it is from having learned: its head-to-head loss l(a, a') over the last steps, or its matching error.
-        noise_loss: the same of the noise head in the same screening: what a head that learns nothing gets.
+        head_loss: how far it is from having learned: its head-to-head loss l(a, a') over the last
+            steps, or its matching error.
+        noise_loss: the same of the noise head in the same screening: what a head that learns
+            nothing gets.
         best_loss: the smallest of all heads in the same screening.
         head_spread, head_rank, head_varying: the `shape` of its embeddings of held-out images.
         measure: what the losses are.
@@ -141,11 +152,16 @@ def judge_alone(
     head_varying: float = 1.0,
     assignment: Assignment | None = None,
 ) -> Verdict:
-    """The verdict on a head that trains without others to compare it with: arguments as of `judge`."""
-    figures = f"spread {head_spread:.3f}, effective rank {head_rank:.1f}, {head_varying:.0%} of its dimensions vary"
+    """The verdict on a head that trains without others to compare it with: arguments as of
+    `judge`."""
+    figures = (
+        f"spread {head_spread:.3f}, effective rank {head_rank:.1f}, {head_varying:.0%} of its "
+        "dimensions vary"
+    )
     if assignment is not None:
         figures += (
-            f", mean assignment {assignment.entropy:.0%} of the entropy of all prototypes, an assignment tells "
+            f", mean assignment {assignment.entropy:.0%} of the entropy of all prototypes, an "
+            "assignment tells "
             f"{assignment.information:.2g} of what it could about its image"
         )
     if not all(
@@ -184,7 +200,9 @@ def judge_group(
     measure: LearningSign = HEAD_LOSS,
     assignments: Sequence[Assignment | None] | None = None,
 ) -> list[Verdict]:
-    """Verdicts on all heads of one joint screening, as `judge`; `noise` is the place of the noise head among them."""
+    """Verdicts on all heads of one joint screening, as `judge`; `noise` is the place of the noise
+    head among them.
+    """
     finite = [loss for loss in losses if math.isfinite(loss)]
     best = min(finite, default=math.nan)
     assigned: Sequence[Assignment | None] = (

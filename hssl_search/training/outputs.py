@@ -15,7 +15,8 @@ from hssl_search.training.pair import Pair
 
 class HeadOutput(NamedTuple):
     discrepancy: float
-    """`prototype_divergence` with prototypes, else `key_distance`: of the base's output trained against this head, to the head's target."""
+    """`prototype_divergence` with prototypes, else `key_distance`: of the base's output trained
+    against this head, to the head's target."""
     assignment: Assignment | None
     """Of the head's targets; None without prototypes."""
 

@@ -21,7 +21,8 @@ from hssl_search.methods.base import Method
 
 
 class Couple(nn.Module):
-    """What lies between features and loss: a projector and a predictor of the base, the same of the head, and the layer the two share.
+    """What lies between features and loss: a projector and a predictor of the base, the same of the
+    head, and the layer the two share.
 
     Every head has a base projector of its own: one shared by all heads would serve none of them.
     """
@@ -46,9 +47,11 @@ class Couple(nn.Module):
         return _flat(lambda x: self.prototypes(self.head_projector(x)), embedding)
 
     def patch_target(self, tokens: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-        """(M x K outputs of the base's patch tokens in some places, 1 x K mean output of all) of P x D tokens.
+        """(M x K outputs of the base's patch tokens in some places, 1 x K mean output of all) of P
+        x D tokens.
 
-        The mean goes through the prototypes, which are linear, as one row: P x K outputs, of which few are targets, would take gigabytes.
+        The mean goes through the prototypes, which are linear, as one row: P x K outputs, of which
+        few are targets, would take gigabytes.
         """
         projected = self.base_projector(tokens)
         with torch.autocast(tokens.device.type, enabled=False):
@@ -63,7 +66,9 @@ class Couple(nn.Module):
 
 
 class Outputs(NamedTuple):
-    """What a network makes of a batch; one entry a couple in each list. V views, the local crops after the global views."""
+    """What a network makes of a batch; one entry a couple in each list. V views, the local crops
+    after the global views.
+    """
 
     base: list[Tensor]
     """V x B x K."""
@@ -79,7 +84,8 @@ class Targets(NamedTuple):
     outputs: list[Tensor]
     """V x B x K, of the heads, or without heads of the base."""
     patches: list[Tensor]
-    """M x K, the base's patch tokens that are hidden from the student; empty for a method without masks."""
+    """M x K, the base's patch tokens that are hidden from the student; empty for a method without
+    masks."""
     patch_means: list[Tensor]
     """1 x K, the mean over all patch tokens."""
 
@@ -98,7 +104,9 @@ class Network(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(base.token_width)) if method.masks else None
 
     def outputs(self, batch: Batch) -> Outputs:
-        """Of the student: masked where the batch says so, local crops included. One pass through the base for each size of image."""
+        """Of the student: masked where the batch says so, local crops included. One pass through
+        the base for each size of image.
+        """
         parts = [self._embed(batch.globals, batch.masks)]
         if batch.locals is not None:
             parts.append(self._embed(batch.locals, None))
@@ -133,7 +141,9 @@ class Network(nn.Module):
     def _embed(
         self, views: Tensor, masks: Tensor | None
     ) -> tuple[Tensor, list[Tensor], Tensor | None]:
-        """(base embedding, embedding of each head, patch tokens) of V x B x 3 x H x W views: V x B x D each, V x B x N x D."""
+        """(base embedding, embedding of each head, patch tokens) of V x B x 3 x H x W views: V x B
+        x D each, V x B x N x D.
+        """
         shape = views.shape[:2]
         masking = None
         if masks is not None and self.mask_token is not None:
@@ -162,9 +172,10 @@ class Losses:
 class Pair(nn.Module):
     """A base and N >= 0 heads under one SSL method.
 
-    N = 0 is plain SSL, l(b, b'). N >= 1 is HSSL, the mean over heads i of 1/2 l(b, a'_i) + 1/2 l(a_i, a'_i) (arXiv 2310.05108; official
-    code): N = 1 a proxy or full run, N > 1 the joint screening. All heads share one forward pass of the base. A method with masks adds the
-    base's patch term, with its own teacher, with and without heads; a head has none.
+    N = 0 is plain SSL, l(b, b'). N >= 1 is HSSL, the mean over heads i of 1/2 l(b, a'_i) + 1/2
+    l(a_i, a'_i) (arXiv 2310.05108; official code): N = 1 a proxy or full run, N > 1 the joint
+    screening. All heads share one forward pass of the base. A method with masks adds the base's
+    patch term, with its own teacher, with and without heads; a head has none.
 
     Raises:
         UserError: for a method with masks on a base without patch tokens.
@@ -183,11 +194,15 @@ class Pair(nn.Module):
 
     @property
     def kept(self) -> Network:
-        """The network that is evaluated and exported: the teacher where there is one, as DINO and iBOT do."""
+        """The network that is evaluated and exported: the teacher where there is one, as DINO and
+        iBOT do.
+        """
         return self.teacher if self.teacher is not None else self.student
 
     def losses(self, batch: Batch, progress: float) -> Losses:
-        """Losses of a batch of views at `progress` (0 to 1) of the training; also updates the targets' states."""
+        """Losses of a batch of views at `progress` (0 to 1) of the training; also updates the
+        targets' states.
+        """
         outputs = self.student.outputs(batch)
         found = self._targets(batch)
         targets = found.outputs or outputs.head or outputs.base
@@ -217,13 +232,14 @@ class Pair(nn.Module):
         return Losses(total, base.detach(), head.detach(), patch.detach())
 
     def targets_of_the_base(self, targets: list[Tensor]) -> list[Tensor]:
-        """Head targets as the base's terms take them: without gradients (docs/method.md says what this choice rests on)."""
+        """Head targets as the base's terms take them: without gradients (docs/method.md says what
+        this choice rests on).
+        """
         return [target.detach() for target in targets]
 
     def _terms(self, students: list[Tensor], targets: list[Tensor], progress: float) -> Tensor:
-        with torch.autocast(
-            students[0].device.type, enabled=False
-        ):  # bf16 rounds a loss by more than the health gate asks of a head
+        # bf16 rounds a loss by more than the health gate asks of a head
+        with torch.autocast(students[0].device.type, enabled=False):
             return torch.stack(
                 [
                     self.method.loss(student, target, state, progress)
@@ -264,7 +280,9 @@ class Pair(nn.Module):
 
     @torch.no_grad()
     def update_teacher(self, momentum: float) -> None:
-        """theta' <- m theta' + (1 - m) theta for every parameter; BatchNorm statistics are the teacher's own."""
+        """theta' <- m theta' + (1 - m) theta for every parameter; BatchNorm statistics are the
+        teacher's own.
+        """
         if self.teacher is not None:
             torch._foreach_lerp_(
                 list(self.teacher.parameters()), list(self.student.parameters()), 1 - momentum
@@ -275,7 +293,8 @@ def require_patches(base: Base, method: Method | type[Method]) -> None:
     """UserError for a method with masks on a base without patch tokens."""
     if method.masks and base.mask_grid is None:
         raise UserError(
-            f"SSL method {method.name!r} masks patch tokens, and base {base.name!r} has none that go through it one by one; "
+            f"SSL method {method.name!r} masks patch tokens, and base {base.name!r} has none that "
+            "go through it one by one; "
             "choose a plain vision transformer such as vit_small_patch16_224, or another --trainer."
         )
 
@@ -286,7 +305,9 @@ def _flat(layers: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def _hidden(batch: Batch, tokens: Tensor | None) -> tuple[Tensor, Tensor]:
-    """(P x D patch tokens of all images and views, M places of those that are hidden from the student) of V x B x N x D tokens."""
+    """(P x D patch tokens of all images and views, M places of those that are hidden from the
+    student) of V x B x N x D tokens.
+    """
     assert tokens is not None and batch.masks is not None
     return tokens.flatten(0, 2), send(masked_places(batch.masks), tokens.device)
 

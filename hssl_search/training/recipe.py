@@ -26,7 +26,8 @@ class Stage(BaseModel):
     final_lr: float = Field(0.0, ge=0, le=1)
     """Learning rate at the end, as a share of the peak."""
     warmup: float = Field(0.1, ge=0, lt=1)
-    """Share of the steps over which the learning rate rises linearly; after it, a cosine leads to `final_lr`."""
+    """Share of the steps over which the learning rate rises linearly; after it, a cosine leads to
+    `final_lr`."""
     weight_decay: float = Field(0.05, ge=0)
     """On matrices and kernels; biases, norms and scales have none."""
     weight_decay_end: float | None = Field(None, ge=0)
@@ -34,9 +35,11 @@ class Stage(BaseModel):
     clip_grad: float | None = Field(None, gt=0)
     """Largest norm of all gradients together; None: not clipped."""
     teacher_momentum: float = Field(0.9, ge=0, lt=1)
-    """Of the teacher's moving average at the start; a cosine leads to 1. Read by methods with a teacher."""
+    """Of the teacher's moving average at the start; a cosine leads to 1. Read by methods with a
+    teacher."""
     drop_path: float = Field(0.0, ge=0, lt=1)
-    """Stochastic depth of the last block, the head's where there is one; base and head lie on one line that rises from 0."""
+    """Stochastic depth of the last block, the head's where there is one; base and head lie on one
+    line that rises from 0."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """`auto` measures both on the device before the search and keeps the faster."""
     channels_last: bool = True
@@ -69,7 +72,8 @@ class Recipe(BaseModel):
         method = method_class(self.method.name)
         if method.masks and self.views.masks is None:
             raise ValueError(
-                f"method {method.name} masks patches; write a section `views: {{masks: {{ratio: 0.3}}}}`"
+                f"method {method.name} masks patches; write a section `views: {{masks: {{ratio: "
+                f"0.3}}}}`"
             )
         if self.views.masks is not None and not method.masks:
             raise ValueError(f"method {method.name} masks nothing; remove `masks` from views")
@@ -81,7 +85,9 @@ class Recipe(BaseModel):
 
     @classmethod
     def read(cls, name: str) -> Recipe:
-        """The recipe of that name or path. UserError for an unknown name, corrupt YAML or a key that is not known."""
+        """The recipe of that name or path. UserError for an unknown name, corrupt YAML or a key
+        that is not known.
+        """
         path = find("trainers", name)
         return cls.from_plain(read_yaml(path), str(path))
 
@@ -90,7 +96,8 @@ class Recipe(BaseModel):
         method = values.get("method")
         if not isinstance(method, dict) or not isinstance(method.get("name"), str):
             raise UserError(
-                f"{where}: method is {method!r}; write a section such as `method: {{name: simclr}}`."
+                f"{where}: method is {method!r}; write a section such as `method: {{name: "
+                f"simclr}}`."
             )
         chosen = validate(_method_config(method["name"], where), method, f"{where}: method")
         recipe = validate(cls, {**values, "method": chosen}, where)

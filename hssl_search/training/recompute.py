@@ -1,4 +1,6 @@
-"""Training in less memory: activations inside a block are computed again when its gradient is, instead of kept."""
+"""Training in less memory: activations inside a block are computed again when its gradient is,
+instead of kept.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,13 @@ Precision = Callable[[], contextlib.AbstractContextManager[Any]]
 
 
 def recompute_blocks(network: Network, precision: Precision) -> None:
-    """Make every block of base and heads keep its input alone (activation checkpointing, arXiv 1604.06174).
+    """Make every block of base and heads keep its input alone (activation checkpointing, arXiv
+    1604.06174).
 
-    Losses, gradients, BatchNorm's statistics and random numbers stay as they are, at the cost of one more forward pass. Smaller
-    micro-batches would not do that: BatchNorm, of which nearly every base and projector is made, would see other statistics, and a
-    contrastive loss fewer negatives (caching gradients, arXiv 2101.06983, mends only the latter).
+    Losses, gradients, BatchNorm's statistics and random numbers stay as they are, at the cost of
+    one more forward pass. Smaller micro-batches would not do that: BatchNorm, of which nearly every
+    base and projector is made, would see other statistics, and a contrastive loss fewer negatives
+    (caching gradients, arXiv 2101.06983, mends only the latter).
 
     Args:
         precision: the autocast context in which the network is called.
@@ -63,7 +67,9 @@ def _both_passes(
 
 @contextlib.contextmanager
 def _again(block: nn.Module, precision: Precision) -> Iterator[None]:
-    """Within: the second forward pass uses the kernels of the first, and does not count for BatchNorm's running statistics."""
+    """Within: the second forward pass uses the kernels of the first, and does not count for
+    BatchNorm's running statistics.
+    """
     counting = [layer for layer in block.modules() if isinstance(layer, _BatchNorm)]
     before = [(layer.momentum, layer.num_batches_tracked) for layer in counting]
     for layer in counting:

@@ -10,10 +10,12 @@ from hssl_search.heads.config import HeadConfig
 def continued(
     base_blocks: int, heads: Sequence[HeadConfig], last: float
 ) -> tuple[float, list[list[float]]]:
-    """(rate of the base's last block, rate of each block of each head) on one line from 0 at the base's first block to `last`.
+    """(rate of the base's last block, rate of each block of each head) on one line from 0 at the
+    base's first block to `last`.
 
-    The line is as long as the base and its deepest head, as in the official HSSL code, which has one head; a base without heads ends at
-    `last` itself. A first block without shortcut is never dropped: nothing of the image would be left.
+    The line is as long as the base and its deepest head, as in the official HSSL code, which has
+    one head; a base without heads ends at `last` itself. A first block without shortcut is never
+    dropped: nothing of the image would be left.
     """
     deepest = max((head.block_count for head in heads), default=0)
     slope = last / max(1, base_blocks + deepest - 1)

@@ -1,4 +1,6 @@
-"""The trainer: steps, schedules, precision, and a state that can be saved and continued bit-exactly."""
+"""The trainer: steps, schedules, precision, and a state that can be saved and continued
+bit-exactly.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ from hssl_search.training.recompute import recompute_blocks
 from hssl_search.training.schedule import cosine, warmup_cosine
 
 CHECK_EVERY = 20
-"""Steps between looks at the non-finite flag on an accelerator, each of which waits for the device; on CPU every step looks."""
+"""Steps between looks at the non-finite flag on an accelerator, each of which waits for the device;
+on CPU every step looks."""
 SAVE_EVERY_S = 60.0
 """Seconds of training that a killed worker loses at most."""
 
@@ -57,7 +60,8 @@ class Trainer:
         pair: on its device already.
         stage: optimizer, schedules, precision.
         views: makes a batch of augmented views.
-        images: N x 3 x S x S uint8; a tensor, or what is indexed like one, that gives batches on the pair's device.
+        images: N x 3 x S x S uint8; a tensor, or what is indexed like one, that gives batches on
+            the pair's device.
         steps: length of the schedules.
         seed: of image order, views and everything random in the forward pass.
     """
@@ -94,7 +98,9 @@ class Trainer:
         self._epoch: tuple[int, Tensor] = (-1, torch.empty(0))
 
     def advance(self, until: int, stop: Callable[[], bool] = lambda: False) -> None:
-        """Train to step `until`, or until `stop()`. NonFiniteError when a loss or gradient was not finite."""
+        """Train to step `until`, or until `stop()`. NonFiniteError when a loss or gradient was not
+        finite.
+        """
         started, before = time.monotonic(), self.step
         self.pair.train()
         while self.step < until and not stop():
@@ -106,18 +112,21 @@ class Trainer:
         self._timed_steps += self.step - before
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
-        """The autocast context of the stage; `auto` counts as fp32 here, since it is resolved before a search."""
+        """The autocast context of the stage; `auto` counts as fp32 here, since it is resolved
+        before a search.
+        """
         stack = contextlib.ExitStack()
         if self.stage.precision == "bf16":
             stack.enter_context(torch.autocast(self.device.type, torch.bfloat16))
             if self.device.type == "cpu":
-                stack.enter_context(
-                    sdpa_kernel(SDPBackend.MATH)
-                )  # the fused CPU kernel is slower in bf16 than in fp32
+                # the fused CPU kernel is slower in bf16 than in fp32
+                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         return stack
 
     def recompute(self) -> None:
-        """From now on need less memory and about a third more time, for the same numbers; what goes on from the checkpoints does too."""
+        """From now on need less memory and about a third more time, for the same numbers; what goes
+        on from the checkpoints does too.
+        """
         if not self.recomputes:
             recompute_blocks(self.pair.student, self.precision)
         self.recomputes = True
@@ -148,7 +157,9 @@ class Trainer:
             group["weight_decay"] = decay if group["decays"] else 0.0
 
     def _indices(self) -> Tensor:
-        """The images of this step: a new random order each epoch, the incomplete last batch left out."""
+        """The images of this step: a new random order each epoch, the incomplete last batch left
+        out.
+        """
         epoch, place = divmod(self.step, len(self.images) // self.batch_size)
         if self._epoch[0] != epoch:
             order = torch.randperm(
@@ -158,7 +169,9 @@ class Trainer:
         return self._epoch[1][place * self.batch_size : (place + 1) * self.batch_size]
 
     def _flag_non_finite(self, loss: Tensor) -> None:
-        """Make the optimizer skip this step on the device when it is not finite: no wait, and no weight is touched."""
+        """Make the optimizer skip this step on the device when it is not finite: no wait, and no
+        weight is touched.
+        """
         gradients = [p.grad for p in self.pair.student.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         bad = ~(torch.isfinite(loss.detach()) & torch.isfinite(norm))
@@ -172,7 +185,8 @@ class Trainer:
     def _raise_if_bad(self) -> None:
         if (step := int(self._first_bad)) >= 0:
             raise NonFiniteError(
-                f"the loss or a gradient was not finite at step {step}; the optimizer did not use it"
+                f"the loss or a gradient was not finite at step {step}; the optimizer did not use "
+                "it"
             )
 
     def _add(self, losses: Losses) -> None:
@@ -211,7 +225,9 @@ class Trainer:
         folder.save(self.step, state, self.pair.kept.base.model.state_dict(), about)
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Continue from a checkpoint. ValueError when it belongs to a training of another length or seed."""
+        """Continue from a checkpoint. ValueError when it belongs to a training of another length or
+        seed.
+        """
         if (checkpoint.about["steps"], checkpoint.about["seed"]) != (self.steps, self.seed):
             raise ValueError("the checkpoint belongs to a training of another length or seed")
         tensors = checkpoint.tensors
@@ -222,9 +238,8 @@ class Trainer:
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in _under(tensors, "optimizer.").items():
             index, name = key.split(".", 1)
-            like = parameters[
-                int(index)
-            ]  # fused kernels read a moment in the memory order of its parameter
+            # fused kernels read a moment in the memory order of its parameter
+            like = parameters[int(index)]
             moments.setdefault(int(index), {})[name] = (
                 torch.empty_like(like).copy_(value) if value.shape == like.shape else value
             )
@@ -246,11 +261,13 @@ def train(
     folder: CheckpointFolder,
     out_of_time: Callable[[], bool] = lambda: False,
 ) -> Iterator[StepReport]:
-    """Train on, from the newest whole checkpoint in `folder` if there is one, and yield a report at each rung.
+    """Train on, from the newest whole checkpoint in `folder` if there is one, and yield a report at
+    each rung.
 
-    A checkpoint is saved at each rung before its report, and about every minute between rungs; a rung whose checkpoint was saved but whose
-    report may have been lost is reported again. When `out_of_time()`, the training ends with a checkpoint and, of the steps since the last
-    rung if there are any, a report.
+    A checkpoint is saved at each rung before its report, and about every minute between rungs; a
+    rung whose checkpoint was saved but whose report may have been lost is reported again. When
+    `out_of_time()`, the training ends with a checkpoint and, of the steps since the last rung if
+    there are any, a report.
     """
     if (checkpoint := folder.load()) is not None:
         trainer.load(checkpoint)

@@ -115,7 +115,9 @@ def app(number: int, body: bytes) -> bytes:
 
 
 def webp_with(kind: bytes, body: bytes, missing: int = 0) -> bytes:
-    """A WebP that announces ICC profile, EXIF and XMP and has one chunk of them, without its last `missing` bytes."""
+    """A WebP that announces ICC profile, EXIF and XMP and has one chunk of them, without its last
+    `missing` bytes.
+    """
     pixels = saved("WEBP")[12:]
     header = b"VP8X" + struct.pack("<I", 10) + bytes([0x2C, 0, 0, 0, 39, 0, 0, 29, 0, 0])
     chunk = kind + struct.pack("<I", len(body)) + body

@@ -33,7 +33,9 @@ def masked_neighbours(masks: Tensor) -> float:
 
 
 def one_after_the_other(grid: tuple[int, int], wanted: float, draws: random.Random) -> np.ndarray:
-    """Algorithm 1 of arXiv 2106.08254 with the limits of the official iBOT code: ten tries a block, none that masks too much."""
+    """Algorithm 1 of arXiv 2106.08254 with the limits of the official iBOT code: ten tries a block,
+    none that masks too much.
+    """
     mask, smallest = np.zeros(grid, bool), (min(grid) // 3) ** 2
     for _ in range(1000):
         for _ in range(10):
@@ -145,10 +147,11 @@ def test_blocks_are_as_wide_as_the_aspect_allows():
     assert (height - 1.5 <= (width + 0.5) / 0.3).all() and (
         width - 0.5 <= (height + 1.5) / 0.3
     ).all()
+    # a log-uniform ratio is beyond 2 with the probability ln(1 / 0.6) / 2 ln(1 / 0.3) = 0.21
     for beyond in (
         ratios > 2,
         ratios < 0.5,
-    ):  # a log-uniform ratio is beyond 2 with the probability ln(1 / 0.6) / 2 ln(1 / 0.3) = 0.21
+    ):
         assert abs(beyond.float().mean() - 0.21) < 0.06
     height, width = boxes(drawn((14, 14), ratio=0.3, aspect=1.0, **ALWAYS))
     assert ((height == width) | (height == width - 1)).all()
@@ -189,9 +192,8 @@ def test_places_and_weights_are_of_the_masked_patches_in_reading_order():
         dtype=torch.bool,
     )
     assert masked_places(masks).tolist() == [0, 3, 10, 12, 13, 14, 15]
-    assert patch_weights(masks).tolist() == pytest.approx(
-        [1 / 8, 1 / 8, 1 / 4, *[1 / 16] * 4]
-    )  # two views of two images
+    # two views of two images
+    assert patch_weights(masks).tolist() == pytest.approx([1 / 8, 1 / 8, 1 / 4, *[1 / 16] * 4])
 
 
 def test_weights_give_the_mean_over_images_of_the_mean_over_an_images_masked_patches():

@@ -23,7 +23,9 @@ def rotation(width: int) -> Tensor:
 
 
 def unbiased_hsic(k: np.ndarray, m: np.ndarray) -> float:
-    """The U-statistic of Song et al. (JMLR 2012, equation 4): means over all tuples of different images."""
+    """The U-statistic of Song et al. (JMLR 2012, equation 4): means over all tuples of different
+    images.
+    """
     n = len(k)
     pairs = np.mean([k[i, j] * m[i, j] for i, j in permutations(range(n), 2)])
     fours = np.mean([k[i, j] * m[q, r] for i, j, q, r in permutations(range(n), 4)])

@@ -41,9 +41,7 @@ def test_equal_assignments_do_not_diverge() -> None:
     )
 
 
-def test_a_sure_head_diverges_from_a_base_that_knows_nothing_by_the_logarithm_of_the_prototypes() -> (
-    None
-):
+def test_a_sure_head_diverges_from_an_ignorant_base_by_the_logarithm_of_the_prototypes() -> None:
     sure = F.one_hot(torch.arange(V * B) % K, K).reshape(V, B, K).float()
     assert prototype_divergence(sure, torch.zeros(V, B, K).log_softmax(-1)) == pytest.approx(
         np.log(K)

@@ -1,4 +1,6 @@
-"""alpha-ReQ against spectra of known exponent, and against scikit-learn's PCA with NumPy's weighted line."""
+"""alpha-ReQ against spectra of known exponent, and against scikit-learn's PCA with NumPy's weighted
+line.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ torch.set_num_threads(1)
 
 
 def embeddings_of(eigenvalues: Tensor, count: int = 300) -> Tensor:
-    """Centred embeddings, rotated at random, whose covariance has these eigenvalues up to a factor."""
+    """Centred embeddings, rotated at random, whose covariance has these eigenvalues up to a
+    factor."""
     generator = torch.Generator().manual_seed(0)
     width = len(eigenvalues)
     scores = torch.randn(count, width, generator=generator, dtype=torch.float64)

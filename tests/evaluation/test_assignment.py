@@ -30,9 +30,7 @@ def test_it_is_the_mean_assignment_that_counts_not_each() -> None:
     assert assignment_entropy(torch.full((20, 8), 1 / 8)) == pytest.approx(1)
 
 
-def test_information_is_all_where_each_image_has_its_prototype_and_none_where_all_have_the_same() -> (
-    None
-):
+def test_information_is_all_with_one_prototype_an_image_and_none_with_one_for_all() -> None:
     assert assignment_information(torch.eye(8).repeat(3, 1)) == pytest.approx(1)
     assert assignment_information(torch.eye(8)[[2] * 20]) == 0
     assert assignment_information(torch.full((20, 8), 1 / 8)) == pytest.approx(0, abs=1e-12)
@@ -43,7 +41,9 @@ def test_information_is_all_where_each_image_has_its_prototype_and_none_where_al
 
 
 def test_information_is_that_of_a_noisy_channel() -> None:
-    """Two images alike, of two prototypes, taken for each other with the probability 0.1: 1 - h(0.1) bits."""
+    """Two images alike, of two prototypes, taken for each other with the probability 0.1: 1 -
+    h(0.1) bits.
+    """
     channel = torch.tensor([[0.9, 0.1], [0.1, 0.9]], dtype=torch.float64)
     assert assignment_information(channel) == pytest.approx(
         1 + 0.9 * math.log2(0.9) + 0.1 * math.log2(0.1)

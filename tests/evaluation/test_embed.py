@@ -1,4 +1,6 @@
-"""Embeddings for evaluation: of whole images, in batches, in evaluation mode, whatever is trained around them."""
+"""Embeddings for evaluation: of whole images, in batches, in evaluation mode, whatever is trained
+around them.
+"""
 
 from __future__ import annotations
 

@@ -54,7 +54,9 @@ def test_uniformity_of_two_opposite_clusters(t: float) -> None:
 
 @pytest.mark.parametrize("t", [0.5, 2.0])
 def test_uniformity_of_a_circle_is_an_integral(t: float) -> None:
-    """The mean over 200 points at equal angles is that over the circle, less the share of each point itself."""
+    """The mean over 200 points at equal angles is that over the circle, less the share of each
+    point itself.
+    """
     angles = torch.arange(200, dtype=torch.float64) * 2 * math.pi / 200
     whole = quad(lambda angle: math.exp(-t * (2 - 2 * math.cos(angle))), 0, 2 * math.pi)[0] / (
         2 * math.pi

@@ -62,7 +62,9 @@ def test_large_shared_mean_does_not_hide_the_classes() -> None:
 
 
 def test_queries_are_centred_with_the_mean_of_the_bank() -> None:
-    """Queries of one class alone would lose what tells them from the others with a mean of their own."""
+    """Queries of one class alone would lose what tells them from the others with a mean of their
+    own.
+    """
     bank, labels = clusters(200, 0.3, seed=1)
     queries, wanted = clusters(100, 0.3, seed=2)
     assert knn_accuracy(bank, labels, queries[wanted == 3], wanted[wanted == 3]) == 100.0

@@ -1,4 +1,6 @@
-"""The measures together: what each is measured of, and what they say of good and bad representations."""
+"""The measures together: what each is measured of, and what they say of good and bad
+representations.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ NAMES = {"rankme", "alpha_req", "uniformity", "lidar", "alignment"}
 
 
 def embeddings(directions: int, noise: float) -> tuple[Tensor, Tensor]:
-    """(views, plain) of 60 images that differ in the first `directions` of 16 dimensions; views differ by the noise in all."""
+    """(views, plain) of 60 images that differ in the first `directions` of 16 dimensions; views
+    differ by the noise in all.
+    """
     generator = torch.Generator().manual_seed(0)
     plain = torch.zeros(60, 16)
     plain[:, :directions] = torch.randn(60, directions, generator=generator)

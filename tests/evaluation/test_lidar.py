@@ -1,4 +1,6 @@
-"""LiDAR against designs whose covariances are known exactly, scikit-learn's discriminant analysis, and the formula in NumPy."""
+"""LiDAR against designs whose covariances are known exactly, scikit-learn's discriminant analysis,
+and the formula in NumPy.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ torch.set_num_threads(1)
 
 
 def design(between: Tensor, within: Tensor) -> Tensor:
-    """Views of images at +- between_d along each axis, which lie at +- within_d along each axis around them: S_w is diagonal."""
+    """Views of images at +- between_d along each axis, which lie at +- within_d along each axis
+    around them: S_w is diagonal.
+    """
     means = torch.cat([torch.diag(between), -torch.diag(between)])
     around = torch.cat([torch.diag(within), -torch.diag(within)])
     return around[:, None] + means
@@ -67,7 +71,9 @@ def test_directions_weigh_by_the_ratio_of_variances(scale: float) -> None:
 
 
 def test_directions_of_the_augmentation_do_not_count() -> None:
-    """Two directions tell images apart; four others vary three times as much, from view to view alone."""
+    """Two directions tell images apart; four others vary three times as much, from view to view
+    alone.
+    """
     views = design(torch.tensor([1.0, 1.0, 0, 0, 0, 0]), torch.tensor([0.1, 0.1, 3, 3, 3, 3]))
     assert lidar(views) == pytest.approx(2, rel=1e-3)
     assert rankme(views.flatten(0, 1)) > 4

@@ -15,7 +15,9 @@ torch.set_num_threads(1)
 def clusters(
     count: int, seed: int, noise: float = 1.5, classes: int = 4, width: int = 10
 ) -> tuple[Tensor, Tensor]:
-    """Embeddings around one random point a class, and their classes; the dimensions have very different sizes."""
+    """Embeddings around one random point a class, and their classes; the dimensions have very
+    different sizes.
+    """
     points = torch.randn(classes, width, generator=torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % classes
@@ -48,9 +50,8 @@ def test_accuracy_is_that_of_scikit_learn() -> None:
         standardised(bank, bank).numpy(), labels.numpy()
     )
     expected = 100 * model.score(standardised(queries, bank).numpy(), wanted.numpy())
-    assert linear_accuracy(bank, labels, queries, wanted) == pytest.approx(
-        expected, abs=0.4
-    )  # one query may lie on the border
+    # one query may lie on the border
+    assert linear_accuracy(bank, labels, queries, wanted) == pytest.approx(expected, abs=0.4)
     assert 50 < expected < 95
 
 

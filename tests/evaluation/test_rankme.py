@@ -1,4 +1,5 @@
-"""RankMe against closed forms and the paper's formula by a singular value decomposition in NumPy."""
+"""RankMe against closed forms and the paper's formula by a singular value decomposition in
+NumPy."""
 
 from __future__ import annotations
 

@@ -112,7 +112,8 @@ def keep(folder: Path, base: Base, step: int) -> dict[str, torch.Tensor]:
 
 
 def ended(study: StudyRecord, key: str, accuracy: float | None, state: State = State.DONE) -> None:
-    """Record that the full training or a proxy, `proxy/TRIAL`, came to that accuracy after 5 steps."""
+    """Record that the full training or a proxy, `proxy/TRIAL`, came to that accuracy after 5
+    steps."""
     phase, _, trial = key.partition("/")
     job = Job(key, phase, Task.model_construct(), "", int(trial) if trial else None)
     metrics: dict[str, Any] = (
@@ -259,8 +260,8 @@ def test_the_howto_says_why_a_longer_training_was_not_taken(
     ended(study, "full", 35.0)
     ended(study, "proxy/1", 36.24)
     assert (
-        "the winner's proxy training, which was more accurate than the full training with convnext (step 5, accuracy 36.2 %)."
-        in (exported(run, study) / "HOWTO.md").read_text()
+        "the winner's proxy training, which was more accurate than the full training with convnext "
+        "(step 5, accuracy 36.2 %)." in (exported(run, study) / "HOWTO.md").read_text()
     )
 
 

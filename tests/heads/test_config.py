@@ -22,7 +22,8 @@ from hssl_search.heads.registry import families, reads
         ),
         (
             {"family": "mlp", "kernel_size": 3},
-            "'mlp' has no parameter 'kernel_size'; it reads depth, width_ratio, first_shortcut, tap, mlp_ratio",
+            "'mlp' has no parameter 'kernel_size'; it reads depth, width_ratio, first_shortcut, "
+            "tap, mlp_ratio",
         ),
         (
             {"family": "identity", "depth": 1},
@@ -38,11 +39,13 @@ from hssl_search.heads.registry import families, reads
         ),
         (
             {"family": "hybrid", "depth": 3},
-            "'hybrid' of convnext+transformer+convnext has no parameter 'depth'; it reads blocks, width_ratio",
+            "'hybrid' of convnext+transformer+convnext has no parameter 'depth'; it reads blocks, "
+            "width_ratio",
         ),
         (
             {"family": "hybrid", "blocks": "mlp+swin", "kernel_size": 3},
-            "'hybrid' of mlp+swin has no parameter 'kernel_size'; it reads blocks, width_ratio, first_shortcut, tap, mlp_ratio, attention_heads",
+            "'hybrid' of mlp+swin has no parameter 'kernel_size'; it reads blocks, width_ratio, "
+            "first_shortcut, tap, mlp_ratio, attention_heads",
         ),
         (
             {"family": "hybrid", "blocks": "convnxt+mlp"},

@@ -1,4 +1,6 @@
-"""What every head family must do, controls included: a new family gets the whole suite by being registered."""
+"""What every head family must do, controls included: a new family gets the whole suite by being
+registered.
+"""
 
 from __future__ import annotations
 
@@ -43,8 +45,8 @@ REACH = {
     "hybrid": (0, 14),
     "resnet+swin+swin": (0, 14),
 }
-"""First and last of the 15 rows that the middle one depends on, after one block of the default kernel or a hybrid's blocks. mbconv squeezes
-the whole map into its gates, focal averages it."""
+"""First and last of the 15 rows that the middle one depends on, after one block of the default
+kernel or a hybrid's blocks. mbconv squeezes the whole map into its gates, focal averages it."""
 
 
 @pytest.fixture(params=CASES)
@@ -73,7 +75,9 @@ def maps(channels: int = 24, height: int = 7, width: int = 5) -> torch.Tensor:
 
 
 def beside_and_behind(case: str, block: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """(what a block's shortcut leads past, what follows): everything and nothing, but for ConvMixer's 1x1 convolution, which follows."""
+    """(what a block's shortcut leads past, what follows): everything and nothing, but for
+    ConvMixer's 1x1 convolution, which follows.
+    """
     return (block[0], block[1:]) if case == "convmixer" else (block, nn.Identity())  # type: ignore[index]
 
 

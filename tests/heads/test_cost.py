@@ -47,7 +47,9 @@ def test_cost_is_that_of_the_layers(family: str) -> None:
 
 
 def by_fvcore(config: HeadConfig) -> tuple[int, int]:
-    """(parameters, multiply-adds); fvcore counts a multiply-add once, and norms, pooling and resizing too, which are left out here."""
+    """(parameters, multiply-adds); fvcore counts a multiply-add once, and norms, pooling and
+    resizing too, which are left out here.
+    """
     head = build_head(config, C).eval()
     analysis = FlopCountAnalysis(nn.Sequential(head.entry, head.blocks), torch.zeros(1, C, H, W))
     counted = (
@@ -58,9 +60,8 @@ def by_fvcore(config: HeadConfig) -> tuple[int, int]:
         for operator, count in counted.items()
         if operator in ("conv", "linear", "matmul", "bmm", "addmm", "einsum")
     )
-    attention = (
-        config.block_families.count("transformer") * 2 * N * N * head.width
-    )  # fused: fvcore does not know what it is made of
+    # fused: fvcore does not know what it is made of
+    attention = config.block_families.count("transformer") * 2 * N * N * head.width
     return parameter_count(head)[""], int(products) + attention
 
 

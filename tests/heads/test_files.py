@@ -46,11 +46,13 @@ def test_file_with_a_config_alone_needs_the_channels(path: Path) -> None:
     ("text", "head"),
     [
         (
-            "format: hssl-head/1\nfamily: transformer\ndepth: 2\nwidth_ratio: 0.5\nattention_heads: 4\nmlp_ratio: 4.0\nfirst_shortcut: false\n",
+            "format: hssl-head/1\nfamily: transformer\ndepth: 2\nwidth_ratio: 0.5\n"
+            "attention_heads: 4\nmlp_ratio: 4.0\nfirst_shortcut: false\n",
             HeadConfig(family="transformer", depth=2, width_ratio=0.5, positions=False, tap=0),
         ),
         (
-            "format: hssl-head/1\nfamily: resnet\ndepth: 3\nwidth_ratio: 1.0\nkernel_size: 3\nfirst_shortcut: true\n",
+            "format: hssl-head/1\nfamily: resnet\ndepth: 3\nwidth_ratio: 1.0\n"
+            "kernel_size: 3\nfirst_shortcut: true\n",
             HeadConfig(family="resnet", first_shortcut=True, tap=0),
         ),
         ("format: hssl-head/1\nfamily: identity\n", HeadConfig(family="identity")),

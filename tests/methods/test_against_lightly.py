@@ -1,4 +1,6 @@
-"""The methods against a second library, lightly: losses, their gradients, and the state of the targets."""
+"""The methods against a second library, lightly: losses, their gradients, and the state of the
+targets.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ def test_byol() -> None:
 
 
 def test_moco_v2_over_steps_that_wrap_the_queue_around() -> None:
-    """lightly's bank is full from the start, of random keys, so the queue is given the same; the steps' keys fill it evenly."""
+    """lightly's bank is full from the start, of random keys, so the queue is given the same; the
+    steps' keys fill it evenly.
+    """
     method = MoCoV2(MoCoV2Config(queue=36, projector_out=D))
     state: Any = method.target_state()
     criterion = lightly.NTXentLoss(0.2, memory_bank_size=(36, D))
@@ -79,7 +83,9 @@ def frozen(criterion: Any, queries: Tensor, keys: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("students", [2, 5])
 def test_dino_with_its_centre_over_steps(students: int) -> None:
-    """The temperature of the teacher, a schedule here, is told to lightly; both bring the centre up to date after the loss."""
+    """The temperature of the teacher, a schedule here, is told to lightly; both bring the centre up
+    to date after the loss.
+    """
     method = DINO(
         DINOConfig(
             prototypes=D,

@@ -13,7 +13,9 @@ METHOD = BYOL(BYOLConfig(projector_hidden=16, projector_out=8))
 
 
 def distance(prediction: np.ndarray, target: np.ndarray) -> float:
-    """Equation 2 of arXiv 2006.07733 for N x D outputs: the mean squared distance of vectors of length 1."""
+    """Equation 2 of arXiv 2006.07733 for N x D outputs: the mean squared distance of vectors of
+    length 1.
+    """
     q, z = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (prediction, target))
     return float(np.mean(np.sum((q - z) ** 2, axis=1)))
 
@@ -38,9 +40,8 @@ def test_loss_runs_from_zero_to_four() -> None:
 
 
 def test_same_view_is_no_target() -> None:
-    outputs = np.stack(
-        [np.eye(5)[:2], np.eye(5)[2:4]]
-    )  # each view predicts its own target, which is orthogonal to the other's
+    # each view predicts its own target, which is orthogonal to the other's
+    outputs = np.stack([np.eye(5)[:2], np.eye(5)[2:4]])
     assert loss(outputs, outputs) == pytest.approx(2) == METHOD.chance(2)
 
 

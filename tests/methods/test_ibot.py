@@ -24,7 +24,9 @@ def softmax(x: np.ndarray) -> np.ndarray:
 def patch_term(
     student: np.ndarray, target: np.ndarray, masks: np.ndarray, center: np.ndarray, teacher_t: float
 ) -> float:
-    """Equation 2 of arXiv 2111.07832, patch by patch; an image without a masked patch counts as 0, as in the official code."""
+    """Equation 2 of arXiv 2111.07832, patch by patch; an image without a masked patch counts as 0,
+    as in the official code.
+    """
     images = []
     for view in range(len(student)):
         for image in range(student.shape[1]):

@@ -59,11 +59,13 @@ def test_of_the_file(tmp_path: Path, text: str, message: str) -> None:
         ),
         (
             "family: {choice: [mlp, identity]}",
-            ": parameters.family 'identity' is a control, which every search runs anyway; remove it.",
+            ": parameters.family 'identity' is a control, which every search runs anyway; remove "
+            "it.",
         ),
         (
             "family: [mlp, resnet]",
-            ": parameters.family is a list; for one of several values write {choice: ['mlp', 'resnet']}.",
+            ": parameters.family is a list; for one of several values write {choice: ['mlp', "
+            "'resnet']}.",
         ),
         (
             "family: {int: [1, 2]}",
@@ -72,7 +74,8 @@ def test_of_the_file(tmp_path: Path, text: str, message: str) -> None:
         ("family: {choice: [mlp, mlp]}", ": parameters.family has 'mlp' twice; remove one."),
         (
             "family: {choice: [mlp], families: [mlp]}",
-            ": unknown key 'families' in parameters.family; choose one of choice, float, int, log, step, value.",
+            ": unknown key 'families' in parameters.family; choose one of choice, float, int, "
+            "log, step, value.",
         ),
     ],
 )
@@ -114,7 +117,8 @@ def test_of_the_family(tmp_path: Path, lines: str, message: str) -> None:
         ),
         (
             "depth: {int: [4, 1]}",
-            ": parameters.depth: int is [4, 1]; write two numbers, the lower one first, e.g. {int: [1, 4]}.",
+            ": parameters.depth: int is [4, 1]; write two numbers, the lower one first, e.g. "
+            "{int: [1, 4]}.",
         ),
         ("depth: {int: [1, 2, 3]}", ": parameters.depth: int is [1, 2, 3]; write two numbers, "),
         ("depth: {int: 4}", ": parameters.depth: int is 4; write two numbers, "),
@@ -122,7 +126,8 @@ def test_of_the_family(tmp_path: Path, lines: str, message: str) -> None:
         ("depth: {int: [true, 3]}", ": parameters.depth: int is [True, 3]; write two numbers, "),
         (
             "depth: {int: [1, 4], step: 2}",
-            ": parameters.depth: step is 2; write a whole number that leads from the lower end exactly ",
+            ": parameters.depth: step is 2; write a whole number that leads from the lower end "
+            "exactly ",
         ),
         ("depth: {int: [1, 4], step: 0}", ": parameters.depth: step is 0; "),
         (
@@ -131,7 +136,8 @@ def test_of_the_family(tmp_path: Path, lines: str, message: str) -> None:
         ),
         (
             "width_ratio: {log: [0, 1]}",
-            ": parameters.width_ratio: log begins at 0, where there is no logarithm; begin above 0.",
+            ": parameters.width_ratio: log begins at 0, where there is no logarithm; begin above "
+            "0.",
         ),
     ],
 )
@@ -192,19 +198,23 @@ def test_of_values_that_no_head_may_have(tmp_path: Path, lines: str, message: st
     [
         (
             "{value: 3, families: [resnt]}",
-            ": parameters.kernel_size: 'resnt' is no family of this space that reads the parameter; did you mean 'resnet'?",
+            ": parameters.kernel_size: 'resnt' is no family of this space that reads the "
+            "parameter; did you mean 'resnet'?",
         ),
         (
             "{value: 3, families: [mlp]}",
-            ": parameters.kernel_size: 'mlp' is no family of this space that reads the parameter; choose one of convnext, resnet.",
+            ": parameters.kernel_size: 'mlp' is no family of this space that reads the parameter; "
+            "choose one of convnext, resnet.",
         ),
         (
             "{value: 3, families: resnet}",
-            ": parameters.kernel_size: families is 'resnet'; write a list of names, e.g. [convnext, resnet].",
+            ": parameters.kernel_size: families is 'resnet'; write a list of names, e.g. "
+            "[convnext, resnet].",
         ),
         (
             "{value: 3, families: []}",
-            ": parameters.kernel_size: families is []; write a list of names, e.g. [convnext, resnet].",
+            ": parameters.kernel_size: families is []; write a list of names, e.g. [convnext, "
+            "resnet].",
         ),
         (
             "{value: 3, families: [resnet, resnet]}",
@@ -216,7 +226,8 @@ def test_of_values_that_no_head_may_have(tmp_path: Path, lines: str, message: st
         ),
         (
             "[{value: 3}, {value: 5}]",
-            ": parameters.kernel_size has a domain that no family is left for (convnext, resnet read it); "
+            ": parameters.kernel_size has a domain that no family is left for (convnext, resnet "
+            "read it); "
             "give each its own `families`.",
         ),
         (
@@ -250,7 +261,8 @@ def test_of_domains_for_families(tmp_path: Path, lines: str, message: str) -> No
         ),
         (
             "family: hybrid, blocks: [mlp, swin]",
-            ": parameters.blocks is a list; in a space, join the blocks of a hybrid by +: mlp+swin.",
+            ": parameters.blocks is a list; in a space, join the blocks of a hybrid by +: "
+            "mlp+swin.",
         ),
         (
             "family: hybrid, blocks: {choice: [mlp+swin, mlp+swn]}",
@@ -262,7 +274,8 @@ def test_of_domains_for_families(tmp_path: Path, lines: str, message: str) -> No
         ),
         (
             "family: hybrid, blocks: {int: [1, 2]}",
-            ": parameters.blocks is 1: blocks is 1; write names of families, joined by + or as a list.",
+            ": parameters.blocks is 1: blocks is 1; write names of families, joined by + or as a "
+            "list.",
         ),
         (
             "family: hybrid, blocks: {choice: [mlp+swin, mlp + swin]}",

@@ -73,7 +73,8 @@ def test_a_finite_space_enumerates_every_head_once() -> None:
 
 
 def test_hybrids_vary_what_their_blocks_read() -> None:
-    # By hand: two widths and three taps; swin two windows; resnet+swin two kernels and two windows; mlp+transformer two of positions.
+    # By hand: two widths and three taps; swin two windows; resnet+swin two kernels and two windows;
+    # mlp+transformer two of positions.
     common = [
         {"width_ratio": width, "tap": tap}
         for width, tap in itertools.product((0.5, 1.0), (0, 1, 2))
@@ -235,7 +236,8 @@ def test_continuous_ranges_are_sampled_within_their_ends() -> None:
         [head.mlp_ratio or 0 for head in heads],
     )
     assert 0.5 <= min(widths) and max(widths) <= 2 and 1 <= min(ratios) and max(ratios) <= 4
-    # A logarithmic range has half its samples below its geometric mean, a uniform one below its arithmetic mean.
+    # A logarithmic range has half its samples below its geometric mean, a uniform one below its
+    # arithmetic mean.
     assert abs(sum(width < 1.0 for width in widths) - 100) < 30
     assert abs(sum(ratio < 2.5 for ratio in ratios) - 100) < 30
 
@@ -343,7 +345,8 @@ def test_the_hash_is_the_same_on_every_machine_and_in_every_version() -> None:
         "first_shortcut": True,
     }
     meaning = (
-        '[{"value": "resnet"}, {"resnet": {"depth": {"as": "depth", "int": [1, 2]}, "first_shortcut": {"value": true}, '
+        '[{"value": "resnet"}, {"resnet": {"depth": {"as": "depth", "int": [1, 2]}, '
+        '"first_shortcut": {"value": true}, '
         '"kernel_size": {"as": "kernel_size", "choice": [3, 5]}}}]'
     )
     assert space(parameters).hash() == hashlib.sha256(meaning.encode()).hexdigest()[:16]
@@ -389,7 +392,8 @@ def test_bundled_spaces_are_what_they_are_for() -> None:
 
 
 def test_bundled_spaces_are_as_large_as_their_table_says() -> None:
-    # By hand: depth, width and first shortcut make 16 of a family; hybrids have two widths, two shortcuts and no depth.
+    # By hand: depth, width and first shortcut make 16 of a family; hybrids have two widths, two
+    # shortcuts and no depth.
     families_of_16 = 2 * 3 * 2 + 2 * 3 + 3 * 2 + 2 * 2 * 2 + 2 * 2 * 2 + 2 * 2 + 4 * 2
     assert Space.read("default").size() == 16 * families_of_16 + 4 * 6 * 2
     assert Space.read("paper").size() == 6 * 5 * 2 * 2 and Space.read("tiny").size() == 10

@@ -1,4 +1,6 @@
-"""Losses of twenty steps of every method, which no refactoring may move. `python -m tests.training.test_golden` writes them anew."""
+"""Losses of twenty steps of every method, which no refactoring may move. `python -m
+tests.training.test_golden` writes them anew.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from hssl_search.methods.base import methods
 GOLDEN = Path(__file__).with_name("golden_losses.json")
 STEPS = 20
 TOLERANCE = 1e-3
-"""Relative. With other kernels of the same processor losses were at most 1.2e-4 apart at this learning rate, and 2e-2 at ten times it."""
+"""Relative. With other kernels of the same processor losses were at most 1.2e-4 apart at this
+learning rate, and 2e-2 at ten times it."""
 LR = 1e-4
 
 

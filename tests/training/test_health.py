@@ -1,4 +1,6 @@
-"""The health gate: its measures on embeddings whose answer is known, its verdicts on figures and on real training."""
+"""The health gate: its measures on embeddings whose answer is known, its verdicts on figures and on
+real training.
+"""
 
 from __future__ import annotations
 
@@ -156,15 +158,19 @@ def test_gate_looks_at_the_prototypes_where_there_are_any(
 def test_reason_holds_the_figures() -> None:
     assert judge(4.4, 4.5, 2.9, 1.0, 20.0) == Verdict(
         "not learning",
-        "it learned no more than noise does (head-to-head loss 4.400; noise 4.500, best head 2.900).",
+        "it learned no more than noise does (head-to-head loss 4.400; noise 4.500, best head "
+        "2.900).",
     )
     assert judge_alone(2.9, 0.01, 20.0, 0.5) == Verdict(
         "collapsed",
-        "its embeddings are nearly one point or direction (spread 0.010, effective rank 20.0, 50% of its dimensions vary).",
+        "its embeddings are nearly one point or direction (spread 0.010, effective rank 20.0, 50% "
+        "of its dimensions vary).",
     )
     assert judge_alone(2.9, 1.0, 20.0, 1.0, Assignment(0.03, 0.0123, 0.01)).reason == (
-        "it assigns nearly all images to the same few prototypes (spread 1.000, effective rank 20.0, 100% of its dimensions vary, mean "
-        "assignment 3% of the entropy of all prototypes, an assignment tells 0.012 of what it could about its image)."
+        "it assigns nearly all images to the same few prototypes (spread 1.000, effective rank "
+        "20.0, 100% of its dimensions vary, mean "
+        "assignment 3% of the entropy of all prototypes, an assignment tells 0.012 of what it "
+        "could about its image)."
     )
     assert "(loss nan, spread 1.000" in judge_alone(math.nan, 1.0, 20.0).reason
 
@@ -215,9 +221,8 @@ Examine = Callable[..., Examined]
 def examine(trainer: Callable[..., Trainer], patterns: MakePatterns) -> Examine:
     def examine(pair: Pair, steps: int = 10, **stage: float) -> Examined:
         images, masks = patterns(64), MasksConfig() if pair.method.masks else None
-        easy = ViewsConfig(
-            scale=(0.6, 1.0), jitter=0.0, grayscale=0.0, masks=masks
-        )  # a few steps suffice to find an image's other view
+        # a few steps suffice to find an image's other view
+        easy = ViewsConfig(scale=(0.6, 1.0), jitter=0.0, grayscale=0.0, masks=masks)
         views = Views(
             easy,
             32,
@@ -270,7 +275,9 @@ def test_real_heads_are_healthy_and_the_noise_head_does_not_learn_in_every_metho
 def test_dino_without_centring_sends_all_images_to_few_prototypes(
     center_momentum: float, gate: str, pair: MakePair, examine: Examine
 ) -> None:
-    """A centre that never moves is none. The embeddings look healthy; the mean assignment alone tells."""
+    """A centre that never moves is none. The embeddings look healthy; the mean assignment alone
+    tells.
+    """
     settings = {
         "center_momentum": center_momentum,
         "teacher_temperature": 0.04,

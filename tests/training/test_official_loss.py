@@ -1,4 +1,6 @@
-"""The whole objective of the official code, iBOT with a head, transcribed to float64 NumPy from its formulas: every term, and no other."""
+"""The whole objective of the official code, iBOT with a head, transcribed to float64 NumPy from its
+formulas: every term, and no other.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def cross_entropy(target: Array, center: Array, student: Array) -> Array:
 
 
 def cls_term(teacher: Array, center: Array, student: Array) -> float:
-    """Mean over pairs (teacher global view u, student view v != u) of the mean over images; views x images x prototypes."""
+    """Mean over pairs (teacher global view u, student view v != u) of the mean over images; views x
+    images x prototypes.
+    """
     pairs = [
         cross_entropy(teacher[u], center, student[v]).mean()
         for u in range(len(teacher))
@@ -41,7 +45,9 @@ def cls_term(teacher: Array, center: Array, student: Array) -> float:
 
 
 def patch_term(teacher: Array, center: Array, student: Array, masks: NDArray[np.bool_]) -> float:
-    """Mean over images, then views, of the mean over masked positions; views x images x positions x prototypes."""
+    """Mean over images, then views, of the mean over masked positions; views x images x positions x
+    prototypes.
+    """
     each = cross_entropy(teacher, center, student)
     return float(
         np.mean(
@@ -59,7 +65,9 @@ def patch_term(teacher: Array, center: Array, student: Array, masks: NDArray[np.
 def outputs(
     network: Network, views: torch.Tensor, masks: torch.Tensor | None
 ) -> tuple[Array, Array, Array]:
-    """(base, head, patches) of views x images x 3 x H x W, straight from the network's parts, in float64."""
+    """(base, head, patches) of views x images x 3 x H x W, straight from the network's parts, in
+    float64.
+    """
     masking = None if masks is None else Masking(masks.flatten(0, 1), network.mask_token)
     couple, shape = network.couples[0], views.shape[:2]
     features = network.base(views.flatten(0, 1), masking)
@@ -73,7 +81,9 @@ def outputs(
 
 @pytest.fixture
 def made(pair: Callable[..., Pair]) -> Pair:
-    """In evaluation mode, so that no statistics of a batch join images or views; its teacher differs from the student."""
+    """In evaluation mode, so that no statistics of a batch join images or views; its teacher
+    differs from the student.
+    """
     built = pair(
         "ibot",
         {"family": "convnext", "depth": 2},

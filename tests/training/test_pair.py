@@ -1,4 +1,6 @@
-"""The objective of a pair, computed again from the outputs of its networks: which terms it has, and which it has not."""
+"""The objective of a pair, computed again from the outputs of its networks: which terms it has, and
+which it has not.
+"""
 
 from __future__ import annotations
 
@@ -286,7 +288,9 @@ class Rows(TorchDispatchMode):
 def test_no_patch_but_the_masked_ones_is_compared_with_the_prototypes(
     pair: MakePair, batch: Batch
 ) -> None:
-    """Of 8,192 prototypes and all patches of 224 pixels that would take tens of gigabytes for ten heads."""
+    """Of 8,192 prototypes and all patches of 224 pixels that would take tens of gigabytes for ten
+    heads.
+    """
     made = pair("ibot", "convnext", "mlp", settings={"prototypes": 37})
     assert batch.masks is not None
     with Rows(37) as rows:

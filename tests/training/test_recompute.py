@@ -19,7 +19,9 @@ MakeTrainer = Callable[..., Trainer]
 
 
 def trained(made: Trainer, recompute: bool) -> dict[str, Tensor]:
-    """Everything that three steps leave behind: losses, gradients, weights, statistics, random numbers."""
+    """Everything that three steps leave behind: losses, gradients, weights, statistics, random
+    numbers.
+    """
     if recompute:
         made.recompute()
     torch.manual_seed(5)

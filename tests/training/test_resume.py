@@ -69,9 +69,8 @@ def test_resumed_training_equals_an_uninterrupted_one_bit_by_bit(
     torch.rand(7)  # a fresh process has other random numbers behind it
     found = list(train(resumed, [3, 6], CheckpointFolder(tmp_path / "parts")))
     assert timeless([first]) == timeless(expected[:1])
-    assert timeless(found) == timeless(
-        expected
-    )  # the rung whose report may have been lost is reported again
+    # the rung whose report may have been lost is reported again
+    assert timeless(found) == timeless(expected)
     assert_same_state(resumed, whole)
 
 
@@ -158,9 +157,8 @@ def test_base_of_a_checkpoint_loads_with_timm_alone(make: Make, tmp_path: Path) 
     list(train(trained, [2], folder))
     newest = folder.latest()
     assert newest is not None
-    base = trained.pair.kept.base.eval().to(
-        memory_format=torch.contiguous_format
-    )  # other kernels round differently
+    # other kernels round differently
+    base = trained.pair.kept.base.eval().to(memory_format=torch.contiguous_format)
     alone = timm.create_model(
         base.name, num_classes=0, **base.timm_args, checkpoint_path=str(newest / "base.safetensors")
     ).eval()

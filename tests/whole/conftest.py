@@ -24,7 +24,8 @@ from hssl_search.engine.records.study import StudyRecord
 
 RECIPE = """\
 description: Small steps, for tests.
-method: {name: simclr, temperature: 0.2, projector_layers: 2, projector_hidden: 64, projector_out: 32}
+method:
+  {name: simclr, temperature: 0.2, projector_layers: 2, projector_hidden: 64, projector_out: 32}
 views: {scale: [0.3, 1.0]}
 proxy: {batch_size: 32, lr: 3.0e-3, precision: fp32}
 full: {epochs: 2, batch_size: 32, lr: 3.0e-3, precision: fp32}
@@ -49,8 +50,9 @@ policy:
 BASE = ["--base", "test_resnet", "--base-arg", "output_stride=8", "--image-size", "32"]
 ASKED = [*BASE, "--trainer", "recipe.yaml", "--space", "space.yaml"]
 BUDGETS = tuple(f"{600 * 2**doubling}cpu-s" for doubling in range(4))
-"""The policy lets no search do more than about 100 seconds of work on two idle cores. Where other programs make even the first
-budget too small, a search is begun anew with twice as much: no test depends on how fast the machine is."""
+"""The policy lets no search do more than about 100 seconds of work on two idle cores. Where other
+programs make even the first budget too small, a search is begun anew with twice as much: no test
+depends on how fast the machine is."""
 LONGEST_S = 1800
 
 
@@ -100,7 +102,9 @@ class Program:
         return Ended(self._process.returncode, out, err)
 
     def wait_for_phase(self, run: Run, phase: str) -> bool:
-        """Wait until time of that phase is charged to the run; False when the program has ended before."""
+        """Wait until time of that phase is charged to the run; False when the program has ended
+        before.
+        """
         written = f'"phase": "{phase}"'.encode()
         return self.wait_until(lambda: written in _read(run.ledger))
 
@@ -117,7 +121,8 @@ class Program:
         os.killpg(self._process.pid, signal.SIGINT)
 
     def signal_group(self, number: signal.Signals) -> None:
-        """As `timeout` and a terminal that closes do: to the program, and to its group once more."""
+        """As `timeout` and a terminal that closes do: to the program, and to its group once
+        more."""
         self._process.send_signal(number)
         os.killpg(self._process.pid, number)
 
@@ -207,7 +212,9 @@ class Place:
                 os.kill(pid, number)
 
     def wait_for_workers(self) -> bool:
-        """Wait until no process is left that could train, for a minute at most; Ray's agents look for its server about as long."""
+        """Wait until no process is left that could train, for a minute at most; Ray's agents look
+        for its server about as long.
+        """
         until = time.monotonic() + 60.0
         while (left := self._workers()) and time.monotonic() < until:
             time.sleep(0.1)

@@ -1,4 +1,5 @@
-"""A whole search while the Optuna dashboard is open on it and asks for everything again and again."""
+"""A whole search while the Optuna dashboard is open on it and asks for everything again and
+again."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ EVERY_S = 0.2
 
 @dataclass
 class Reader:
-    """Asks the dashboard for the studies and for all of the first, as its page does, until it is told to stop."""
+    """Asks the dashboard for the studies and for all of the first, as its page does, until it is
+    told to stop.
+    """
 
     address: str
     trials: list[int] = field(default_factory=list)
@@ -40,12 +43,16 @@ class Reader:
     over: threading.Event = field(default_factory=threading.Event)
 
     def read(self) -> dict[str, Any]:
-        """All that the dashboard tells of the study, no trials while there is none; URLError while it does not listen yet."""
+        """All that the dashboard tells of the study, no trials while there is none; URLError while
+        it does not listen yet.
+        """
         studies = self._get("studies")["study_summaries"]
         return self._get(f"studies/{studies[0]['study_id']}?after=0") if studies else {"trials": []}
 
     def comes_to_show(self, trials: dict[int, tuple[str, Any]]) -> bool:
-        """Whether it shows these states and values within a minute; it may answer from what it read a few seconds ago."""
+        """Whether it shows these states and values within a minute; it may answer from what it read
+        a few seconds ago.
+        """
         until = time.monotonic() + 60.0
         while time.monotonic() < until:
             shown = {

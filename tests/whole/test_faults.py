@@ -58,7 +58,9 @@ def test_other_ways_to_ask_it_to_stop_are_as_ctrl_c(
 
 @dataclass(frozen=True)
 class Troubled:
-    """A search that was interrupted while it screened, resumed, killed in its proxies, and resumed; what its records held each time."""
+    """A search that was interrupted while it screened, resumed, killed in its proxies, and resumed;
+    what its records held each time.
+    """
 
     run: Run
     interrupted: Any

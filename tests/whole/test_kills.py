@@ -1,4 +1,6 @@
-"""One search whose controller is killed with SIGKILL at twenty random moments, and resumed after each."""
+"""One search whose controller is killed with SIGKILL at twenty random moments, and resumed after
+each.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +23,23 @@ from hssl_search.engine.records.meter import OVERHEAD
 from hssl_search.engine.records.run import Run
 
 pytestmark = pytest.mark.slow(
-    reason="a search that is started more than twenty times; pytest --run-slow tests/whole/test_kills.py runs it"
+    reason=(
+        "a search that is started more than twenty times; pytest --run-slow "
+        "tests/whole/test_kills.py runs it"
+    )
 )
 KILLS, SEED = 20, 4
 BUDGET, MORE = "300cpu-s", "+300cpu-s"
-"""A small budget makes small jobs. What starting again and again takes of it, the longer the busier the machine is, is added."""
+"""A small budget makes small jobs. What starting again and again takes of it, the longer the busier
+the machine is, is added."""
 HEARTBEAT_S, LATE_S = 2.0, 3.0
 """The meter's heartbeat, and by how much a busy machine may be late with one."""
 
 
 class Moment(NamedTuple):
-    """When to kill: after so many marks of progress in this life of the controller, and so many lines of its ledger after them."""
+    """When to kill: after so many marks of progress in this life of the controller, and so many
+    lines of its ledger after them.
+    """
 
     marks: int
     lines: int
@@ -160,9 +168,8 @@ def test_trials_keep_their_heads_and_what_was_decided(story: Story) -> None:
         kept = after.decided()
         assert {number: kept[number] for number in before.decided()} == before.decided()
     held = [trial.user_attrs for trial in story.final.trials.values()]
-    names = [
-        each["name"] for each in held if "retry_of" not in each
-    ]  # an extension gives a head that was pruned another trial
+    # an extension gives a head that was pruned another trial
+    names = [each["name"] for each in held if "retry_of" not in each]
     assert len(names) == len(set(names))
     assert all(
         story.final.trials[each["retry_of"]].user_attrs["head"] == each["head"]

@@ -47,7 +47,9 @@ class Demo:
 
 @pytest.fixture(scope="session")
 def demo(new_place: Callable[[], Any], budgets: tuple[str, ...]) -> Demo:
-    """The one search that all tests here look at; takes about as long as the budget that is large enough."""
+    """The one search that all tests here look at; takes about as long as the budget that is large
+    enough.
+    """
     place = new_place()
     for budget in budgets:
         run, program = place.search(budget)

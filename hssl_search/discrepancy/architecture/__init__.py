@@ -1,4 +1,6 @@
-"""How different two structures are, whatever their weights: `profile` combines what the other files measure."""
+"""How different two structures are, whatever their weights: `profile` combines what the other files
+measure.
+"""
 
 from hssl_search.discrepancy.architecture.profile import (
     Profile,

@@ -20,9 +20,11 @@ def compute_shares(found: Iterable[Operation]) -> dict[str, float]:
 
 
 def mixer_shares(found: Iterable[Operation]) -> dict[str, float]:
-    """`compute_shares` of what mixes positions and keeps their number, the token mixers of arXiv 2111.11418; without any all is pointwise.
+    """`compute_shares` of what mixes positions and keeps their number, the token mixers of arXiv
+    2111.11418; without any all is pointwise.
 
-    They are what architectures differ in: most multiply-adds of many are in pointwise layers, which nearly all have. Windows with strides
-    are left out, since nearly all lower the resolution by them.
+    They are what architectures differ in: most multiply-adds of many are in pointwise layers, which
+    nearly all have. Windows with strides are left out, since nearly all lower the resolution by
+    them.
     """
     return compute_shares(one for one in found if one.kind != "pointwise" and one.keeps_size)

@@ -9,13 +9,16 @@ from hssl_search.discrepancy.architecture.sensitivity import Operator, pulled_ba
 
 
 def frequency_response(operator: Operator, x: Tensor) -> float:
-    """(H - L) / (H + L), -1 to 1: negative for low-pass, positive for high-pass, 0 for an operator that passes all frequencies alike.
+    """(H - L) / (H + L), -1 to 1: negative for low-pass, positive for high-pass, 0 for an operator
+    that passes all frequencies alike.
 
-    H and L are the root mean square gains for frequencies of the upper half (above a quarter cycle per position along an axis) and of the
-    lower half. It is tanh(d / 2) of d = log H - log L, the relative log amplitude of high frequencies by which arXiv 2202.06709 (figure 2
-    and section 3) calls attention low-pass and convolution high-pass. There it is that of feature maps; here it is that of the Jacobian,
-    which the flat spectrum of what a nonlinearity makes of noise does not blur. A gain at a frequency is the amplitude there of J^T v for
-    white noise v. 0 as well for a map of one position and for an operator that ignores its input.
+    H and L are the root mean square gains for frequencies of the upper half (above a quarter cycle
+    per position along an axis) and of the lower half. It is tanh(d / 2) of d = log H - log L, the
+    relative log amplitude of high frequencies by which arXiv 2202.06709 (figure 2 and section 3)
+    calls attention low-pass and convolution high-pass. There it is that of feature maps; here it is
+    that of the Jacobian, which the flat spectrum of what a nonlinearity makes of noise does not
+    blur. A gain at a frequency is the amplitude there of J^T v for white noise v. 0 as well for a
+    map of one position and for an operator that ignores its input.
 
     Args:
         operator: B x c x h x w to B x C x h x w.

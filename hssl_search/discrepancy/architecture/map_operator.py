@@ -59,13 +59,15 @@ class HeadOperator(MapOperator):
 
 
 class BaseOperator(MapOperator):
-    """A base, fed with images laid out as maps of its own h x w positions: the s x s pixels of a position are its channels, 3 s^2 of them.
+    """A base, fed with images laid out as maps of its own h x w positions: the s x s pixels of a
+    position are its channels, 3 s^2 of them.
 
-    So a base and a head answer the same questions in the same unit, the position, and a base without mixing, such as a ViT without its
-    blocks, is as pointwise as a head without blocks.
+    So a base and a head answer the same questions in the same unit, the position, and a base
+    without mixing, such as a ViT without its blocks, is as pointwise as a head without blocks.
 
-    Images are h s pixels high: more than the base's image size where that is no whole number of positions, unless its weights depend on
-    the size; then, as where it is less, they are cut or continued periodically, and what is found is blurred by the seam.
+    Images are h s pixels high: more than the base's image size where that is no whole number of
+    positions, unless its weights depend on the size; then, as where it is less, they are cut or
+    continued periodically, and what is found is blurred by the seam.
     """
 
     def __init__(self, base: Base) -> None:

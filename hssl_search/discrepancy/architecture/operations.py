@@ -31,19 +31,23 @@ class Operation:
 def operations(network: nn.Module, x: Tensor) -> list[Operation]:
     """All operations with multiply-adds of one pass, each of one of four kinds.
 
-    * `convolution`: windows that overlap. A convolution whose stride is at least its kernel, such as a patch embedding, is pointwise.
-    * `attention`: products of two activations, as of queries and keys, and the projections beside them: every pointwise layer below a
-      module that computes such a product itself.
+    * `convolution`: windows that overlap. A convolution whose stride is at least its kernel, such
+      as a patch embedding, is pointwise.
+    * `attention`: products of two activations, as of queries and keys, and the projections beside
+      them: every pointwise layer below a module that computes such a product itself.
     * `pointwise`: weights that mix channels at a position.
-    * `other`: other mixing of positions: weights that multiply positions (token MLPs, spatial gates), recurrent layers, and pooling
-      windows, one for each element. Sums over all positions are not counted.
+    * `other`: other mixing of positions: weights that multiply positions (token MLPs, spatial
+      gates), recurrent layers, and pooling windows, one for each element. Sums over all positions
+      are not counted.
 
-    Nothing is told by names. Activations are the tensors that require gradients, since the input does and weights do not; what does
-    not depend on the input is not counted. Positions are the axis along which a spatially uniform input makes no difference: weights that
-    multiply along it mix positions.
+    Nothing is told by names. Activations are the tensors that require gradients, since the input
+    does and weights do not; what does not depend on the input is not counted. Positions are the
+    axis along which a spatially uniform input makes no difference: weights that multiply along it
+    mix positions.
 
     Args:
-        network: parameters without gradients; nothing in it, such as a border or a position embedding, may tell positions apart.
+        network: parameters without gradients; nothing in it, such as a border or a position
+            embedding, may tell positions apart.
         x: B x c x h x w, each input uniform over its positions; B >= 2, and not all inputs alike.
     """
     observer = _Observer()
@@ -59,7 +63,9 @@ def operations(network: nn.Module, x: Tensor) -> list[Operation]:
 
 
 class _Observer(TorchFunctionMode):
-    """Notes every operation with multiply-adds, and keeps positions alike behind those that would tell them apart."""
+    """Notes every operation with multiply-adds, and keeps positions alike behind those that would
+    tell them apart.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,7 +104,9 @@ class _Observer(TorchFunctionMode):
 def _kind(
     func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], operands: list[Tensor]
 ) -> str:
-    """The kind of an operation that is known not to multiply positions by weights as if they were channels."""
+    """The kind of an operation that is known not to multiply positions by weights as if they were
+    channels.
+    """
     window = window_of(func, args, kwargs)
     if func in POOLING or func == torch.lstm:
         return "other"
@@ -111,7 +119,9 @@ def _kind(
 def _mixed_positions(
     func: Callable[..., Any], args: Sequence[Any], operands: list[Tensor]
 ) -> int | None:
-    """The axis of positions along which weights multiply the one activation, if that is what they do."""
+    """The axis of positions along which weights multiply the one activation, if that is what they
+    do.
+    """
     if func in CONVOLUTIONS:
         axis = 1
     elif func in _PRODUCTS and len(operands) == 1:
@@ -125,9 +135,8 @@ def _alike(x: Tensor, axis: int) -> bool:
     """Whether x is the same all along an axis, though not everywhere."""
     x = x.detach()
     variation = x.std()
-    differs = (
-        variation > 1e-4 * x.abs().max()
-    )  # more than rounding, as in attention that is uniform over uniform tokens
+    # more than rounding, as in attention that is uniform over uniform tokens
+    differs = variation > 1e-4 * x.abs().max()
     return x.shape[axis] > 1 and bool(
         differs & ((x - x.narrow(axis, 0, 1)).abs().max() < 1e-3 * variation)
     )
@@ -144,7 +153,9 @@ def _activations(values: Sequence[Any]) -> Iterator[Tensor]:
 def _unknown_to_torch(
     func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], output: Any
 ) -> int:
-    """Multiply-adds that FlopCounterMode leaves out: pooling windows, and the weights of recurrent layers at each step."""
+    """Multiply-adds that FlopCounterMode leaves out: pooling windows, and the weights of recurrent
+    layers at each step.
+    """
     if func in POOLING and (window := window_of(func, args, kwargs)):
         return int(output.numel()) * window.elements
     if func == torch.lstm:

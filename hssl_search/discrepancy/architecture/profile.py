@@ -28,14 +28,18 @@ INPUTS = 4
 
 @dataclass(frozen=True)
 class Profile:
-    """What a structure does to a map, whatever its weights: of `hssl_search.discrepancy.architecture.structure.redrawn` on a torus."""
+    """What a structure does to a map, whatever its weights: of
+    `hssl_search.discrepancy.architecture.structure.redrawn` on a torus.
+    """
 
     compute: Mapping[str, float]
-    """Shares of all multiply-adds by kind, sum 1: `hssl_search.discrepancy.architecture.compute_shares`."""
+    """Shares of all multiply-adds by kind, sum 1:
+    `hssl_search.discrepancy.architecture.compute_shares`."""
     mixers: Mapping[str, float]
     """Shares of the multiply-adds that mix positions, by kind, sum 1."""
     receptive_field: float
-    """0 (its own position) to 1 (all positions alike): `hssl_search.discrepancy.architecture.receptive_field`."""
+    """0 (its own position) to 1 (all positions alike):
+    `hssl_search.discrepancy.architecture.receptive_field`."""
     equivariance_error: float
     """0 (all places treated alike) to 1: `hssl_search.discrepancy.architecture.equivariance`."""
     frequency_response: float
@@ -45,7 +49,8 @@ class Profile:
 def base_profile(base: Base, seed: int = 0, device: torch.device | str = "cpu") -> Profile:
     """The profile of a base on images of its size; the same for every head, so compute it once.
 
-    Weights, gradients and mode of the base stay as they are, and so does torch's random state; nothing depends on any of them.
+    Weights, gradients and mode of the base stay as they are, and so does torch's random state;
+    nothing depends on any of them.
     """
     return _profile(BaseOperator(base), seed, torch.device(device))
 
@@ -74,7 +79,9 @@ def _profile(network: MapOperator, seed: int, device: torch.device) -> Profile:
 
 @contextmanager
 def _random_numbers(seed: int, device: torch.device) -> Iterator[None]:
-    """Within it, random numbers follow from the seed; behind it they go on as if nothing had been drawn."""
+    """Within it, random numbers follow from the seed; behind it they go on as if nothing had been
+    drawn.
+    """
     on_gpu = device.type == "cuda"
     with torch.random.fork_rng([device] if on_gpu else []):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed all GPUs too
@@ -87,7 +94,8 @@ def _random_numbers(seed: int, device: torch.device) -> Iterator[None]:
 def distance(first: Profile, second: Profile) -> dict[str, float]:
     """Distances of two profiles, each symmetric, 0 for equal profiles and at most 1.
 
-    * `compute`, `mixers`: total variation distances of the shares, half the sum of their absolute differences.
+    * `compute`, `mixers`: total variation distances of the shares, half the sum of their absolute
+      differences.
     * `receptive_field`, `equivariance`: absolute differences.
     * `frequency`: half the absolute difference, since responses lie between -1 and 1.
     * `architecture`: the mean of these five.
@@ -109,9 +117,11 @@ def _total_variation(first: Mapping[str, float], second: Mapping[str, float]) ->
 def architecture_discrepancy(
     base: Base, head: Head, seed: int = 0, device: torch.device | str = "cpu"
 ) -> dict[str, float]:
-    """`distance` of base and head, the head on maps of the base's size: what can be known of their discrepancy before any training.
+    """`distance` of base and head, the head on maps of the base's size: what can be known of their
+    discrepancy before any training.
 
-    For many heads of one base take `base_profile` once, and `head_profile` and `distance` for each head.
+    For many heads of one base take `base_profile` once, and `head_profile` and `distance` for each
+    head.
     """
     return distance(
         base_profile(base, seed, device), head_profile(head, base.map_shape[1:], seed, device)

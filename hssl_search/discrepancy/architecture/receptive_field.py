@@ -9,14 +9,17 @@ from hssl_search.discrepancy.architecture.sensitivity import Operator, pulled_ba
 
 
 def field_energy(operator: Operator, x: Tensor) -> Tensor:
-    """h x w energies, sum 1, of the gradient of one position's output with respect to the input; the position itself is at (0, 0).
+    """h x w energies, sum 1, of the gradient of one position's output with respect to the input;
+    the position itself is at (0, 0).
 
-    arXiv 1701.04128, section 2, with squared gradients: those of a linear stack of random k x k convolutions are in the mean the n-fold
-    convolution of a k x k box (section 2.2). Signs drawn at random over the output's channels sum over all of them in one
-    backward pass. Averaged over the inputs, each asked at another position. All 0 for an operator that ignores its input.
+    arXiv 1701.04128, section 2, with squared gradients: those of a linear stack of random k x k
+    convolutions are in the mean the n-fold convolution of a k x k box (section 2.2). Signs drawn at
+    random over the output's channels sum over all of them in one backward pass. Averaged over the
+    inputs, each asked at another position. All 0 for an operator that ignores its input.
 
     Args:
-        operator: B x c x h x w to B x C x h x w; periodic, so that (h - 1, w - 1) is next to (0, 0).
+        operator: B x c x h x w to B x C x h x w; periodic, so that (h - 1, w - 1) is next to (0,
+            0).
         x: B x c x h x w inputs.
     """
     count, height, width = len(x), *x.shape[2:]
@@ -40,10 +43,12 @@ def field_energy(operator: Operator, x: Tensor) -> Tensor:
 
 
 def receptive_field(operator: Operator, x: Tensor) -> float:
-    """Radius of the effective receptive field, 0 to 1: 0 looks at its own position alone, 1 at all positions alike.
+    """Radius of the effective receptive field, 0 to 1: 0 looks at its own position alone, 1 at all
+    positions alike.
 
-    The root mean square distance of `field_energy`, divided by that of a uniform field: the standard deviation by which arXiv 1701.04128
-    measures the field (it grows with the square root of the depth), in units of the map. Arguments as of `field_energy`.
+    The root mean square distance of `field_energy`, divided by that of a uniform field: the
+    standard deviation by which arXiv 1701.04128 measures the field (it grows with the square root
+    of the depth), in units of the map. Arguments as of `field_energy`.
     """
     energy = field_energy(operator, x)
     rows, columns = (_squared_distances(side, energy) for side in energy.shape)

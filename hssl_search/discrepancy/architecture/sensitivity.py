@@ -12,7 +12,9 @@ Operator = Callable[[Tensor], Tensor]
 
 
 def pulled_back(operator: Operator, x: Tensor, cotangent: Callable[[Tensor], Tensor]) -> Tensor:
-    """J^T v of each input, B x c x h x w, for v = cotangent(output); 0 where the output does not depend on the input."""
+    """J^T v of each input, B x c x h x w, for v = cotangent(output); 0 where the output does not
+    depend on the input.
+    """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         output = operator(x)

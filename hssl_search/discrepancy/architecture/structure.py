@@ -1,4 +1,5 @@
-"""A network's structure without its initialisation: the same layers with weights drawn by one rule."""
+"""A network's structure without its initialisation: the same layers with weights drawn by one
+rule."""
 
 from __future__ import annotations
 
@@ -14,12 +15,14 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @torch.no_grad()
 def redrawn(network: Network) -> Network:
-    """A float32 copy in evaluation mode, its parameters without gradients and drawn anew from torch's random state.
+    """A float32 copy in evaluation mode, its parameters without gradients and drawn anew from
+    torch's random state.
 
-    Initialisations hide structure, each library's in its own way: residual branches that end in zeros, layer scales of 1e-6, position
-    embeddings of 0.02. In the copy every weight is normal with variance 1 / fan-in, so that it keeps the variance of what it is fed
-    (LeCun et al., Efficient BackProp, 1998), every scale is 1, every shift is 0, and every free table, such as a position embedding, and
-    every token is standard normal. The network itself stays as it is.
+    Initialisations hide structure, each library's in its own way: residual branches that end in
+    zeros, layer scales of 1e-6, position embeddings of 0.02. In the copy every weight is normal
+    with variance 1 / fan-in, so that it keeps the variance of what it is fed (LeCun et al.,
+    Efficient BackProp, 1998), every scale is 1, every shift is 0, and every free table, such as a
+    position embedding, and every token is standard normal. The network itself stays as it is.
     """
     drawn = copy.deepcopy(network).float().eval().requires_grad_(False)
     for name, parameter in drawn.named_parameters():
@@ -38,7 +41,9 @@ def _value(name: str, parameter: Tensor) -> Tensor:
 
 
 def is_table(name: str, parameter: Tensor) -> bool:
-    """Whether a parameter is no layer's weight and no scale or shift: a position embedding, a table of relative biases, a class token."""
+    """Whether a parameter is no layer's weight and no scale or shift: a position embedding, a table
+    of relative biases, a class token.
+    """
     last = name.rpartition(".")[2]
     return "weight" not in last and (
         "token" in last or sum(side > 1 for side in parameter.shape) > 1
@@ -47,7 +52,9 @@ def is_table(name: str, parameter: Tensor) -> bool:
 
 @torch.no_grad()
 def forget_tables(network: nn.Module) -> None:
-    """Sets every free table to 0, in place: positions can no longer be told apart by their embeddings."""
+    """Sets every free table to 0, in place: positions can no longer be told apart by their
+    embeddings.
+    """
     for name, parameter in network.named_parameters():
         if is_table(name, parameter):
             parameter.zero_()
@@ -55,7 +62,9 @@ def forget_tables(network: nn.Module) -> None:
 
 @torch.no_grad()
 def calibrate(network: nn.Module, x: Tensor) -> None:
-    """Sets BatchNorm statistics to those of one batch, in place: in training each BatchNorm would normalise by them."""
+    """Sets BatchNorm statistics to those of one batch, in place: in training each BatchNorm would
+    normalise by them.
+    """
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     for norm in norms:
         norm.momentum = 1.0

@@ -12,9 +12,11 @@ from torch.overrides import TorchFunctionMode
 
 
 class Torus(TorchFunctionMode):
-    """Within it, the padding of two-dimensional convolutions and pooling, and of the last two sides of B x C x H x W maps, wraps around.
+    """Within it, the padding of two-dimensional convolutions and pooling, and of the last two sides
+    of B x C x H x W maps, wraps around.
 
-    A strided convolution then commutes exactly with circular shifts by its stride, wherever the stride divides the sides.
+    A strided convolution then commutes exactly with circular shifts by its stride, wherever the
+    stride divides the sides.
     """
 
     def __torch_function__(
@@ -28,7 +30,9 @@ class Torus(TorchFunctionMode):
 
 
 def wrapped(x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
-    """B x C x H x W with its own opposite sides around it, more than once around where the padding is wider than the map."""
+    """B x C x H x W with its own opposite sides around it, more than once around where the padding
+    is wider than the map.
+    """
     for axis, before, after in ((2, top, bottom), (3, left, right)):
         if before or after:
             places = torch.arange(-before, x.shape[axis] + after, device=x.device) % x.shape[axis]
@@ -103,7 +107,9 @@ def _around(x: Tensor, padding: int | Sequence[int], missing: tuple[int, int] = 
 
 
 def _missing(x: Tensor, *window: int | Sequence[int]) -> tuple[int, int]:
-    """(rows, columns) that the last windows of `ceil_mode` lack: those that begin on the map and end beyond its padding."""
+    """(rows, columns) that the last windows of `ceil_mode` lack: those that begin on the map and
+    end beyond its padding.
+    """
     lacking = []
     for size, side, step, padding, dilation in zip(x.shape[2:], *map(_pair, window), strict=True):
         reach = dilation * (side - 1) + 1

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hssl_search.engine.candidates.candidate import Contender
-from hssl_search.engine.candidates.trials import OWN_STEPS, Roster
+from hssl_search.engine.candidates.trials import OWN_STEPS, Trials
 from hssl_search.engine.execution.jobs import Job, Outcome, Plain, State
 from hssl_search.engine.phases.jobs import Workshop
 from hssl_search.engine.phases.phase import Phase
@@ -228,15 +228,15 @@ class Confirming:
 
     def __init__(
         self,
-        roster: Roster,
+        trials: Trials,
         workshop: Workshop,
         cost_model: CostModel,
         board: Scoreboard,
         seed: int,
         same_architecture: Plain,
     ) -> None:
-        self.roster, self.workshop, self.cost_model, self.board = (
-            roster,
+        self.trials, self.workshop, self.cost_model, self.board = (
+            trials,
             workshop,
             cost_model,
             board,
@@ -261,7 +261,7 @@ class Confirming:
         expected: dict[str, float] = {}  # grows with the runs that are chosen
 
         def make(trial: int, offset: int) -> Job:
-            one = self.roster.contender(trial)
+            one = self.trials.contender(trial)
             steps = one.attributes.get(OWN_STEPS, plan.proxy_steps)
             job = self.workshop.maker.training(
                 "confirm",
@@ -279,7 +279,7 @@ class Confirming:
             kept["trials"] = [*kept["trials"], trial]
             self.study.set_study(CONFIRMING, kept)
 
-        controls = [self.roster.control(kind).trial for kind in ("none", "identity")]
+        controls = [self.trials.control(kind).trial for kind in ("none", "identity")]
         scores = {trial: proxied[trial] for trial in (*ranked, *controls) if trial in proxied}
         tried = dict.fromkeys((*(one.trial for one in promoted), *controls), 1)
         phase = Confirm(
@@ -299,20 +299,20 @@ class Confirming:
 
     def same_time(self, plan: Plan, leader: int) -> int | None:
         """The control without head for the device-time of the leader's proxy; None where there is none."""
-        control = self.roster.same_time(self._same_time_steps(plan, leader))
+        control = self.trials.same_time(self._same_time_steps(plan, leader))
         return None if control is None else control.trial
 
     def _field(self, plan: Plan, ranked: Sequence[int]) -> Field:
-        identity = self.roster.control("identity").trial
-        unseen = self.roster.control("same_architecture", self.same_architecture).trial
+        identity = self.trials.control("identity").trial
+        unseen = self.trials.control("same_architecture", self.same_architecture).trial
         if self.board.ranked_by.of_head:
             return Field(tuple(ranked), None, identity, (unseen,))
         return Field(
             tuple(ranked),
-            self.roster.control("none").trial,
+            self.trials.control("none").trial,
             identity,
             (unseen,),
-            lambda leader: self.roster.open_same_time(self._same_time_steps(plan, leader)).trial,
+            lambda leader: self.trials.open_same_time(self._same_time_steps(plan, leader)).trial,
         )
 
     def _kept(self, plan: Plan) -> Plain:
@@ -328,7 +328,7 @@ class Confirming:
 
     def _same_time_steps(self, plan: Plan, leader: int) -> int:
         """Steps that the no-head control can make while the leader's proxy trains."""
-        pair = [self.roster.contender(leader), self.roster.control("none")]
+        pair = [self.trials.contender(leader), self.trials.control("none")]
         timed = all(one.trial in self.board.step_s for one in pair)
         leader_s, control_s = (
             self.board.step_s[one.trial] if timed else self.cost_model.step([one]) for one in pair

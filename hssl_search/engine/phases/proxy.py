@@ -9,7 +9,7 @@ from statistics import fmean
 from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.promotion import Promoter
 from hssl_search.engine.candidates.pruners import AtRung, Pruner
-from hssl_search.engine.candidates.trials import Roster
+from hssl_search.engine.candidates.trials import Trials
 from hssl_search.engine.execution.jobs import Decision, Job, Outcome, Report, State
 from hssl_search.engine.phases.jobs import Workshop
 from hssl_search.engine.phases.phase import Phase
@@ -145,7 +145,7 @@ DEARER = 1.2
 class Proxies:
     def __init__(
         self,
-        roster: Roster,
+        trials: Trials,
         workshop: Workshop,
         cost_model: CostModel,
         board: Scoreboard,
@@ -154,8 +154,8 @@ class Proxies:
         seed: int,
         policy: Policy,
     ) -> None:
-        self.roster, self.workshop, self.cost_model, self.board = (
-            roster,
+        self.trials, self.workshop, self.cost_model, self.board = (
+            trials,
             workshop,
             cost_model,
             board,
@@ -166,8 +166,8 @@ class Proxies:
         """The promoted heads of the round of that number and of those before, each chosen when there is a place for it; their scores."""
         self.promoter.reject()
         no_head, identity = (
-            self.roster.control("none"),
-            self.roster.control("identity", {"family": "identity"}),
+            self.trials.control("none"),
+            self.trials.control("identity", {"family": "identity"}),
         )
         promoted = self.promoter.promoted() or list(filter(None, [self.promoter.promote(dict)]))
         first = [

@@ -6,7 +6,7 @@ import math
 from statistics import mean
 
 from hssl_search.engine.candidates.candidate import ailment, final_metrics
-from hssl_search.engine.candidates.trials import Roster
+from hssl_search.engine.candidates.trials import Trials
 from hssl_search.engine.execution.jobs import Job, Outcome, Plain, State
 from hssl_search.engine.phases.runner import Watcher
 from hssl_search.engine.statistics.metrics import ACCURACY, OF_BASES, Measure
@@ -22,14 +22,14 @@ class Scoreboard:
 
     def __init__(
         self,
-        roster: Roster,
+        trials: Trials,
         watcher: Watcher,
         ranked_by: Measure,
         resolution: float,
         why_stopped: str,
     ) -> None:
-        self.roster, self.watcher, self.ranked_by, self.resolution, self.why_stopped = (
-            roster,
+        self.trials, self.watcher, self.ranked_by, self.resolution, self.why_stopped = (
+            trials,
             watcher,
             ranked_by,
             resolution,
@@ -47,7 +47,7 @@ class Scoreboard:
     def report(self, job: Job, step: int, found: float) -> None:
         """A score at a rung."""
         assert job.trial is not None
-        self.roster.study.report(job.trial, step, found)
+        self.trials.study.report(job.trial, step, found)
 
     def take(self, job: Job, outcome: Outcome) -> None:
         """Decide the trial of a training that has ended; one that was cut goes on later."""
@@ -56,19 +56,19 @@ class Scoreboard:
         if metrics is not None:
             if (step_s := _seconds_a_step(outcome)) > 0:
                 self.step_s.setdefault(job.trial, step_s)
-                self.roster.note(job.trial, {"step_s": self.step_s[job.trial]})
-            self.roster.note(job.trial, _measured_alone(metrics))
+                self.trials.note(job.trial, {"step_s": self.step_s[job.trial]})
+            self.trials.note(job.trial, _measured_alone(metrics))
             self._complete(job, metrics)
         elif outcome.state is State.FAILED:
-            self.roster.decide(job.trial, "FAIL", cause=outcome.cause)
+            self.trials.decide(job.trial, "FAIL", cause=outcome.cause)
         elif outcome.state is State.STOPPED:
-            self.roster.decide(
+            self.trials.decide(
                 job.trial,
                 "PRUNED",
                 cause=f"stopped at step {outcome.reports[-1].step}: {self.why_stopped}",
             )
         elif outcome.state is State.DONE:
-            self.roster.decide(
+            self.trials.decide(
                 job.trial,
                 "PRUNED",
                 cause="it took much longer than expected and was ended at a checkpoint.",
@@ -89,18 +89,18 @@ class Scoreboard:
         assert job.trial is not None
         found = self.ranked_by.score(metrics)
         if sick := self._sick(job, metrics):
-            self.roster.decide(job.trial, "PRUNED", cause=sick)
+            self.trials.decide(job.trial, "PRUNED", cause=sick)
         elif found is None:
-            self.roster.decide(
+            self.trials.decide(
                 job.trial, "PRUNED", cause=f"it has no {self.ranked_by.name} to be ranked by."
             )
         elif not math.isfinite(found):
-            self.roster.decide(job.trial, "FAIL", cause=f"its {self.ranked_by.name} was no number.")
+            self.trials.decide(job.trial, "FAIL", cause=f"its {self.ranked_by.name} was no number.")
         else:
             self.report(job, job.task.steps, found)
             self._keep(job.trial, job.task.seed, found, ACCURACY.score(metrics))
             self._tell_best(job.trial)
-            self.roster.decide(job.trial, "COMPLETE", found)
+            self.trials.decide(job.trial, "COMPLETE", found)
 
     def _keep(self, trial: int, seed: int, found: float, accuracy: float | None) -> None:
         self.scores.setdefault(trial, {})[seed] = found
@@ -109,7 +109,7 @@ class Scoreboard:
 
     def _tell_best(self, trial: int) -> None:
         """Tell the leader, or the control to beat, after a new score of the trial, with the accuracy that is known."""
-        control = self.roster.contender(trial).control
+        control = self.trials.contender(trial).control
         if control == "none" and trial in self.accuracies:
             self.watcher.control(mean(self.accuracies[trial].values()))
         if control is None:
@@ -120,13 +120,13 @@ class Scoreboard:
             assert self._leader is not None
             known = self.accuracies.get(self._leader)
             self.watcher.best(
-                self.roster.contender(self._leader).name, mean(known.values()) if known else None
+                self.trials.contender(self._leader).name, mean(known.values()) if known else None
             )
 
     def _sick(self, job: Job, metrics: Plain) -> str:
         """Why a candidate's run does not count; empty for a healthy one, and for controls."""
         assert job.trial is not None
-        return "" if self.roster.contender(job.trial).control else ailment(metrics)
+        return "" if self.trials.contender(job.trial).control else ailment(metrics)
 
 
 def _seconds_a_step(outcome: Outcome) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 from hssl_search.engine.candidates.candidate import Contender, final_metrics
-from hssl_search.engine.candidates.trials import Roster
+from hssl_search.engine.candidates.trials import Trials
 from hssl_search.engine.execution.jobs import (
     REFERENCE_HEADS,
     Decision,
@@ -117,9 +117,9 @@ def _timed(members: Sequence[Contender], reports: Sequence[Report]) -> list[Cont
 
 class Screening:
     def __init__(
-        self, roster: Roster, workshop: Workshop, cost_model: CostModel, seed: int
+        self, trials: Trials, workshop: Workshop, cost_model: CostModel, seed: int
     ) -> None:
-        self.roster, self.workshop, self.cost_model, self.seed = roster, workshop, cost_model, seed
+        self.trials, self.workshop, self.cost_model, self.seed = trials, workshop, cost_model, seed
 
     def run(self, plan: Plan, number: int) -> None:
         """Screen the groups of the round of that number, 0 for the first; later ones draw their heads from what is known by then."""
@@ -164,7 +164,7 @@ class Screening:
 
         Not the first of an extension: heads of before are decided by then, and what is found of them could not be kept.
         """
-        candidates = self.roster.candidates(ends[-1])
+        candidates = self.trials.candidates(ends[-1])
         dealt = [
             [own for _, own in screen.groups(candidates[start:end], plan.group_size)]
             for start, end in pairwise([0, *ends])
@@ -184,7 +184,7 @@ class Screening:
         if metrics is None:
             for one in group.own:
                 self.workshop.runner.show(replace(job, trial=one.trial), outcome)
-                self.roster.decide(
+                self.trials.decide(
                     one.trial,
                     "FAIL",
                     cause=f"its screening failed: {outcome.cause or 'it took too long'}",
@@ -195,10 +195,10 @@ class Screening:
         )  # what was screened is known, and nothing goes on from its weights
         found, references = screen.read(group.members, metrics)
         for one in group.own:
-            self.roster.note(one.trial, {**found[one.trial], "group": group.number})
+            self.trials.note(one.trial, {**found[one.trial], "group": group.number})
         for one in group.again:
-            self.roster.note(one.trial, {"again": screen.briefly(found[one.trial], group.number)})
+            self.trials.note(one.trial, {"again": screen.briefly(found[one.trial], group.number)})
         for kind in ("identity", "noise"):
-            control = self.roster.control(kind, {"family": kind})
+            control = self.trials.control(kind, {"family": kind})
             if "group" not in control.attributes:
-                self.roster.note(control.trial, {**references[kind], "group": group.number})
+                self.trials.note(control.trial, {**references[kind], "group": group.number})

@@ -1,4 +1,6 @@
-"""Blocks that mix positions by self-attention: the whole map's or a window's reach, weights made of the content."""
+"""Blocks that mix positions by self-attention: the whole map's or a window's reach, weights made of
+the content.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,11 @@ from hssl_search.heads.registry import Place
 
 
 class TokenBlock(nn.Module):
-    """timm's transformer block on a map: B x C x H x W in and out, every position a token, no position information.
+    """timm's transformer block on a map: B x C x H x W in and out, every position a token, no
+    position information.
 
-    Without shortcut the attention's output replaces the tokens instead of being added to them; the MLP after it keeps its own shortcut.
+    Without shortcut the attention's output replaces the tokens instead of being added to them; the
+    MLP after it keeps its own shortcut.
     """
 
     def __init__(
@@ -40,7 +44,9 @@ class TokenBlock(nn.Module):
 
 
 class Positions(nn.Module):
-    """Adds to B x C x H x W where each position lies: fixed sines and cosines of its row and column (arXiv 2104.02057), no parameters."""
+    """Adds to B x C x H x W where each position lies: fixed sines and cosines of its row and column
+    (arXiv 2104.02057), no parameters.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         _, channels, height, width = x.shape
@@ -58,10 +64,12 @@ def transformer(given: Mapping[str, Any], place: Place) -> nn.Module:
 
 
 class WindowMixing(nn.Module):
-    """Self-attention within square windows (arXiv 2103.14030, timm's with relative position bias): B x H x W x C in and out, any H x W.
+    """Self-attention within square windows (arXiv 2103.14030, timm's with relative position bias):
+    B x H x W x C in and out, any H x W.
 
-    Shifted windows lie half a window further on, along each side of the map that is longer than one window. Windows at the border are
-    padded, and neither padding nor what the cyclic shift brings next to each other is attended to.
+    Shifted windows lie half a window further on, along each side of the map that is longer than one
+    window. Windows at the border are padded, and neither padding nor what the cyclic shift brings
+    next to each other is attended to.
     """
 
     def __init__(self, width: int, attention_heads: int, window_size: int, shifted: bool) -> None:
@@ -84,7 +92,9 @@ class WindowMixing(nn.Module):
         return whole[:, :height, :width]
 
     def _mask(self, x: Tensor, sides: Sequence[int], shifts: Sequence[int]) -> Tensor | None:
-        """Windows x N x N for their N positions: 0 where one attends to another, -inf where not; None where all attend to all."""
+        """Windows x N x N for their N positions: 0 where one attends to another, -inf where not;
+        None where all attend to all.
+        """
         padded = x.shape[1:3]
         if not any(shifts) and tuple(sides) == tuple(padded):
             return None
@@ -99,7 +109,9 @@ class WindowMixing(nn.Module):
         )
 
     def _regions(self, side: int, padded: int, shift: int, device: torch.device) -> Tensor:
-        """The number of the window that each position along one side belongs to, -1 for padding, after the cyclic shift."""
+        """The number of the window that each position along one side belongs to, -1 for padding,
+        after the cyclic shift.
+        """
         position = torch.arange(padded, device=device)
         return torch.where(
             position < side, (position + self.window - shift) // self.window, -1

@@ -44,15 +44,18 @@ def bottleneck(given: Mapping[str, Any], place: Place) -> nn.Module:
     block: nn.Module = Bottleneck(place.width, inner, **_beside(place))
     if given["kernel_size"] != 3:
         block.conv2 = _dense(inner, inner, given["kernel_size"])
+    # timm's leads to four times `inner`
     block.conv3, block.bn3 = (
         _dense(inner, place.width, 1),
         nn.BatchNorm2d(place.width),
-    )  # timm's leads to four times `inner`
+    )
     return block
 
 
 def _beside(place: Place) -> dict[str, Any]:
-    """What lies beside a ResNet block's convolutions: stochastic depth, and what stands in for a missing shortcut."""
+    """What lies beside a ResNet block's convolutions: stochastic depth, and what stands in for a
+    missing shortcut.
+    """
     return {
         "drop_path": DropPath(place.rate) if place.rate > 0 else None,
         "downsample": None if place.shortcut else NoShortcut(),

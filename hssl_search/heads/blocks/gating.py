@@ -1,4 +1,5 @@
-"""Blocks whose convolutions gate what passes: the weights of a position depend on its own content."""
+"""Blocks whose convolutions gate what passes: the weights of a position depend on its own
+content."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ def mambaout(given: Mapping[str, Any], place: Place) -> nn.Module:
 
 
 FOCAL_LEVELS = 2
-"""Depthwise convolutions one after another, of side `kernel_size` and `kernel_size` + 2; the mean of the map follows them."""
+"""Depthwise convolutions one after another, of side `kernel_size` and `kernel_size` + 2; the mean
+of the map follows them."""
 
 
 def focal(given: Mapping[str, Any], place: Place) -> nn.Module:

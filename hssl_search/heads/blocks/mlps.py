@@ -24,8 +24,9 @@ def mlp(given: Mapping[str, Any], place: Place) -> nn.Module:
 class OnGrid(nn.Module):
     """A part with weights for each position, on maps of any size: B x C x H x W in and out.
 
-    The map is resampled to `grid` x `grid` positions, mixed there as B x C x N, and resampled back; one of that size is not resampled. So
-    on a larger map the part sees and changes what is coarse, and what is fine passes by the shortcut alone.
+    The map is resampled to `grid` x `grid` positions, mixed there as B x C x N, and resampled back;
+    one of that size is not resampled. So on a larger map the part sees and changes what is coarse,
+    and what is fine passes by the shortcut alone.
     """
 
     def __init__(self, part: nn.Module, grid: int) -> None:
@@ -38,9 +39,11 @@ class OnGrid(nn.Module):
 
 
 def resample(x: Tensor, size: Sequence[int]) -> Tensor:
-    """... x H x W to ... x size, bilinear; where it shrinks every position counts (antialiased). The same tensor when it has that size.
+    """... x H x W to ... x size, bilinear; where it shrinks every position counts (antialiased).
+    The same tensor when it has that size.
 
-    As products with two matrices, which are deterministic on every device and run in every precision.
+    As products with two matrices, which are deterministic on every device and run in every
+    precision.
     """
     if tuple(x.shape[-2:]) == tuple(size):
         return x
@@ -89,9 +92,8 @@ def gmlp(given: Mapping[str, Any], place: Place) -> nn.Module:
     inner = 2 * hidden_width(place.width, given["mlp_ratio"] / 2)
     gate: Any = partial(SpatialGatingUnit, seq_len=given["grid_size"] ** 2)
     gated: Any = GatedMlp(place.width, inner, gate_layer=gate)
-    nn.init.ones_(
-        gated.gate.proj.bias
-    )  # as in the paper; its weights near zero would mix no positions for most of a head's life
+    # as in the paper; its weights near zero would mix no positions for most of a head's life
+    nn.init.ones_(gated.gate.proj.bias)
     return one_part(
         place,
         nn.Sequential(LayerNorm2d(place.width), OnGrid(Transposed(gated), given["grid_size"])),

@@ -19,7 +19,9 @@ class NoShortcut(nn.Module):
 
 
 class Shortcut(nn.Module):
-    """x + drop(part(x)), with stochastic depth; or `part(x)` alone, which is never dropped: nothing of the image would be left."""
+    """x + drop(part(x)), with stochastic depth; or `part(x)` alone, which is never dropped: nothing
+    of the image would be left.
+    """
 
     def __init__(self, part: nn.Module, drop_path: float, kept: bool = True) -> None:
         super().__init__()
@@ -60,7 +62,8 @@ def two_parts(
     act: type[nn.Module] = nn.GELU,
     bias: bool = True,
 ) -> nn.Sequential:
-    """What mixes positions and then an MLP, each behind a norm and beside a shortcut (MetaFormer, arXiv 2111.11418, eq. 1 and 2).
+    """What mixes positions and then an MLP, each behind a norm and beside a shortcut (MetaFormer,
+    arXiv 2111.11418, eq. 1 and 2).
 
     The shortcut that a block can lack is that of its mixing part; the MLP keeps its own.
     """

@@ -14,5 +14,6 @@ from hssl_search.heads.registry import Place
 
 def poolformer(given: Mapping[str, Any], place: Place) -> nn.Module:
     pooling = Pooling(given["kernel_size"])
-    # The mean of a window less its middle, because the shortcut adds the middle (arXiv 2111.11418, eq. 4): both go together.
+    # The mean of a window less its middle, because the shortcut adds the middle (arXiv 2111.11418,
+    # eq. 4): both go together.
     return two_parts(place, pooling if place.shortcut else pooling.pool, given["mlp_ratio"])

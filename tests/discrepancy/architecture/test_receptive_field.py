@@ -70,9 +70,8 @@ def test_gradients_of_a_stack_of_ones_are_products_of_trinomial_coefficients(dep
 
 @pytest.mark.parametrize(("depth", "side"), [(1, 3), (3, 3), (5, 3), (2, 5), (1, 7)])
 def test_the_field_of_random_kernels_grows_with_the_root_of_depth(depth: int, side: int) -> None:
-    deviation = math.sqrt(
-        2 * depth * (side**2 - 1) / 12
-    )  # a box of k places has variance (k^2 - 1) / 12, and variances add
+    # a box of k places has variance (k^2 - 1) / 12, and variances add
+    deviation = math.sqrt(2 * depth * (side**2 - 1) / 12)
     found = receptive_field(Stack(depth, 24, side), noise(24, 19))
     assert found == pytest.approx(deviation / uniform_deviation(19), rel=0.05)
 

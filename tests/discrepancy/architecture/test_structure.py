@@ -48,9 +48,8 @@ def test_scales_are_one_shifts_nothing_and_position_embeddings_and_tokens_standa
         for shift in (found.beta, found.q_bias, found.qkv.bias, found.filter.bias, found.norm.bias)
     )
     assert found.pos_embed.std().item() == pytest.approx(1, rel=0.1)
-    assert found.cls_token.std().item() == pytest.approx(
-        1, rel=0.3
-    )  # a token of equal numbers has no LayerNorm
+    # a token of equal numbers has no LayerNorm
+    assert found.cls_token.std().item() == pytest.approx(1, rel=0.3)
 
 
 def test_what_is_drawn_depends_on_the_random_state_and_not_on_the_weights_before() -> None:

@@ -12,7 +12,7 @@ import yaml
 from optuna.trial import TrialState
 
 from hssl_search.engine.candidates.candidate import Contender
-from hssl_search.engine.candidates.trials import NAMES, Roster
+from hssl_search.engine.candidates.trials import NAMES, Trials
 from hssl_search.engine.records.run import Run
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.heads.config import HeadConfig
@@ -28,9 +28,9 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def make(study: StudyRecord, run: Run, small_space: Space) -> Callable[..., Roster]:
-    """Rosters on one study, as one controller after another has them."""
-    return lambda space=small_space, seed=0: Roster(
+def make(study: StudyRecord, run: Run, small_space: Space) -> Callable[..., Trials]:
+    """Trials on one study, as one controller after another has them."""
+    return lambda space=small_space, seed=0: Trials(
         study, run, space, [MAP_SHAPE], seed, lambda trial: 1.5 + trial
     )
 
@@ -44,8 +44,8 @@ def endless_space() -> Space:
     return Space.from_plain({"parameters": parameters}, "endless")
 
 
-def heads(roster: Roster, count: int) -> list[HeadConfig]:
-    return [HeadConfig(**one.heads[0]) for one in roster.candidates(count)]
+def heads(trials: Trials, count: int) -> list[HeadConfig]:
+    return [HeadConfig(**one.heads[0]) for one in trials.candidates(count)]
 
 
 def held(contenders: Iterable[Contender]) -> list[dict[str, Any]]:
@@ -54,7 +54,7 @@ def held(contenders: Iterable[Contender]) -> list[dict[str, Any]]:
 
 
 def test_candidates_of_a_finite_space_are_distinct_and_in_the_end_all_of_it(
-    make: Callable[..., Roster], small_space: Space
+    make: Callable[..., Trials], small_space: Space
 ) -> None:
     drawn = heads(make(), 6)
     assert set(drawn) == {HeadConfig(**values) for values in small_space.enumerate()}
@@ -65,7 +65,7 @@ def test_the_seed_decides_which_heads_are_drawn(
     mortal: Callable[[], Any], opened: Callable[[Any], StudyRecord], run: Run, small_space: Space
 ) -> None:
     orders = [
-        heads(Roster(opened(mortal()), run, small_space, [MAP_SHAPE], seed, lambda trial: 0.0), 3)
+        heads(Trials(opened(mortal()), run, small_space, [MAP_SHAPE], seed, lambda trial: 0.0), 3)
         for seed in (0, 0, 1, 2)
     ]
     assert orders[0] == orders[1]
@@ -74,12 +74,12 @@ def test_the_seed_decides_which_heads_are_drawn(
 
 @pytest.mark.parametrize("space", [None, endless_space()], ids=["finite", "endless"])
 def test_typical_heads_are_of_the_space_and_open_no_trials(
-    make: Callable[..., Roster], study: StudyRecord, space: Space | None
+    make: Callable[..., Trials], study: StudyRecord, space: Space | None
 ) -> None:
-    roster = make(space) if space else make()
-    group = roster.group(4)
-    assert [(one["head"]["family"], one["macs"]) for one in group] == roster.typical()[:4]
-    assert [HeadConfig(**one["head"]).family in roster.space.families for one in group] == [
+    trials = make(space) if space else make()
+    group = trials.group(4)
+    assert [(one["head"]["family"], one["macs"]) for one in group] == trials.typical()[:4]
+    assert [HeadConfig(**one["head"]).family in trials.space.families for one in group] == [
         True
     ] * 4
     assert group == (make(space) if space else make()).group(4)
@@ -87,7 +87,7 @@ def test_typical_heads_are_of_the_space_and_open_no_trials(
 
 
 def test_a_trial_tells_what_the_head_is_and_costs(
-    make: Callable[..., Roster], study: StudyRecord, run: Run
+    make: Callable[..., Trials], study: StudyRecord, run: Run
 ) -> None:
     for one in make(seed=4).candidates(3):
         config = HeadConfig(**one.heads[0])
@@ -118,14 +118,14 @@ def test_a_trial_tells_what_the_head_is_and_costs(
         )
 
 
-def test_names_are_unique(make: Callable[..., Roster]) -> None:
+def test_names_are_unique(make: Callable[..., Trials]) -> None:
     names = [one.name for one in make().candidates(6)]
     assert len(set(names)) == 6
 
 
 @pytest.mark.parametrize("before", [0, 1, 3, 6])
 def test_a_resume_draws_what_is_missing_and_nothing_again(
-    make: Callable[..., Roster], study: StudyRecord, before: int
+    make: Callable[..., Trials], study: StudyRecord, before: int
 ) -> None:
     first = make().candidates(before)
     all_of_it = make().candidates(6)
@@ -135,7 +135,7 @@ def test_a_resume_draws_what_is_missing_and_nothing_again(
     assert len(study.trials()) == 6
 
 
-def test_fewer_candidates_than_the_study_holds_are_its_first(make: Callable[..., Roster]) -> None:
+def test_fewer_candidates_than_the_study_holds_are_its_first(make: Callable[..., Trials]) -> None:
     assert held(make().candidates(6)[:2]) == held(make().candidates(2))
 
 
@@ -153,7 +153,7 @@ def test_wherever_a_controller_is_killed_the_next_completes_what_it_left(
     monkeypatch.setattr("os.fsync", lambda file: None)
 
     def drawn(storage: Any, count: int) -> list[Contender]:
-        return Roster(
+        return Trials(
             opened(storage), run, space or small_space, [MAP_SHAPE], 0, lambda trial: 0.0
         ).candidates(count)
 
@@ -182,7 +182,7 @@ def test_wherever_a_controller_is_killed_the_next_completes_what_it_left(
 
 
 def test_a_control_is_opened_once(
-    make: Callable[..., Roster], study: StudyRecord, run: Run
+    make: Callable[..., Trials], study: StudyRecord, run: Run
 ) -> None:
     identity = make().control("identity", {"family": "identity"})
     again = [make().control("identity", {"family": "identity"}), make().control("identity")]
@@ -198,7 +198,7 @@ def test_a_control_is_opened_once(
 
 
 def test_the_control_without_head_costs_nothing_and_has_no_head_file(
-    make: Callable[..., Roster], study: StudyRecord, run: Run
+    make: Callable[..., Trials], study: StudyRecord, run: Run
 ) -> None:
     none = make(seed=3).control("none")
     assert (
@@ -212,7 +212,7 @@ def test_the_control_without_head_costs_nothing_and_has_no_head_file(
 
 
 def test_the_same_device_time_is_one_controls_for_about_as_many_steps_and_anothers_for_others(
-    make: Callable[..., Roster],
+    make: Callable[..., Trials],
 ) -> None:
     assert make().same_time(200) is None
     first = make().open_same_time(200)
@@ -231,27 +231,27 @@ def test_the_same_device_time_is_one_controls_for_about_as_many_steps_and_anothe
 
 
 def test_controls_have_names_of_their_own_and_are_no_candidates(
-    make: Callable[..., Roster],
+    make: Callable[..., Trials],
 ) -> None:
-    roster = make()
-    roster.candidates(2)
+    trials = make()
+    trials.candidates(2)
     controls = [
-        roster.control(kind, {"family": "mlp"} if kind == "same_architecture" else None)
+        trials.control(kind, {"family": "mlp"} if kind == "same_architecture" else None)
         for kind in NAMES
     ]
     assert [one.name for one in controls] == list(NAMES.values())
-    assert len(roster.contenders()) == 2 + len(NAMES)
-    assert [one.trial for one in roster.candidates(3)] == [0, 1, 2 + len(NAMES)]
+    assert len(trials.contenders()) == 2 + len(NAMES)
+    assert [one.trial for one in trials.candidates(3)] == [0, 1, 2 + len(NAMES)]
 
 
 def test_a_decision_is_taken_once_with_what_the_trial_has_cost(
-    make: Callable[..., Roster], study: StudyRecord
+    make: Callable[..., Trials], study: StudyRecord
 ) -> None:
-    roster = make()
-    number = roster.candidates(2)[1].trial
-    roster.decide(number, "COMPLETE", 41.5)
-    roster.decide(number, "FAIL", cause="never")
-    roster.note(number, {"gate": "collapsed"})
+    trials = make()
+    number = trials.candidates(2)[1].trial
+    trials.decide(number, "COMPLETE", 41.5)
+    trials.decide(number, "FAIL", cause="never")
+    trials.note(number, {"gate": "collapsed"})
     trial = study.frozen(number)
     assert (trial.state, trial.value, trial.user_attrs["device_s"]) == (
         TrialState.COMPLETE,
@@ -262,7 +262,7 @@ def test_a_decision_is_taken_once_with_what_the_trial_has_cost(
 
 
 def test_noting_writes_what_is_new_only(
-    make: Callable[..., Roster], opened: Callable[[Any], StudyRecord], study: StudyRecord
+    make: Callable[..., Trials], opened: Callable[[Any], StudyRecord], study: StudyRecord
 ) -> None:
     number = make().candidates(1)[0].trial
     make().note(number, {"group": 0, "cka": 0.25})
@@ -273,13 +273,13 @@ def test_noting_writes_what_is_new_only(
 
 
 def test_closing_prunes_what_is_not_decided_and_nothing_else(
-    make: Callable[..., Roster], study: StudyRecord
+    make: Callable[..., Trials], study: StudyRecord
 ) -> None:
-    roster = make()
-    roster.candidates(3)
-    roster.decide(0, "COMPLETE", 40.0)
-    roster.decide(1, "FAIL", cause="it broke")
-    roster.close("the end")
+    trials = make()
+    trials.candidates(3)
+    trials.decide(0, "COMPLETE", 40.0)
+    trials.decide(1, "FAIL", cause="it broke")
+    trials.close("the end")
     assert [(trial.state, trial.user_attrs.get("cause")) for trial in study.trials()] == [
         (TrialState.COMPLETE, None),
         (TrialState.FAIL, "it broke"),
@@ -288,7 +288,7 @@ def test_closing_prunes_what_is_not_decided_and_nothing_else(
 
 
 def test_a_continuous_space_is_drawn_through_the_sampler(
-    make: Callable[..., Roster], study: StudyRecord
+    make: Callable[..., Trials], study: StudyRecord
 ) -> None:
     drawn = heads(make(space=endless_space()), 12)
     assert {head.family for head in drawn} == {"convnext", "mlp"}

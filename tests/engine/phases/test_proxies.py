@@ -19,7 +19,7 @@ def lab_winner(lab: Lab) -> int:
     """The number that the winner's trial will have."""
     return next(
         one.trial
-        for one in lab.controller().roster.candidates(6)
+        for one in lab.controller().trials.candidates(6)
         if one.name == max(lab.accuracy, key=lab.accuracy.__getitem__)
     )
 
