@@ -32,6 +32,7 @@ from hssl_search.engine.statistics.chance import Chance
 from hssl_search.engine.statistics.metrics import ACCURACY, OF_BASES, RANKINGS, Measure
 from hssl_search.engine.verdict import judge
 from hssl_search.errors import UserError
+from hssl_search.heads.config import HeadConfig
 from hssl_search.spaces.space import Space
 
 FULL, VERDICT = "full", "verdict"
@@ -114,7 +115,7 @@ class Controller:
             return False
 
         job = self.workshop.maker.measure(
-            [{"family": family} for family in families],
+            [HeadConfig(family=family) for family in families],
             self.seed,
             self.trials.group(self.policy.group_size),
             limit_s(budget.seconds),
@@ -270,7 +271,7 @@ class Controller:
             return
         job = self.workshop.maker.full(
             training["name"],
-            training["heads"],
+            [HeadConfig(**head) for head in training["heads"]],
             training["steps"],
             training["rungs"],
             self.seed,
@@ -308,7 +309,7 @@ class Controller:
 
     def _trained(self, job: Job, outcome: Outcome) -> None:
         if outcome.state is State.FAILED:
-            self.watcher.note(f"The {job.task['name']} failed: {outcome.cause}")
+            self.watcher.note(f"The {job.task.name} failed: {outcome.cause}")
 
 
 def _results(verdict: Plain) -> list[tuple[str, int, float]]:

@@ -14,7 +14,7 @@ from optuna.trial import FixedTrial, FrozenTrial
 
 from hssl_search.engine.candidates.candidate import SAME_TIME, Contender
 from hssl_search.engine.candidates.sampler import ENUMERATED, CandidateSampler
-from hssl_search.engine.execution.jobs import Plain
+from hssl_search.engine.execution.jobs import CountedHead, Plain
 from hssl_search.engine.records.run import Run
 from hssl_search.engine.records.study import Finished, StudyRecord
 from hssl_search.engine.statistics import ties
@@ -214,12 +214,9 @@ class Trials:
         """(family, multiply-adds) of a few heads drawn from the space, without opening trials."""
         return [(head.family, macs) for head, macs in self._typical]
 
-    def group(self, size: int) -> list[Plain]:
+    def group(self, size: int) -> list[CountedHead]:
         """Some of them, at most so many, as `Task.together` has them."""
-        return [
-            {"head": head.model_dump(exclude_none=True), "macs": macs}
-            for head, macs in self._typical[:size]
-        ]
+        return [CountedHead(head=head, macs=macs) for head, macs in self._typical[:size]]
 
     @cached_property
     def _typical(self) -> list[tuple[HeadConfig, int]]:

@@ -192,7 +192,7 @@ class Confirm(Phase):
             running: dict[int, list[int]] = defaultdict(list)
             for job in self.jobs[len(counted) :]:
                 assert job.trial is not None
-                running[job.trial].append(job.task["seed"])
+                running[job.trial].append(job.task.seed)
             trial = choose(
                 self.field, self._scores(counted), self._tried, turn, self.resolution, running
             )
@@ -212,7 +212,7 @@ class Confirm(Phase):
         for job in jobs:
             found = self._score(job, self.outcomes[job.key])
             if found is not None and job.trial is not None:
-                scores.setdefault(job.trial, {})[job.task["seed"]] = found
+                scores.setdefault(job.trial, {})[job.task.seed] = found
         return scores
 
 

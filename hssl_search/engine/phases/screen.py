@@ -22,6 +22,7 @@ from hssl_search.engine.phases.jobs import Workshop
 from hssl_search.engine.phases.phase import Phase
 from hssl_search.engine.planning.cost_model import RATIO, CostModel
 from hssl_search.engine.planning.plan import Plan
+from hssl_search.heads.config import HeadConfig
 
 
 def deal(candidates: Sequence[Contender], size: int) -> list[list[Contender]]:
@@ -31,9 +32,9 @@ def deal(candidates: Sequence[Contender], size: int) -> list[list[Contender]]:
     return [list(candidates[number::count]) for number in range(count)]
 
 
-def heads_of(group: Sequence[Contender]) -> list[Plain]:
+def heads_of(group: Sequence[Contender]) -> list[HeadConfig]:
     """Return what trains together: the candidates of the group, then the reference heads."""
-    return [*(candidate.heads[0] for candidate in group), *REFERENCE_HEADS]
+    return [*(HeadConfig(**candidate.heads[0]) for candidate in group), *REFERENCE_HEADS]
 
 
 def read(group: Sequence[Contender], metrics: Plain) -> tuple[dict[int, Plain], dict[str, Plain]]:
@@ -140,7 +141,7 @@ class Screening:
         """Note what the screening of a group found; where it failed, so did its heads."""
         if outcome.state is State.CUT:
             return
-        metrics = final_metrics(outcome, job.task["steps"])
+        metrics = final_metrics(outcome, job.task.steps)
         if metrics is None:
             cause = f"its screening failed: {outcome.cause or 'it took too long'}"
             for candidate in group:

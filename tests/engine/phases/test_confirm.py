@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hssl_search.engine.execution.jobs import Job, Outcome, Report, State
+from hssl_search.engine.execution.jobs import Job, Outcome, Report, State, Task
 from hssl_search.engine.phases.confirm import Confirm, Field, choose
 from hssl_search.engine.statistics.posterior import Posterior
 from hssl_search.engine.statistics.two_way import Scores
@@ -23,7 +23,13 @@ TRIED = dict.fromkeys(PROXIES, 1)
 
 
 def job_of(trial: int, seed: int) -> Job:
-    return Job(f"confirm/{trial:04d}/seed{seed}", "confirm", {"seed": seed}, "/nowhere", trial)
+    return Job(
+        f"confirm/{trial:04d}/seed{seed}",
+        "confirm",
+        Task.model_construct(seed=seed),
+        "/nowhere",
+        trial,
+    )
 
 
 class Results:
@@ -39,9 +45,7 @@ class Results:
     def outcome(self, job: Job) -> Outcome:
         assert job.trial is not None
         state = State.FAILED if job.key in self.fails else State.DONE
-        return Outcome(
-            state, "", [Report(1, {"accuracy": self.score(job.trial, job.task["seed"])})]
-        )
+        return Outcome(state, "", [Report(1, {"accuracy": self.score(job.trial, job.task.seed)})])
 
     def proxies(self) -> Scores:
         return {trial: {0: self.score(trial, 0)} for trial in PROXIES}
@@ -97,7 +101,7 @@ def run(
 
 
 def keys(phase: Confirm) -> list[tuple[int, int]]:
-    return [(job.trial or 0, job.task["seed"]) for job in phase.jobs]
+    return [(job.trial or 0, job.task.seed) for job in phase.jobs]
 
 
 NOISY = Results({4: 41.0, 5: 41.0, 6: 41.0}, 1.0)
