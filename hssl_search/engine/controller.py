@@ -233,7 +233,6 @@ class Controller:
             self.ranked_by,
             self.board.resolution,
             self.cost_model.further_seeds(plan, contenders),
-            lambda leader: self.confirming.same_time(plan, leader),
             Chance.of(self.images),
             winnerless.why(
                 contenders,
