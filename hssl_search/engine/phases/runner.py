@@ -139,6 +139,8 @@ class Backend:
     meter: DeviceMeter
     machine: Machine
     watcher: Watcher
+    ended: dict[str, Outcome]
+    """How jobs ended, by their keys, in earlier runs of this search too."""
     policy: Policy = DEFAULT
     attach: Callable[[Job, Outcome], None] = attach_nothing
     """Attaches to the trial of a job that has ended what a dashboard shows, before it is decided."""
@@ -147,8 +149,6 @@ class Backend:
     pace: Pace = field(default_factory=Pace)
     short: set[str] = field(default_factory=set)
     """Phases that the budget did not last for: jobs of theirs were not started, or were cut."""
-    ended: dict[str, Outcome] = field(default_factory=dict)
-    """How jobs ended, by their keys, in earlier runs of this search too."""
 
     def recall(self, job: Job) -> None:
         """Know what a job of a search that was killed had reported: the study holds how jobs ended,

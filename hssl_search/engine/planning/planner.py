@@ -9,8 +9,8 @@ from hssl_search.engine.budget import Budget
 from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.sampler import LEARNING
 from hssl_search.engine.execution.jobs import Plain
-from hssl_search.engine.phases.jobs import Workshop
-from hssl_search.engine.planning.cost_model import CostModel, Measurement
+from hssl_search.engine.phases.context import Context
+from hssl_search.engine.planning.cost_model import Measurement
 from hssl_search.engine.planning.costs import Costs
 from hssl_search.engine.planning.plan import (
     BudgetTooSmall,
@@ -20,8 +20,7 @@ from hssl_search.engine.planning.plan import (
     plan_again,
 )
 from hssl_search.engine.planning.preview import FullTraining, PlannedPhase, planned_phases, preview
-from hssl_search.engine.policy import Policy
-from hssl_search.engine.records.run import Run
+from hssl_search.engine.planning.too_small import too_small
 from hssl_search.engine.statistics import ties
 
 PLAN = "plan"
@@ -38,30 +37,22 @@ class Planning:
 
     def __init__(
         self,
-        run: Run,
+        context: Context,
         resolved: Plain,
-        workshop: Workshop,
-        cost_model: CostModel,
         space_size: int | None,
         fits: Callable[[float, Costs], list[str]],
     ) -> None:
-        self.run, self.workshop, self.cost_model, self.space_size, self.fits = (
-            run,
-            workshop,
-            cost_model,
-            space_size,
-            fits,
+        self.context, self.space_size, self.fits = context, space_size, fits
+        self.run, self.study, self.meter = context.run, context.study, context.meter
+        self.cost_model, self.policy, self.watcher = (
+            context.cost_model,
+            context.policy,
+            context.watcher,
         )
         self.max_head_cost: float | None = resolved["max_head_cost"]
-        self.policy = Policy.model_validate(resolved["policy"])
-        self.runner, self.study, self.meter = (
-            workshop.runner,
-            workshop.runner.study,
-            workshop.runner.meter,
-        )
         self.learning, self.full = (
             resolved["sampler"] in LEARNING,
-            cost_model.full(resolved["full_epochs"]),
+            self.cost_model.full(resolved["full_epochs"]),
         )
         self.plan: Plan
 
@@ -96,7 +87,9 @@ class Planning:
                 )
             except BudgetTooSmall as error:
                 raise BudgetTooSmall(
-                    self.workshop.too_small(error.needed_s, self.cost_model.planned, self.fits),
+                    too_small(
+                        self.run, self.meter, error.needed_s, self.cost_model.planned, self.fits
+                    ),
                     error.needed_s,
                 ) from None
             phases = {
@@ -110,11 +103,11 @@ class Planning:
                 numbers=self.plan.as_plain(),
             )
         self.run.write_config({**resolved, "plan": self.plan.as_plain()})
-        self.runner.watcher.note(self.plan.sentence())
+        self.watcher.note(self.plan.sentence())
         costly = {} if self.max_head_cost is None else self.cost_model.costly(self.max_head_cost)
         if costly:
             told = ", ".join(f"{family} {times:.1f}" for family, times in costly.items())
-            self.runner.watcher.note(
+            self.watcher.note(
                 f"Some heads make a step many times as long as without a head ({told} times); after screening, those "
                 f"above {self.max_head_cost:g} times are left out while there are others (--max-head-cost)."
             )
@@ -146,7 +139,7 @@ class Planning:
         ):
             return False
         if not plan.runs_as(self.plan):
-            self.runner.watcher.note(f"Planned anew after screening: {plan.proxies_sentence()}")
+            self.watcher.note(f"Planned anew after screening: {plan.proxies_sentence()}")
         phases = {
             **known["phases"],
             **self._phases_s(plan, self.cost_model.pace),
@@ -167,7 +160,7 @@ class Planning:
         Args:
             waiting: healthy candidates that were screened and had no proxy.
         """
-        if self.runner.short or not self.extended:
+        if self.context.short or not self.extended:
             return False
         plan = extend_plan(
             self.plan,
@@ -185,7 +178,7 @@ class Planning:
         }
         more = not plan.runs_as(self.plan)
         self._replace(plan, budget_s=self.meter.budget.seconds, phases=phases, done=not more)
-        self.runner.watcher.note(
+        self.watcher.note(
             f"The budget was extended. {plan.sentence()}"
             if more
             else "The extended budget buys no more proxies."
@@ -244,7 +237,7 @@ class Planning:
         full = FullTraining.within(
             plan.expected_s["full"], costs, step_s, self.full, plan.proxy_steps
         )
-        return planned_phases(plan, full, costs, self.workshop.machine, self.workshop.whole)
+        return planned_phases(plan, full, costs, self.context.machine, self.context.jobs.whole)
 
     def _phases_s(self, plan: Plan, pace: float = 1.0) -> dict[str, float]:
         """Device-seconds of each phase after measuring, the starting of workers included."""
