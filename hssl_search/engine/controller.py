@@ -23,10 +23,15 @@ from hssl_search.engine.phases.screen import screen
 from hssl_search.engine.planning.cost_model import CostModel, Measurement
 from hssl_search.engine.planning.costs import Costs
 from hssl_search.engine.planning.planner import Planning
-from hssl_search.engine.planning.too_small import macs_like, what_fits
-from hssl_search.engine.statistics.chance import NAME as CHANCE
-from hssl_search.engine.statistics.chance import Chance
-from hssl_search.engine.statistics.metrics import ACCURACY, OF_BASES, RANKINGS, Measure
+from hssl_search.engine.planning.preview import macs_like, what_fits
+from hssl_search.engine.statistics.metrics import (
+    ACCURACY,
+    CHANCE,
+    OF_BASES,
+    RANKINGS,
+    Chance,
+    Measure,
+)
 from hssl_search.engine.verdict import judge
 from hssl_search.spaces.space import Space
 

@@ -1,4 +1,4 @@
-"""full: which training the winner gets, for as long as the budget holds."""
+"""full: which training the winner gets, for as long as the budget lasts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hssl_search.engine.execution.jobs import Job, Outcome, Plain, State
 from hssl_search.engine.phases.context import Context
 from hssl_search.engine.phases.jobs import full_key
 from hssl_search.engine.phases.runner import Phase, Runner
-from hssl_search.engine.planning.costs import Wanted
+from hssl_search.engine.planning.costs import FullTraining, Wanted
 from hssl_search.heads.config import HeadConfig
 
 FULL = "full"
@@ -65,7 +65,7 @@ def _chosen(context: Context, verdict: Plain, wanted: Wanted, proxy_steps: int) 
     costs, cost_model = context.cost_model.costs, context.cost_model
     step_s, remaining_s = cost_model.pace * cost_model.step([chosen]), context.meter.remaining()
     affordable = wanted.affordable(remaining_s, costs, step_s, proxy_steps)
-    training = to_run(before, ended, winner, chosen, *affordable)
+    training = to_run(before, ended, winner, chosen, affordable)
     if training["steps"] and training != before:
         context.study.set_study(FULL, training)
     return training
@@ -76,8 +76,7 @@ def to_run(
     ended: State,
     winner: Contender,
     chosen: Contender,
-    steps: int,
-    rungs: list[int],
+    affordable: FullTraining,
 ) -> Plain:
     """Return the full training that is planned, or was made; another where the winner is, or where
     more of its steps are affordable now.
@@ -86,14 +85,14 @@ def to_run(
         before: what was returned last.
         ended: how that ended; CUT where it is still to come to its end.
         chosen: who is trained: the winner, or no head where that is better.
-        steps: that are affordable now, 0 for none; with the rungs where they are evaluated.
+        affordable: what is affordable now.
 
     Returns:
         Plain data with `steps`, 0 where nothing is affordable, `rungs`, `heads`, `name`, `winner`,
         and `number`, from 1 on.
     """
     before = before or {"number": 0, "steps": 0, "heads": None}
-    number = before.get("number", 1)
+    number, steps = before.get("number", 1), affordable.steps
     same = before["steps"] and before["heads"] == chosen.heads
     if same and (ended is State.CUT or steps <= before["steps"]):
         return dict(before)
@@ -103,7 +102,7 @@ def to_run(
         "number": max(1, number + bool(before["steps"])),
         "winner": winner.trial,
         "steps": steps,
-        "rungs": rungs,
+        "rungs": list(affordable.rungs),
         "heads": chosen.heads,
         "name": f"full training with {chosen.name}",
     }

@@ -21,7 +21,7 @@ from hssl_search.engine.planning.cost_model import Measurement
 from hssl_search.engine.planning.costs import Costs
 from hssl_search.engine.planning.plan import BudgetTooSmall, smallest_s
 from hssl_search.engine.planning.planner import PLAN
-from hssl_search.engine.planning.too_small import after_first_step, too_small
+from hssl_search.engine.planning.preview import after_first_step, too_small
 from hssl_search.engine.statistics import ties
 from hssl_search.errors import UserError
 from hssl_search.heads.config import HeadConfig

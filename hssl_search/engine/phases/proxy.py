@@ -12,7 +12,7 @@ from hssl_search.engine.candidates.pruners import AtRung, Pruner
 from hssl_search.engine.execution.jobs import Decision, Job, Outcome, Report, State
 from hssl_search.engine.phases.context import Context
 from hssl_search.engine.phases.runner import Phase, Runner
-from hssl_search.engine.planning.costs import PROXY_CONTROLS, shares
+from hssl_search.engine.planning.costs import PROXY_CONTROLS
 from hssl_search.engine.planning.plan import Plan
 from hssl_search.engine.statistics.metrics import Measure
 
@@ -154,7 +154,7 @@ def run_proxies(
         identity,
         *promoted[1:],
     ]  # should the budget end early, there is something to compare
-    total = PROXY_CONTROLS + max(len(promoted), min(_wanted(plan, number), promoter.healthy()))
+    total = PROXY_CONTROLS + max(len(promoted), min(plan.promoted_by(number), promoter.healthy()))
     at_once, contenders, expected = (
         context.machine.concurrency(total),
         dict[int, Contender](),
@@ -208,11 +208,3 @@ def run_proxies(
         keep_s=context.cost_model.confirming(plan, context.policy.fewest_confirm_jobs),
     ).run()
     return phase.scores()
-
-
-def _wanted(plan: Plan, number: int) -> int:
-    """How many heads are to be promoted by the end of that round; where the budget was extended, more only in the last."""
-    rounds = len(plan.ends)
-    if number == rounds - 1:
-        return plan.proxies
-    return 0 if plan.batches else shares(plan.proxies, rounds)[number]
