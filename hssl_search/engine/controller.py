@@ -23,7 +23,7 @@ from hssl_search.engine.planning.cost_model import CostModel, Measurement
 from hssl_search.engine.planning.costs import Costs, Wanted
 from hssl_search.engine.planning.plan import BudgetTooSmall, smallest_s
 from hssl_search.engine.planning.planner import PLAN, Planning
-from hssl_search.engine.planning.too_small import after_first_step, macs_like, what_fits
+from hssl_search.engine.planning.preview import after_first_step, macs_like, what_fits
 from hssl_search.engine.policy import Policy
 from hssl_search.engine.records.run import Run
 from hssl_search.engine.statistics import ties
@@ -242,7 +242,6 @@ class Controller:
             self.ranked_by,
             self.board.resolution,
             self.cost_model.further_seeds(plan, contenders),
-            lambda leader: self.confirming.same_time(plan, leader),
             Chance.of(self.images),
             why_no_winner(
                 contenders,
@@ -307,18 +306,13 @@ class Controller:
             if known
             else Outcome(State.CUT)
         )
-        training = full.to_run(
-            known,
-            before.state,
-            winner,
-            chosen,
-            *wanted.affordable(
-                self.runner.meter.remaining(),
-                self.cost_model.costs,
-                step_s,
-                self.planning.plan.proxy_steps,
-            ),
+        affordable = wanted.affordable(
+            self.runner.meter.remaining(),
+            self.cost_model.costs,
+            step_s,
+            self.planning.plan.proxy_steps,
         )
+        training = full.to_run(known, before.state, winner, chosen, affordable)
         if training["steps"] and training != known:
             self.study.set_study(FULL, training)
         return training

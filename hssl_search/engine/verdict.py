@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from statistics import mean
 from typing import Literal
 
@@ -149,7 +149,6 @@ def judge(
     ranked_by: Measure,
     resolution: float = 0.0,
     seed_s: Mapping[int, float] | None = None,
-    same_time: Callable[[int], int | None] | None = None,
     chance: Chance | None = None,
     no_winner: NoWinner | None = None,
     doubt: str = "",
@@ -162,8 +161,6 @@ def judge(
         reference: the score of each reference that has one.
         resolution: step in which scores move.
         seed_s: trial -> device-seconds of one more seed.
-        same_time: the control without head for the device-time of a candidate, where there may be
-            several; None where it has none.
         chance: where accuracies rank, and it is known.
         no_winner: why no candidate has a score, told where none has.
         doubt: see `Verdict`.
@@ -180,12 +177,7 @@ def judge(
     )
     if winner is None:
         return verdict.model_copy(update={"no_winner": no_winner})
-    fitting = None if same_time is None else same_time(winner.trial)
-    controls = {
-        one.control: one
-        for one in contenders
-        if one.control and (same_time is None or one.control != SAME_TIME or one.trial == fitting)
-    }
+    controls = {one.control: one for one in contenders if one.control}
     level = None
     if chance and ranked_by == ACCURACY:
         level = _level([winner, controls.get("none")], scores, reference, chance)
