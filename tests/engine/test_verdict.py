@@ -16,7 +16,6 @@ from hssl_search.engine.execution.jobs import Outcome, Report, State
 from hssl_search.engine.statistics.chance import Chance
 from hssl_search.engine.statistics.metrics import ACCURACY, DISCREPANCY, RANKINGS, RANKME, Measure
 from hssl_search.engine.verdict import (
-    Agreement,
     Comparison,
     Level,
     NoWinner,
@@ -141,7 +140,11 @@ def test_a_tie_is_settled_where_nothing_that_the_measure_resolves_is_left_in_its
 
 
 def test_a_tie_whose_whole_interval_the_measure_does_not_resolve_is_settled() -> None:
-    table = {0: {0: 40.0, 1: 41.0, 2: 39.0}, 3: {0: 40.3, 1: 40.8, 2: 39.2}}
+    gaps = [0.3, -0.2, 0.2, -0.1, 0.3]
+    table = {
+        0: {seed: 40.0 + seed for seed in range(5)},
+        3: {seed: 40.0 + seed + gap for seed, gap in enumerate(gaps)},
+    }
     found = verdict(table, resolution=5.0)
     assert (found.state, found.tied, found.open) == ("undecided", True, "tie")
     assert compared(found).more_seeds is None
@@ -302,9 +305,9 @@ def test_with_labels_it_is_told_how_well_the_ranking_agreed_with_accuracy(
 def test_agreement_is_of_means_over_seeds_and_of_trials_that_have_both() -> None:
     scores = {0: {0: 1.0, 1: 3.0}, 1: {0: 3.0}, 3: {0: 4.0, 1: 6.0}, 4: {0: 4.0}}
     accuracies = {0: {0: 50.0, 1: 30.0}, 1: {0: 41.0}, 3: {0: 60.0, 1: 28.0}, 2: {0: 99.0}}
-    assert verdict(scores, RANKME, accuracies).agreement == Agreement(
-        correlation=pytest.approx(1.0), interval=None, trials=3
-    )
+    found = verdict(scores, RANKME, accuracies).agreement
+    assert found is not None and found.correlation == pytest.approx(1.0)
+    assert (found.interval, found.trials) == (None, 3)
 
 
 def test_ranked_by_accuracy_nothing_is_told_of_agreement() -> None:

@@ -102,8 +102,8 @@ def test_a_tie_is_called_beyond_the_measure_only_where_its_whole_interval_is() -
 
 
 def test_an_interval_that_ends_where_no_difference_can_be_is_told_by_its_ends() -> None:
-    behind = gap(-20.0, None, seeds=2, interval=(-100.0, 60.0))
-    assert "by 20.0 [−100.0, +60.0] points (95 %, 2 paired seeds); " in said(
+    behind = gap(-20.0, None, seeds=2, interval=(-100.0, 30.0))
+    assert "by 20.0 [−100.0, +30.0] points (95 %, 2 paired seeds); " in said(
         comparison=behind, open="noise"
     )
 
