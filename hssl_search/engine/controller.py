@@ -27,9 +27,14 @@ from hssl_search.engine.planning.preview import after_first_step, macs_like, wha
 from hssl_search.engine.policy import Policy
 from hssl_search.engine.records.run import Run
 from hssl_search.engine.statistics import ties
-from hssl_search.engine.statistics.chance import NAME as CHANCE
-from hssl_search.engine.statistics.chance import Chance
-from hssl_search.engine.statistics.metrics import ACCURACY, OF_BASES, RANKINGS, Measure
+from hssl_search.engine.statistics.metrics import (
+    ACCURACY,
+    CHANCE,
+    OF_BASES,
+    RANKINGS,
+    Chance,
+    Measure,
+)
 from hssl_search.engine.verdict import Verdict, image_flaw, judge, why_no_winner
 from hssl_search.errors import UserError
 from hssl_search.heads.config import HeadConfig

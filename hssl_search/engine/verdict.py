@@ -13,9 +13,8 @@ from hssl_search.data.look import Look
 from hssl_search.engine.candidates.candidate import SAME_TIME, Contender
 from hssl_search.engine.execution.jobs import Plain
 from hssl_search.engine.statistics import ties
-from hssl_search.engine.statistics.chance import Chance
 from hssl_search.engine.statistics.correlation import rank_correlation
-from hssl_search.engine.statistics.metrics import ACCURACY, Measure
+from hssl_search.engine.statistics.metrics import ACCURACY, Chance, Measure
 from hssl_search.engine.statistics.posterior import Posterior
 from hssl_search.engine.statistics.two_way import PAIRED, Difference, Scores, ranked
 

@@ -13,8 +13,14 @@ from scipy import stats
 
 from hssl_search.engine.candidates.candidate import Contender, final_metrics
 from hssl_search.engine.execution.jobs import Outcome, Report, State
-from hssl_search.engine.statistics.chance import Chance
-from hssl_search.engine.statistics.metrics import ACCURACY, DISCREPANCY, RANKINGS, RANKME, Measure
+from hssl_search.engine.statistics.metrics import (
+    ACCURACY,
+    DISCREPANCY,
+    RANKINGS,
+    RANKME,
+    Chance,
+    Measure,
+)
 from hssl_search.engine.verdict import (
     Comparison,
     Level,
