@@ -99,7 +99,7 @@ def gain(explained: float, sampler: str, budget: str, number: int) -> tuple[floa
         ).start()  # type: ignore[arg-type]
         verdict = started.search()
     plan = Plan(**started.study.study_attributes()["plan"]["numbers"])
-    [head] = started.controller.trials.contender(verdict["winner"]).heads
+    [head] = started.controller.trials.contender(verdict.winner).heads
     return answers.gain(HeadConfig.model_validate(head)), plan.proxies, plan.rounds
 
 

@@ -213,6 +213,7 @@ def controller_of(
             from hssl_search.engine.phases.runner import Backend
             from hssl_search.engine.policy import Policy
             from hssl_search.engine.records.artifacts import Artifacts
+            from hssl_search.reporting.text import verdict_sentence
 
             trials = _trials(run, resolved, study, meter.ledger)
             if damaged := meter.ledger.damaged:
@@ -231,7 +232,7 @@ def controller_of(
                     policy=Policy.model_validate(resolved["policy"]),
                     attach=Artifacts(run, study, watcher.note).keep,
                 )
-                yield Controller(backend, resolved, trials)
+                yield Controller(backend, resolved, trials, verdict_sentence)
 
 
 def _trials(run: Run, resolved: Plain, study: StudyRecord, ledger: Ledger) -> Trials:

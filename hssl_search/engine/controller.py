@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import mean
 
-from hssl_search.engine import winnerless
 from hssl_search.engine.budget import Budget
 from hssl_search.engine.candidates.promotion import Promoter
 from hssl_search.engine.candidates.pruners import PRUNERS, Pruner
@@ -32,7 +32,7 @@ from hssl_search.engine.statistics.metrics import (
     Chance,
     Measure,
 )
-from hssl_search.engine.verdict import judge
+from hssl_search.engine.verdict import Verdict, image_flaw, judge, why_no_winner
 from hssl_search.spaces.space import Space
 
 VERDICT = "verdict"
@@ -44,10 +44,20 @@ class Controller:
 
     Every decision is made from what the study holds, so a controller that is started again on the
     same run finds its phases done up to where the last one was stopped, and continues there.
+
+    Args:
+        resolved: what search.yaml holds.
+        words: puts a verdict into a sentence, which the study keeps beside it for its dashboard.
     """
 
-    def __init__(self, backend: Backend, resolved: Plain, trials: Trials) -> None:
-        self.backend, self.resolved, self.trials = backend, resolved, trials
+    def __init__(
+        self,
+        backend: Backend,
+        resolved: Plain,
+        trials: Trials,
+        words: Callable[[Verdict], str],
+    ) -> None:
+        self.backend, self.resolved, self.trials, self.words = backend, resolved, trials, words
         self.seed = int(resolved["seed"])
         self.ranked_by = RANKINGS[resolved["rank_by"]]
         setting = Setting.model_validate(resolved["setting"])
@@ -55,7 +65,7 @@ class Controller:
         self.jobs = JobMaker(setting, backend.run.folder, backend.machine, labelfree_ranks)
         self.images: Plain = resolved.get("images", {})
 
-    def search(self) -> Plain:
+    def search(self) -> Verdict:
         """Run every phase and return the verdict; one that stands is not changed while the budget is
         the same.
 
@@ -133,6 +143,7 @@ class Controller:
             same_architecture=resolved["same_architecture"],
             images=self.images,
             references=self._reference(measured, self.ranked_by),
+            words=self.words,
         )
 
     def _fits(self, available_s: float, costs: Costs) -> list[str]:
@@ -164,8 +175,9 @@ class Search:
     images: Plain
     references: dict[str, float]
     """Scores, by what ranks, of what needs no training."""
+    words: Callable[[Verdict], str]
 
-    def run(self, resolved: Plain) -> Plain:
+    def run(self, resolved: Plain) -> Verdict:
         """Run every phase and return the verdict.
 
         Args:
@@ -173,7 +185,7 @@ class Search:
         """
         context, planning, promoter = self.context, self.planning, self.promoter
         planning.begin(resolved)
-        verdict = context.study.study_attributes()[VERDICT] if planning.done else self._find()
+        verdict = (self._standing() if planning.done else None) or self._find()
         while planning.extend(promoter.healthy() - len(promoter.promoted())):
             verdict = self._find()
         if not context.short:
@@ -187,7 +199,7 @@ class Search:
             )
         return verdict
 
-    def _find(self) -> Plain:
+    def _find(self) -> Verdict:
         """Find the winner and write the verdict.
 
         What the budget does not last for ends the rounds. Where that is screening, the healthy heads
@@ -214,39 +226,38 @@ class Search:
         planning.note(done=not context.short)
         return verdict
 
-    def _judge(self) -> Plain:
-        contenders, plan = self.context.trials.contenders(), self.planning.plan
+    def _judge(self) -> Verdict:
+        context, board = self.context, self.context.board
+        contenders = context.trials.contenders()
         causes = {
             trial.number: trial.user_attrs["cause"]
-            for trial in self.context.study.trials()
+            for trial in context.study.trials()
             if "cause" in trial.user_attrs
         }
+        flaw = image_flaw(self.images)
+        extend = context.run.how_to_resume(context.meter.budget.newest)
         verdict = judge(
             contenders,
-            self.context.board.scores,
-            self.context.board.accuracies,
+            board.scores,
+            board.accuracies,
             self.references,
-            self.context.board.ranked_by,
-            self.context.board.resolution,
-            self.context.cost_model.further_seeds(plan, contenders),
+            board.ranked_by,
+            board.resolution,
+            context.cost_model.further_seeds(self.planning.plan, contenders),
             Chance.of(self.images),
-            winnerless.why(
-                contenders,
-                causes,
-                self.context.short,
-                self.images,
-                self.context.run.how_to_resume(self.context.meter.budget.newest),
-            ),
+            why_no_winner(contenders, causes, context.short, flaw, extend),
+            flaw,
         )
-        if verdict["winner"] is not None and (seen := winnerless.alike(self.images)):
-            verdict["sentence"] += f" Do not rely on it: {seen}."
-        standing = self.context.study.study_attributes().get(VERDICT)
-        if standing and standing["winner"] is not None and _results(standing) == _results(verdict):
-            verdict = standing  # by the same results; what a further seed would cost is an estimate that changes with the pace
-        self.context.study.set_study(VERDICT, verdict)
+        standing = self._standing()
+        if standing and standing.winner is not None and standing.results == verdict.results:
+            # What a further seed would cost is an estimate that changes with the pace: by the same
+            # results the verdict stays.
+            return standing
+        verdict = verdict.model_copy(update={"sentence": self.words(verdict)})
+        context.study.set_study(VERDICT, verdict.model_dump(mode="json", by_alias=True))
         return verdict
 
-
-def _results(verdict: Plain) -> list[tuple[str, int, float]]:
-    """Return what a verdict rests on: means, which are the same on every machine, as intervals to their last digits are not."""
-    return [(row["name"], row["seeds"], row["mean"]) for row in verdict["rows"]]
+    def _standing(self) -> Verdict | None:
+        """Return the verdict that the study holds."""
+        stored = self.context.study.study_attributes().get(VERDICT)
+        return None if stored is None else Verdict.model_validate(stored)

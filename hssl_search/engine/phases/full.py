@@ -11,13 +11,14 @@ from hssl_search.engine.phases.context import Context
 from hssl_search.engine.phases.jobs import full_key
 from hssl_search.engine.phases.runner import Phase, Runner
 from hssl_search.engine.planning.costs import FullTraining, Wanted
+from hssl_search.engine.verdict import Verdict
 from hssl_search.heads.config import HeadConfig
 
 FULL = "full"
 """The study's attribute: the full training."""
 
 
-def train_winner(context: Context, verdict: Plain, wanted: Wanted, proxy_steps: int) -> None:
+def train_winner(context: Context, verdict: Verdict, wanted: Wanted, proxy_steps: int) -> None:
     """Train the winner by the full recipe, as far as the budget lasts; nothing where that is shorter
     than its proxy was.
 
@@ -25,7 +26,7 @@ def train_winner(context: Context, verdict: Plain, wanted: Wanted, proxy_steps: 
         wanted: the training that was asked for.
         proxy_steps: steps of a proxy.
     """
-    if not wanted.steps or verdict["winner"] is None:
+    if not wanted.steps or verdict.winner is None:
         return
     training = _chosen(context, verdict, wanted, proxy_steps)
     if training["steps"] == 0:
@@ -55,10 +56,11 @@ def train_winner(context: Context, verdict: Plain, wanted: Wanted, proxy_steps: 
     Runner(context, "full", Phase([job], context.ended), {}, tell_failure).run()
 
 
-def _chosen(context: Context, verdict: Plain, wanted: Wanted, proxy_steps: int) -> Plain:
+def _chosen(context: Context, verdict: Verdict, wanted: Wanted, proxy_steps: int) -> Plain:
     """Return what is to be trained, as the study keeps it."""
-    winner = context.trials.contender(verdict["winner"])
-    chosen = context.trials.control("none") if verdict["state"] == "no head" else winner
+    assert verdict.winner is not None
+    winner = context.trials.contender(verdict.winner)
+    chosen = context.trials.control("none") if verdict.state == "no head" else winner
     before = context.study.study_attributes().get(FULL)
     key = full_key(before.get("number", 1)) if before else ""
     ended = context.ended.get(key, Outcome(State.CUT)).state
