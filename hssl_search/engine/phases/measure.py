@@ -29,7 +29,8 @@ from hssl_search.heads.config import HeadConfig
 SHARE = 0.05
 """Of the budget that measuring may take."""
 MOST_S = 120.0
-"""Seconds that it may take at most, of however large a budget, for what multiply-adds predict too."""
+"""Seconds that it may take at most, of however large a budget, for what multiply-adds predict
+too."""
 START_S = 10.0
 """Of those, what passes before a worker has loaded torch and timm."""
 

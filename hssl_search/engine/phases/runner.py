@@ -1,9 +1,9 @@
 """Runs phases: what starts, for how many seconds within the budget, and how each job ended.
 
-A job has two lives. For the `Runner` here it is a decision: the runner takes it from its phase, gives
-it the seconds that the budget allows, and records how it ended. For the dispatcher
-(`hssl_search.engine.execution.dispatcher`) it is something that runs: each report is passed on once,
-each end is told once, and all time is charged.
+A job has two lives. For the `Runner` here it is a decision: the runner takes it from its phase,
+gives it the seconds that the budget allows, and records how it ended. For the dispatcher
+(`hssl_search.engine.execution.dispatcher`) it is something that runs: each report is passed on
+once, each end is told once, and all time is charged.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ class Phase:
     """The jobs of a phase, worked off in order, and what is decided while they run.
 
     Jobs that ended in an earlier run of the same search are not handed out again; one that was cut
-    before its end is, and continues from its checkpoint. A subclass that chooses its jobs as results
-    come in overrides `next_job` and `waiting`; one that stops jobs early overrides `on_report`.
+    before its end is, and continues from its checkpoint. A subclass that chooses its jobs as
+    results come in overrides `next_job` and `waiting`; one that stops jobs early overrides
+    `on_report`.
     """
 
     def __init__(self, jobs: Iterable[Job], ended: Mapping[str, Outcome]) -> None:
@@ -143,7 +144,8 @@ class Backend:
     """How jobs ended, by their keys, in earlier runs of this search too."""
     policy: Policy = DEFAULT
     attach: Callable[[Job, Outcome], None] = attach_nothing
-    """Attaches to the trial of a job that has ended what a dashboard shows, before it is decided."""
+    """Attaches to the trial of a job that has ended what a dashboard shows, before it is
+    decided."""
     startup_s: float = 0.0
     """Device-seconds that a worker needs before it can begin its job; known after measuring."""
     pace: Pace = field(default_factory=Pace)
@@ -189,8 +191,8 @@ class Runner:
     """Runs one phase within the budget; to the executor it is the source of the phase's jobs.
 
     Args:
-        expected: job key -> device-seconds that it should take; a job that is not in it may take all
-            that is left. Grows as jobs are chosen.
+        expected: job key -> device-seconds that it should take; a job that is not in it may take
+            all that is left. Grows as jobs are chosen.
         decide: called with each job and how it ended, those that ended before included.
         keep_s: device-seconds that later phases should have; all jobs but the first
             `policy.always_tried` leave them alone.
@@ -213,7 +215,8 @@ class Runner:
         self._begun = len(phase.outcomes)
         """Jobs that were taken from the phase, in earlier runs too."""
         self._warm = 0
-        """Jobs that were handed out: the first at each place start a worker, which others use again."""
+        """Jobs that were handed out: the first at each place start a worker, which others use
+        again."""
         self._live: dict[str, _Started] = {}
 
     def run(self) -> None:
@@ -238,8 +241,8 @@ class Runner:
         backend.watcher.phase_ended()
 
     def next_job(self) -> Job | None:
-        """Return the next job of the phase that can end within the budget; those that cannot are not
-        started, and wait for a larger one."""
+        """Return the next job of the phase that can end within the budget; those that cannot are
+        not started, and wait for a larger one."""
         while (job := self.phase.next_job()) is not None:
             # Without a few jobs of its own a phase leaves the later ones nothing to work with.
             keep_s = 0.0 if self._begun < self.backend.policy.always_tried else self.keep_s
@@ -265,8 +268,8 @@ class Runner:
         return self.phase.on_report(job, report)
 
     def again(self, job: Job) -> Job:
-        """Return the job with the seconds that it may take from its newest checkpoint on; with none,
-        it ends where it is."""
+        """Return the job with the seconds that it may take from its newest checkpoint on; with
+        none, it ends where it is."""
         before = self._live.pop(job.key)
         fitting = self.affordable(job) or replace(job, seconds=0.0)
         self._start(fitting, before.cold, before.to_do)
@@ -296,10 +299,11 @@ class Runner:
         backend.watcher.job_ended(job.task.name, outcome.state.value)
 
     def affordable(self, job: Job, keep_s: float = 0.0) -> Job | None:
-        """Return the job with the seconds that it may take; None when it cannot end within the budget.
+        """Return the job with the seconds that it may take; None when it cannot end within the
+        budget.
 
-        They are those that it needs, and its part of what no job needs, so that jobs that run longer
-        end before the budget does.
+        They are those that it needs, and its part of what no job needs, so that jobs that run
+        longer end before the budget does.
         """
         backend = self.backend
         live_s, now = 0.0, backend.meter.clock()
@@ -320,8 +324,8 @@ class Runner:
         return replace(job, seconds=min(left - (1 - part) * free, borne))
 
     def _needed_s(self, job: Job) -> float | None:
-        """Return the seconds that a job should take from its newest checkpoint on, at the pace of the
-        search; None where that is not known."""
+        """Return the seconds that a job should take from its newest checkpoint on, at the pace of
+        the search; None where that is not known."""
         if (expected_s := self.expected.get(job.key)) is None:
             return None
         machine, pace = self.backend.machine, self.backend.pace.at_least_planned

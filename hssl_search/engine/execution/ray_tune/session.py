@@ -51,15 +51,19 @@ OBJECT_STORE_BYTES = 128 * 2**20
 
 
 class RaySession:
-    """A Ray of our own on this machine, or the cluster at an address. Starts once; a Ray that runs already is used and left running.
+    """A Ray of our own on this machine, or the cluster at an address. Starts once; a Ray that runs
+    already is used and left running.
 
-    Starting a local Ray writes an authentication token to the home directory, where there is one; to join a cluster at `address`
-    that was started in the same way, set `RAY_AUTH_MODE=token` in the environment. Every node of a cluster needs hssl-search
-    installed and must see the run folder under the same path.
+    Starting a local Ray writes an authentication token to the home directory, where there is one;
+    to join a cluster at `address` that was started in the same way, set `RAY_AUTH_MODE=token` in
+    the environment. Every node of a cluster needs hssl-search installed and must see the run folder
+    under the same path.
 
     Args:
-        cpus, gpus: what a local Ray may use; None: all there is. Not for a cluster, which knows its own.
-        runtime_env: passed to Ray, for a cluster without the package: `{"py_modules": [hssl_search]}`.
+        cpus, gpus: what a local Ray may use; None: all there is. Not for a cluster, which knows its
+            own.
+        runtime_env: passed to Ray, for a cluster without the package: `{"py_modules":
+            [hssl_search]}`.
         stop: what is run here stops when another thread sets it, as after Ctrl-C.
     """
 
@@ -112,7 +116,8 @@ class RaySession:
         )
 
     def shutdown(self) -> None:
-        """End the local Ray, or leave the cluster. Does nothing to a Ray that this session did not start."""
+        """End the local Ray, or leave the cluster. Does nothing to a Ray that this session did not
+        start."""
         self._started.close()
         self.own = False
 
@@ -149,7 +154,8 @@ class RaySession:
             folder = Scratch("ray", root)
             started.callback(folder.remove)
             if started.enter_context(_home_within(folder.path)):
-                # Kept until this process ends: Ray reads it once, and would never know that of another home.
+                # Kept until this process ends: Ray reads it once, and would never know that of
+                # another home.
                 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             with (
                 _importable_in_workers(),
@@ -207,7 +213,8 @@ def _told_when_slow() -> Iterator[None]:
 
 @contextmanager
 def _local_errors(root: Path) -> Iterator[None]:
-    """Within: what keeps a Ray from starting on this machine becomes a UserError; Ray raises almost anything then."""
+    """Within: what keeps a Ray from starting on this machine becomes a UserError; Ray raises almost
+    anything then."""
     try:
         yield
     except Exception as error:
@@ -233,11 +240,14 @@ def _remedy(error: Exception, root: Path) -> str:
 
 @contextmanager
 def _daemons_apart() -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Within: Ray's daemons are started so that no signal that asks this program to stop ends them first; the list of them.
+    """Within: Ray's daemons are started so that no signal that asks this program to stop ends them
+    first; the list of them.
 
-    A terminal and `timeout` signal a process group: each daemon gets a session of its own. Slurm and systemd signal all processes
-    of a job: the daemons and their workers have these signals blocked. Without its daemons Ray waits for a minute, then aborts this
-    process, and study and report would never be closed. They end when this process ends them or dies, whatever way it dies.
+    A terminal and `timeout` signal a process group: each daemon gets a session of its own. Slurm
+    and systemd signal all processes of a job: the daemons and their workers have these signals
+    blocked. Without its daemons Ray waits for a minute, then aborts this process, and study and
+    report would never be closed. They end when this process ends them or dies, whatever way it
+    dies.
     """
     daemons: list[subprocess.Popen[bytes]] = []
     if not sys.platform.startswith("linux"):  # elsewhere Ray itself ends its daemons by their group
@@ -299,8 +309,8 @@ def _set(values: Mapping[str, str | None]) -> None:
 
 @contextmanager
 def _home_within(folder: Path) -> Iterator[bool]:
-    """Within: there is a home directory that may be written, in the folder where the user has none (a container's user may not); whether
-    it is there."""
+    """Within: there is a home directory that may be written, in the folder where the user has none
+    (a container's user may not); whether it is there."""
     changes: dict[str, str | None] = {}
     if made := not _home_may_be_written():
         (folder / "home").mkdir()
@@ -325,7 +335,8 @@ def _home_may_be_written() -> bool:
 
 @contextmanager
 def _importable_in_workers() -> Iterator[None]:
-    """Within: processes started find this package, also when it is imported from a checkout and not installed."""
+    """Within: processes started find this package, also when it is imported from a checkout and not
+    installed."""
     root = Path(hssl_search.__path__[0]).parent
     if root in {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}:
         yield
@@ -338,7 +349,8 @@ def _importable_in_workers() -> Iterator[None]:
 
 
 def _short_root() -> Path | None:
-    """/tmp where it may be written, since it is short: Ray puts sockets below, and their paths may have about 100 characters."""
+    """/tmp where it may be written, since it is short: Ray puts sockets below, and their paths may
+    have about 100 characters."""
     short = Path("/tmp")
     return short if os.access(short, os.W_OK) else None
 
