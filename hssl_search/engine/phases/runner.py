@@ -119,7 +119,7 @@ class Pace:
         return taken_s / expected_s if expected_s else None
 
     def learn(self, job: Job, expected_s: float, taken_s: float) -> None:
-        """Learn from a job that came to its end, once; both times in device-seconds."""
+        """Learn from a job, once; both times in device-seconds."""
         if job.key not in self._learned:
             self._learned.add(job.key)
             expected, taken = self._timed.get(job.phase, (0.0, 0.0))
@@ -225,7 +225,8 @@ class Runner:
         for place, job in enumerate(phase.jobs):
             if (outcome := phase.outcomes.get(job.key)) is not None:
                 cold = place < backend.machine.places(job)
-                self._learn_pace(job, outcome, outcome.seconds, 1.0, cold)
+                if outcome.state is State.DONE and came_to_its_end(job, outcome):
+                    self._learn_pace(job, outcome.seconds, 1.0, cold)
                 backend.attach(job, outcome)
                 self.decide(job, outcome)
         if not phase.waiting():
@@ -277,17 +278,19 @@ class Runner:
 
     def on_end(self, job: Job, outcome: Outcome) -> None:
         """Record how a job ended, and let phase and trial decide by it."""
-        backend, started = self.backend, self._live.pop(job.key)
-        if outcome.state is State.DONE and not came_to_its_end(job, outcome):
-            outcome = replace(outcome, state=State.CUT)  # its seconds were over
-        seconds = outcome.seconds
+        backend, started, seconds = self.backend, self._live.pop(job.key), outcome.seconds
+        if outcome.state is State.DONE:
+            done = started.to_do
+            if not came_to_its_end(job, outcome):  # its seconds were over
+                outcome = replace(outcome, state=State.CUT)
+                done -= share_to_do(job)
+            self._learn_pace(job, seconds, done, started.cold)
         if (before := self.phase.cut.get(job.key)) is not None:
             # A worker that takes up a checkpoint between two rungs reports the last rung again.
             begins = outcome.reports[0].step if outcome.reports else math.inf
             earlier = [report for report in before.reports if report.step < begins]
             both = [*earlier, *outcome.reports]
             outcome = replace(outcome, reports=both, seconds=before.seconds + seconds)
-        self._learn_pace(job, outcome, seconds, started.to_do, started.cold)
         if outcome.state is State.CUT:
             backend.short.add(job.phase)
         if outcome.state is not State.CUT or outcome.reports:
@@ -335,20 +338,18 @@ class Runner:
         now = self.backend.meter.clock()
         self._live[job.key] = _Started(job, cold, to_do, self._needed_s(job), now)
 
-    def _learn_pace(
-        self, job: Job, outcome: Outcome, seconds: float, to_do: float, cold: bool
-    ) -> None:
-        """Learn the pace from a job that came to its end.
+    def _learn_pace(self, job: Job, seconds: float, done: float, cold: bool) -> None:
+        """Learn the pace from a job that came to its end, or did what its seconds lasted for.
 
         Args:
-            seconds: wall-clock seconds in which it did the share `to_do` of its steps.
+            seconds: wall-clock seconds in which it did the share `done` of its steps.
             cold: whether its worker had to start first, which is no part of the pace.
         """
         expected_s, machine = self.expected.get(job.key), self.backend.machine
-        if outcome.state is State.DONE and came_to_its_end(job, outcome) and expected_s is not None:
+        if expected_s is not None and done > 0:
             start_s = self.backend.startup_s / machine.charged(1) if cold else 0.0
             worked_s = max(0.0, seconds - start_s) * machine.share(job)
-            self.backend.pace.learn(job, expected_s * to_do, worked_s)
+            self.backend.pace.learn(job, expected_s * done, worked_s)
 
 
 def came_to_its_end(job: Job, outcome: Outcome) -> bool:

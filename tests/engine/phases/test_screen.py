@@ -8,6 +8,7 @@ import pytest
 
 from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.phases import screen
+from hssl_search.heads.config import HeadConfig
 
 
 def candidates(count: int) -> list[Contender]:
@@ -16,7 +17,7 @@ def candidates(count: int) -> list[Contender]:
         Contender(
             trial,
             f"head {trial}",
-            [{"family": families[trial % 4], "depth": trial}],
+            [{"family": families[trial % 4], "depth": 1 + trial}],
             families[trial % 4],
         )
         for trial in range(count)
@@ -52,10 +53,10 @@ def test_candidates_drawn_one_after_another_are_spread() -> None:
 def test_the_reference_heads_train_last_in_every_group() -> None:
     group = candidates(2)
     assert screen.heads_of(group) == [
-        {"family": "convnext", "depth": 0},
-        {"family": "resnet", "depth": 1},
-        {"family": "identity"},
-        {"family": "noise"},
+        HeadConfig(family="convnext", depth=1),
+        HeadConfig(family="resnet", depth=2),
+        HeadConfig(family="identity"),
+        HeadConfig(family="noise"),
     ]
 
 

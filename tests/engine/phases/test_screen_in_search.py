@@ -108,14 +108,15 @@ def test_there_are_as_many_groups_and_rounds_as_the_plan_says(
     )
 
 
-def test_a_slow_screening_goes_on_to_its_end_where_the_budget_lasts(
+def test_a_slow_screening_is_cut_and_a_later_run_takes_it_to_its_end(
     make_lab: Callable[..., Lab],
 ) -> None:
     lab = make_lab(budget="3cpu-h")
     lab.slow = {"screen": 6.0}
+    assert lab.search()["winner"] is None
+    assert lab.study.job_records()["screen/group0"]["state"] == "cut"
     verdict = lab.search()
     lab.check()
-    assert "group 1: 8 heads takes much longer than planned" in lab.watcher.notes()
     assert lab.starts.count("screen/group0") == 2
     assert all(lab.trial(name).user_attrs["gate"] == "healthy" for name in lab.overlap)
     assert verdict["state"] == "better"
@@ -135,7 +136,7 @@ def slow_screening(
         for trial in lab.study.trials()
         if trial.user_attrs["role"] == "candidate"
     }
-    assert None in groups and 0 in groups
+    assert None in groups and len(groups) > 1
     return lab, verdict
 
 

@@ -220,15 +220,15 @@ def cause_of_death(said: str, attempts: int) -> str:
     if memory := _MEMORY.search(said):
         return (
             f"Ray's memory monitor ended the worker process {times}: {memory[1]} of its machine's "
-            f"{memory[2]} of memory were in use; end other programs that use much, or choose a smaller "
-            "base, --image-size or batch_size (RAY_memory_usage_threshold, 0.95 unless it is set, says "
-            "when the monitor steps in)"
+            f"{memory[2]} of memory were in use; end other programs that use much, or choose a "
+            "smaller base, --image-size or batch_size (RAY_memory_usage_threshold, 0.95 unless it "
+            "is set, says when the monitor steps in)"
         )
     if lines := _ERROR_LINE.findall(said):
         return str(lines[-1])
     return (
-        f"the worker process died {times}: something killed it, perhaps because memory ran out, or it "
-        "crashed outside Python"
+        f"the worker process died {times}: something killed it, perhaps because memory ran out, or "
+        "it crashed outside Python"
     )
 
 
