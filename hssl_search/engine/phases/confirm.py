@@ -1,4 +1,5 @@
-"""confirm: a second seed of leader and no head, the remaining controls, then more seeds where they decide most, as results come in."""
+"""confirm: a second seed of leader and no head, the remaining controls, then more seeds where they
+decide most, as results come in."""
 
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ class Field:
     when it is first asked for. None where it has no score by what ranks."""
 
     def contests(self, trial: int | None) -> bool:
-        """Whether a further seed of the trial is one run more of a turn."""
+        """Return whether a further seed of the trial is one run more of a turn."""
         return trial in (*self.candidates, self.no_head, self.identity)
 
 
@@ -54,12 +55,13 @@ def choose(
     resolution: float = 0.0,
     running: Mapping[int, Collection[int]] | None = None,
 ) -> int | None:
-    """The trial that gets a further seed; None when the verdict is settled.
+    """Return the trial that gets a further seed; None when the verdict is settled.
 
-    First a second seed of leader and no head, without which their difference has no interval; again whenever another leads. Then the
-    controls that had no proxy, the one that trains as long as the leader too. Then leader and no head, the challenger (of the other candidates that which is most likely better than
-    the leader) and the identity head, each as long as it may be better than the leader: of the leader and whom it is compared with in
-    this turn, the one that had fewer runs.
+    First a second seed of leader and no head, without which their difference has no interval; again
+    whenever another leads. Then the controls that had no proxy, the one of the same device-time
+    too. Then leader and no head, the challenger (of the other candidates that which is most likely
+    better than the leader) and the identity head, each as long as it may be better than the leader:
+    of the leader and whom it is compared with in this turn, the one that had fewer runs.
 
     Args:
         tried: runs of each trial, those that are going on and those that came to nothing included.
@@ -71,8 +73,9 @@ def choose(
     assert leader is not None
     if (lacking := _lacking(field, leader, scores, tried, running or {})) is not None:
         return lacking
-    if waiting := [trial for trial in field.unseen if not tried.get(trial)]:
-        return waiting[0]
+    for control in field.unseen:
+        if not tried.get(control):
+            return control
     if field.same_time is not None and not tried.get(control := field.same_time(leader)):
         return control
     rivals = _rivals(posterior, leader)
@@ -86,10 +89,9 @@ def choose(
     partner = compared.get(TURNS[turn % len(TURNS)])
     if partner is None:
         partner = leader if field.no_head is None else field.no_head
-    return min(
-        (leader, partner) if partner == field.no_head else (partner, leader),
-        key=lambda trial: tried.get(trial, 0),
-    )
+    # Who had fewer runs; where both had as many the leader goes before no head, and after others.
+    pair = (leader, partner) if partner == field.no_head else (partner, leader)
+    return min(pair, key=lambda trial: tried.get(trial, 0))
 
 
 def _lacking(
@@ -99,20 +101,19 @@ def _lacking(
     tried: Mapping[int, int],
     running: Mapping[int, Collection[int]],
 ) -> int | None:
-    """Return which of leader and no head needs a run for them to share two seeds; None where they do, or will when what runs has ended."""
+    """Return which of leader and no head needs a run for them to share two seeds; None where they
+    do, or will when what runs has ended."""
     if field.no_head is None:
         return None
-    seeds = [{*scores.get(trial, ()), *running.get(trial, ())} for trial in (leader, field.no_head)]
-    behind = min((leader, field.no_head), key=lambda trial: tried.get(trial, 0))
-    return (
-        behind
-        if len(set.intersection(*seeds)) < PAIRED and tried.get(behind, 0) < MOST_TRIES
-        else None
-    )
+    pair = (leader, field.no_head)
+    first, second = ({*scores.get(trial, ()), *running.get(trial, ())} for trial in pair)
+    behind = min(pair, key=lambda trial: tried.get(trial, 0))
+    lacks = len(first & second) < PAIRED and tried.get(behind, 0) < MOST_TRIES
+    return behind if lacks else None
 
 
 def _rivals(posterior: Posterior, leader: int) -> list[int]:
-    """The trials that may be better, the likeliest first."""
+    """Return the trials that may be better, the likeliest first."""
     chances = {
         trial: chance
         for trial, chance in posterior.above(leader).items()
@@ -122,7 +123,7 @@ def _rivals(posterior: Posterior, leader: int) -> list[int]:
 
 
 def _settled(field: Field, posterior: Posterior, leader: int, challenger: int | None) -> bool:
-    """Whether neither who leads nor how that compares with no head is open any more."""
+    """Return whether neither who leads nor how that compares with no head is open any more."""
     if field.no_head is None:
         return bool(posterior.fit.dof) and challenger is None
     sign = posterior.fit.sign_beyond_doubt(leader, field.no_head)
@@ -134,8 +135,9 @@ def _settled(field: Field, posterior: Posterior, leader: int, challenger: int | 
 class Confirm(Phase):
     """Runs chosen one after the other, `at_once` of them at a time, up to `most`.
 
-    Each is chosen by the results of all runs that were chosen at least `at_once` before it, whatever the order in which they end. What
-    was chosen is kept, so that a search which was stopped, or extended by further candidates, goes on after it.
+    Each is chosen by the results of all runs that were chosen at least `at_once` before it,
+    whatever the order in which they end. What was chosen is kept, so that a search which was
+    stopped, or extended by further candidates, continues after it.
 
     Args:
         scores: trial -> seed -> score before the first run.
@@ -169,7 +171,7 @@ class Confirm(Phase):
         self._choose()
 
     def waiting(self) -> int:
-        """Runs that may still be handed out, at most; 0 when there is none."""
+        """Return how many runs may still be handed out, at most; 0 when there is none."""
         self._choose()
         return len(self._waiting) and len(self._waiting) + self.most - len(self.jobs)
 
@@ -178,7 +180,8 @@ class Confirm(Phase):
         return super().next_job()
 
     def _choose(self) -> None:
-        """Choose runs as far as the results that count for them are in; those that ended in an earlier run of the search are taken up."""
+        """Choose runs as far as the results that count for them are in; those that ended in an
+        earlier run of the search are taken up."""
         while len(self.jobs) < self.most:
             counted = self.jobs[: max(0, len(self.jobs) + 1 - self.at_once)]
             if any(job.key not in self.outcomes for job in counted):
@@ -202,7 +205,7 @@ class Confirm(Phase):
         self.add(job)
 
     def _scores(self, jobs: Sequence[Job]) -> Scores:
-        """What was known before, and what came of these jobs."""
+        """Return what was known before, and what came of these jobs."""
         scores = {trial: dict(by_seed) for trial, by_seed in self._before.items()}
         for job in jobs:
             found = self._score(job, self.outcomes[job.key])
@@ -216,7 +219,8 @@ CONFIRMING = "confirming"
 
 
 class Confirming:
-    """
+    """The confirming runs of a search.
+
     Args:
         same_architecture: the head of the control of that name.
     """
@@ -243,7 +247,8 @@ class Confirming:
         )
 
     def run(self, plan: Plan, promoted: Sequence[Contender]) -> None:
-        """Confirm as far as the plan goes what is known of those that were promoted; nothing where no proxy has a score."""
+        """Confirm as far as the plan goes what is known of those that were promoted; nothing where
+        no proxy has a score."""
         proxied = {
             trial: {self.seed: by_seed[self.seed]}
             for trial, by_seed in self.board.scores.items()
@@ -308,7 +313,8 @@ class Confirming:
         )
 
     def _kept(self, plan: Plan) -> Plain:
-        """What was chosen before; how many run at once stays as it was when the plan was made, wherever it is resumed."""
+        """Return what was chosen before; how many run at once stays as it was when the plan was
+        made, wherever it is resumed."""
         known: Plain = self.study.study_attributes().get(CONFIRMING, {"trials": []})
         jobs = plan.confirm_jobs
         at_once = (
@@ -319,7 +325,7 @@ class Confirming:
         return {**known, "jobs": jobs, "at_once": at_once}
 
     def _same_time_steps(self, plan: Plan, leader: int) -> int:
-        """Steps that the no-head control can make while the leader's proxy trains."""
+        """Return the steps that the no-head control can make while the leader's proxy trains."""
         pair = [self.trials.contender(leader), self.trials.control("none")]
         timed = all(one.trial in self.board.step_s for one in pair)
         leader_s, control_s = (

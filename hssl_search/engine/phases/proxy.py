@@ -1,4 +1,5 @@
-"""proxy: each promoted head alone with the base, beside two controls; the weak ones are stopped at a rung."""
+"""proxy: each promoted head alone with the base, beside two controls; the weak ones are stopped at
+a rung."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ class Proxy(Phase):
     Args:
         jobs: those to begin with.
         total: how many there will be.
-        choose: the next job, asked for when these are handed out; None when there is none. It may read `scores`.
+        choose: the next job, asked for when these are handed out; None when there is none. It may
+            read `scores`.
         resolution: step in which scores move.
     """
 
@@ -76,9 +78,10 @@ class Proxy(Phase):
         return job
 
     def scores(self) -> dict[int, float]:
-        """trial -> score of the proxies that have ended by themselves or were stopped.
+        """Return trial -> score of the proxies that have ended by themselves or were stopped.
 
-        One that was stopped at a rung is taken to gain as much from there to the end as those that went on have, in the mean.
+        One that was stopped at a rung is taken to gain as much from there to the end as those that
+        continued have, in the mean.
         """
         steps = set(self._reached.values())
         gains = {step: self._gain(step, max(steps)) for step in steps}
@@ -139,10 +142,13 @@ class Proxy(Phase):
 
 
 DEARER = 1.2
-"""How many times what was planned proxies may cost; then no more heads are promoted, so that what confirms them keeps its share."""
+"""How many times what was planned proxies may cost; then no more heads are promoted, so that what
+confirms them keeps its share."""
 
 
 class Proxies:
+    """The proxies of a search, round by round."""
+
     def __init__(
         self,
         trials: Trials,
@@ -163,7 +169,8 @@ class Proxies:
         self.promoter, self.pruner, self.seed, self.policy = promoter, pruner, seed, policy
 
     def run(self, plan: Plan, number: int) -> dict[int, float]:
-        """The promoted heads of the round of that number and of those before, each chosen when there is a place for it; their scores."""
+        """Train the promoted heads of the round of that number and of those before, each chosen
+        when there is a place for it, and return their scores."""
         self.promoter.reject()
         no_head, identity = (
             self.trials.control("none"),
