@@ -22,10 +22,11 @@ from hssl_search.engine.phases.screen import Screening
 from hssl_search.engine.planning.cost_model import CostModel, Measurement
 from hssl_search.engine.planning.costs import Costs, Wanted
 from hssl_search.engine.planning.plan import BudgetTooSmall, smallest_s
-from hssl_search.engine.planning.planner import PLAN, Planning
+from hssl_search.engine.planning.planner import Planning
 from hssl_search.engine.planning.too_small import after_first_step, macs_like, what_fits
 from hssl_search.engine.policy import Policy
 from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.state import FullState, PlanState, SearchState, TrialState
 from hssl_search.engine.statistics import ties
 from hssl_search.engine.statistics.chance import NAME as CHANCE
 from hssl_search.engine.statistics.chance import Chance
@@ -34,9 +35,6 @@ from hssl_search.engine.verdict import judge
 from hssl_search.errors import UserError
 from hssl_search.heads.config import HeadConfig
 from hssl_search.spaces.space import Space
-
-FULL, VERDICT = "full", "verdict"
-"""The study's attributes: the full training, and what was found."""
 
 
 class Controller:
@@ -70,7 +68,8 @@ class Controller:
             self.runner.meter.budget, f"continue with: {self.run.how_to_resume()}"
         )
         self.planning.begin({**self.resolved, **settled})
-        verdict = self.study.study_attributes()[VERDICT] if self.planning.done else self._find()
+        standing = self.study.state.verdict if self.planning.done else None
+        verdict = standing or self._find()
         while self.planning.extend(self.promoter.healthy() - len(self.promoter.promoted())):
             verdict = self._find()
         if not self.runner.short:
@@ -102,7 +101,7 @@ class Controller:
         def goes_on(known: Plain) -> bool:
             self.watcher.note(f"measure: {known['doing']}.")
             least, most = after_first_step(known, mean(macs for _, macs in self.trials.typical()))
-            planned = PLAN in self.study.study_attributes()
+            planned = self.study.state.plan is not None
             if (
                 to_the_end
                 or planned
@@ -139,8 +138,12 @@ class Controller:
         settled = self.workshop.settle(
             self.measured, self.resolved.get("gpus_per_trial", machine.gpus_per_trial)
         )
-        self.study.set_study("reference", self._reference(ACCURACY))
-        self.study.set_study("reference_scores", self._reference(self.ranked_by))
+        self.study.write(
+            SearchState(
+                reference=self._reference(ACCURACY),
+                reference_scores=self._reference(self.ranked_by),
+            )
+        )
         self._equip()
         return settled
 
@@ -189,7 +192,12 @@ class Controller:
             trials, workshop, cost_model, board, self.promoter, self.pruner, seed, self.policy
         )
         self.confirming = Confirming(
-            trials, workshop, cost_model, board, seed, self.resolved["same_architecture"]
+            trials,
+            workshop,
+            cost_model,
+            board,
+            seed,
+            HeadConfig(**self.resolved["same_architecture"]),
         )
 
     def _find(self) -> Plain:
@@ -215,15 +223,15 @@ class Controller:
         self.watcher.note(self.promoter.close(scores, final=not self.runner.short))
         self.confirming.run(self.planning.plan, self.promoter.promoted())
         verdict = self._judge()
-        self.planning.note(done=not self.runner.short)
+        self.planning.note(PlanState(done=not self.runner.short))
         return verdict
 
     def _judge(self) -> Plain:
         contenders, plan = self.trials.contenders(), self.planning.plan
         causes = {
-            trial.number: trial.user_attrs["cause"]
+            trial.number: cause
             for trial in self.study.trials()
-            if "cause" in trial.user_attrs
+            if (cause := TrialState.of(trial).cause)
         }
         verdict = judge(
             contenders,
@@ -244,10 +252,10 @@ class Controller:
         )
         if verdict["winner"] is not None and (seen := winnerless.alike(self.images)):
             verdict["sentence"] += f" Do not rely on it: {seen}."
-        standing = self.study.study_attributes().get(VERDICT)
+        standing = self.study.state.verdict
         if standing and standing["winner"] is not None and _results(standing) == _results(verdict):
             verdict = standing  # by the same results; what a further seed would cost is an estimate that changes with the pace
-        self.study.set_study(VERDICT, verdict)
+        self.study.write(SearchState(verdict=verdict))
         return verdict
 
     def _full(self, verdict: Plain) -> None:
@@ -256,7 +264,7 @@ class Controller:
             return
         self.workshop.use(self.workshop.whole)
         training = self._full_training(verdict, wanted)
-        if training["steps"] == 0:
+        if training.steps == 0:
             least = wanted.least(self.planning.plan.proxy_steps)
             cause = (
                 f"--full-epochs gives it {wanted.steps}"
@@ -269,24 +277,24 @@ class Controller:
             )
             return
         job = self.workshop.maker.full(
-            training["name"],
-            [HeadConfig(**head) for head in training["heads"]],
-            training["steps"],
-            training["rungs"],
+            training.name,
+            training.heads,
+            training.steps,
+            training.rungs,
             self.seed,
             self.cost_model.reserve(),
-            training.get("number", 1),
+            training.number,
         )
         self.workshop.run("full", Phase([job], self.workshop.ended), {}, self._trained)
 
-    def _full_training(self, verdict: Plain, wanted: Wanted) -> Plain:
+    def _full_training(self, verdict: Plain, wanted: Wanted) -> FullState:
         """What is to be trained, and kept in the study."""
         winner = self.trials.contender(verdict["winner"])
         chosen = self.trials.control("none") if verdict["state"] == "no head" else winner
         step_s = self.cost_model.pace * self.cost_model.step([chosen])
-        known = self.study.study_attributes().get(FULL)
+        known = self.study.state.full
         before = (
-            self.workshop.ended.get(full_key(known.get("number", 1)), Outcome(State.CUT))
+            self.workshop.ended.get(full_key(known.number), Outcome(State.CUT))
             if known
             else Outcome(State.CUT)
         )
@@ -302,8 +310,8 @@ class Controller:
                 self.planning.plan.proxy_steps,
             ),
         )
-        if training["steps"] and training != known:
-            self.study.set_study(FULL, training)
+        if training.steps and training != known:
+            self.study.write(SearchState(full=training))
         return training
 
     def _trained(self, job: Job, outcome: Outcome) -> None:

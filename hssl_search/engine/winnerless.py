@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from hssl_search.data.look import Look
 from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.execution.jobs import Plain
+from hssl_search.engine.records.state import HEALTHY
 
 
 def alike(images: Mapping[str, Plain]) -> str:
@@ -32,14 +33,10 @@ def why(
         extend: the command that goes on with a larger budget.
     """
     candidates = [one for one in contenders if one.control is None]
-    gates = Counter(one.attributes["gate"] for one in candidates if "gate" in one.attributes)
-    promoted = [
-        one
-        for one in candidates
-        if one.attributes.get("gate") == "healthy" and one.attributes.get("promoted")
-    ]
+    gates = Counter(one.state.gate for one in candidates if one.state.gate)
+    promoted = [one for one in candidates if one.state.gate == HEALTHY and one.state.promoted]
     ended = [causes[one.trial] for one in promoted if one.trial in causes]
-    if gates["healthy"] and short:
+    if gates[HEALTHY] and short:
         came = (
             "1 promoted head came to nothing: "
             if len(ended) == 1

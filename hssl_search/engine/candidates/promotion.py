@@ -14,6 +14,7 @@ from hssl_search.engine.candidates import surrogate
 from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.trials import Trials
 from hssl_search.engine.execution.jobs import Plain
+from hssl_search.engine.records.state import HEALTHY, PromotionState, SearchState, TrialState
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.statistics import ties
 from hssl_search.engine.statistics.correlation import (
@@ -44,7 +45,7 @@ def healthy(screened: Iterable[Contender]) -> list[Contender]:
     return [
         contender
         for contender in screened
-        if contender.control is None and contender.attributes.get("gate") == "healthy"
+        if contender.control is None and contender.state.gate == HEALTHY
     ]
 
 
@@ -54,7 +55,7 @@ def by_discrepancy(screened: tuple[Contender, ...]) -> tuple[Contender, ...]:
     the next of each."""
     candidates = {candidate.trial: candidate for candidate in healthy(screened)}
     discrepancies = {
-        trial: candidate.attributes["discrepancy"] for trial, candidate in candidates.items()
+        trial: candidate.state.discrepancy or 0.0 for trial, candidate in candidates.items()
     }
     ranked = [candidates[n] for n in ties.rank(discrepancies, DISCREPANCY.resolution(None))]
     places = Counter[str]()
@@ -125,7 +126,7 @@ def rank_correlations(
     return {
         "forecast": rank_correlation(predicted, reached[: len(predicted)]),
         "discrepancy": rank_correlation(
-            [candidate.attributes["discrepancy"] for candidate in ended], reached
+            [candidate.state.discrepancy for candidate in ended], reached
         ),
     }
 
@@ -145,14 +146,6 @@ def _left_out(ended: Sequence[Contender], reached: Sequence[float]) -> list[floa
         means, _ = surrogate.predict(ended, known)
         found[fold::folds] = means[fold::folds] - np.delete(means, np.s_[fold::folds]).mean()
     return found.tolist()
-
-
-PROMOTED, PROMOTION = "promoted", "promotion"
-"""The study's attributes: trials in the order of their promotion, and how well they were foretold."""
-
-
-COSTLY = "too_costly"
-"""Attribute of a head that is left out for its cost: how many times the base's step one with it takes."""
 
 
 class Promoter:
@@ -208,8 +201,8 @@ class Promoter:
             return None
         if (one := self.trials.undecided(chosen)) is not chosen:
             self._round = tuple(one if each is chosen else each for each in self._round)
-        self.study.set_study(PROMOTED, [*promoted, one.trial])
-        self.trials.note(one.trial, {"promoted": True})
+        self.study.write(SearchState(promoted=(*promoted, one.trial)))
+        self.trials.note(one.trial, TrialState(promoted=True))
         return one
 
     def reject(self) -> None:
@@ -218,11 +211,8 @@ class Promoter:
         self._round = None
         self._reject_costly()
         for one in self.trials.contenders():
-            if one.attributes.get("gate", "healthy") != "healthy" and one.control in (
-                None,
-                "noise",
-            ):
-                self._prune(one, f"{one.attributes['gate']}: {one.attributes['gate_reason']}")
+            if one.control in (None, "noise") and (cause := one.state.ailment()):
+                self._prune(one, cause)
 
     def _reject_costly(self) -> None:
         """Prune the waiting heads that cost too much, unless all do, those included that are promoted: then none is left out."""
@@ -233,7 +223,7 @@ class Promoter:
             return
         for trial in sorted(times.keys() - set(self._promoted())):
             if ties.above(times[trial], most):
-                self.trials.note(trial, {COSTLY: round(times[trial], 2)})
+                self.trials.note(trial, TrialState(too_costly=round(times[trial], 2)))
                 self._prune(
                     self.trials.contender(trial),
                     f"too costly: a step with it takes {times[trial]:.1f} times as long as without a head, and "
@@ -247,42 +237,39 @@ class Promoter:
         candidates = [one for one in contenders if one.control is None]
         for one in candidates:
             if one.trial in promoted:
-                self.trials.note(one.trial, {"promoted": True})
+                self.trials.note(one.trial, TrialState(promoted=True))
             elif final:
                 self._prune(
                     one,
                     WHY_NOT[self.rule]
-                    if "gate" in one.attributes
+                    if one.state.gate
                     else "the budget ended before it was screened.",
                 )
         if not promoted and self.healthy():
             return "No head was promoted: the budget ended before that."
         if not promoted:
-            screened = any("gate" in one.attributes for one in candidates)
+            screened = any(one.state.gate for one in candidates)
             return (
                 "No head candidate was healthy after screening; there is nothing to promote."
                 if screened
                 else "No head candidate was screened; there is nothing to promote."
             )
         found = rank_correlations(contenders, scores)
-        self.study.set_study(
-            PROMOTION,
-            {"rule": self.rule, **{name: one.as_plain() for name, one in found.items()}},
-        )
+        self.study.write(SearchState(promotion=PromotionState(rule=self.rule, **found)))
         return sentence(found)
 
     def _prune(self, one: Contender, cause: str) -> None:
-        self.trials.note(one.trial, {"promoted": False})
+        self.trials.note(one.trial, TrialState(promoted=False))
         self.trials.decide(one.trial, "PRUNED", cause=cause)
 
     def _screened(self) -> tuple[Contender, ...]:
         """All contenders but the too costly ones, of a head with several trials the last."""
-        contenders = [one for one in self.trials.contenders() if COSTLY not in one.attributes]
-        earlier = {one.attributes.get("retry_of") for one in contenders}
+        contenders = [one for one in self.trials.contenders() if one.state.too_costly is None]
+        earlier = {one.state.retry_of for one in contenders}
         return tuple(one for one in contenders if one.trial not in earlier)
 
     def _promoted(self) -> list[int]:
-        return list(self.study.study_attributes().get(PROMOTED, []))
+        return list(self.study.state.promoted)
 
 
 def sentence(found: Mapping[str, RankCorrelation]) -> str:

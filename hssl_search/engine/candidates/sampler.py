@@ -9,8 +9,10 @@ from typing import Literal
 
 import numpy as np
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as Status
 
+from hssl_search.engine.records.state import TrialState
 from hssl_search.heads.config import HeadConfig
 from hssl_search.spaces.space import Space
 
@@ -48,9 +50,9 @@ class CandidateSampler:
             known: the candidates so far.
             unseen: the other heads of the space in random order; nothing where they cannot be listed.
         """
-        heads = {HeadConfig(**trial.user_attrs["head"]) for trial in known}
+        heads = {state.head for trial in known if (state := TrialState.of(trial)).head}
         own = [copied for trial in known if (copied := self._copied(trial)) is not None]
-        results = sum(trial.state is TrialState.COMPLETE for trial in own)
+        results = sum(trial.state is Status.COMPLETE for trial in own)
         learns = results >= STARTUP and self.name in LEARNING
         while True:
             seed = seed_after(self.seed, len(heads))
@@ -70,7 +72,7 @@ class CandidateSampler:
                     optuna.trial.create_trial(
                         params=shown.params,
                         distributions=shown.distributions,
-                        state=TrialState.RUNNING,
+                        state=Status.RUNNING,
                     )
                 )
 
@@ -91,23 +93,23 @@ class CandidateSampler:
             trial = study.ask()
             if (head := space.sample(trial)) not in seen:
                 return head
-            study.tell(trial, state=TrialState.FAIL)  # as if it had not been drawn
+            study.tell(trial, state=Status.FAIL)  # as if it had not been drawn
         return None
 
     def _copied(self, trial: FrozenTrial) -> FrozenTrial | None:
         """What is to be learned from a candidate; None where that is nothing: a healthy head without a proxy is neither good nor bad."""
-        attributes = trial.user_attrs
+        state = TrialState.of(trial)
         copied = partial(
             optuna.trial.create_trial, params=trial.params, distributions=trial.distributions
         )
-        if trial.state is TrialState.COMPLETE:
+        if trial.state is Status.COMPLETE:
             return copied(value=trial.value)
-        if trial.state is TrialState.FAIL:
+        if trial.state is Status.FAIL:
             return None
-        if "gate" not in attributes and not trial.state.is_finished():
-            return copied(state=TrialState.RUNNING)
-        if trial.intermediate_values or attributes.get("gate", "healthy") != "healthy":
-            return copied(state=TrialState.PRUNED, intermediate_values=trial.intermediate_values)
+        if state.gate is None and not trial.state.is_finished():
+            return copied(state=Status.RUNNING)
+        if trial.intermediate_values or state.ailment():
+            return copied(state=Status.PRUNED, intermediate_values=trial.intermediate_values)
         return None
 
 

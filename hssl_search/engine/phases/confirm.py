@@ -7,16 +7,18 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hssl_search.engine.candidates.candidate import SAME_TIME, Contender
-from hssl_search.engine.candidates.trials import OWN_STEPS, Trials
-from hssl_search.engine.execution.jobs import Job, Outcome, Plain, State
+from hssl_search.engine.candidates.trials import Trials
+from hssl_search.engine.execution.jobs import Job, Outcome, State
 from hssl_search.engine.phases.jobs import Workshop
 from hssl_search.engine.phases.phase import Phase
 from hssl_search.engine.phases.scores import Scoreboard
 from hssl_search.engine.planning.cost_model import CostModel
 from hssl_search.engine.planning.plan import Plan
+from hssl_search.engine.records.state import ConfirmingState, SearchState
 from hssl_search.engine.statistics import ties
 from hssl_search.engine.statistics.posterior import Posterior
 from hssl_search.engine.statistics.two_way import PAIRED, Scores
+from hssl_search.heads.config import HeadConfig
 
 CONTENTION = 0.05
 """Probability of being better than the leader below which a trial gets no more seeds."""
@@ -211,10 +213,6 @@ class Confirm(Phase):
         return scores
 
 
-CONFIRMING = "confirming"
-"""The study's attribute: which trials were chosen, in order, and how many run at once."""
-
-
 class Confirming:
     """
     Args:
@@ -228,7 +226,7 @@ class Confirming:
         cost_model: CostModel,
         board: Scoreboard,
         seed: int,
-        same_architecture: Plain,
+        same_architecture: HeadConfig,
     ) -> None:
         self.trials, self.workshop, self.cost_model, self.board = (
             trials,
@@ -257,7 +255,7 @@ class Confirming:
 
         def make(trial: int, offset: int) -> Job:
             one = self.trials.contender(trial)
-            steps = one.attributes.get(OWN_STEPS, plan.proxy_steps)
+            steps = one.state.same_time_steps or plan.proxy_steps
             job = self.workshop.maker.training(
                 "confirm",
                 one,
@@ -265,14 +263,15 @@ class Confirming:
                 steps,
                 [steps],
                 self.cost_model.reserve(),
-                kept["at_once"],
+                kept.at_once,
             )
             expected[job.key] = self.cost_model.training(job, one)
             return job
 
         def keep(trial: int) -> None:
-            kept["trials"] = [*kept["trials"], trial]
-            self.study.set_study(CONFIRMING, kept)
+            nonlocal kept
+            kept = kept.with_set(ConfirmingState(trials=(*kept.trials, trial)))
+            self.study.write(SearchState(confirming=kept))
 
         controls = [self.trials.control(kind).trial for kind in ("none", "identity")]
         scores = {trial: proxied[trial] for trial in (*ranked, *controls) if trial in proxied}
@@ -284,10 +283,10 @@ class Confirming:
             make,
             self.board.score,
             plan.confirm_jobs,
-            kept["at_once"],
+            kept.at_once,
             self.board.resolution,
             self.workshop.ended,
-            kept["trials"],
+            kept.trials,
             keep,
         )
         self.workshop.run("confirm", phase, expected, self._ended)
@@ -307,16 +306,11 @@ class Confirming:
             ),
         )
 
-    def _kept(self, plan: Plan) -> Plain:
+    def _kept(self, plan: Plan) -> ConfirmingState:
         """What was chosen before; how many run at once stays as it was when the plan was made, wherever it is resumed."""
-        known: Plain = self.study.study_attributes().get(CONFIRMING, {"trials": []})
-        jobs = plan.confirm_jobs
-        at_once = (
-            known["at_once"]
-            if known.get("jobs") == jobs
-            else self.workshop.machine.concurrency(jobs)
-        )
-        return {**known, "jobs": jobs, "at_once": at_once}
+        known, jobs = self.study.state.confirming or ConfirmingState(), plan.confirm_jobs
+        at_once = known.at_once if known.jobs == jobs else self.workshop.machine.concurrency(jobs)
+        return ConfirmingState(trials=known.trials, jobs=jobs, at_once=at_once)
 
     def _same_time_steps(self, plan: Plan, leader: int) -> int:
         """Steps that the no-head control can make while the leader's proxy trains."""

@@ -2,47 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 from hssl_search.engine.candidates.candidate import Contender
-from hssl_search.engine.execution.jobs import Plain, State
+from hssl_search.engine.execution.jobs import State
+from hssl_search.engine.records.state import FullState
 
 
 def to_run(
-    known: Mapping[str, Any] | None,
+    known: FullState | None,
     ended: State,
     winner: Contender,
     chosen: Contender,
     steps: int,
-    rungs: list[int],
-) -> Plain:
-    """The full training that is planned, or was made; another where the winner is, or where more of its steps are affordable now.
+    rungs: Sequence[int],
+) -> FullState:
+    """Return the full training that is planned or was made, or another.
+
+    Another where the winner is another, or where more of its steps are affordable now.
 
     Args:
         known: what was returned last.
         ended: how that ended; CUT where it is still to come to its end.
         chosen: who is trained: the winner, or no head where that is better.
         steps: that are affordable now, 0 for none; with the rungs where they are evaluated.
-
-    Returns:
-        Plain data with `steps`, 0 where nothing is affordable, `rungs`, `heads`, `name`, `winner`, and `number`, from 1 on.
     """
-    known = known or {"number": 0, "steps": 0, "heads": None}
-    number = known.get("number", 1)
-    if (
-        known["steps"]
-        and known["heads"] == chosen.heads
-        and (ended is State.CUT or steps <= known["steps"])
-    ):
-        return dict(known)
-    if steps == 0 and known["steps"]:
-        return {**known, "steps": 0}
-    return {
-        "number": max(1, number + bool(known["steps"])),
-        "winner": winner.trial,
-        "steps": steps,
-        "rungs": rungs,
-        "heads": chosen.heads,
-        "name": f"full training with {chosen.name}",
-    }
+    number = 1 if known is None else known.number
+    if known is not None and known.steps:
+        same = list(known.heads) == chosen.heads
+        if same and (ended is State.CUT or steps <= known.steps):
+            return known
+        if steps == 0:
+            return known.with_set(FullState(steps=0))
+        number += 1
+    return FullState(
+        number=number,
+        winner=winner.trial,
+        steps=steps,
+        rungs=tuple(rungs),
+        heads=tuple(chosen.heads),
+        name=f"full training with {chosen.name}",
+    )

@@ -19,6 +19,7 @@ from hssl_search.engine.planning.costs import PROXY_CONTROLS, shares
 from hssl_search.engine.planning.plan import Plan
 from hssl_search.engine.policy import Policy
 from hssl_search.engine.statistics.metrics import Measure
+from hssl_search.heads.config import HeadConfig
 
 
 class Proxy(Phase):
@@ -167,7 +168,7 @@ class Proxies:
         self.promoter.reject()
         no_head, identity = (
             self.trials.control("none"),
-            self.trials.control("identity", {"family": "identity"}),
+            self.trials.control("identity", HeadConfig(family="identity")),
         )
         promoted = self.promoter.promoted() or list(filter(None, [self.promoter.promote(dict)]))
         first = [

@@ -130,10 +130,6 @@ def _references(found: Plain) -> dict[str, Plain]:
     return rows
 
 
-RATIO = "step_ratio"
-"""Attribute of a screened head: how many times the seconds of the base's step one with this head alone takes, in the same worker."""
-
-
 class CostModel:
     """
     Args:
@@ -188,8 +184,8 @@ class CostModel:
         """What a head adds to a step: as its screening timed it, else what its family's default head adds, by multiply-adds."""
         if not one.heads:
             return 0.0
-        by_family = self._measured.head_s(one.family, one.attributes["macs"])
-        if (ratio := one.attributes.get(RATIO)) is None:
+        by_family = self._measured.head_s(one.family, one.state.macs or 0)
+        if (ratio := one.state.step_ratio) is None:
             return by_family
         return max(LEAST_SHARE * by_family, (ratio - 1) * self.costs.step)
 
