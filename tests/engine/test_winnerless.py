@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from hssl_search.engine.candidates.candidate import Contender
+from hssl_search.engine.records.state import TrialState
 from hssl_search.engine.winnerless import alike, why
 
 EXTEND = "hssl-search resume runs/x --budget +2cpu-min"
@@ -15,7 +16,7 @@ Lab = Any
 
 
 def head(trial: int, **attributes: Any) -> Contender:
-    return Contender(trial, f"head {trial}", [{"family": "mlp"}], "mlp", attributes=attributes)
+    return Contender(trial, TrialState(name=f"head {trial}", family="mlp", **attributes))
 
 
 def told(
