@@ -1,11 +1,10 @@
-"""full: which training the winner gets, for as long as the budget holds."""
+"""full: which training the winner gets, for as long as the budget lasts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.execution.jobs import State
+from hssl_search.engine.planning.costs import FullTraining
 from hssl_search.engine.records.state import FullState
 
 
@@ -14,20 +13,18 @@ def to_run(
     ended: State,
     winner: Contender,
     chosen: Contender,
-    steps: int,
-    rungs: Sequence[int],
+    affordable: FullTraining,
 ) -> FullState:
-    """Return the full training that is planned or was made, or another.
-
-    Another where the winner is another, or where more of its steps are affordable now.
+    """Return the full training that is planned, or was made; another where the winner is another,
+    or where more of its steps are affordable now.
 
     Args:
         known: what was returned last.
         ended: how that ended; CUT where it is still to come to its end.
         chosen: who is trained: the winner, or no head where that is better.
-        steps: that are affordable now, 0 for none; with the rungs where they are evaluated.
+        affordable: what is affordable now.
     """
-    number = 1 if known is None else known.number
+    number, steps = 1 if known is None else known.number, affordable.steps
     if known is not None and known.steps:
         same = list(known.heads) == chosen.heads
         if same and (ended is State.CUT or steps <= known.steps):
@@ -39,7 +36,7 @@ def to_run(
         number=number,
         winner=winner.trial,
         steps=steps,
-        rungs=tuple(rungs),
+        rungs=tuple(affordable.rungs),
         heads=tuple(chosen.heads),
         name=f"full training with {chosen.name}",
     )
