@@ -159,18 +159,16 @@ def replay(run: Run | str | Path, trial: int, seed: int | None = None) -> Replay
 def print_replay(run: Run | str | Path, trial: int, seed: int | None = None) -> None:
     """Replay a trial and print how it compares; raise `Differs` where a number is another one."""
     from hssl_search.engine.replay import Differs
+    from hssl_search.reporting import terminal
+    from hssl_search.reporting.text import replay_sentence
 
     console = Console(markup=False)
     with console.status(f"Replaying trial {trial}"):
         found = replay(run, trial, seed)
-    console.print(found.table())
-    for note in found.notes:
-        console.print(
-            f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True
-        )
+    terminal.print_replay(console, found)
     if not found.equal:
-        raise Differs(found.sentence())
-    console.print(found.sentence(), highlight=False, markup=False, soft_wrap=True)
+        raise Differs(replay_sentence(found))
+    console.print(replay_sentence(found), highlight=False, markup=False, soft_wrap=True)
 
 
 def leaderboard(run: Run | str | Path) -> DataFrame:

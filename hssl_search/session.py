@@ -211,6 +211,7 @@ def controller_of(
         from hssl_search.engine.phases.runner import Runner
         from hssl_search.engine.records.artifacts import Artifacts
         from hssl_search.reporting.progress import Progress
+        from hssl_search.reporting.text import verdict_sentence
 
         trials = _trials(run, resolved, study, meter.ledger)
         with (
@@ -223,7 +224,7 @@ def controller_of(
                 )
             runner = Runner(run, executor, meter, study, watcher, Machine(**resolved["machine"]))
             runner.show = Artifacts(run, study, watcher.note).keep
-            yield Controller(run, resolved, trials, runner)
+            yield Controller(run, resolved, trials, runner, verdict_sentence)
 
 
 def _trials(run: Run, resolved: Plain, study: StudyRecord, ledger: Ledger) -> Trials:

@@ -15,7 +15,7 @@ from hssl_search.engine.budget import Budget
 from hssl_search.engine.candidates.sampler import CandidateSampler, Name
 from hssl_search.engine.candidates.trials import Trials
 from hssl_search.engine.controller import Controller
-from hssl_search.engine.execution.jobs import Plain, Setting
+from hssl_search.engine.execution.jobs import Setting
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.phases.runner import Runner
 from hssl_search.engine.planning.plan import Plan
@@ -24,7 +24,9 @@ from hssl_search.engine.records.meter import DeviceMeter
 from hssl_search.engine.records.run import Run
 from hssl_search.engine.records.state import PlanState, SearchState
 from hssl_search.engine.records.study import StudyRecord
+from hssl_search.engine.verdict import Verdict
 from hssl_search.heads.config import HeadConfig
+from hssl_search.reporting.text import verdict_sentence
 from hssl_search.spaces.space import Space
 
 STUDY = "simulated"
@@ -101,7 +103,9 @@ class Simulation:
             self.cost,
             CandidateSampler(self.sampler, self.seed),
         )
-        return Started(Controller(run, run.config(), trials, runner), meter, study, clock)
+        return Started(
+            Controller(run, run.config(), trials, runner, verdict_sentence), meter, study, clock
+        )
 
     def _study(self, storage: BaseStorage) -> StudyRecord:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -136,8 +140,8 @@ class Started:
     study: StudyRecord
     clock: VirtualClock
 
-    def search(self) -> Plain:
-        """The verdict; the ledger is closed."""
+    def search(self) -> Verdict:
+        """Return the verdict; the ledger is closed."""
         try:
             return self.controller.search()
         finally:

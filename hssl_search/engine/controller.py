@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from statistics import mean
 
-from hssl_search.engine import winnerless
 from hssl_search.engine.budget import Budget
 from hssl_search.engine.candidates.promotion import Promoter
 from hssl_search.engine.candidates.pruners import PRUNERS
@@ -36,7 +36,7 @@ from hssl_search.engine.statistics.metrics import (
     Chance,
     Measure,
 )
-from hssl_search.engine.verdict import judge
+from hssl_search.engine.verdict import Verdict, image_flaw, judge, why_no_winner
 from hssl_search.errors import UserError
 from hssl_search.heads.config import HeadConfig
 from hssl_search.spaces.space import Space
@@ -49,7 +49,16 @@ class Controller:
     where the last one was stopped, and goes on there.
     """
 
-    def __init__(self, run: Run, resolved: Plain, trials: Trials, runner: Runner) -> None:
+    def __init__(
+        self,
+        run: Run,
+        resolved: Plain,
+        trials: Trials,
+        runner: Runner,
+        words: Callable[[Verdict], str],
+    ) -> None:
+        self.words = words
+        """Puts a verdict into a sentence, which the study keeps beside it for its dashboard."""
         self.run, self.resolved, self.trials, self.runner = run, resolved, trials, runner
         self.study, self.watcher, self.seed = runner.study, runner.watcher, int(resolved["seed"])
         self.ranked_by = RANKINGS[resolved["rank_by"]]
@@ -64,7 +73,7 @@ class Controller:
         resolution = self.ranked_by.resolution(self.images.get("queries"))
         self.board = Scoreboard(trials, self.watcher, self.ranked_by, resolution, self.pruner.why)
 
-    def search(self) -> Plain:
+    def search(self) -> Verdict:
         """Run every phase and return the verdict; one that stands is not changed while the budget is the same.
 
         What the budget did not last for stays undecided, and goes on when the budget is extended.
@@ -73,8 +82,7 @@ class Controller:
             self.runner.meter.budget, f"continue with: {self.run.how_to_resume()}"
         )
         self.planning.begin({**self.resolved, **settled})
-        standing = self.study.state.verdict if self.planning.done else None
-        verdict = standing or self._find()
+        verdict = (self._standing() if self.planning.done else None) or self._find()
         while self.planning.extend(self.promoter.healthy() - len(self.promoter.promoted())):
             verdict = self._find()
         if not self.runner.short:
@@ -205,7 +213,7 @@ class Controller:
             HeadConfig(**self.resolved["same_architecture"]),
         )
 
-    def _find(self) -> Plain:
+    def _find(self) -> Verdict:
         """Find the winner and write the verdict.
 
         What the budget does not last for ends the rounds. Where that is screening, the healthy heads that it found have their proxies
@@ -231,7 +239,7 @@ class Controller:
         self.planning.note(PlanState(done=not self.runner.short))
         return verdict
 
-    def _judge(self) -> Plain:
+    def _judge(self) -> Verdict:
         contenders, plan = self.trials.contenders(), self.planning.plan
         causes = {
             trial.number: cause
@@ -247,25 +255,31 @@ class Controller:
             self.board.resolution,
             self.cost_model.further_seeds(plan, contenders),
             Chance.of(self.images),
-            winnerless.why(
+            why_no_winner(
                 contenders,
                 causes,
                 self.runner.short,
-                self.images,
+                image_flaw(self.images),
                 self.run.how_to_resume(self.runner.meter.budget.newest),
             ),
+            image_flaw(self.images),
         )
-        if verdict["winner"] is not None and (seen := winnerless.alike(self.images)):
-            verdict["sentence"] += f" Do not rely on it: {seen}."
-        standing = self.study.state.verdict
-        if standing and standing["winner"] is not None and _results(standing) == _results(verdict):
-            verdict = standing  # by the same results; what a further seed would cost is an estimate that changes with the pace
-        self.study.write(SearchState(verdict=verdict))
+        standing = self._standing()
+        if standing and standing.winner is not None and standing.results == verdict.results:
+            # What a further seed would cost is an estimate that changes with the pace: by the same
+            # results the verdict stays.
+            return standing
+        verdict = verdict.model_copy(update={"sentence": self.words(verdict)})
+        self.study.write(SearchState(verdict=verdict.model_dump(mode="json", by_alias=True)))
         return verdict
 
-    def _full(self, verdict: Plain) -> None:
+    def _standing(self) -> Verdict | None:
+        stored = self.study.state.verdict
+        return None if stored is None else Verdict.model_validate(stored)
+
+    def _full(self, verdict: Verdict) -> None:
         wanted = self.planning.full
-        if not wanted.steps or verdict["winner"] is None:
+        if not wanted.steps or verdict.winner is None:
             return
         self.workshop.use(self.workshop.whole)
         training = self._full_training(verdict, wanted)
@@ -292,10 +306,11 @@ class Controller:
         )
         self.workshop.run("full", Phase([job], self.workshop.ended), {}, self._trained)
 
-    def _full_training(self, verdict: Plain, wanted: Wanted) -> FullState:
+    def _full_training(self, verdict: Verdict, wanted: Wanted) -> FullState:
         """What is to be trained, and kept in the study."""
-        winner = self.trials.contender(verdict["winner"])
-        chosen = self.trials.control("none") if verdict["state"] == "no head" else winner
+        assert verdict.winner is not None
+        winner = self.trials.contender(verdict.winner)
+        chosen = self.trials.control("none") if verdict.state == "no head" else winner
         step_s = self.cost_model.pace * self.cost_model.step([chosen])
         known = self.study.state.full
         before = (
@@ -317,8 +332,3 @@ class Controller:
     def _trained(self, job: Job, outcome: Outcome) -> None:
         if outcome.state is State.FAILED:
             self.watcher.note(f"The {job.task.name} failed: {outcome.cause}")
-
-
-def _results(verdict: Plain) -> list[tuple[str, int, float]]:
-    """Return what a verdict rests on: means, which are the same on every machine, as intervals to their last digits are not."""
-    return [(row["name"], row["seeds"], row["mean"]) for row in verdict["rows"]]

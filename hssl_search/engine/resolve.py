@@ -202,7 +202,7 @@ def prepare(
         | {tool: version(tool) for tool in TOOLS}
         | {"python": platform.python_version()},
     }
-    return resolved, [*_warnings(base, data, config, rank_by), *_alike(resolved["images"])]
+    return resolved, [*_warnings(base, data, config, rank_by), *_image_flaw(resolved["images"])]
 
 
 def _options(config: SearchConfig) -> Plain:
@@ -343,10 +343,10 @@ def _with_labels(judged: str, classes: tuple[str, ...], rank_by: str) -> str:
     )
 
 
-def _alike(images: Plain) -> list[str]:
-    from hssl_search.engine.winnerless import alike
+def _image_flaw(images: Plain) -> list[str]:
+    from hssl_search.engine.verdict import image_flaw
 
-    told = alike(images)
+    told = image_flaw(images)
     return (
         [f"{told}: heads learn nothing from these; look at them, and mend --data."] if told else []
     )

@@ -1,4 +1,5 @@
-"""The forecast: how high a head's proxy will score, learned from what screening measured of heads whose proxies have ended."""
+"""The surrogate: how high a head's proxy will score, learned from what screening measured of heads
+whose proxies have ended."""
 
 from __future__ import annotations
 
@@ -50,16 +51,18 @@ def features(candidate: Contender) -> dict[str, float]:
 
 
 def predict(
-    contenders: Sequence[Contender],
-    scores: Sequence[float | None],
+    candidates: Sequence[Contender], scores: Sequence[float | None]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(mean, standard deviation) of the score that each contender's proxy is expected to reach, the deviation without the proxies' noise.
+    """Predict the score of each candidate's proxy.
 
-    Bayesian ridge regression (Tipping, JMLR 2001; scikit-learn), with priors worth a few proxies: scores vary as much by noise as by all
-    features together until the proxies tell otherwise.
+    Bayesian ridge regression (Tipping, JMLR 2001; scikit-learn), with priors worth a few proxies:
+    scores vary as much by noise as by all features together until the proxies tell otherwise.
 
     Args:
-        scores: of each contender, None of one whose proxy has not ended; at least two are known.
+        scores: of each candidate, None of one whose proxy has not ended; at least two are known.
+
+    Returns:
+        (mean, standard deviation) of each, the deviation without the proxies' noise.
     """
     import numpy as np
     from sklearn.linear_model import BayesianRidge
@@ -67,9 +70,9 @@ def predict(
     known = np.array([score is not None for score in scores])
     reached = np.array([score for score in scores if score is not None], dtype=float)
     spread = 1.0 if ties.tie(reached.max(), reached.min(), ROUNDED) else reached.std()
-    columns = table(tuple(contenders))
+    columns = table(tuple(candidates))
     if not columns.size:
-        return np.full(len(contenders), reached.mean()), np.full(len(contenders), 0.0)
+        return np.full(len(candidates), reached.mean()), np.full(len(candidates), 0.0)
     ridge = BayesianRidge(alpha_1=1.0, alpha_2=1.0, lambda_1=1.0, lambda_2=1.0 / columns.shape[1])
     ridge.fit(columns[known], (reached - reached.mean()) / spread)
     means, deviations = ridge.predict(columns, return_std=True)
@@ -78,22 +81,24 @@ def predict(
 
 
 @lru_cache(maxsize=8)
-def table(contenders: tuple[Contender, ...]) -> np.ndarray:
-    """Contenders x features, each feature of mean 0 and variance 1 over the contenders that have it and 0 for the others; those of
-    families share the variance of one, and features in which none differ are left out."""
+def table(candidates: tuple[Contender, ...]) -> np.ndarray:
+    """Return candidates x features, each feature of mean 0 and variance 1 over the candidates that
+    have it and 0 for the others.
+
+    Those of families share the variance of one, and features in which none differ are left out.
+    """
     import numpy as np
 
-    rows = [features(one) for one in contenders]
-    columns = []
+    rows = [features(candidate) for candidate in candidates]
     names = sorted({name for row in rows for name in row})
     families = sum(name.startswith(FAMILY) for name in names)
+    columns = []
     for name in names:
         family = name.startswith(FAMILY)
         column = np.array([row.get(name, 0.0 if family else math.nan) for row in rows])
         column -= np.nanmean(column)
         spread = np.sqrt(np.nanmean(column**2))
         if spread > 1e-9:
-            columns.append(
-                np.nan_to_num(column) / spread / (math.sqrt(families) if family else 1.0)
-            )
+            scale = math.sqrt(families) if family else 1.0
+            columns.append(np.nan_to_num(column) / spread / scale)
     return np.array(columns).T.reshape(len(rows), -1)
