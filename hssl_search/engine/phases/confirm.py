@@ -7,14 +7,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hssl_search.engine.candidates.candidate import SAME_TIME, Contender
-from hssl_search.engine.candidates.trials import OWN_STEPS
-from hssl_search.engine.execution.jobs import Job, Outcome, Plain, State
+from hssl_search.engine.execution.jobs import Job, Outcome, State
 from hssl_search.engine.phases.context import Context
 from hssl_search.engine.phases.runner import Phase, Runner
 from hssl_search.engine.planning.plan import Plan
+from hssl_search.engine.records.state import ConfirmingState, SearchState
 from hssl_search.engine.statistics import ties
 from hssl_search.engine.statistics.posterior import Posterior
 from hssl_search.engine.statistics.two_way import PAIRED, Scores
+from hssl_search.heads.config import HeadConfig
 
 CONTENTION = 0.05
 """Probability of being better than the leader below which a trial gets no more seeds."""
@@ -211,12 +212,8 @@ class Confirm(Phase):
         return scores
 
 
-CONFIRMING = "confirming"
-"""The study's attribute: which trials were chosen, in order, and how many run at once."""
-
-
 def confirm(
-    context: Context, same_architecture: Plain, plan: Plan, promoted: Sequence[Contender]
+    context: Context, same_architecture: HeadConfig, plan: Plan, promoted: Sequence[Contender]
 ) -> None:
     """Confirm as far as the plan goes what is known of those that were promoted; nothing where no
     proxy has a score.
@@ -233,11 +230,10 @@ def confirm(
         return
     no_head, identity = trials.control("none"), trials.control("identity")
     unseen = trials.control("same_architecture", same_architecture)
-    kept: Plain = {"trials": [], **context.study.study_attributes().get(CONFIRMING, {})}
-    if kept.get("jobs") != plan.confirm_jobs:
-        # How many run at once stays as it was when the plan was made, wherever it is resumed.
-        at_once = context.machine.concurrency(plan.confirm_jobs)
-        kept |= {"jobs": plan.confirm_jobs, "at_once": at_once}
+    kept, jobs = context.study.state.confirming or ConfirmingState(), plan.confirm_jobs
+    # How many run at once stays as it was when the plan was made, wherever it is resumed.
+    at_once = kept.at_once if kept.jobs == jobs else context.machine.concurrency(jobs)
+    kept = ConfirmingState(trials=kept.trials, jobs=jobs, at_once=at_once)
     expected: dict[str, float] = {}  # grows with the runs that are chosen
 
     def same_time(leader: int) -> int:
@@ -253,7 +249,7 @@ def confirm(
 
     def make(trial: int, offset: int) -> Job:
         contender = trials.contender(trial)
-        steps = contender.attributes.get(OWN_STEPS, plan.proxy_steps)
+        steps = contender.state.same_time_steps or plan.proxy_steps
         job = context.jobs.training(
             "confirm",
             contender,
@@ -261,14 +257,15 @@ def confirm(
             steps,
             [steps],
             context.cost_model.reserve(),
-            kept["at_once"],
+            kept.at_once,
         )
         expected[job.key] = context.cost_model.training(job, contender)
         return job
 
     def keep(trial: int) -> None:
-        kept["trials"] = [*kept["trials"], trial]
-        context.study.set_study(CONFIRMING, kept)
+        nonlocal kept
+        kept = kept.with_set(ConfirmingState(trials=(*kept.trials, trial)))
+        context.study.write(SearchState(confirming=kept))
 
     def ended(job: Job, outcome: Outcome) -> None:
         if outcome.state is not State.CUT:
@@ -284,11 +281,11 @@ def confirm(
         dict.fromkeys((*(candidate.trial for candidate in promoted), *controls), 1),
         make,
         board.score,
-        plan.confirm_jobs,
-        kept["at_once"],
+        jobs,
+        kept.at_once,
         board.resolution,
         context.ended,
-        kept["trials"],
+        kept.trials,
         keep,
     )
     Runner(context, "confirm", phase, expected, ended).run()

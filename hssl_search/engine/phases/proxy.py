@@ -15,6 +15,7 @@ from hssl_search.engine.phases.runner import Phase, Runner
 from hssl_search.engine.planning.costs import PROXY_CONTROLS
 from hssl_search.engine.planning.plan import Plan
 from hssl_search.engine.statistics.metrics import Measure
+from hssl_search.heads.config import HeadConfig
 
 
 class Proxy(Phase):
@@ -138,7 +139,7 @@ def run_proxies(
     there is a place for it, and return their scores."""
     promoter.reject()
     no_head = context.trials.control("none")
-    identity = context.trials.control("identity", {"family": "identity"})
+    identity = context.trials.control("identity", HeadConfig(family="identity"))
     promoted = promoter.promoted() or list(filter(None, [promoter.promote(dict)]))
     total = PROXY_CONTROLS + max(len(promoted), min(plan.promoted_by(number), promoter.healthy()))
     at_once = context.machine.concurrency(total)
