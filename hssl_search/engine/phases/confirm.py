@@ -1,4 +1,5 @@
-"""confirm: a second seed of leader and no head, the remaining controls, then more seeds where they decide most, as results come in."""
+"""confirm: a second seed of leader and no head, the remaining controls, then more seeds where they
+decide most, as results come in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""proxy: each promoted head alone with the base, beside two controls; the weak ones are stopped at a rung."""
+"""proxy: each promoted head alone with the base, beside two controls; the weak ones are stopped at
+a rung."""
 
 from __future__ import annotations
 
