@@ -13,7 +13,6 @@ from hssl_search.data.resident import on_device
 from hssl_search.discrepancy.architecture import Profile, base_profile, distance, head_profile
 from hssl_search.discrepancy.feature import feature_discrepancy
 from hssl_search.engine.execution.jobs import REFERENCE_HEADS, Plain, Task
-from hssl_search.engine.planning.cost_model import RATIO
 from hssl_search.engine.planning.costs import ALONE
 from hssl_search.engine.worker.setup import WorkerSetup, step_seconds
 from hssl_search.evaluation.embed import embed_base, embed_heads
@@ -150,7 +149,7 @@ def _alone(
     have no proxy."""
     base_s = step_seconds(setup, stage, [], most=ALONE)
     return [
-        {RATIO: step_seconds(setup, stage, [head], most=ALONE) / base_s}
+        {"step_ratio": step_seconds(setup, stage, [head], most=ALONE) / base_s}
         if well and head not in REFERENCE_HEADS
         else {}
         for head, well in zip(heads, healthy, strict=True)

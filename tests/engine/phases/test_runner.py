@@ -383,7 +383,10 @@ def test_a_job_is_recorded_before_anyone_decides_by_it(setup: WorkerSetup) -> No
 def test_what_ended_before_is_told_again_and_not_run(setup: WorkerSetup) -> None:
     before = {"proxy/a": Outcome(State.FAILED, "it broke"), "proxy/b": Outcome(State.CUT)}
     phase = setup.run(
-        job("proxy/a"), job("proxy/b", acts=(1.0,)), ended=before, expected={"proxy/a": 100.0, "proxy/b": 50.0}
+        job("proxy/a"),
+        job("proxy/b", acts=(1.0,)),
+        ended=before,
+        expected={"proxy/a": 100.0, "proxy/b": 50.0},
     )
     assert setup.ended == [("proxy/a", State.FAILED, "it broke"), ("proxy/b", State.DONE, "")]
     assert [started.key for started in setup.started] == ["proxy/b"]
