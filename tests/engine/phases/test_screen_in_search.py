@@ -169,7 +169,7 @@ def test_where_screening_falls_short_the_healthy_heads_have_their_proxies_with_w
 def test_where_screening_leaves_too_little_for_proxies_nothing_is_settled_and_that_is_told(
     make_lab: Callable[..., Lab], wide_space: Space
 ) -> None:
-    lab, verdict = slow_screening(make_lab, wide_space, 12.0)
+    lab, verdict = slow_screening(make_lab, wide_space, 14.0)
     assert not any(key.startswith("proxy/") for key in lab.starts)
     assert (
         "first" not in lab.study.study_attributes()["plan"]

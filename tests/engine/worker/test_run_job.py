@@ -17,7 +17,7 @@ from timm.layers import DropPath
 
 from hssl_search.engine.execution.jobs import DeviceFull, Halt, Job, Plain, Setting, Task
 from hssl_search.engine.worker import measure as measuring
-from hssl_search.engine.worker import setup as setup_module
+from hssl_search.engine.worker import setup as worker_setup
 from hssl_search.engine.worker.run_job import run_job
 from hssl_search.engine.worker.setup import WorkerSetup
 from hssl_search.heads.config import HeadConfig
@@ -522,11 +522,11 @@ def test_the_first_step_of_a_process_is_not_taken_for_the_steps_after_it(
         def advance(self, step: int) -> None:
             now[0] += next(took)
 
-    monkeypatch.setattr(setup_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(worker_setup.time, "monotonic", lambda: now[0])
     setup: Any = type("OneBench", (), {"trainer_of": lambda *asked, **seed: Stepping()})()
     told: list[float] = []
     assert (
-        setup_module.step_seconds(
+        worker_setup.step_seconds(
             setup, Stage(batch_size=8), [], spare_s=0.1, least=2, told=told.append
         )
         == 1.5
