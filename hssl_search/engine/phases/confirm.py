@@ -216,7 +216,7 @@ def confirm(
     """Confirm as far as the plan goes what is known of those that were promoted; nothing where no proxy has a score."""
     proxied = {
         trial: {context.seed: by_seed[context.seed]}
-        for trial, by_seed in context.board.scores.items()
+        for trial, by_seed in context.board.results.table().scores.items()
         if context.seed in by_seed
     }
     ranked = [one.trial for one in promoted if one.trial in proxied]
@@ -256,7 +256,7 @@ def confirm(
         context.board.score,
         plan.confirm_jobs,
         kept.at_once,
-        context.board.resolution,
+        context.board.results.table().resolution,
         context.ended,
         kept.trials,
         keep,
@@ -274,7 +274,7 @@ def _field(
 ) -> Field:
     identity = context.trials.control("identity").trial
     unseen = context.trials.control("same_architecture", same_architecture).trial
-    if context.board.ranked_by.of_head:
+    if context.board.results.ranked_by.of_head:
         return Field(tuple(ranked), None, identity, (unseen,))
     return Field(
         tuple(ranked),

@@ -193,12 +193,12 @@ def run_proxies(
         jobs,
         context.ended,
         contenders,
-        context.board.ranked_by,
+        context.board.results.ranked_by,
         context.board.report,
         pruner,
         total,
         choose,
-        context.board.resolution,
+        context.board.results.table().resolution,
     )
     Runner(
         context,
