@@ -69,8 +69,8 @@ def references(study: Study | RunRecord) -> list[Reference]:
     board = _with_value(tables.leaderboard(record), record)
     no_head = record.no_head.number if record.no_head else -1
     for row in board[(board["trial"] == no_head) & (board["seeds"] > 0)].itertuples():
-        ends = (float(row.low), float(row.high)) if known(row.low) else (None, None)
-        lines.append(Reference("no head", float(row.value), *ends, digits))
+        low, high = (float(row.low), float(row.high)) if known(row.low) else (None, None)
+        lines.append(Reference("no head", float(row.value), low, high, digits))
     return lines
 
 
