@@ -19,10 +19,10 @@ from hssl_search.engine.config import SearchConfig, gather
 from hssl_search.engine.execution.jobs import Plain
 from hssl_search.engine.execution.ray_tune.session import RaySession
 from hssl_search.engine.planning.plan import BudgetTooSmall
-from hssl_search.engine.records import standstill
 from hssl_search.engine.records.disk import AGAIN, disk_errors
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.run import RUNS, Run
+from hssl_search.engine.records.state import SearchState
 from hssl_search.engine.records.storage import StorageError
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.resolve import require_unchanged
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 MEASURING_S = 3600.0
 """Device-seconds that measuring may take for a plan; the budget that is planned for may be too small even for that."""
-ENDED = "ended"
-"""Study attribute: the budget within which nothing is left to do."""
 
 
 def search(*, stop: Event | None = None, **options: Any) -> Run:
@@ -138,7 +136,7 @@ def _extended(run: Run, more: str) -> Plain:
             resolved
         )  # before anything is written: what is refused must not extend the budget
         run.write_config(resolved)
-        study.set_study("config", summary(resolved))
+        study.write(SearchState(config=summary(resolved)))
     return resolved
 
 
@@ -279,15 +277,14 @@ def _work(run: Run, resolved: Plain, session: RaySession, console: Console, star
         with study_of(run, begins=True) as study:
             require_unchanged(run, resolved, study)
             try:
-                if study.study_attributes().get(ENDED) != resolved["budget"]:
-                    standstill.lift(study)
+                if study.state.ended != resolved["budget"]:
+                    study.lift_standstill()
                     _search(run, resolved, session, study, console, started)
-                    study.set_study(ENDED, resolved["budget"])
+                    study.write(SearchState(ended=resolved["budget"]))
             finally:
                 _report(run, study)
-                ended = study.study_attributes().get(ENDED) == resolved["budget"]
-                standstill.announce(
-                    study,
+                ended = study.state.ended == resolved["budget"]
+                study.announce_standstill(
                     run.how_to_resume(parse_budget(resolved["budget"]).newest if ended else ""),
                 )
             _print_verdict(run, study, console)

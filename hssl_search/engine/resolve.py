@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 from collections.abc import Iterator
 from typing import Any
 
+from hssl_search.engine.records.state import SearchState
 from hssl_search.engine.records.study import StudyRecord
 
 FEWEST_JUDGED = 12
@@ -360,8 +361,6 @@ def _without_labels(rank_by: str) -> str:
     )
 
 
-ATTRIBUTE = "fixed"
-"""Study attribute: what no result of the study would be comparable without."""
 KEYS = (
     "seed",
     "rank_by",
@@ -398,9 +397,9 @@ def require_unchanged(run: Run, resolved: Plain, study: StudyRecord) -> None:
                 f"{run.search_yaml} has {key}: {resolved[key]}, which this version no longer offers; continue it with the "
                 "version that wrote it, or begin another search."
             )
-    recorded = study.study_attributes().get(ATTRIBUTE)
+    recorded = study.state.fixed
     if recorded is None:
-        study.set_study(ATTRIBUTE, fixed(resolved))
+        study.write(SearchState(fixed=fixed(resolved)))
         return
     now = fixed(resolved)
     # An earlier version recorded other keys, of the setting too; this one writes those that it has into search.yaml.

@@ -4,14 +4,13 @@ study and in search.yaml."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from hssl_search.engine.budget import Budget
 from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.sampler import LEARNING
 from hssl_search.engine.execution.jobs import Plain
-from hssl_search.engine.phases.jobs import Workshop
-from hssl_search.engine.planning.cost_model import CostModel, Measurement
+from hssl_search.engine.phases.context import Context
+from hssl_search.engine.planning.cost_model import Measurement
 from hssl_search.engine.planning.costs import Costs
 from hssl_search.engine.planning.plan import (
     BudgetTooSmall,
@@ -20,13 +19,9 @@ from hssl_search.engine.planning.plan import (
     make_plan,
     plan_again,
 )
-from hssl_search.engine.planning.preview import PlannedPhase, planned_phases, preview
-from hssl_search.engine.policy import Policy
-from hssl_search.engine.records.run import Run
+from hssl_search.engine.planning.preview import PlannedPhase, planned_phases, preview, too_small
+from hssl_search.engine.records.state import PlanState, SearchState
 from hssl_search.engine.statistics import ties
-
-PLAN = "plan"
-"""The study's attribute."""
 
 
 class Planning:
@@ -41,54 +36,42 @@ class Planning:
 
     def __init__(
         self,
-        run: Run,
+        context: Context,
         resolved: Plain,
-        workshop: Workshop,
-        cost_model: CostModel,
         space_size: int | None,
         fits: Callable[[float, Costs], list[str]],
     ) -> None:
-        self.run, self.workshop, self.cost_model, self.space_size, self.fits = (
-            run,
-            workshop,
-            cost_model,
-            space_size,
-            fits,
-        )
+        self.context, self.space_size, self.fits = context, space_size, fits
+        self.run, self.study, self.meter = context.run, context.study, context.meter
+        self.cost_model, self.policy = context.cost_model, context.policy
         self.max_head_cost: float | None = resolved["max_head_cost"]
-        self.policy = Policy.model_validate(resolved["policy"])
-        self.runner, self.study, self.meter = (
-            workshop.runner,
-            workshop.runner.study,
-            workshop.runner.meter,
-        )
         self.learning, self.full = (
             resolved["sampler"] in LEARNING,
-            cost_model.full(resolved["full_epochs"]),
+            self.cost_model.full(resolved["full_epochs"]),
         )
         self.plan: Plan
 
     @property
-    def known(self) -> Plain:
+    def known(self) -> PlanState:
         """Return what the study holds of the plan."""
-        return dict(self.study.study_attributes().get(PLAN, {}))
+        return self.study.state.plan or PlanState()
 
     @property
     def extended(self) -> bool:
         """Return whether the budget is larger than what was planned for."""
-        return bool(self.meter.budget.seconds > self.known["budget_s"])
+        return self.meter.budget.seconds > (self.known.budget_s or 0.0)
 
     @property
     def done(self) -> bool:
         """Return whether all that was planned for this budget is done."""
-        return bool(self.known.get("done")) and not self.extended
+        return bool(self.known.done) and not self.extended
 
     def begin(self, resolved: Plain) -> None:
         """Take up the plan that the study holds, or make one for what is left; search.yaml then
         holds all of it."""
-        if known := self.known:
-            self.plan = Plan(**known["numbers"])
-            self.cost_model.expect(known.get("head_s"))
+        if (known := self.known).numbers:
+            self.plan = Plan(**known.numbers)
+            self.cost_model.expect(known.head_s)
         else:
             try:
                 self.plan = make_plan(
@@ -101,7 +84,9 @@ class Planning:
                 )
             except BudgetTooSmall as error:
                 raise BudgetTooSmall(
-                    self.workshop.too_small(error.needed_s, self.cost_model.planned, self.fits),
+                    too_small(
+                        self.run, self.meter, error.needed_s, self.cost_model.planned, self.fits
+                    ),
                     error.needed_s,
                 ) from None
             phases = {
@@ -109,16 +94,18 @@ class Planning:
                 **self._phases_s(self.plan),
             }
             self.note(
-                budget_s=self.meter.budget.seconds,
-                phases=phases,
-                jobs=self.plan.jobs,
-                numbers=self.plan.as_plain(),
+                PlanState(
+                    budget_s=self.meter.budget.seconds,
+                    phases=phases,
+                    jobs=self.plan.jobs,
+                    numbers=self.plan.as_plain(),
+                )
             )
         self.run.write_config({**resolved, "plan": self.plan.as_plain()})
-        self.runner.watcher.note(self.plan.sentence())
+        self.context.watcher.note(self.plan.sentence())
         if costly := self._costly():
             told = ", ".join(f"{family} {times:.1f}" for family, times in costly.items())
-            self.runner.watcher.note(
+            self.context.watcher.note(
                 f"Some heads make a step many times as long as without a head ({told} times); "
                 f"after screening, those above {self.max_head_cost:g} times are left out while "
                 "there are others (--max-head-cost)."
@@ -138,7 +125,7 @@ class Planning:
             planned for anew.
         """
         known = self.known
-        if "first" in known:
+        if known.first:
             return True
         if (remaining_s := self.meter.remaining()) <= 0:
             return not short
@@ -152,18 +139,21 @@ class Planning:
         ):
             return False
         if not plan.runs_as(self.plan):
-            self.runner.watcher.note(f"Planned anew after screening: {plan.proxies_sentence()}")
+            self.context.watcher.note(f"Planned anew after screening: {plan.proxies_sentence()}")
+        planned_s = known.phases or {}
         phases = {
-            **known["phases"],
+            **planned_s,
             **self._phases_s(plan, self.cost_model.pace),
-            "screen": known["phases"]["screen"],
+            "screen": planned_s["screen"],
         }
         self._replace(
             plan,
-            first=known["numbers"],
-            first_phases=known["phases"],
-            phases=phases,
-            head_s=self.cost_model.planned.mean_head,
+            PlanState(
+                first=known.numbers,
+                first_phases=planned_s,
+                phases=phases,
+                head_s=self.cost_model.planned.mean_head,
+            ),
         )
         return True
 
@@ -177,7 +167,7 @@ class Planning:
         Returns:
             Whether there is more to do.
         """
-        if self.runner.short or not self.extended:
+        if self.context.short or not self.extended:
             return False
         plan = extend_plan(
             self.plan,
@@ -194,17 +184,19 @@ class Planning:
             for phase, seconds in {"measure": 0.0, **plan.expected_s}.items()
         }
         more = not plan.runs_as(self.plan)
-        self._replace(plan, budget_s=self.meter.budget.seconds, phases=phases, done=not more)
-        self.runner.watcher.note(
+        self._replace(
+            plan, PlanState(budget_s=self.meter.budget.seconds, phases=phases, done=not more)
+        )
+        self.context.watcher.note(
             f"The budget was extended. {plan.sentence()}"
             if more
             else "The extended budget buys no more proxies."
         )
         return more
 
-    def note(self, **values: Any) -> None:
+    def note(self, state: PlanState) -> None:
         """Keep these values with the plan in the study."""
-        self.study.set_study(PLAN, {**self.known, **values})
+        self.study.write(SearchState(plan=self.known.with_set(state)))
 
     def preview(self, budget: Budget, measured: Measurement) -> Plain:
         """Return what a search with this budget would do and cost, after measuring (`preview`)."""
@@ -242,9 +234,9 @@ class Planning:
             self.policy,
         )
 
-    def _replace(self, plan: Plan, **values: Any) -> None:
+    def _replace(self, plan: Plan, state: PlanState) -> None:
         self.plan = plan
-        self.note(jobs=plan.jobs, numbers=plan.as_plain(), **values)
+        self.note(state.with_set(PlanState(jobs=plan.jobs, numbers=plan.as_plain())))
         self.run.write_config({**self.run.config(), "plan": plan.as_plain()})
 
     def _phases(self, plan: Plan, pace: float = 1.0) -> list[PlannedPhase]:
@@ -252,7 +244,7 @@ class Planning:
         step_s = pace * (costs.step + self.cost_model.planned.mean_head)
         left_s = plan.expected_s["full"] + costs.between_phases()
         full = self.full.affordable(left_s, costs, step_s, plan.proxy_steps)
-        return planned_phases(plan, full, costs, self.workshop.machine, self.workshop.whole)
+        return planned_phases(plan, full, costs, self.context.machine, self.context.jobs.whole)
 
     def _phases_s(self, plan: Plan, pace: float = 1.0) -> dict[str, float]:
         """Return the device-seconds of each phase after measuring, the starting of workers
