@@ -101,6 +101,9 @@ def axis_title(measure: Measure) -> str:
 
 def base_layout() -> dict[str, Any]:
     """Return the layout that all figures share."""
+    # Tables need this module's order of phases, and are printed without plotly.
+    import plotly.graph_objects as go
+
     axis = {
         "gridcolor": GRID,
         "zeroline": False,
@@ -111,7 +114,7 @@ def base_layout() -> dict[str, Any]:
         "title": {"standoff": 12, "font": {"size": 13}},
     }
     return {
-        "template": {"layout": {"xaxis": axis, "yaxis": axis}},
+        "template": go.layout.Template(layout={"xaxis": axis, "yaxis": axis}),
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
         "font": {"family": FONT, "size": 13, "color": INK},
