@@ -16,6 +16,7 @@ from hssl_search.engine.candidates.prior_runs import EarlierSearch, kept, taught
 from hssl_search.engine.candidates.trials import Trials
 from hssl_search.engine.execution.jobs import Plain
 from hssl_search.engine.records.study import StudyRecord
+from hssl_search.engine.config import PromotionRule
 from hssl_search.engine.statistics import ties
 from hssl_search.engine.statistics.correlation import (
     LEAST,
@@ -25,8 +26,7 @@ from hssl_search.engine.statistics.correlation import (
 )
 from hssl_search.engine.statistics.metrics import DISCREPANCY
 
-Rule = Literal["discrepancy", "learned", "random"]
-WHY_NOT: Mapping[Rule, str] = {
+WHY_NOT: Mapping[PromotionRule, str] = {
     "discrepancy": "other heads were more discrepant.",
     "learned": "better was expected of other heads.",
     "random": "other heads were drawn.",
@@ -73,7 +73,7 @@ def drawn(screened: tuple[Contender, ...], seed: int) -> tuple[Contender, ...]:
 
 
 def choose(
-    rule: Rule,
+    rule: PromotionRule,
     screened: tuple[Contender, ...],
     promoted: Sequence[int],
     scores: Mapping[int, float],
@@ -222,7 +222,7 @@ class Promoter:
         self,
         trials: Trials,
         study: StudyRecord,
-        rule: Rule,
+        rule: PromotionRule,
         seed: int,
         most: float | None = None,
         times_base: Callable[[Contender], float] = lambda one: 1.0,
@@ -247,7 +247,7 @@ class Promoter:
         """That many heads: those that are promoted, and those that would be next by what screening found alone."""
         self.reject()
         screened, promoted = self._screened(), self._promoted()
-        rule: Rule = "random" if self.rule == "random" else "discrepancy"
+        rule: PromotionRule = "random" if self.rule == "random" else "discrepancy"
         while (
             len(promoted) < count
             and (one := choose(rule, screened, promoted, {}, self.seed)) is not None

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
+from hssl_search.engine.config import PrunerName
 from hssl_search.engine.statistics import ties
 
-Rule = Literal["median", "asha", "none"]
 ENOUGH_AT_RUNG = 4
 """Others that must have reached a rung before the median rule stops anyone there."""
 ETA = 2
@@ -52,7 +52,7 @@ def below_half(one: AtRung, others: Mapping[int, AtRung], resolution: float = 0.
     return better >= max(1, (1 + len(others)) // ETA)
 
 
-PRUNERS: Mapping[Rule, Pruner] = {
+PRUNERS: Mapping[PrunerName, Pruner] = {
     "median": Pruner(below_median, "below the median of that rung."),
     "asha": Pruner(below_half, "not in the better half of that rung (successive halving)."),
     "none": Pruner(lambda *_: False, "not at all."),

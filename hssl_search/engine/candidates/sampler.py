@@ -16,8 +16,7 @@ from hssl_search.engine.execution.jobs import Plain
 from hssl_search.heads.config import HeadConfig
 from hssl_search.spaces.space import Space
 
-Name = Literal["tpe", "random", "exhaustive"]
-LEARNING: tuple[Name, ...] = ("tpe",)
+LEARNING: tuple[SamplerName, ...] = ("tpe",)
 ENUMERATED = 20_000
 """Finite spaces up to this size are listed."""
 STARTUP = 5
@@ -40,7 +39,7 @@ class CandidateSampler:
     number of candidates and what is known of them, so that a resumed search goes on with the same heads.
     """
 
-    def __init__(self, name: Name = "tpe", seed: int = 0) -> None:
+    def __init__(self, name: SamplerName = "tpe", seed: int = 0) -> None:
         self.name, self.seed = name, seed
 
     def proposals(
