@@ -78,8 +78,8 @@ def plan(**options: Any) -> Plain:
 
 def print_plan(config: SearchConfig, as_json: bool = False) -> None:
     """Print what a search would do and cost; as JSON, that alone goes to stdout. Then BudgetTooSmall where the budget buys no search."""
-    from hssl_search.reporting.planned import print_plan as write
-    from hssl_search.reporting.planned import too_small
+    from hssl_search.reporting.terminal import print_plan as write
+    from hssl_search.reporting.terminal import too_small
 
     page = plan_search(config, Console(stderr=True, markup=False))
     if as_json:
@@ -176,8 +176,8 @@ def print_replay(run: Run | str | Path, trial: int, seed: int | None = None) -> 
 
 
 def leaderboard(run: Run | str | Path) -> DataFrame:
-    """Every head that trained alone, the controls and the references, best first; see `hssl_search.reporting.leaderboard`."""
-    from hssl_search.reporting.leaderboard import leaderboard as table
+    """Every head that trained alone, the controls and the references, best first; see `hssl_search.reporting.tables`."""
+    from hssl_search.reporting.tables import leaderboard as table
 
     return _frame(run, table)
 
@@ -301,13 +301,13 @@ def _work(run: Run, resolved: Plain, session: RaySession, console: Console, star
 
 
 def _report(run: Run, study: StudyRecord) -> list[Path]:
-    from hssl_search.reporting.page import write_report as write
+    from hssl_search.reporting.files import write_report as write
 
     return write(run.folder, study.study, Ledger(run.ledger).entries())
 
 
 def _print_verdict(run: Run, study: StudyRecord, console: Console) -> None:
-    from hssl_search.reporting.verdict import print_verdict
+    from hssl_search.reporting.terminal import print_verdict
 
     print_verdict(console, study.study, Ledger(run.ledger).entries(), run.folder)
 

@@ -206,13 +206,11 @@ def controller_of(
     """A controller with all that it works with, charged for the time since `started` on a CPU budget."""
     meter = _meter(run, resolved, started)
     with closing(meter), meter.beating():
-        from hssl_search.engine.candidates.warm_start import sentences, warm_start
         from hssl_search.engine.controller import Controller
         from hssl_search.engine.phases.runner import Runner
         from hssl_search.engine.records.artifacts import Artifacts
         from hssl_search.reporting.progress import Progress
 
-        earlier = warm_start(study, resolved)
         trials = _trials(run, resolved, study, meter.ledger)
         with (
             Progress(console) as watcher,
@@ -222,8 +220,6 @@ def controller_of(
                 watcher.note(
                     f"Damaged lines in {run.ledger.name}: {damaged}; the device-time that they charged is not counted."
                 )
-            for sentence in sentences(earlier, resolved["sampler"], resolved["promote"]):
-                watcher.note(sentence)
             runner = Runner(run, executor, meter, study, watcher, Machine(**resolved["machine"]))
             runner.show = Artifacts(run, study, watcher.note).keep
             yield Controller(run, resolved, trials, runner)

@@ -50,7 +50,6 @@ FLAGS = {
     "--promote",
     "--pruner",
     "--max-head-cost",
-    "--warm-start",
     "--name",
     "--storage",
     "--ray-address",
@@ -232,11 +231,6 @@ def test_flags_reach_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
             "simclr",
             "--config",
             "some.yaml",
-            "--warm-start",
-            "runs/a",
-            "b",
-            "--warm-start",
-            "c",
         ]
     )
     assert asked == [
@@ -247,7 +241,6 @@ def test_flags_reach_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
             budget="10cpu-min",
             trainer="simclr",
             seed=5,
-            warm_start=["runs/a", "b", "c"],
         )
     ]
 
@@ -406,14 +399,6 @@ def test_a_plan_whose_budget_buys_no_search_is_printed_and_refused(
             [*ASKED, "--rank-by", "acuracy"],
             r"argument --rank-by: invalid choice: 'acuracy' \(choose from .*accuracy.*\); see .*\.",
         ),
-        (
-            [*ASKED, "--warm-start"],
-            r"argument --warm-start: expected at least one argument; see hssl-search --help\.",
-        ),
-        (
-            [*ASKED, "--warm-start", "demo"],
-            r"runs/demo is no run: it has no search\.yaml; there are no runs in .*/runs\.",
-        ),
         ([*ASKED, "--config", "none.yaml"], r"none\.yaml does not exist; check the path\."),
         (
             [*ASKED, "--space", "defalt"],
@@ -569,17 +554,6 @@ def test_a_run_that_another_version_wrote_is_refused(refused: Refused) -> None:
             r"search.yaml has the format 'hssl-search/9' and this version reads 'hssl-search/1'; ",
             refused(command, "demo"),
         )
-
-
-def test_a_run_cannot_be_started_warm_from_twice_or_where_nothing_learns(refused: Refused) -> None:
-    Run.create(Path("runs/old"), {"format": "hssl-search/1"})
-    told = refused(*ASKED, "--warm-start", "old", "runs/old")
-    assert re.fullmatch(r"--warm-start names the run .*/runs/old twice; name it once\.", told)
-    told = refused(*ASKED, "--warm-start", "old", "--sampler", "random", "--promote", "random")
-    assert told.startswith(
-        "--warm-start has no use where nothing learns from results, as with --sampler random and "
-        "--promote random; "
-    )
 
 
 def test_a_second_controller_is_refused(refused: Refused) -> None:

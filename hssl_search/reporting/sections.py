@@ -6,16 +6,13 @@ import platform
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from hssl_search.engine.candidates.prior_runs import EarlierSearch
 from hssl_search.engine.statistics.metrics import ACCURACY, Measure
-from hssl_search.reporting.cost import Cost
 from hssl_search.reporting.formats import (
     count,
     duration,
@@ -27,10 +24,9 @@ from hssl_search.reporting.formats import (
     signed,
     signed_interval,
 )
-from hssl_search.reporting.frames import OTHER_DISCREPANCIES
-from hssl_search.reporting.leaderboard import judged_column
-from hssl_search.reporting.palette import CONTROL, family_looks, phase_colour
 from hssl_search.reporting.record import RunRecord
+from hssl_search.reporting.style import CONTROL, family_looks, phase_colour
+from hssl_search.reporting.tables import OTHER_DISCREPANCIES, Cost, judged_column
 
 Plain = dict[str, Any]
 MOST_ROWS = 200
@@ -49,20 +45,10 @@ def facts(record: RunRecord, cost: Cost, ledger: list[Mapping[str, Any]]) -> lis
         ("Labels from", str(config.get("probe_data") or "")),
         ("Method", str(config.get("trainer") or "")),
         ("Space", str(config.get("space") or "")),
-        ("Warm start from", "; ".join(map(partial(_earlier, record), record.earlier))),
         ("Budget", str(budget)),
         ("Date", _dates(record, ledger)),
     ]
     return [(label, value) for label, value in found if value]
-
-
-def _earlier(record: RunRecord, one: EarlierSearch) -> str:
-    left = (
-        " (left by the forecast, having given the wrong order)"
-        if one.name in record.promotion.get("left", ())
-        else ""
-    )
-    return one.words() + left
 
 
 def _images(config: Mapping[str, Any]) -> str:

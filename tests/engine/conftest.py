@@ -18,7 +18,6 @@ from optuna.trial import FrozenTrial, TrialState
 from hssl_search.engine.budget import parse_budget
 from hssl_search.engine.candidates.sampler import CandidateSampler
 from hssl_search.engine.candidates.trials import Trials
-from hssl_search.engine.candidates.warm_start import warm_start
 from hssl_search.engine.controller import Controller
 from hssl_search.engine.execution import inline as inline_executor
 from hssl_search.engine.execution.dispatcher import Dispatcher
@@ -158,7 +157,6 @@ class Lab:
                 "sampler": options.get("sampler", "tpe"),
                 "promote": options.get("promote", "learned"),
                 "pruner": options.get("pruner", "median"),
-                "warm_start": options.get("warm_start", []),
                 "max_head_cost": options.get("max_head_cost"),
                 "space": {"name": space.name, "hash": space.hash(), **space.as_plain()},
                 "full_epochs": options["full_epochs"],
@@ -220,7 +218,6 @@ class Lab:
         executor = inline_executor.InlineExecutor(self.work, self.meter)
         runner = Runner(self.run, executor, self.meter, study, self.watcher, self.machine)
         resolved = self.run.config()
-        warm_start(study, resolved)
         sampler = CandidateSampler(resolved["sampler"])
         trials = Trials(
             study, self.run, self.space, [MAP_SHAPE], 0, self.meter.ledger.of_trial, sampler=sampler

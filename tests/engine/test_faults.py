@@ -191,7 +191,7 @@ def test_what_cannot_be_written_to_a_run_on_a_full_disk_is_told_in_one_sentence(
         study.set_study("config", {})
     large = bytes(2**20)
     monkeypatch.setattr(
-        "hssl_search.reporting.page.write_report",
+        "hssl_search.reporting.files.write_report",
         lambda folder, *records: (folder / "report.html").write_bytes(large),
     )
     disk.fill(but=left)

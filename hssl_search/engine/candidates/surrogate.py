@@ -6,11 +6,9 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from hssl_search.engine.candidates.candidate import Contender
-from hssl_search.engine.candidates.prior_runs import ROUNDED, EarlierSearch, on_scale
 from hssl_search.engine.statistics import ties
 
 if TYPE_CHECKING:
@@ -23,9 +21,9 @@ COUNTED = ("parameters", "macs")
 SHAPED = ("width_ratio", "kernel_size", "mlp_ratio", "first_shortcut", "positions", "tap")
 """Of the head's configuration."""
 LOSSES = ("chance_loss", "head_loss")
-NEEDED = (*MEASURED, *COUNTED, *LOSSES)
-"""Attributes that features are made from."""
 FAMILY = "family:"
+ROUNDED = 1e-7
+"""Gaps between scores of up to some hundreds that are below this differ by rounding alone."""
 
 
 def features(one: Contender) -> dict[str, float]:
@@ -51,53 +49,32 @@ def _blocks(head: Mapping[str, Any]) -> list[str]:
     return blocks.split("+") if blocks else [head["family"]] * int(head.get("depth") or 1)
 
 
-def expect(
+def predict(
     contenders: Sequence[Contender],
     scores: Sequence[float | None],
-    earlier: Sequence[EarlierSearch] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
     """(mean, standard deviation) of the score that each contender's proxy is expected to reach, the deviation without the proxies' noise.
 
     Bayesian ridge regression (Tipping, JMLR 2001; scikit-learn), with priors worth a few proxies: scores vary as much by noise as by all
     features together until the proxies tell otherwise.
 
-    What earlier searches found is more rows, and each search has, beside the coefficients that all share, a set of its own (Daumé, ACL
-    2007): where this search goes another way, it is followed after a few proxies. In 60 simulated searches that promote 10 of 40 heads,
-    the best head is among them in 0.68 of cases without an earlier search; after one of 20 heads that says the opposite in 0.62, and in
-    0.42 were all coefficients shared; after one that tells the truth in 0.92 and 0.90 (`benchmarks/warm_start.py`).
-
     Args:
-        scores: of each contender, None of one whose proxy has not ended; at least two are known, those of earlier searches counted. With
-            earlier searches, above the score of this search's control.
+        scores: of each contender, None of one whose proxy has not ended; at least two are known.
     """
     import numpy as np
     from sklearn.linear_model import BayesianRidge
 
-    lent = on_scale(earlier, own := [score for score in scores if score is not None])
-    known = np.array([score is not None for score in scores] + [True] * sum(map(len, lent)))
-    reached = np.array(list(chain(own, *lent)), dtype=float)
+    known = np.array([score is not None for score in scores])
+    reached = np.array([score for score in scores if score is not None], dtype=float)
     spread = 1.0 if ties.tie(reached.max(), reached.min(), ROUNDED) else reached.std()
-    columns = table(
-        (*contenders, *(head.contender for search in earlier for head in search.trained))
-    )
-    if earlier:
-        columns = _with_own(columns, [len(contenders), *map(len, lent)])
+    columns = table(tuple(contenders))
     if not columns.size:
         return np.full(len(contenders), reached.mean()), np.full(len(contenders), 0.0)
     ridge = BayesianRidge(alpha_1=1.0, alpha_2=1.0, lambda_1=1.0, lambda_2=1.0 / columns.shape[1])
     ridge.fit(columns[known], (reached - reached.mean()) / spread)
-    means, deviations = ridge.predict(columns[: len(contenders)], return_std=True)
+    means, deviations = ridge.predict(columns, return_std=True)
     uncertain = np.sqrt(np.maximum(0.0, deviations**2 - 1.0 / ridge.alpha_))
     return reached.mean() + spread * means, spread * uncertain
-
-
-def _with_own(columns: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
-    """The columns; then a column for each search, whose rows follow each other, that says which are of it; then the columns of each
-    search's rows alone."""
-    import numpy as np
-
-    of = np.repeat(np.arange(len(sizes)), sizes)[:, None] == np.arange(len(sizes))
-    return np.hstack([columns, of, *(columns * mine[:, None] for mine in of.T)])
 
 
 @lru_cache(maxsize=8)

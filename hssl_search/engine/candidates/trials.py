@@ -13,7 +13,6 @@ import optuna
 from optuna.trial import FixedTrial, FrozenTrial
 
 from hssl_search.engine.candidates.candidate import SAME_TIME, Contender
-from hssl_search.engine.candidates.prior_runs import EarlierSearch, kept
 from hssl_search.engine.candidates.sampler import ENUMERATED, CandidateSampler
 from hssl_search.engine.execution.jobs import Plain
 from hssl_search.engine.records.run import Run
@@ -76,7 +75,7 @@ class Trials:
         """That many candidates: those that the study holds, and new ones."""
         if (missing := count - len(self._candidates())) > 0:
             proposals = self.sampler.proposals(
-                self.space, self._candidate_trials(), iter(self._shuffled() or []), *self._earlier()
+                self.space, self._candidate_trials(), iter(self._shuffled() or [])
             )
             for head in islice(proposals, missing):
                 self._add(head)
@@ -86,12 +85,6 @@ class Trials:
         return [
             trial for trial in self.study.trials() if trial.user_attrs.get("role") == "candidate"
         ]
-
-    def _earlier(self) -> tuple[list[EarlierSearch], FrozenTrial | None]:
-        """The earlier searches to learn from, and the control of this search that their gains are to be put above."""
-        earlier = kept(self.study.study_attributes())
-        number = self._controls.get(earlier[0].control) if earlier else None
-        return earlier, None if number is None else self.study.frozen(number)
 
     def undecided(self, one: Contender) -> Contender:
         """The candidate, or where its trial is decided a new trial of the same head that knows what its screening found (`retry_of`)."""

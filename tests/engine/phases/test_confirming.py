@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from hssl_search.reporting.leaderboard import leaderboard
+from hssl_search.reporting.tables import leaderboard
 
 Lab = Any
 """See conftest.py."""

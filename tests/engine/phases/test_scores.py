@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
 from hssl_search.engine.statistics.metrics import ACCURACY, LABELFREE
-from hssl_search.reporting.agreement import agreements
+from hssl_search.reporting.relations import agreements
 
 Lab = Any
 """See conftest.py."""

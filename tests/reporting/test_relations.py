@@ -7,8 +7,8 @@ import pytest
 from optuna.trial import TrialState
 
 from hssl_search.engine.statistics.correlation import LEAST
-from hssl_search.reporting import figure_data
-from hssl_search.reporting.agreement import Agreement, agreements
+from hssl_search.reporting import figures
+from hssl_search.reporting.relations import Agreement, agreements
 
 
 def by_name(study: Any) -> dict[str, Agreement]:
@@ -28,7 +28,7 @@ def test_only_measures_that_some_trial_has_are_told(varied: Any) -> None:
 def test_discrepancy_agrees_here_as_it_does_in_the_figure(varied: Any) -> None:
     assert (
         by_name(varied.study)["discrepancy"].correlation
-        == figure_data.discrepancy_accuracy(varied.study).correlation
+        == figures.discrepancy_accuracy(varied.study).correlation
     )
 
 
