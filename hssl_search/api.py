@@ -14,22 +14,24 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from hssl_search.engine.budget import parse_budget
+from hssl_search.data.sources import require_folders
+from hssl_search.engine.budget import Budget, parse_budget
 from hssl_search.engine.config import SearchConfig, gather
 from hssl_search.engine.execution.jobs import Plain
 from hssl_search.engine.execution.ray_tune.session import RaySession
+from hssl_search.engine.images import require_images
 from hssl_search.engine.planning.plan import BudgetTooSmall
 from hssl_search.engine.records import standstill
 from hssl_search.engine.records.disk import AGAIN, disk_errors
 from hssl_search.engine.records.ledger import Ledger
-from hssl_search.engine.records.run import RUNS, Run
+from hssl_search.engine.records.run import RUNS, ResolvedSearch, Run
 from hssl_search.engine.records.storage import StorageError
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.resolve import require_unchanged
 from hssl_search.output import standard_streams
 from hssl_search.reporting.dashboard import HOST, PORT, dashboard_server
 from hssl_search.scratch import Scratch
-from hssl_search.session import controller_of, prepared, ray_session, study_of, summary
+from hssl_search.session import controller_of, prepared, ray_session, study_of
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -61,10 +63,10 @@ def run_search(config: SearchConfig, stop: Event | None = None) -> Run:
     """Check everything, make the run folder, and search."""
     started = time.monotonic()
     console = Console(markup=False)
-    with prepared(config, console, stop) as (resolved, session):
-        run = _create(resolved, console)
+    with prepared(config, console, stop) as (search, session):
+        run = _create(search, console)
         with disk_errors(run.folder), run.lock():
-            return _work(run, resolved, session, console, started)
+            return _work(run, search, session, console, started)
 
 
 def plan(**options: Any) -> Plain:
@@ -94,19 +96,19 @@ def plan_search(config: SearchConfig, console: Console) -> Plain:
     """Check everything, measure in a folder that is removed, and plan. Notes go to the console."""
     started = time.monotonic()
     with (
-        prepared(config, console) as (resolved, session),
+        prepared(config, console) as (search, session),
         Scratch("plan") as folder,
         disk_errors(folder, AGAIN),
     ):
-        budget = parse_budget(resolved["budget"])
-        measuring = f"{max(budget.seconds, MEASURING_S):.0f}{budget.device}-s"
-        resolved |= {"storage": None, "budget": measuring}
-        run = Run.create(folder / resolved["name"], resolved)
+        seconds = max(config.budget.seconds, MEASURING_S)
+        budget = Budget(seconds, config.budget.device, f"{seconds:.0f}{config.budget.device}-s")
+        search = search.model_copy(update={"storage": None, "budget": budget})
+        run = Run.create(folder / search.name, search.as_plain())
         with (
-            StudyRecord.open(run.storage_url, resolved["name"], new=True) as study,
-            controller_of(run, resolved, session, study, console, started) as controller,
+            StudyRecord.open(run.storage_url, search.name, new=True) as study,
+            controller_of(run, search, session, study, console, started) as controller,
         ):
-            return controller.preview(budget)
+            return controller.preview(config.budget)
 
 
 @standard_streams()
@@ -124,22 +126,20 @@ def resume(run: Run | str | Path, budget: str | None = None, stop: Event | None 
         opened.lock(),
         ray_session(opened.config()["ray_address"], stop) as session,
     ):
-        resolved = _extended(opened, budget) if budget is not None else opened.config()
-        return _work(opened, resolved, session, Console(markup=False), started)
+        search = opened.resolved() if budget is None else _extended(opened, budget)
+        return _work(opened, search, session, Console(markup=False), started)
 
 
-def _extended(run: Run, more: str) -> Plain:
-    """What search.yaml holds, with the budget extended there and in the study."""
-    resolved = run.config()
-    resolved["budget"] = parse_budget(resolved["budget"]).plus(parse_budget(more)).text
+def _extended(run: Run, more: str) -> ResolvedSearch:
+    """Extend the budget in search.yaml and in the study, and return the search with it."""
+    search = run.resolved()
+    search = search.model_copy(update={"budget": search.budget.plus(parse_budget(more))})
     with study_of(run, begins=True) as study:
-        require_unchanged(run, resolved, study)
-        _same_images(
-            resolved
-        )  # before anything is written: what is refused must not extend the budget
-        run.write_config(resolved)
-        study.set_study("config", summary(resolved))
-    return resolved
+        require_unchanged(run, search, study)
+        _same_images(search)  # what is refused must not extend the budget
+        run.update_config(budget=search.budget.text)
+        study.set_study("config", search.summary())
+    return search
 
 
 def replay(run: Run | str | Path, trial: int, seed: int | None = None) -> Replay:
@@ -254,12 +254,12 @@ def open_dashboard(run: str | Path, host: str = HOST, port: int | None = None) -
         server.serve_forever()
 
 
-def _create(resolved: Plain, console: Console) -> Run:
-    folder = RUNS / resolved["name"]
+def _create(search: ResolvedSearch, console: Console) -> Run:
+    folder = RUNS / search.name
     with disk_errors(folder, AGAIN):
-        run = Run.create(folder, resolved)
+        run = Run.create(folder, search.as_plain())
     try:
-        with StudyRecord.open(run.study_url(resolved), resolved["name"], new=True):
+        with StudyRecord.open(run.study_url(search.storage), search.name, new=True):
             pass
     except BaseException:
         shutil.rmtree(run.folder)
@@ -275,23 +275,23 @@ def _create(resolved: Plain, console: Console) -> Run:
     return run
 
 
-def _work(run: Run, resolved: Plain, session: RaySession, console: Console, started: float) -> Run:
+def _work(
+    run: Run, search: ResolvedSearch, session: RaySession, console: Console, started: float
+) -> Run:
     """Search as far as the budget goes, then export and report; for a search that has ended, only report."""
     try:
         with study_of(run, begins=True) as study:
-            require_unchanged(run, resolved, study)
+            require_unchanged(run, search, study)
             try:
-                if study.study_attributes().get(ENDED) != resolved["budget"]:
+                if study.study_attributes().get(ENDED) != search.budget.text:
                     standstill.lift(study)
-                    _search(run, resolved, session, study, console, started)
-                    study.set_study(ENDED, resolved["budget"])
+                    _search(run, search, session, study, console, started)
+                    study.set_study(ENDED, search.budget.text)
             finally:
                 _report(run, study)
-                ended = study.study_attributes().get(ENDED) == resolved["budget"]
-                standstill.announce(
-                    study,
-                    run.how_to_resume(parse_budget(resolved["budget"]).newest if ended else ""),
-                )
+                ended = study.study_attributes().get(ENDED) == search.budget.text
+                more = search.budget.newest if ended else ""
+                standstill.announce(study, run.how_to_resume(more))
             _print_verdict(run, study, console)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped; go on with: {run.how_to_resume()}") from None
@@ -312,30 +312,25 @@ def _print_verdict(run: Run, study: StudyRecord, console: Console) -> None:
     print_verdict(console, study.study, Ledger(run.ledger).entries(), run.folder)
 
 
-def _same_images(resolved: Plain) -> str | None:
+def _same_images(search: ResolvedSearch) -> str | None:
     """Return a note when the images have changed and those that the search began with are still there; UserError when they are not."""
-    from hssl_search.engine.execution.jobs import Setting
-    from hssl_search.engine.images import require_images
-    from hssl_search.engine.resolve import require_folders
-
-    setting = Setting.model_validate(resolved["setting"])
-    require_folders(setting.data, setting.probe_data)
-    return require_images(setting, resolved["images"])
+    require_folders(search.setting.data, search.setting.probe_data)
+    return require_images(search.setting, search.images)
 
 
 def _search(
     run: Run,
-    resolved: Plain,
+    search: ResolvedSearch,
     session: RaySession,
     study: StudyRecord,
     console: Console,
     started: float,
 ) -> None:
-    if note := _same_images(resolved):
+    if note := _same_images(search):
         console.print(
             f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True
         )
-    with controller_of(run, resolved, session, study, console, started) as controller:
+    with controller_of(run, search, session, study, console, started) as controller:
         controller.search()
         from hssl_search.export.native import export_winner
 

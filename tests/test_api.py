@@ -26,6 +26,7 @@ from rich.console import Console
 import hssl_search
 from hssl_search import UserError, api, session
 from hssl_search.configfile import read_yaml
+from hssl_search.engine.budget import parse_budget
 from hssl_search.engine.execution.ray_tune.session import RaySession
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.run import Run
@@ -168,8 +169,8 @@ def test_a_plan_measures_whatever_the_budget_and_leaves_nothing(
         measured.append(run)
         assert (
             run.search_yaml.is_file()
-            and resolved["budget"] == "3600cpu-s"
-            and resolved["storage"] is None
+            and resolved.budget == parse_budget("3600cpu-s")
+            and resolved.storage is None
         )
         yield SimpleNamespace(preview=lambda asked: {"budget": asked.text})
 
@@ -658,7 +659,7 @@ def test_a_study_that_is_not_there_is_said_and_nothing_is_written(
     run = hssl_search.search(**ASKED, storage="sqlite:///mine.db")
     Ledger(run.ledger).charge("proxy/0#1", "proxy", 1.0)
     if gone == "relative":  # as earlier versions kept it
-        run.write_config({**run.config(), "storage": "sqlite:///mine.db"})
+        run.update_config(storage="sqlite:///mine.db")
     else:
         (here / "mine.db").unlink()
     if gone == "study":
@@ -788,7 +789,7 @@ def test_a_run_that_was_edited_by_hand_is_refused_and_not_touched(
     run, called = api.open_run("demo"), searching(finish)
     edited = run.config()
     edited["setting"]["base"] = "test_vit"
-    run.write_config(edited)
+    run.update_config(setting=edited["setting"])
     with pytest.raises(UserError, match=r"setting\.base: test_resnet -> test_vit"):
         hssl_search.resume("demo", budget="+1cpu-h")
     assert called == [] and run.config() == edited

@@ -25,6 +25,7 @@ from rich.console import Console
 
 from hssl_search import __version__, api, cli
 from hssl_search.bundled import bundled_folder, names
+from hssl_search.engine.budget import parse_budget
 from hssl_search.engine.config import NO_FLAG, SearchConfig
 from hssl_search.engine.execution.ray_tune.session import RaySession
 from hssl_search.engine.records.run import Run
@@ -238,7 +239,7 @@ def test_flags_reach_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
             base="test_resnet",
             base_arg={"output_stride": 8, "drop_rate": 0.5, "act_layer": "gelu"},
             image_size=32,
-            budget="10cpu-min",
+            budget=parse_budget("10cpu-min"),
             trainer="simclr",
             seed=5,
         )
@@ -262,7 +263,7 @@ def test_a_plan_takes_the_flags_of_a_search_and_prints_one_json_document(
             base="test_resnet",
             base_arg={"output_stride": 8},
             image_size=32,
-            budget="10cpu-min",
+            budget=parse_budget("10cpu-min"),
             seed=5,
         )
     ]

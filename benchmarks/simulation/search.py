@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import optuna
 from optuna.storages import BaseStorage, InMemoryStorage
@@ -12,16 +13,18 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from benchmarks.simulation.executor import SimulatedExecutor, VirtualClock
 from benchmarks.simulation.worker import Answers, Faults, SimulatedWorker
 from hssl_search.engine.budget import Budget
-from hssl_search.engine.candidates.sampler import CandidateSampler, Name
+from hssl_search.engine.candidates.sampler import CandidateSampler
 from hssl_search.engine.candidates.trials import Trials
+from hssl_search.engine.config import PromotionRule, PrunerName, SamplerName
 from hssl_search.engine.controller import Controller
 from hssl_search.engine.execution.jobs import Plain, Setting
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.phases.runner import Runner
 from hssl_search.engine.planning.plan import Plan
+from hssl_search.engine.policy import DEFAULT
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.meter import DeviceMeter
-from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.run import ResolvedSearch, ResolvedSpace, Run
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.heads.config import HeadConfig
 from hssl_search.spaces.space import Space
@@ -58,10 +61,10 @@ class Simulation:
     map_shape: tuple[int, int, int] = (96, 4, 4)
     faults: Faults | None = None
     plan: Plan | None = None
-    sampler: Name = "tpe"
-    promote: str = "discrepancy"
-    pruner: str = "median"
-    full_epochs: int | str = "off"
+    sampler: SamplerName = "tpe"
+    promote: PromotionRule = "discrepancy"
+    pruner: PrunerName = "median"
+    full_epochs: int | Literal["off"] = "off"
     cost: Callable[[HeadConfig, tuple[int, int, int]], tuple[int, int]] | None = None
     heartbeat_s: float = 60.0
     same_architecture: HeadConfig = SAME_ARCHITECTURE
@@ -102,7 +105,7 @@ class Simulation:
             self.cost,
             CandidateSampler(self.sampler, self.seed),
         )
-        return Started(Controller(run, run.config(), trials, runner), meter, study, clock)
+        return Started(Controller(run, run.resolved(), trials, runner), meter, study, clock)
 
     def _study(self, storage: BaseStorage) -> StudyRecord:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -114,20 +117,26 @@ class Simulation:
     def _run(self) -> Run:
         if (self.folder / "search.yaml").exists():
             return Run.open(self.folder)
-        return Run.create(
-            self.folder,
-            {
-                "name": self.folder.name,
-                "seed": self.seed,
-                "rank_by": "accuracy",
-                "full_epochs": self.full_epochs,
-                "sampler": self.sampler,
-                "promote": self.promote,
-                "pruner": self.pruner,
-                "setting": self.setting.model_dump(mode="json"),
-                "same_architecture": self.same_architecture.model_dump(exclude_none=True),
-            },
+        search = ResolvedSearch(
+            name=self.folder.name,
+            budget=self.budget,
+            rank_by="accuracy",
+            sampler=self.sampler,
+            promote=self.promote,
+            pruner=self.pruner,
+            seed=self.seed,
+            gpus_per_trial=self.machine.gpus_per_trial,
+            max_head_cost=None,
+            policy=DEFAULT,
+            storage=None,
+            full_epochs=self.full_epochs,
+            machine=self.machine,
+            setting=self.setting,
+            map_shapes=[self.map_shape],
+            same_architecture=self.same_architecture.model_dump(exclude_none=True),
+            space=ResolvedSpace.of(self.space),
         )
+        return Run.create(self.folder, search.as_plain())
 
 
 @dataclass(frozen=True)

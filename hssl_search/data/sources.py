@@ -163,6 +163,18 @@ def folder_of(name: str) -> Path:
         ) from error
 
 
+def require_folders(*sources: str | None) -> None:
+    """Check that the folders of these data are there, without a look at what is in them, which may
+    take long.
+
+    Raises:
+        UserError: as `open_source`.
+    """
+    for source in sources:
+        if source is not None and source != DIGITS and not folder_of(source).is_dir():
+            open_source(source)  # says what is wrong
+
+
 def _existing_folder(name: str) -> Path:
     root = folder_of(name)
     if root.is_dir():

@@ -43,6 +43,20 @@ class SearchData:
     def labelled(self) -> bool:
         return self.bank is not None
 
+    @property
+    def query_counts(self) -> list[int]:
+        """Number of queries of each class, in the order of their `classes`; empty without labels."""
+        labels = self.queries.labels
+        if not self.labelled or labels is None:
+            return []
+        return np.bincount(labels, minlength=len(self.queries.classes)).tolist()
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Path -> reason of every image that could not be read."""
+        parts = [part for part in (self.train, self.bank, self.queries) if part is not None]
+        return {path: reason for part in parts for path, reason in part.skipped}
+
 
 def load_data(
     data: str,

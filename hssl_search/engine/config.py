@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -20,6 +21,19 @@ SamplerName = Literal["tpe", "random", "exhaustive"]
 PromotionRule = Literal["discrepancy", "learned", "random"]
 PrunerName = Literal["median", "asha", "none"]
 
+RANDOM = "bases begin from random weights"
+THREE = "images are read with three channels, grey ones too"
+NOT_GIVEN = {
+    "pretrained": RANDOM,
+    "checkpoint_path": RANDOM,
+    "pretrained_cfg": RANDOM,
+    "pretrained_strict": RANDOM,
+    "in_chans": THREE,
+    "num_classes": "a base has no classifier",
+    "features_only": "heads are fed by the whole model",
+    "out_indices": "the space's tap says which maps heads are fed with",
+}
+"""Arguments of timm that no base may be given, and why."""
 NO_FLAG = {"policy"}
 """What no flag of the command line sets."""
 EXAMPLES = {"base": "resnet50", "budget": "40gpu-h"}
@@ -130,6 +144,43 @@ class SearchConfig(BaseModel):
         if value is not None and not value.strip():
             raise ValueError("must not be empty")
         return value
+
+    @field_validator("base")
+    @classmethod
+    def _without_weights(cls, base: str) -> str:
+        """Raise UserError for weights, which a base cannot have yet."""
+        if re.search(r"[:/\\]", base):
+            raise UserError(
+                f"--base {base} is no timm model's name, and {RANDOM}; give one such as resnet50."
+            )
+        architecture, tagged, _ = base.partition(".")
+        if tagged:
+            raise UserError(
+                f"--base {base} names trained weights, and {RANDOM}; give --base {architecture}."
+            )
+        return base
+
+    @field_validator("base_arg")
+    @classmethod
+    def _leaves_a_base(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Raise UserError for arguments of timm that would make the model no base."""
+        for key, value in arguments.items():
+            refused = f"--base-arg {key}={value} cannot be given"
+            if key in NOT_GIVEN and (key, value) != ("in_chans", 3):
+                raise UserError(f"{refused}: {NOT_GIVEN[key]}; leave it out.")
+            if key == "global_pool" and not value:
+                raise UserError(
+                    f"--base-arg global_pool={value!r} cannot be given: a base gives one vector an "
+                    "image; leave it out, or give global_pool=avg."
+                )
+            try:
+                json.dumps(value)
+            except (TypeError, ValueError):
+                raise UserError(
+                    f"{refused}: search.yaml could not hold it; give a number, a text, true or "
+                    "false."
+                ) from None
+        return arguments
 
     @field_validator("name")
     @classmethod

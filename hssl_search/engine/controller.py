@@ -9,7 +9,7 @@ from hssl_search.engine.budget import Budget
 from hssl_search.engine.candidates.promotion import Promoter
 from hssl_search.engine.candidates.pruners import PRUNERS
 from hssl_search.engine.candidates.trials import Trials
-from hssl_search.engine.execution.jobs import Job, Outcome, Plain, Setting, State
+from hssl_search.engine.execution.jobs import Job, Outcome, Plain, State
 from hssl_search.engine.phases import full
 from hssl_search.engine.phases.confirm import Confirming
 from hssl_search.engine.phases.jobs import Workshop, full_key
@@ -24,12 +24,11 @@ from hssl_search.engine.planning.costs import Costs, Wanted
 from hssl_search.engine.planning.plan import BudgetTooSmall, smallest_s
 from hssl_search.engine.planning.planner import PLAN, Planning
 from hssl_search.engine.planning.too_small import after_first_step, macs_like, what_fits
-from hssl_search.engine.policy import Policy
-from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.run import ResolvedSearch, Run
 from hssl_search.engine.statistics import ties
 from hssl_search.engine.statistics.chance import NAME as CHANCE
 from hssl_search.engine.statistics.chance import Chance
-from hssl_search.engine.statistics.metrics import ACCURACY, OF_BASES, RANKINGS, Measure
+from hssl_search.engine.statistics.metrics import ACCURACY, OF_BASES, Measure
 from hssl_search.engine.verdict import judge
 from hssl_search.errors import UserError
 from hssl_search.spaces.space import Space
@@ -45,18 +44,12 @@ class Controller:
     where the last one was stopped, and goes on there.
     """
 
-    def __init__(self, run: Run, resolved: Plain, trials: Trials, runner: Runner) -> None:
+    def __init__(self, run: Run, resolved: ResolvedSearch, trials: Trials, runner: Runner) -> None:
         self.run, self.resolved, self.trials, self.runner = run, resolved, trials, runner
-        self.study, self.watcher, self.seed = runner.study, runner.watcher, int(resolved["seed"])
-        self.ranked_by = RANKINGS[resolved["rank_by"]]
-        self.pruner, self.policy = (
-            PRUNERS[resolved["pruner"]],
-            Policy.model_validate(resolved["policy"]),
-        )
-        self.workshop = Workshop(
-            run, runner, Setting.model_validate(resolved["setting"]), self.ranked_by in OF_BASES
-        )
-        self.images: Plain = resolved.get("images", {})
+        self.study, self.watcher, self.seed = runner.study, runner.watcher, resolved.seed
+        self.ranked_by, self.policy = resolved.ranked_by, resolved.policy
+        self.pruner, self.images = PRUNERS[resolved.pruner], resolved.images
+        self.workshop = Workshop(run, runner, resolved.setting, self.ranked_by in OF_BASES)
         resolution = self.ranked_by.resolution(self.images.get("queries"))
         self.board = Scoreboard(trials, self.watcher, self.ranked_by, resolution, self.pruner.why)
 
@@ -68,7 +61,7 @@ class Controller:
         settled = self._measure(
             self.runner.meter.budget, f"continue with: {self.run.how_to_resume()}"
         )
-        self.planning.begin({**self.resolved, **settled})
+        self.planning.begin(settled)
         verdict = self.study.study_attributes()[VERDICT] if self.planning.done else self._find()
         while self.planning.extend(self.promoter.healthy() - len(self.promoter.promoted())):
             verdict = self._find()
@@ -135,9 +128,7 @@ class Controller:
         machine = self.workshop.machine
         self.measured = Measurement.of(outcome, families, machine, self.policy)
         self.runner.startup_s = self.measured.costs.startup
-        settled = self.workshop.settle(
-            self.measured, self.resolved.get("gpus_per_trial", machine.gpus_per_trial)
-        )
+        settled = self.workshop.settle(self.measured, self.resolved.gpus_per_trial)
         self.study.set_study("reference", self._reference(ACCURACY))
         self.study.set_study("reference_scores", self._reference(self.ranked_by))
         self._equip()
@@ -150,7 +141,7 @@ class Controller:
 
     def _fits(self, available_s: float, costs: Costs) -> list[str]:
         """Say with which options a smallest search would fit into so many device-seconds."""
-        setting = self.resolved["setting"]
+        setting = self.resolved.setting
         return what_fits(
             available_s, costs, setting, macs_like(setting), self._tiny_heads, self.policy
         )
@@ -178,9 +169,9 @@ class Controller:
         self.promoter = Promoter(
             trials,
             self.study,
-            self.resolved["promote"],
+            self.resolved.promote,
             seed,
-            self.resolved["max_head_cost"],
+            self.resolved.max_head_cost,
             cost_model.times_base,
         )
         self.screening = Screening(trials, workshop, cost_model, seed)
@@ -188,7 +179,7 @@ class Controller:
             trials, workshop, cost_model, board, self.promoter, self.pruner, seed, self.policy
         )
         self.confirming = Confirming(
-            trials, workshop, cost_model, board, seed, self.resolved["same_architecture"]
+            trials, workshop, cost_model, board, seed, self.resolved.same_architecture
         )
 
     def _find(self) -> Plain:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hssl_search.engine.phases.jobs import full_key, full_place
-from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.run import ResolvedSearch, Run
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.files import write_head
@@ -69,20 +69,23 @@ def export_winner(run: Run, study: StudyRecord) -> Path | None:
     if verdict.get("winner") is None:
         return None
     trial = study.frozen(verdict["winner"])
-    resolved = run.config()
+    search = run.resolved()
     run.winner.mkdir(exist_ok=True)
     head = HeadConfig(**trial.user_attrs["head"])
-    setting = resolved["setting"]
     base = {
-        "name": setting["base"],
-        "args": resolved["timm_args"],
-        "image_size": setting["image_size"],
-        "map_shape": resolved["map_shapes"][head.tap or 0],
+        "name": search.setting.base,
+        "args": search.timm_args,
+        "image_size": search.setting.image_size,
+        "map_shape": list(search.map_shapes[head.tap or 0]),
     }
     weights = _copy_base(run, _trainings(run, study, trial.number))
-    provenance = {**_provenance(run, trial, verdict, resolved), "weights": weights}
+    provenance = {**_provenance(run, trial, verdict, search), "weights": weights}
     write_head(
-        run.winner / "head.yaml", head, base=base, recipe=setting["recipe"], provenance=provenance
+        run.winner / "head.yaml",
+        head,
+        base=base,
+        recipe=search.setting.recipe,
+        provenance=provenance,
     )
     (run.winner / "HOWTO.md").write_text(
         _howto(run, verdict, head, base, weights), encoding="utf-8"
@@ -91,7 +94,7 @@ def export_winner(run: Run, study: StudyRecord) -> Path | None:
 
 
 def _provenance(
-    run: Run, trial: Any, verdict: dict[str, Any], resolved: dict[str, Any]
+    run: Run, trial: Any, verdict: dict[str, Any], search: ResolvedSearch
 ) -> dict[str, Any]:
     measured = ("cka", "overlap", "cka_excess", "overlap_excess", "discrepancy", "gate")
     return {
@@ -99,10 +102,10 @@ def _provenance(
         "trial": trial.number,
         "verdict": verdict["sentence"],
         "scores": [row for row in verdict["rows"] if row.get("trial") == trial.number],
-        "seed": resolved["seed"],
+        "seed": search.seed,
         "discrepancy": {key: trial.user_attrs[key] for key in measured if key in trial.user_attrs},
-        "data": resolved["images"],
-        "versions": resolved["versions"],
+        "data": search.images,
+        "versions": search.versions,
     }
 
 

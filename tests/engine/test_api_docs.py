@@ -11,9 +11,8 @@ import pytest
 
 import hssl_search
 from hssl_search import api
-from hssl_search.engine.budget import parse_budget
 from hssl_search.engine.execution.ray_tune.session import RaySession
-from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.run import ResolvedSearch, Run
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.worker import run_job as worker
 from hssl_search.heads.config import HeadConfig
@@ -37,12 +36,12 @@ def without_training(
     lab = make_lab(space=Space.read("tiny"))
 
     def search(
-        run: Run, resolved: dict[str, Any], session: RaySession, study: StudyRecord, *_: Any
+        run: Run, resolved: ResolvedSearch, session: RaySession, study: StudyRecord, *_: Any
     ) -> None:
-        if resolved["name"] == "beside":
+        if resolved.name == "beside":
             assert session.stop.wait(60)
             raise KeyboardInterrupt
-        lab.run, lab.record, lab.budget = run, study, parse_budget(resolved["budget"])
+        lab.run, lab.record, lab.budget = run, study, resolved.budget
         run.winner.mkdir(exist_ok=True)
         winner = study.frozen(lab.search()["winner"])
         write_head(

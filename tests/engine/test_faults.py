@@ -25,10 +25,9 @@ from hssl_search.engine.records import storage
 from hssl_search.engine.records.disk import disk_errors, disk_is_full
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.meter import DeviceMeter
-from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.run import ResolvedSearch, Run
 from hssl_search.engine.records.storage_url import sqlite_url
 from hssl_search.engine.records.study import StudyRecord
-from hssl_search.engine.resolve import FORMAT
 from hssl_search.errors import UserError
 from hssl_search.training.checkpoint import CheckpointFolder
 
@@ -179,14 +178,12 @@ def test_what_cannot_be_written_to_a_run_on_a_full_disk_is_told_in_one_sentence(
     command: str,
     left: int,
     remedy: str,
+    resolved: ResolvedSearch,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(disk.folder)
-    run = Run.create(
-        Path("runs/demo"),
-        {"format": FORMAT, "name": "demo", "seed": 0, "storage": None, "ray_address": None},
-    )
+    run = Run.create(Path("runs/demo"), resolved.as_plain())
     with StudyRecord.open(run.storage_url, "demo", new=True) as study:
         study.set_study("config", {})
     large = bytes(2**20)

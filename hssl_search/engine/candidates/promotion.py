@@ -6,16 +6,15 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 
 from hssl_search.engine.candidates import surrogate
 from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.trials import Trials
+from hssl_search.engine.config import PromotionRule
 from hssl_search.engine.execution.jobs import Plain
 from hssl_search.engine.records.study import StudyRecord
-from hssl_search.engine.config import PromotionRule
 from hssl_search.engine.statistics import ties
 from hssl_search.engine.statistics.correlation import (
     LEAST,

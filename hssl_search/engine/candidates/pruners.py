@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal
 
 from hssl_search.engine.config import PrunerName
 from hssl_search.engine.statistics import ties

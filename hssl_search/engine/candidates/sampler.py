@@ -5,12 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
-from typing import Literal
 
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from hssl_search.engine.config import SamplerName
 from hssl_search.heads.config import HeadConfig
 from hssl_search.spaces.space import Space
 

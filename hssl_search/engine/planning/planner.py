@@ -20,8 +20,7 @@ from hssl_search.engine.planning.plan import (
     plan_again,
 )
 from hssl_search.engine.planning.preview import FullTraining, PlannedPhase, planned_phases, preview
-from hssl_search.engine.policy import Policy
-from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.run import ResolvedSearch, Run
 from hssl_search.engine.statistics import ties
 
 PLAN = "plan"
@@ -31,7 +30,6 @@ PLAN = "plan"
 class Planning:
     """
     Args:
-        resolved: what search.yaml held when the search was begun or taken up.
         space_size: how many heads there are, None for endless.
         fits: options with which a smallest search would fit into so many device-seconds, by the costs of this one.
     """
@@ -39,7 +37,7 @@ class Planning:
     def __init__(
         self,
         run: Run,
-        resolved: Plain,
+        search: ResolvedSearch,
         workshop: Workshop,
         cost_model: CostModel,
         space_size: int | None,
@@ -52,16 +50,15 @@ class Planning:
             space_size,
             fits,
         )
-        self.max_head_cost: float | None = resolved["max_head_cost"]
-        self.policy = Policy.model_validate(resolved["policy"])
+        self.max_head_cost, self.policy = search.max_head_cost, search.policy
         self.runner, self.study, self.meter = (
             workshop.runner,
             workshop.runner.study,
             workshop.runner.meter,
         )
         self.learning, self.full = (
-            resolved["sampler"] in LEARNING,
-            cost_model.full(resolved["full_epochs"]),
+            search.sampler in LEARNING,
+            cost_model.full(search.full_epochs),
         )
         self.plan: Plan
 
@@ -79,8 +76,12 @@ class Planning:
     def done(self) -> bool:
         return bool(self.known.get("done")) and not self.extended
 
-    def begin(self, resolved: Plain) -> None:
-        """Take up the plan that the study holds, or make one for what is left; search.yaml then holds all of it."""
+    def begin(self, settled: Plain) -> None:
+        """Take up the plan that the study holds, or make one for what is left.
+
+        Args:
+            settled: what measuring has settled, for search.yaml, which then holds the plan too.
+        """
         if known := self.known:
             self.plan = Plan(**known["numbers"])
             self.cost_model.expect(known.get("head_s"))
@@ -109,7 +110,7 @@ class Planning:
                 jobs=self.plan.jobs,
                 numbers=self.plan.as_plain(),
             )
-        self.run.write_config({**resolved, "plan": self.plan.as_plain()})
+        self.run.update_config(**settled, plan=self.plan.as_plain())
         self.runner.watcher.note(self.plan.sentence())
         costly = {} if self.max_head_cost is None else self.cost_model.costly(self.max_head_cost)
         if costly:
@@ -236,7 +237,7 @@ class Planning:
     def _replace(self, plan: Plan, **values: Any) -> None:
         self.plan = plan
         self.note(jobs=plan.jobs, numbers=plan.as_plain(), **values)
-        self.run.write_config({**self.run.config(), "plan": plan.as_plain()})
+        self.run.update_config(plan=plan.as_plain())
 
     def _phases(self, plan: Plan, pace: float = 1.0) -> list[PlannedPhase]:
         costs = self.cost_model.costs

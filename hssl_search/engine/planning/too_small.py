@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from hssl_search.engine.execution.jobs import Plain
+from hssl_search.engine.execution.jobs import Setting
 from hssl_search.engine.planning.costs import Costs
 from hssl_search.engine.planning.plan import smallest_s
 from hssl_search.engine.policy import DEFAULT, Policy
@@ -69,7 +69,7 @@ def after_first_step(known: Mapping[str, Any], typical_macs: float) -> tuple[Cos
 def what_fits(
     available_s: float,
     costs: Costs,
-    setting: Plain,
+    setting: Setting,
     macs_of: MacsOf,
     heads_of: Callable[[], float | None],
     policy: Policy = DEFAULT,
@@ -78,7 +78,6 @@ def what_fits(
 
     Args:
         costs: of the search that does not fit.
-        setting: `Setting` as plain data.
         macs_of: see `MacsOf`.
         heads_of: mean multiply-adds of the tiny space's heads, of those of this space; None where that is this one.
     """
@@ -95,7 +94,7 @@ def what_fits(
         return ties.at_least(available_s, ENOUGH * smallest_s(smaller, policy))
 
     found = []
-    base, size = setting["base"], setting["image_size"]
+    base, size = setting.base, setting.image_size
     names = _smaller(base)
     whole = macs_of(base) if names else None
     bases = (
@@ -128,7 +127,7 @@ def _smaller(base: str) -> list[str]:
     return list(names[names.index(base) + 1 :] if base in names else names)
 
 
-def macs_like(setting: Plain) -> MacsOf:
+def macs_like(setting: Setting) -> MacsOf:
     """Return what counts the multiply-adds of bases at the setting's image size, with its arguments where they take them."""
 
     def count(name: str) -> int | None:
@@ -138,7 +137,7 @@ def macs_like(setting: Plain) -> MacsOf:
         )  # torch and timm, which deciding does not need
 
         try:
-            return base_macs(Base(name, setting["image_size"], setting["base_args"]))
+            return base_macs(Base(name, setting.image_size, setting.base_args))
         except UserError:
             return None
 

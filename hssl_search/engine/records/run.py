@@ -7,7 +7,7 @@ import json
 import os
 import shlex
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -31,8 +31,13 @@ from hssl_search.spaces.space import Space
 FORMAT = "hssl-search/1"
 RUNS = Path("runs")
 SEARCH_YAML = "search.yaml"
-REMOVED = {"objective": ("accuracy,cost",), "sampler": ("gp", "nsga2"), "pruner": ("hyperband",)}
-"""What searches of earlier versions could be asked for and no search can be any more."""
+REMOVED: Mapping[str, Callable[[Any], bool]] = {
+    "objective": lambda objective: objective == "accuracy,cost",
+    "sampler": lambda sampler: sampler in ("gp", "nsga2"),
+    "pruner": lambda pruner: pruner == "hyperband",
+    "warm_start": bool,
+}
+"""Options that only earlier versions offer -> whether a value of search.yaml is one of those."""
 LONGEST = 100
 """Characters that paths within a run folder have at most."""
 
@@ -95,7 +100,6 @@ class ResolvedSearch(BaseModel):
     """GPUs that one training holds; None until measuring has settled it."""
     max_head_cost: float | None
     """Steps without a head that a step with a head may cost; None for no limit."""
-    warm_start: list[str]
     policy: Policy
     storage: str | None
     """The study's database, as it was asked for; None for SQLite in the run folder."""
@@ -246,15 +250,17 @@ class Run:
             UserError: for a key that was edited away or into nonsense, and for an option that this version no longer offers.
         """
         written = self.config()
-        for key, values in REMOVED.items():
-            if written.get(key) in values:
+        for key, removed in REMOVED.items():
+            if removed(written.get(key)):
                 raise UserError(
-                    f"{self.search_yaml} has {key}: {written[key]}, which this version no longer offers; continue it with the "
-                    f"version that wrote it, or begin another search with --warm-start {shlex.quote(self.shown)}."
+                    f"{self.search_yaml} has {key}: {written[key]}, which this version no longer "
+                    "offers; continue it with the version that wrote it, or begin another search."
                 )
         for key, field in ResolvedSearch.model_fields.items():
             if field.is_required():
                 _ = written[key]  # raises where it is not there
+        # Before it was settled by what is measured, it stood with the machine alone.
+        written.setdefault("gpus_per_trial", written["machine"].get("gpus_per_trial"))
         return validate(ResolvedSearch, written, str(self.search_yaml))
 
     def update_config(self, **values: Any) -> None:
