@@ -259,9 +259,11 @@ class Run:
         for key, field in ResolvedSearch.model_fields.items():
             if field.is_required():
                 _ = written[key]  # raises where it is not there
+        search = validate(ResolvedSearch, written, str(self.search_yaml))
+        if "gpus_per_trial" in search.model_fields_set:
+            return search
         # Before it was settled by what is measured, it stood with the machine alone.
-        written.setdefault("gpus_per_trial", written["machine"].get("gpus_per_trial"))
-        return validate(ResolvedSearch, written, str(self.search_yaml))
+        return search.model_copy(update={"gpus_per_trial": search.machine.gpus_per_trial})
 
     def update_config(self, **values: Any) -> None:
         """Write these values into search.yaml, e.g. an extended budget; all else in it stays."""
