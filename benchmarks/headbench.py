@@ -112,7 +112,9 @@ def measured(
     """Time the base and the families of the space: the setting with the precision that was faster, and what was found."""
     families = list(space.families)
     [job] = [
-        JobMaker(setting, path.parent, CORE).measure([{"family": family} for family in families], 0)
+        JobMaker(setting, path.parent, CORE).measure(
+            [HeadConfig(family=family) for family in families], 0
+        )
     ]
     source = execute(WORKER, [job], path, deadline, deadline)
     record = source.known[job.key]

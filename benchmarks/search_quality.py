@@ -43,7 +43,7 @@ from hssl_search.engine.execution.jobs import Decision, Job, Outcome, Report, Se
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.phases.jobs import JobMaker
 from hssl_search.engine.planning.cost_model import Measurement
-from hssl_search.engine.planning.costs import PROXY_CONTROLS, group_cost, screening_cost
+from hssl_search.engine.planning.costs import PROXY_CONTROLS, group_cost
 from hssl_search.engine.planning.plan import Plan
 from hssl_search.engine.policy import DEFAULT
 from hssl_search.engine.records.ledger import Ledger
@@ -199,7 +199,7 @@ def plan_of(world: World, answers: Answers) -> Plan:
     )
     candidates, screen_s = (
         min(heads, groups * DEFAULT.group_size),
-        screening_cost(costs, groups, DEFAULT.group_size, SCREEN_STEPS),
+        groups * group_cost(costs, DEFAULT.group_size, SCREEN_STEPS),
     )
     trainings = math.floor((left_s - screen_s) / costs.training(steps, step_s, len(world.rungs)))
     proxies = min(candidates, trainings - PROXY_CONTROLS - CONFIRM_JOBS)

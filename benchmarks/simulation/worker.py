@@ -74,7 +74,7 @@ class SimulatedWorker:
             cold: whether the worker must start first.
         """
         task, chance = (
-            Task.model_validate(job.task),
+            job.task,
             random.Random(f"{self.faults.seed}/{job.key}/{number}"),
         )
         slow = chance.lognormvariate(0.0, self.faults.straggling)
@@ -92,12 +92,12 @@ class SimulatedWorker:
         yield 0.0, Ending.OVER
 
     def _measuring(self, task: Task) -> Iterator[tuple[float, Report]]:
-        found = self.answers.measured([HeadConfig.model_validate(head) for head in task.heads])
+        found = self.answers.measured(task.heads)
         yield found["worker_s"], Report(STAGES, found)
 
     def _training(self, job: Job, task: Task, slow: float) -> Iterator[tuple[float, Report]]:
         """(seconds, report) at each rung; it ends at a checkpoint before its seconds are over."""
-        heads = [HeadConfig.model_validate(head) for head in task.heads]
+        heads = task.heads
         slow /= self.machine.share(job) if self.machine.device == "cpu" else 1.0
         step_s = slow * self.answers.step_s(heads) * _batches(task)
         limit_s = float("inf") if job.seconds is None else job.seconds - task.reserve_s

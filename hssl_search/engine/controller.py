@@ -31,6 +31,7 @@ from hssl_search.engine.statistics.chance import Chance
 from hssl_search.engine.statistics.metrics import ACCURACY, OF_BASES, Measure
 from hssl_search.engine.verdict import judge
 from hssl_search.errors import UserError
+from hssl_search.heads.config import HeadConfig
 from hssl_search.spaces.space import Space
 
 FULL, VERDICT = "full", "verdict"
@@ -107,7 +108,7 @@ class Controller:
             return False
 
         job = self.workshop.maker.measure(
-            [{"family": family} for family in families],
+            [HeadConfig(family=family) for family in families],
             self.seed,
             self.trials.group(self.policy.group_size),
             limit_s(budget.seconds),
@@ -223,7 +224,6 @@ class Controller:
             self.ranked_by,
             self.board.resolution,
             self.cost_model.further_seeds(plan, contenders),
-            lambda leader: self.confirming.same_time(plan, leader),
             Chance.of(self.images),
             winnerless.why(
                 contenders,
@@ -261,7 +261,7 @@ class Controller:
             return
         job = self.workshop.maker.full(
             training["name"],
-            training["heads"],
+            [HeadConfig(**head) for head in training["heads"]],
             training["steps"],
             training["rungs"],
             self.seed,
@@ -299,7 +299,7 @@ class Controller:
 
     def _trained(self, job: Job, outcome: Outcome) -> None:
         if outcome.state is State.FAILED:
-            self.watcher.note(f"The {job.task['name']} failed: {outcome.cause}")
+            self.watcher.note(f"The {job.task.name} failed: {outcome.cause}")
 
 
 def _results(verdict: Plain) -> list[tuple[str, int, float]]:

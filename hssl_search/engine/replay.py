@@ -210,7 +210,7 @@ def _train_again(setting: Setting, record: Plain, rungs: list[int]) -> list[Repo
         job = Job(
             record["key"],
             record["phase"],
-            task.model_dump(mode="json"),
+            task,
             str(folder / "checkpoint"),
             record["trial"],
             record["cpus"],

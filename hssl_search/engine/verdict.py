@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import NamedTuple
 
@@ -31,7 +31,6 @@ def judge(
     ranked_by: Measure,
     resolution: float = 0.0,
     seed_s: Mapping[int, float] | None = None,
-    same_time: Callable[[int], int | None] | None = None,
     chance: Chance | None = None,
     no_winner: str = NO_WINNER,
 ) -> Plain:
@@ -50,7 +49,6 @@ def judge(
         reference: the score of each reference that has one.
         resolution: step in which scores move.
         seed_s: trial -> device-seconds of one more seed.
-        same_time: the control without head for the device-time of a candidate, where there may be several; None where it has none.
         chance: where accuracies rank, and it is known.
         no_winner: the sentence where no candidate has a score.
     """
@@ -68,12 +66,7 @@ def judge(
     }
     if winner is None:
         return found | {"state": "unranked", "sentence": no_winner}
-    fitting = None if same_time is None else same_time(winner.trial)
-    controls = {
-        one.control: one
-        for one in contenders
-        if one.control and (same_time is None or one.control != SAME_TIME or one.trial == fitting)
-    }
+    controls = {one.control: one for one in contenders if one.control}
     level = (
         _level([winner, controls.get("none")], scores, reference, chance)
         if chance and ranked_by == ACCURACY

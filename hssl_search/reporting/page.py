@@ -19,7 +19,6 @@ from hssl_search.engine.statistics.correlation import LEAST
 from hssl_search.reporting import figures, relations, sections, tables
 from hssl_search.reporting.formats import capital
 from hssl_search.reporting.record import RunRecord
-from hssl_search.reporting.repeated import repeated
 from hssl_search.reporting.text import verdict_text
 
 
@@ -169,7 +168,6 @@ def _content(record: RunRecord, entries: list[Mapping[str, Any]], folder: Path) 
         "screening": sections.screening_rows(screening),
         "screened": len(screening),
         "gate_summary": sections.gate_summary(screening),
-        "repeated": repeated(record).sentence(),
         "failures": tables.failures(record).fillna({"trial": 0}).to_dict("records"),
         "howto": sections.howto(folder),
         "config": yaml.safe_dump(dict(record.config), sort_keys=False, allow_unicode=True),

@@ -302,7 +302,7 @@ class Lab:
 
     def work(self, job: Job, send: Send) -> None:
         """What a worker does, without training."""
-        task = Task.model_validate(job.task)
+        task = job.task
         self.now += STARTUP_S if self._up != job.phase else 0.0
         self._up = job.phase
         self.starts.append(job.key)
@@ -348,7 +348,7 @@ class Lab:
             self.now += (EVALUATE_S + CHECKPOINT_S) / share
             if task.architecture and reached == task.steps:
                 self.now += (
-                    sum(2 * self._alone_s(head) for head in [{}, *task.heads[:-2]])
+                    sum(2 * self._alone_s(head) for head in [None, *task.heads[:-2]])
                     * self.slow.get(job.phase, 1.0)
                     / share
                 )
@@ -360,13 +360,11 @@ class Lab:
         self.ends[job.key] += 1
 
     def _step_s(self, task: Task) -> float:
-        return STEP_S + HEAD_S * sum(
-            self.weight.get(HeadConfig(**head).label(), 1.0) for head in task.heads
-        )
+        return STEP_S + HEAD_S * sum(self.weight.get(head.label(), 1.0) for head in task.heads)
 
-    def _alone_s(self, head: Plain) -> float:
+    def _alone_s(self, head: HeadConfig | None) -> float:
         """Seconds of a step of the base with this head alone, or without one."""
-        return STEP_S + (HEAD_S * self.weight.get(HeadConfig(**head).label(), 1.0) if head else 0.0)
+        return STEP_S + (HEAD_S * self.weight.get(head.label(), 1.0) if head else 0.0)
 
     def _raise(self, job: Job) -> None:
         if job.key in self.raises or f"{job.phase}/" in self.raises:
@@ -398,7 +396,10 @@ class Lab:
             "loss": 1.0,
             "train_s": train_s,
             "train_steps": step,
-            "heads": [self._head(head, "noise" in str(task.heads)) for head in task.heads],
+            "heads": [
+                self._head(head, any(each.family == "noise" for each in task.heads))
+                for head in task.heads
+            ],
         }
         if task.accuracy:
             head = task.heads[0] if task.heads else None
@@ -406,7 +407,8 @@ class Lab:
                 self._table(self.accuracy, CONTROLS, head),
                 self._table(self.quality, QUALITY, head),
             )
-            accuracy += random.Random(f"{head}/{task.seed}").gauss(0.0, self.noise)
+            written = head and head.model_dump(exclude_none=True)
+            accuracy += random.Random(f"{written}/{task.seed}").gauss(0.0, self.noise)
             share, asked = step / task.steps, task.labelfree_always or step == task.steps
             metrics |= self._base(
                 50.0 + (accuracy + 0.1 * task.seed - 50.0) * share if self.labelled else None,
@@ -423,8 +425,7 @@ class Lab:
             else found | {LABELFREE.key: -quality if LABELFREE.good == "low" else quality}
         )
 
-    def _head(self, head: Plain, gated: bool) -> Plain:
-        config = HeadConfig(**head)
+    def _head(self, config: HeadConfig, gated: bool) -> Plain:
         overlap = self.overlap.get(
             config.label(), {"identity": 0.3, "noise": 0.99}.get(config.family, 0.45)
         )
@@ -440,13 +441,12 @@ class Lab:
         return found | {
             "gate": gate,
             "gate_reason": f"found {gate}.",
-            "step_ratio": self._alone_s(head) / STEP_S,
+            "step_ratio": self._alone_s(config) / STEP_S,
         }
 
     def _table(
-        self, table: Mapping[str, float], controls: Mapping[str, float], head: Plain | None
+        self, table: Mapping[str, float], controls: Mapping[str, float], config: HeadConfig | None
     ) -> float:
-        config = HeadConfig(**head) if head else None
         return (
             table.get(config.label(), controls.get(config.family, controls["none"] - 1.0))
             if config

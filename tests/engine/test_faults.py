@@ -19,7 +19,7 @@ import torch
 from hssl_search import api, cli
 from hssl_search.engine.budget import parse_budget
 from hssl_search.engine.execution.inline import InlineExecutor
-from hssl_search.engine.execution.jobs import Job, Send
+from hssl_search.engine.execution.jobs import Job, Send, Task
 from hssl_search.engine.phases.phase import Phase
 from hssl_search.engine.records import storage
 from hssl_search.engine.records.disk import disk_errors, disk_is_full
@@ -295,7 +295,10 @@ def test_a_clock_that_is_set_by_an_hour_changes_no_charge(
         Ledger(tmp_path / "ledger.jsonl"), parse_budget("1cpu-h"), total_cpus=1, total_gpus=0
     )
     phase = Phase(
-        [Job(f"proxy/{number}", "proxy", {}, str(tmp_path), still_s=900.0) for number in range(3)],
+        [
+            Job(f"proxy/{number}", "proxy", Task.model_construct(), str(tmp_path), still_s=900.0)
+            for number in range(3)
+        ],
         {},
     )
 

@@ -6,7 +6,6 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -272,27 +271,6 @@ def test_a_control_with_one_paired_seed_is_given_no_interval_whatever_others_tel
     assert found["sentence"].endswith(
         f" compares with: identity head ({identity['difference']:+.1f})."
     )
-
-
-def test_of_several_controls_for_the_same_device_time_the_winners_is_compared() -> None:
-    other = replace(LONGER, trial=7, name="no head, same device-time (300 steps)")
-    table = {
-        0: {0: 40.0, 1: 41.0, 2: 39.0},
-        3: {0: 43.0, 1: 43.9, 2: 42.1},
-        6: {0: 40.1},
-        7: {0: 40.2},
-    }
-    for fitting in (LONGER, other, None):
-        found = judge(
-            [*ALL, other],
-            table,
-            table,
-            REFERENCE,
-            ACCURACY,
-            same_time={3: fitting and fitting.trial}.get,
-        )
-        assert [one["against"] for one in found["others"]] == ([fitting.name] if fitting else [])
-        assert {LONGER.name, other.name} <= {row["name"] for row in found["rows"]}
 
 
 def test_rows_have_the_probability_of_being_best() -> None:

@@ -13,7 +13,7 @@ import torch
 
 from hssl_search import load_head
 from hssl_search.backbones import Base
-from hssl_search.engine.execution.jobs import Job, Outcome, Report, Setting, State
+from hssl_search.engine.execution.jobs import Job, Outcome, Report, Setting, State, Task
 from hssl_search.engine.records.run import ResolvedSearch, Run
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.export.native import export_winner
@@ -114,7 +114,7 @@ def ended(study: StudyRecord, key: str, accuracy: float | None, state: State = S
     """Record that the full training or a proxy, `proxy/TRIAL`, came to that accuracy after 5
     steps."""
     phase, _, trial = key.partition("/")
-    job = Job(key, phase, {}, "", int(trial) if trial else None)
+    job = Job(key, phase, Task.model_construct(), "", int(trial) if trial else None)
     metrics: dict[str, Any] = (
         {"loss": 1.0} if accuracy is None else {"loss": 1.0, "accuracy": accuracy}
     )

@@ -9,7 +9,7 @@ from typing import Any
 from hssl_search.engine.execution.jobs import Outcome, Plain, State
 
 SAME_TIME = "none_same_time"
-"""The control without head for the device-time of a candidate's proxy; there may be several, for candidates of different cost."""
+"""The control without head for the device-time of the proxy that led when confirming began."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,10 +14,9 @@ from optuna.trial import FixedTrial, FrozenTrial
 
 from hssl_search.engine.candidates.candidate import SAME_TIME, Contender
 from hssl_search.engine.candidates.sampler import ENUMERATED, CandidateSampler
-from hssl_search.engine.execution.jobs import Plain
+from hssl_search.engine.execution.jobs import CountedHead, Plain
 from hssl_search.engine.records.run import Run
 from hssl_search.engine.records.study import Finished, StudyRecord
-from hssl_search.engine.statistics import ties
 from hssl_search.heads.config import HeadConfig
 from hssl_search.spaces.space import Space
 
@@ -30,8 +29,6 @@ NAMES = {
     "same_architecture": "same-architecture head",
     SAME_TIME: "no head, same device-time",
 }
-ALIKE = 0.05
-"""Share of a training's steps by which another may be shorter or longer and still counts as one of the same device-time."""
 TYPICAL = 16
 """Heads that stand for those of a space."""
 Shape = tuple[int, int, int]
@@ -101,37 +98,24 @@ class Trials:
         self._keep(number, HeadConfig(**one.heads[0]), attributes)
         return self.contender(number)
 
-    def control(self, kind: str, head: Plain | None = None) -> Contender:
-        """The control of that kind; its trial is opened when it has none."""
+    def control(
+        self, kind: str, head: Plain | None = None, own_steps: int | None = None
+    ) -> Contender:
+        """Return the control of that kind; its trial is opened when it has none.
+
+        Args:
+            own_steps: how long it trains, where that is not as long as a proxy.
+        """
         if kind in self._controls:
             return self.contender(self._controls[kind])
-        return self._open(kind, NAMES[kind], HeadConfig(**head) if head else None, {})
-
-    def same_time(self, steps: int) -> Contender | None:
-        """The control without head that trains for about so many steps; None where it has no trial yet."""
-        known = [one for one in self.contenders() if one.control == SAME_TIME]
-        apart = {one.trial: abs(one.attributes.get(OWN_STEPS, steps) - steps) for one in known}
-        return min(
-            (one for one in known if ties.at_least(ALIKE * steps, apart[one.trial])),
-            key=lambda one: apart[one.trial],
-            default=None,
-        )
-
-    def open_same_time(self, steps: int) -> Contender:
-        """Its trial, opened when it has none."""
-        longer = f" ({steps} steps)" if SAME_TIME in self._controls else ""
-        return self.same_time(steps) or self._open(
-            SAME_TIME, NAMES[SAME_TIME] + longer, None, {OWN_STEPS: steps}
-        )
-
-    def _open(self, kind: str, name: str, config: HeadConfig | None, more: Plain) -> Contender:
+        config = HeadConfig(**head) if head else None
         attributes = {
             "role": "control",
             "control": kind,
-            "name": name,
+            "name": NAMES[kind],
             "family": config.family if config else "none",
             **self._described(config),
-            **more,
+            **({} if own_steps is None else {OWN_STEPS: own_steps}),
         }
         number = self._controls[kind] = self.study.add_control(kind, attributes)
         self._known[number] = _contender(number, attributes)
@@ -214,12 +198,9 @@ class Trials:
         """(family, multiply-adds) of a few heads drawn from the space, without opening trials."""
         return [(head.family, macs) for head, macs in self._typical]
 
-    def group(self, size: int) -> list[Plain]:
+    def group(self, size: int) -> list[CountedHead]:
         """Some of them, at most so many, as `Task.together` has them."""
-        return [
-            {"head": head.model_dump(exclude_none=True), "macs": macs}
-            for head, macs in self._typical[:size]
-        ]
+        return [CountedHead(head=head, macs=macs) for head, macs in self._typical[:size]]
 
     @cached_property
     def _typical(self) -> list[tuple[HeadConfig, int]]:

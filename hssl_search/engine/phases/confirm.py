@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hssl_search.engine.candidates.candidate import Contender
+from hssl_search.engine.candidates.candidate import SAME_TIME, Contender
 from hssl_search.engine.candidates.trials import OWN_STEPS, Trials
 from hssl_search.engine.execution.jobs import Job, Outcome, Plain, State
 from hssl_search.engine.phases.jobs import Workshop
@@ -24,8 +24,6 @@ TURNS = ("no head", "no head", "challenger", "identity")
 """Whom the leader is compared with, in turns."""
 MOST_TRIES = 4
 """Runs of leader and of no head with which paired seeds are tried for: their trainings may fail."""
-PAIR = 2
-"""Runs that it takes to give both another seed."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +37,9 @@ class Field:
     identity: int
     unseen: tuple[int, ...] = ()
     """Controls that had no proxy."""
-    same_time: Callable[[int], int | None] = lambda leader: None
-    """The control without head that trains for the device-time of a candidate's proxy; None where it has no score by what ranks."""
+    same_time: Callable[[int], int] | None = None
+    """Return the control without head that trains for the device-time of a proxy: of the leader's
+    when it is first asked for. None where it has no score by what ranks."""
 
     def contests(self, trial: int | None) -> bool:
         """Whether a further seed of the trial is one run more of a turn."""
@@ -58,8 +57,7 @@ def choose(
     """The trial that gets a further seed; None when the verdict is settled.
 
     First a second seed of leader and no head, without which their difference has no interval; again whenever another leads. Then the
-    controls that had no proxy, the one that trains as long as the leader too: again where another leads by now, after each pair of runs
-    and at the end. Then leader and no head, the challenger (of the other candidates that which is most likely better than
+    controls that had no proxy, the one that trains as long as the leader too. Then leader and no head, the challenger (of the other candidates that which is most likely better than
     the leader) and the identity head, each as long as it may be better than the leader: of the leader and whom it is compared with in
     this turn, the one that had fewer runs.
 
@@ -75,14 +73,11 @@ def choose(
         return lacking
     if waiting := [trial for trial in field.unseen if not tried.get(trial)]:
         return waiting[0]
+    if field.same_time is not None and not tried.get(control := field.same_time(leader)):
+        return control
     rivals = _rivals(posterior, leader)
     challenger = next((trial for trial in rivals if trial in field.candidates), None)
-    settled = _settled(field, posterior, leader, challenger)
-    if settled or turn % PAIR == 0:
-        control = field.same_time(leader)
-        if control is not None and not tried.get(control):
-            return control
-    if settled:
+    if _settled(field, posterior, leader, challenger):
         return None
     compared = {
         "challenger": challenger,
@@ -192,7 +187,7 @@ class Confirm(Phase):
             running: dict[int, list[int]] = defaultdict(list)
             for job in self.jobs[len(counted) :]:
                 assert job.trial is not None
-                running[job.trial].append(job.task["seed"])
+                running[job.trial].append(job.task.seed)
             trial = choose(
                 self.field, self._scores(counted), self._tried, turn, self.resolution, running
             )
@@ -212,7 +207,7 @@ class Confirm(Phase):
         for job in jobs:
             found = self._score(job, self.outcomes[job.key])
             if found is not None and job.trial is not None:
-                scores.setdefault(job.trial, {})[job.task["seed"]] = found
+                scores.setdefault(job.trial, {})[job.task.seed] = found
         return scores
 
 
@@ -297,11 +292,6 @@ class Confirming:
         )
         self.workshop.run("confirm", phase, expected, self._ended)
 
-    def same_time(self, plan: Plan, leader: int) -> int | None:
-        """The control without head for the device-time of the leader's proxy; None where there is none."""
-        control = self.trials.same_time(self._same_time_steps(plan, leader))
-        return None if control is None else control.trial
-
     def _field(self, plan: Plan, ranked: Sequence[int]) -> Field:
         identity = self.trials.control("identity").trial
         unseen = self.trials.control("same_architecture", self.same_architecture).trial
@@ -312,7 +302,9 @@ class Confirming:
             self.trials.control("none").trial,
             identity,
             (unseen,),
-            lambda leader: self.trials.open_same_time(self._same_time_steps(plan, leader)).trial,
+            lambda leader: (
+                self.trials.control(SAME_TIME, own_steps=self._same_time_steps(plan, leader)).trial
+            ),
         )
 
     def _kept(self, plan: Plan) -> Plain:

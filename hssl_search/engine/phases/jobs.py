@@ -8,7 +8,16 @@ from pathlib import Path
 
 from hssl_search.engine.budget import written
 from hssl_search.engine.candidates.candidate import Contender
-from hssl_search.engine.execution.jobs import Job, Outcome, Plain, Report, Setting, State, Task
+from hssl_search.engine.execution.jobs import (
+    CountedHead,
+    Job,
+    Outcome,
+    Plain,
+    Report,
+    Setting,
+    State,
+    Task,
+)
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.phases.measure import STAGES
 from hssl_search.engine.phases.phase import Phase
@@ -18,6 +27,7 @@ from hssl_search.engine.planning.costs import Costs
 from hssl_search.engine.planning.too_small import ENOUGH
 from hssl_search.engine.records.meter import OVERHEAD
 from hssl_search.engine.records.run import Run
+from hssl_search.heads.config import HeadConfig
 
 STILL_S = 900.0
 """A training is taken for hung when it makes no checkpoint, which it does about every minute, for so long and twice its reserve."""
@@ -42,9 +52,9 @@ class JobMaker:
 
     def measure(
         self,
-        heads: list[Plain],
+        heads: Sequence[HeadConfig],
         seed: int,
-        together: Sequence[Plain] = (),
+        together: Sequence[CountedHead] = (),
         measure_s: float | None = None,
     ) -> Job:
         """`heads`, `together`, `measure_s`: see `Task`."""
@@ -53,7 +63,7 @@ class JobMaker:
             kind="measure",
             name="measuring",
             setting=self.setting,
-            heads=heads,
+            heads=list(heads),
             seed=seed,
             steps=STAGES,
             measure_s=measure_s,
@@ -64,13 +74,19 @@ class JobMaker:
         return self._job("measure", "measure", task, "measure", 1)
 
     def group(
-        self, number: int, heads: list[Plain], steps: int, seed: int, reserve_s: float, at_once: int
+        self,
+        number: int,
+        heads: Sequence[HeadConfig],
+        steps: int,
+        seed: int,
+        reserve_s: float,
+        at_once: int,
     ) -> Job:
         """A joint screening; it reports twice, so that the last losses are those of its second half."""
         task = Task(
             name=f"group {number + 1}: {len(heads)} heads",
             setting=self.setting,
-            heads=heads,
+            heads=list(heads),
             steps=steps,
             rungs=sorted({max(1, steps // 2), steps}),
             seed=seed,
@@ -117,7 +133,7 @@ class JobMaker:
     def full(
         self,
         name: str,
-        heads: list[Plain],
+        heads: Sequence[HeadConfig],
         steps: int,
         rungs: Sequence[int],
         seed: int,
@@ -128,7 +144,7 @@ class JobMaker:
         task = Task(
             name=name,
             setting=self.setting,
-            heads=heads,
+            heads=list(heads),
             stage="full",
             steps=steps,
             rungs=list(rungs),
@@ -145,7 +161,7 @@ class JobMaker:
         return Job(
             key,
             phase,
-            task.model_dump(mode="json"),
+            task,
             str(self.folder / place),
             trial,
             cpus,

@@ -38,7 +38,7 @@ class Phase:
     def goes_on(self, job: Job, cut: Outcome) -> None:
         """Know what a job had reported when it was cut."""
         self.cut[job.key] = replace(
-            cut, reports=[report for report in cut.reports if report.step in job.task["rungs"]]
+            cut, reports=[report for report in cut.reports if report.step in job.task.rungs]
         )
 
     def waiting(self) -> int:

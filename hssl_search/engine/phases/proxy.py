@@ -98,7 +98,7 @@ class Proxy(Phase):
             self._reached[job.trial] = max(steps)
 
     def on_report(self, job: Job, report: Report) -> Decision:
-        if report.step not in job.task["rungs"]:  # where it ran out of time
+        if report.step not in job.task.rungs:  # where it ran out of time
             return Decision.CONTINUE
         others = {
             trial: one
@@ -109,7 +109,7 @@ class Proxy(Phase):
         if found is None:
             return Decision.CONTINUE
         self.on_score(job, report.step, found.score)
-        if found.control or report.step >= job.task["steps"] or not math.isfinite(found.score):
+        if found.control or report.step >= job.task.steps or not math.isfinite(found.score):
             return Decision.CONTINUE
         return (
             Decision.STOP

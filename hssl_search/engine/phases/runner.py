@@ -46,14 +46,14 @@ class Pace:
 
 def came_to_its_end(job: Job, outcome: Outcome) -> bool:
     """Whether a job that was not stopped did all that it was to do, and not only what its seconds lasted for."""
-    return job.task["kind"] == "measure" or (
-        bool(outcome.reports) and outcome.reports[-1].step >= job.task["steps"]
+    return job.task.kind == "measure" or (
+        bool(outcome.reports) and outcome.reports[-1].step >= job.task.steps
     )
 
 
 def share_to_do(job: Job) -> float:
     """Share of a job's steps that lie after its newest checkpoint."""
-    return max(0.0, 1 - job.step_reached() / max(1, job.task["steps"]))
+    return max(0.0, 1 - job.step_reached() / max(1, job.task.steps))
 
 
 PATIENCE = (3.0, 60.0)
@@ -174,9 +174,9 @@ class Runner:
         if expected_s is None:
             return replace(job, seconds=part * left) if left > 0 else None
         needed = self.needed(job, expected_s)
-        if needed + job.task["reserve_s"] > left:
+        if needed + job.task.reserve_s > left:
             return None
-        free = left - needed - job.task["reserve_s"]
+        free = left - needed - job.task.reserve_s
         return replace(job, seconds=min(left - (1 - part) * free, patience(job, needed)))
 
     def needed(self, job: Job, expected_s: float) -> float:
@@ -207,7 +207,7 @@ class Runner:
                 job.trial, {"job": job.key, "step": report.step, **report.metrics}
             )
         self.watcher.report(
-            job.task["name"], report.step, job.task["steps"], report.metrics.get("accuracy")
+            job.task.name, report.step, job.task.steps, report.metrics.get("accuracy")
         )
 
 
@@ -333,13 +333,13 @@ class _Watched:
         self.known.setdefault(job.key, _Known(len(self.known) < self.concurrency, to_do, to_do))
         self.slow.pop(job.key, None)
         self._begin(job)
-        self.runner.watcher.job_started(job.task["name"])
+        self.runner.watcher.job_started(job.task.name)
         return job
 
     def _refuse(self, job: Job) -> None:
         """End a job that was not begun, without a record: it is begun when the budget is extended."""
         self.runner.watcher.note(
-            f"{job.task['name']} is not started: the budget left would not last to its end."
+            f"{job.task.name} is not started: the budget left would not last to its end."
         )
         self.runner.short.add(job.phase)
         self.end(job, Outcome(State.CUT, "the budget left would not last to its end"))
@@ -416,7 +416,7 @@ class _Watched:
             self.known[job.key],
             max([job.step_reached(), *(report.step for report in outcome.reports)]),
         )
-        left = 1 - reached / job.task["steps"]
+        left = 1 - reached / job.task.steps
         if left >= known.left:
             return False
         known.left = left
@@ -429,9 +429,9 @@ class _Watched:
         self.runner.study.record_job(job, cut)
         self.phase.goes_on(job, cut)
         self.slow[job.key] = job, outcome
-        self.runner.watcher.job_waits(job.task["name"])
+        self.runner.watcher.job_waits(job.task.name)
         self.runner.watcher.note(
-            f"{job.task['name']} takes much longer than planned; it goes on as far as the budget lasts."
+            f"{job.task.name} takes much longer than planned; it goes on as far as the budget lasts."
         )
 
     def _conclude(self, job: Job, outcome: Outcome) -> None:
@@ -442,9 +442,9 @@ class _Watched:
         self.phase.on_end(job, outcome)
         self.runner.show(job, outcome)
         self.end(job, outcome)
-        self.runner.watcher.job_ended(job.task["name"], outcome.state.value)
+        self.runner.watcher.job_ended(job.task.name, outcome.state.value)
 
 
 def patience(job: Job, needed: float) -> float:
     """Seconds that are borne of a job that needs so many; it leaves before the last of them, which are its reserve."""
-    return PATIENCE[0] * needed + PATIENCE[1] + float(job.task["reserve_s"])
+    return PATIENCE[0] * needed + PATIENCE[1] + float(job.task.reserve_s)

@@ -52,7 +52,7 @@ class Scoreboard:
     def take(self, job: Job, outcome: Outcome) -> None:
         """Decide the trial of a training that has ended; one that was cut goes on later."""
         assert job.trial is not None
-        metrics = final_metrics(outcome, job.task["steps"])
+        metrics = final_metrics(outcome, job.task.steps)
         if metrics is not None:
             if (step_s := _seconds_a_step(outcome)) > 0:
                 self.step_s.setdefault(job.trial, step_s)
@@ -76,7 +76,7 @@ class Scoreboard:
 
     def score(self, job: Job, outcome: Outcome) -> float | None:
         """What a training came to; None for nothing that counts."""
-        metrics = final_metrics(outcome, job.task["steps"])
+        metrics = final_metrics(outcome, job.task.steps)
         found = None if metrics is None else self.ranked_by.score(metrics)
         return (
             found
@@ -97,8 +97,8 @@ class Scoreboard:
         elif not math.isfinite(found):
             self.trials.decide(job.trial, "FAIL", cause=f"its {self.ranked_by.name} was no number.")
         else:
-            self.report(job, job.task["steps"], found)
-            self._keep(job.trial, job.task["seed"], found, ACCURACY.score(metrics))
+            self.report(job, job.task.steps, found)
+            self._keep(job.trial, job.task.seed, found, ACCURACY.score(metrics))
             self._tell_best(job.trial)
             self.trials.decide(job.trial, "COMPLETE", found)
 

@@ -213,9 +213,7 @@ class CostModel:
     def training(self, job: Job, one: Contender) -> float:
         """A training of one contender, on a worker that is up."""
         factor = self._machine.cores_used(job.cpus, self._measured.side_by_side)
-        return factor * self.costs.training(
-            job.task["steps"], self.step([one]), len(job.task["rungs"])
-        )
+        return factor * self.costs.training(job.task.steps, self.step([one]), len(job.task.rungs))
 
     def screening(self, job: Job, group: Sequence[Contender]) -> float:
         """A joint screening, on a worker that is up, as if it had all cores: beside others many heads gain little of having fewer."""
@@ -223,7 +221,7 @@ class CostModel:
             self.step(group) - self.costs.step + REFERENCES * self._reference_s
         )
         return self.costs.training(
-            job.task["steps"], step_s, len(job.task["rungs"])
+            job.task.steps, step_s, len(job.task.rungs)
         ) + self.costs.profiles(len(group))
 
     def proxies(self, plan: Plan) -> float:

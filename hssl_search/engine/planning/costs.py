@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from hssl_search.engine.statistics import ties
-from hssl_search.engine.statistics.correlation import LEAST
 
 REFERENCES = 2
 """The identity and the noise head in every group."""
@@ -117,27 +116,9 @@ def group_cost(costs: Costs, size: int, steps: int) -> float:
     ) + costs.profiles(size)
 
 
-def screening_cost(costs: Costs, groups: int, size: int, steps: int) -> float:
-    """Of groups, those after the first of which screen a few heads of the one before again."""
-    return group_cost(costs, size, steps) + (groups - 1) * group_cost(
-        costs, size + repeats(groups), steps
-    )
-
-
-LEAST_AGAIN = 2
-
-
 def shares(count: int, rounds: int) -> list[int]:
     """How many of that many are there at the end of each round."""
     return [-(-count * number // rounds) for number in range(1, rounds + 1)]
-
-
-def repeats(groups: int) -> int:
-    """How many heads each group after the first screens a second time: as many as make a correlation with an interval over all groups.
-
-    Those drawn first are taken, which are a random few.
-    """
-    return max(LEAST_AGAIN, -(-LEAST // (groups - 1))) if groups > 1 else 0
 
 
 FULL_SHARE = 0.9

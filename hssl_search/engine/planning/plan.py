@@ -16,8 +16,6 @@ from hssl_search.engine.planning.costs import (
     group_cost,
     proxies_cost,
     proxy_cost,
-    repeats,
-    screening_cost,
     shares,
 )
 from hssl_search.engine.policy import DEFAULT, Policy
@@ -59,7 +57,7 @@ class Plan:
 
     @property
     def first_groups(self) -> int:
-        """Groups of what was planned first; how many heads a group screens again does not change with the budget."""
+        """Groups of what was planned first."""
         return math.ceil(self.dealt[0] / self.group_size)
 
     @property
@@ -77,11 +75,6 @@ class Plan:
     def dealt(self) -> list[int]:
         """Candidates planned at a time."""
         return self.batches or [self.candidates]
-
-    @property
-    def first_rounds(self) -> int:
-        """Rounds of what was planned first."""
-        return len(self.ends) - len(self.dealt) + 1
 
     @property
     def ends(self) -> list[int]:
@@ -157,7 +150,7 @@ def make_plan(
     proxies, rungs = _plan_proxies(together_s, costs, candidates, policy)
     if rungs[-1] < policy.proxy_steps.fewest:
         raise BudgetTooSmall(needed_s=smallest_s(costs, policy))
-    screen_s = screening_cost(costs, math.ceil(candidates / group_size), group_size, screen_steps)
+    screen_s = math.ceil(candidates / group_size) * group_cost(costs, group_size, screen_steps)
     rounds = (
         _rounds(remaining_s, costs, math.ceil(candidates / group_size), proxies, policy)
         if learning
@@ -277,9 +270,7 @@ def _together(costs: Costs, proxies: int, jobs: int, steps: int, rungs: int) -> 
 def _later_rounds_s(plan: Plan, costs: Costs) -> float:
     """Device-seconds of the screening after the first round, and of beginning its phases."""
     groups = plan.first_groups - shares(plan.first_groups, plan.rounds)[0]
-    screen_s = groups * group_cost(
-        costs, plan.group_size + repeats(plan.first_groups), plan.screen_steps
-    )
+    screen_s = groups * group_cost(costs, plan.group_size, plan.screen_steps)
     return screen_s + 2 * (plan.rounds - 1) * costs.between_phases()
 
 
@@ -331,10 +322,8 @@ def _plan_screen(
         raise BudgetTooSmall(needed_s=smallest_s(costs, policy))
     candidates = min(reach, groups * size)
     size = math.ceil(candidates / groups)
-    steps = ties.floor(
-        (share_s - screening_cost(costs, groups, size, 0))
-        / (screening_cost(costs, groups, size, 1) - screening_cost(costs, groups, size, 0))
-    )
+    fixed_s = group_cost(costs, size, 0)
+    steps = ties.floor((share_s / groups - fixed_s) / (group_cost(costs, size, 1) - fixed_s))
     return candidates, size, max(fewest, min(most, steps))
 
 
@@ -482,6 +471,6 @@ def _more_candidates(
         if space_size is None
         else min(policy.most_candidates, space_size - plan.candidates)
     )
-    group_s = group_cost(costs, plan.group_size + repeats(plan.first_groups), plan.screen_steps)
+    group_s = group_cost(costs, plan.group_size, plan.screen_steps)
     heads = max(0, min(room, plan.group_size * ties.floor(share_s / group_s)))
     return heads, math.ceil(heads / plan.group_size) * group_s

@@ -211,23 +211,12 @@ def test_the_control_without_head_costs_nothing_and_has_no_head_file(
     assert not run.trial_folder(none.trial).exists()
 
 
-def test_the_same_device_time_is_one_controls_for_about_as_many_steps_and_anothers_for_others(
+def test_the_control_for_the_same_device_time_keeps_the_steps_that_it_was_opened_with(
     make: Callable[..., Trials],
 ) -> None:
-    assert make().same_time(200) is None
-    first = make().open_same_time(200)
-    assert held(make().open_same_time(steps) for steps in (192, 200, 210)) == held([first] * 3)
-    assert make().same_time(215) is None
-    second = make().open_same_time(215)
-    assert [one.attributes["same_time_steps"] for one in (first, second)] == [200, 215]
-    assert [one.name for one in (first, second)] == [
-        "no head, same device-time",
-        "no head, same device-time (215 steps)",
-    ]
-    assert held(filter(None, (make().same_time(steps) for steps in (205, 209, 220)))) == held(
-        [first, second, second]
-    ), "the nearest"
-    assert make().same_time(500) is None
+    first = make().control("none_same_time", own_steps=200)
+    assert first.attributes["same_time_steps"] == 200
+    assert held([make().control("none_same_time", own_steps=300)]) == held([first])
 
 
 def test_controls_have_names_of_their_own_and_are_no_candidates(

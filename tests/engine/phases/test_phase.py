@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from hssl_search.engine.execution.jobs import Decision, Job, Outcome, Report, State
+from hssl_search.engine.execution.jobs import Decision, Job, Outcome, Report, State, Task
 from hssl_search.engine.phases.phase import Phase
 
 
 def jobs(*keys: str) -> list[Job]:
-    return [Job(key, "proxy", {"rungs": [1]}, "/nowhere") for key in keys]
+    return [Job(key, "proxy", Task.model_construct(rungs=[1]), "/nowhere") for key in keys]
 
 
 def handed_out(phase: Phase) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 
 from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.pruners import PRUNERS, Rule
-from hssl_search.engine.execution.jobs import Decision, Job, Outcome, Report, State
+from hssl_search.engine.execution.jobs import Decision, Job, Outcome, Report, State, Task
 from hssl_search.engine.phases.proxy import Proxy
 from hssl_search.engine.statistics.metrics import ACCURACY, DISCREPANCY, LABELFREE, Measure
 
@@ -32,7 +32,13 @@ class WorkerSetup:
     ) -> None:
         self.scored: list[tuple[int | None, int, float]] = []
         jobs = [
-            Job(f"proxy/{trial}", "proxy", {"steps": 100, "rungs": RUNGS}, "/nowhere", trial)
+            Job(
+                f"proxy/{trial}",
+                "proxy",
+                Task.model_construct(steps=100, rungs=RUNGS),
+                "/nowhere",
+                trial,
+            )
             for trial in CONTENDERS
         ]
         self.jobs = {job.trial: job for job in jobs}
@@ -52,7 +58,11 @@ class WorkerSetup:
     def choose(self) -> Job | None:
         self.chosen.append(self.phase.scores())
         return Job(
-            f"proxy/more{len(self.chosen)}", "proxy", {"steps": 100, "rungs": RUNGS}, "/nowhere", 9
+            f"proxy/more{len(self.chosen)}",
+            "proxy",
+            Task.model_construct(steps=100, rungs=RUNGS),
+            "/nowhere",
+            9,
         )
 
     def ends(self, trial: int, state: State, *accuracies: float) -> None:

@@ -23,6 +23,7 @@ from hssl_search.engine.execution.jobs import (
     Report,
     Send,
     State,
+    Task,
 )
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.phases.phase import Phase
@@ -34,7 +35,7 @@ from hssl_search.engine.records.study import StudyRecord
 
 LEAVES = object()
 ACTS: dict[str, tuple[Any, ...]] = {}
-"""What each job does, by its key: a task is plain data, which an error is not."""
+"""What each job does, by its key."""
 CPU = Machine("cpu", cpus=4, gpus=0)
 GPUS = Machine("gpu", cpus=16, gpus=4, gpus_per_trial=0.5)
 
@@ -47,14 +48,7 @@ def job(
     reserve_s: float = 0.0,
     acts: tuple[Any, ...] = (),
 ) -> Job:
-    task = {
-        "name": f"the {key}",
-        "kind": "train",
-        "steps": 100,
-        "rungs": [50, 100],
-        "reserve_s": reserve_s,
-        "seed": 0,
-    }
+    task = Task.model_construct(name=f"the {key}", steps=100, rungs=[50, 100], reserve_s=reserve_s)
     ACTS[key] = acts
     return Job(key, key.split("/")[0], task, "/nowhere", trial, cpus, gpus)
 
@@ -562,8 +556,8 @@ def test_a_job_that_goes_on_is_recorded_with_what_it_reported_before_it_was_cut(
             5.0,
         )
     }
-    going_on = job("proxy/a", acts=(1.0, 1.0))
-    going_on.task["rungs"] = [25, 50, 100]
+    asked = job("proxy/a", acts=(1.0, 1.0))
+    going_on = replace(asked, task=asked.task.model_copy(update={"rungs": [25, 50, 100]}))
     setup.run(going_on, ended=before)
     outcome = setup.study.job_outcomes()["proxy/a"]
     assert [(report.step, report.metrics["accuracy"]) for report in outcome.reports] == [
@@ -598,7 +592,7 @@ class Steady:
         self.setup.started.append(asked)
         (step_s,), begun = ACTS[asked.key], asked.step_reached()
         assert asked.seconds is not None
-        reached = min(100, begun + max(0, int((asked.seconds - asked.task["reserve_s"]) / step_s)))
+        reached = min(100, begun + max(0, int((asked.seconds - asked.task.reserve_s) / step_s)))
         self.setup.now += (
             self.setup.runner.startup_s * (len(self.setup.started) == 1)
             + (reached - begun) * step_s

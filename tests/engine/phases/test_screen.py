@@ -28,21 +28,21 @@ def candidates(count: int) -> list[Contender]:
 def test_every_candidate_is_dealt_to_one_group_and_groups_are_equally_large(
     count: int, size: int
 ) -> None:
-    groups = dict(screen.groups(candidates(count), size))
-    assert list(groups) == list(range(-(-count // size)))
-    assert sorted(one.trial for group in groups.values() for one in group) == list(range(count))
-    lengths = [len(group) for group in groups.values()]
+    groups = screen.deal(candidates(count), size)
+    assert len(groups) == -(-count // size)
+    assert sorted(one.trial for group in groups for one in group) == list(range(count))
+    lengths = [len(group) for group in groups]
     assert max(lengths) <= size
     assert max(lengths) - min(lengths) <= 1
 
 
 def test_no_candidates_make_no_group() -> None:
-    assert list(screen.groups([], 8)) == []
+    assert screen.deal([], 8) == []
 
 
 def test_candidates_drawn_one_after_another_are_spread() -> None:
-    groups = dict(screen.groups(candidates(9), 3))
-    assert [[one.trial for one in group] for group in groups.values()] == [
+    groups = screen.deal(candidates(9), 3)
+    assert [[one.trial for one in group] for group in groups] == [
         [0, 3, 6],
         [1, 4, 7],
         [2, 5, 8],
@@ -113,3 +113,11 @@ def test_excess_puts_heads_of_a_group_in_the_order_of_their_overlap() -> None:
     assert sorted(found, key=lambda trial: found[trial]["discrepancy"]) == sorted(
         range(6), key=lambda trial: overlaps[trial]
     )
+
+
+def test_heads_that_an_earlier_version_screened_a_second_time_are_left_out() -> None:
+    again = [head(0.9, 0.9)]
+    references = [head(0.1, 0.35), head(0.95, 0.99, 4.4, "not learning")]
+    found, noted = screen.read(candidates(1), {"heads": [head(0.5, 0.6), *again, *references]})
+    assert list(found) == [0] and found[0]["discrepancy"] == pytest.approx(0.25)
+    assert noted["identity"]["discrepancy"] == 0.0 and noted["noise"]["gate"] == "not learning"

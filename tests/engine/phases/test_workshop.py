@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hssl_search.engine.execution.jobs import Job, Outcome, Report, State
+from hssl_search.engine.execution.jobs import Job, Outcome, Report, State, Task
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.phases.jobs import Workshop
 
@@ -79,7 +79,7 @@ def test_what_a_killed_search_had_heard_of_a_job_is_known_again(
         lab.run.append_metrics(3, {"job": "confirm/0003/seed1", "step": step + 5, "accuracy": 0.0})
     workshop: Workshop = lab.controller().workshop
     workshop.ended = dict(ended)
-    workshop.recall(Job(KEY, "proxy", {}, "/nowhere", trial))
+    workshop.recall(Job(KEY, "proxy", Task.model_construct(), "/nowhere", trial))
     reports = workshop.ended[KEY].reports if KEY in workshop.ended else []
     assert [report.step for report in reports] == steps
     assert HELD in reports or not ended, "what the study holds is not replaced"

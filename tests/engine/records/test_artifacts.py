@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from optuna.artifacts import get_all_artifact_meta
 
-from hssl_search.engine.execution.jobs import Job, Outcome, Report, State
+from hssl_search.engine.execution.jobs import Job, Outcome, Report, State, Task
 from hssl_search.engine.records.artifacts import LOG_LINES, Artifacts
 from hssl_search.engine.records.run import Run
 from hssl_search.engine.records.study import StudyRecord
@@ -30,7 +30,7 @@ class WorkerSetup:
         self.job = Job(
             "proxy/0000/seed0",
             "proxy",
-            {"name": "identity head"},
+            Task.model_construct(name="identity head"),
             str(folder / "job"),
             trial=self.number,
         )

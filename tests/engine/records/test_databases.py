@@ -25,7 +25,7 @@ from optuna.trial import TrialState
 from benchmarks.simulation.search import Simulation
 from benchmarks.simulation.synthetic_heads import SyntheticHeads
 from hssl_search.engine.budget import Budget
-from hssl_search.engine.execution.jobs import Job, Outcome, Report, Setting, State
+from hssl_search.engine.execution.jobs import Job, Outcome, Report, Setting, State, Task
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.planning.plan import Plan
 from hssl_search.engine.records import storage
@@ -296,7 +296,10 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 
 def test_what_is_larger_than_a_text_of_mysql_is_whole_again(server: Server) -> None:
-    url, job = server.new_database(), Job("proxy/0", "proxy", {"heads": LARGE}, "/nowhere", trial=0)
+    url, job = (
+        server.new_database(),
+        Job("proxy/0", "proxy", Task.model_construct(name="".join(LARGE)), "/nowhere", trial=0),
+    )
     reports = [Report(step, {"accuracy": 50.0, "heads": LARGE}) for step in (1, 2)]
     with StudyRecord.open(url, "名前𠀀ü", new=True) as record:
         record.set_study("config", {"classes": LARGE})
@@ -372,7 +375,10 @@ def test_connections_that_the_server_ends_are_made_again(server: Server) -> None
             assert server.end_connections() >= 1
             record.finish(number, "COMPLETE", 50.0)
             assert server.end_connections() >= 1
-            record.record_job(Job(f"proxy/{number}", "proxy", {}, "/nowhere"), Outcome(State.DONE))
+            record.record_job(
+                Job(f"proxy/{number}", "proxy", Task.model_construct(), "/nowhere"),
+                Outcome(State.DONE),
+            )
         assert [(trial.state, trial.user_attrs) for trial in record.trials()] == [
             (TrialState.COMPLETE, {"number": number, "cka": 0.5}) for number in range(5)
         ]

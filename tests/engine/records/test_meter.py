@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hssl_search.engine.budget import parse_budget
-from hssl_search.engine.execution.jobs import Job
+from hssl_search.engine.execution.jobs import Job, Task
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.meter import DeviceMeter
 
@@ -17,7 +17,7 @@ from hssl_search.engine.records.meter import DeviceMeter
 def job(
     key: str, cpus: float = 1.0, gpus: float = 0.0, phase: str = "proxy", trial: int | None = None
 ) -> Job:
-    return Job(key, phase, {}, "/nowhere", trial=trial, cpus=cpus, gpus=gpus)
+    return Job(key, phase, Task.model_construct(), "/nowhere", trial=trial, cpus=cpus, gpus=gpus)
 
 
 class WorkerSetup:

@@ -22,7 +22,7 @@ from sqlalchemy.exc import (
     PendingRollbackError,
 )
 
-from hssl_search.engine.execution.jobs import Job, Outcome, State
+from hssl_search.engine.execution.jobs import Job, Outcome, State, Task
 from hssl_search.engine.records import storage
 from hssl_search.engine.records.storage import StorageError, flush
 from hssl_search.engine.records.storage_url import sqlite_url
@@ -43,7 +43,9 @@ def test_how_a_job_ended_is_on_the_disk_before_anything_goes_on_from_it(
         monkeypatch.setattr("os.fsync", fsync)
         record.set_study("reference", {})
         assert synced == {}, "what a search can find out again need not be"
-        record.record_job(Job("screen/group0", "screen", {}, "/nowhere"), Outcome(State.DONE))
+        record.record_job(
+            Job("screen/group0", "screen", Task.model_construct(), "/nowhere"), Outcome(State.DONE)
+        )
     assert list(synced) == ["study.db-wal"]
     assert b"job/screen/group0" in synced["study.db-wal"]
 

@@ -10,7 +10,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from hssl_search.engine.execution.jobs import Job, Outcome, Report, State
+from hssl_search.engine.execution.jobs import Job, Outcome, Report, State, Task
 from hssl_search.engine.records.storage_url import sqlite_url
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.errors import UserError
@@ -94,7 +94,7 @@ def test_a_failure_needs_a_cause(url: str) -> None:
 
 def test_job_records_come_back_as_they_were(url: str) -> None:
     job = Job(
-        "proxy/0007/seed0", "proxy", {"seed": 3, "name": "mlp 2", "head": {}}, "/nowhere", trial=7
+        "proxy/0007/seed0", "proxy", Task.model_construct(seed=3, name="mlp 2"), "/nowhere", trial=7
     )
     metrics = {"accuracy": 41.25, "loss": float("nan"), "per": [1.0, float("-inf")]}
     outcome = Outcome(State.FAILED, "out of memory", [Report(40, metrics)], 12.5, 4.25)
@@ -122,7 +122,10 @@ def test_large_attributes_are_kept_whole(url: str) -> None:
         Report(step, {"accuracy": step / 7, "neighbours": list(range(100))}) for step in range(2000)
     ]
     with StudyRecord.open(url, "demo") as record:
-        record.record_job(Job("full", "full", {}, "/nowhere"), Outcome(State.DONE, reports=curve))
+        record.record_job(
+            Job("full", "full", Task.model_construct(), "/nowhere"),
+            Outcome(State.DONE, reports=curve),
+        )
         assert record.job_outcomes()["full"].reports == curve
 
 
