@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from threading import Event
-from typing import TYPE_CHECKING, Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from hssl_search.engine.config import SearchConfig
 from hssl_search.engine.execution.machine import Machine
@@ -26,7 +25,11 @@ from hssl_search.interrupts import check as check_interrupts
 from hssl_search.interrupts import heeding
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from hssl_search.engine.controller import Controller
+
+log = logging.getLogger(__name__)
 
 GPU_RESERVE_S = 2.0
 """Of a GPU budget, for each GPU: what passes between the end of the budget and the end of the jobs."""
@@ -36,11 +39,12 @@ CPU_RESERVE_S = 15.0
 
 @contextmanager
 def prepared(
-    config: SearchConfig, console: Console, stop: Event | None = None
+    config: SearchConfig, console: Console | None, stop: Event | None = None
 ) -> Iterator[tuple[ResolvedSearch, RaySession]]:
     """Check everything, and give the search as it will be run and a session that is started.
 
     Args:
+        console: where packed images are counted, if it is a terminal.
         stop: see RaySession.
     """
     from hssl_search.engine.resolve import check, resolve
@@ -51,9 +55,7 @@ def prepared(
         with _packing(console) as progress:
             search, notes = resolve(config, machine, progress)
         for note in notes:
-            console.print(
-                f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True
-            )
+            log.warning(note)
         session.start()
         gpus = machine.gpus
         if config.budget.device == "gpu":
@@ -98,8 +100,11 @@ def _free(session: RaySession, resource: str) -> int:
 
 
 @contextmanager
-def _packing(console: Console) -> Iterator[Any]:
-    """A progress bar for decoding images, shown when there are images to decode."""
+def _packing(console: Console | None) -> Iterator[Callable[[int, int], None]]:
+    """Give what is told how many images are packed, of how many: a bar shows it in a terminal."""
+    if console is None or not console.is_terminal:
+        yield lambda done, total: check_interrupts()
+        return
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -114,9 +119,7 @@ def _packing(console: Console) -> Iterator[Any]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("pack", visible=False)
 
         def update(done: int, total: int) -> None:
@@ -187,7 +190,7 @@ def controller_of(
     search: ResolvedSearch,
     session: RaySession,
     study: StudyRecord,
-    console: Console,
+    console: Console | None,
     started: float,
 ) -> Iterator[Controller]:
     """Give a controller with all that it works with, charged for the time since `started` on a CPU

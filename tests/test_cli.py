@@ -5,6 +5,7 @@ nothing behind.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shlex
@@ -219,7 +220,8 @@ def test_families_are_listed_with_what_they_read(capsys: pytest.CaptureFixture[s
 
 def test_flags_reach_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[SearchConfig] = []
-    monkeypatch.setattr(api, "run_search", asked.append)
+    monkeypatch.setattr(api, "run_search", lambda config, console: asked.append(config))
+    monkeypatch.setattr(cli, "_print_status", lambda run, console: None)
     Path("some.yaml").write_text("seed: 5\ntrainer: dino\n")
     cli.main(
         [
@@ -251,9 +253,9 @@ def test_a_plan_takes_the_flags_of_a_search_and_prints_one_json_document(
 ) -> None:
     asked: list[SearchConfig] = []
 
-    def plan(config: SearchConfig, console: Any) -> dict[str, Any]:
+    def plan(config: SearchConfig, console: Console) -> dict[str, Any]:
         asked.append(config)
-        console.print("Note: on the way.")
+        logging.getLogger("hssl_search.session").warning("on the way.")
         return {"eta_s": 12.5, "enough": True}
 
     monkeypatch.setattr(api, "plan_search", plan)
@@ -873,8 +875,7 @@ def test_a_search_whose_output_is_lost_comes_to_its_end(
 ) -> None:
     ended: list[bool] = []
 
-    def search(config: SearchConfig) -> None:
-        console = Console()
+    def search(config: SearchConfig, console: Console) -> None:
         with Progress(console) as progress:
             for number in range(1000):
                 console.print(f"line {number}")
@@ -882,6 +883,7 @@ def test_a_search_whose_output_is_lost_comes_to_its_end(
         ended.append(True)
 
     monkeypatch.setattr(api, "run_search", search)
+    monkeypatch.setattr(cli, "_print_status", lambda run, console: None)
     with broken(failing) as stream:
         monkeypatch.setattr(sys, "stdout", stream)
         if failing == "pipe":

@@ -142,14 +142,14 @@ def test_a_study_on_a_full_disk_says_so_and_keeps_what_it_had(disk: Disk) -> Non
 
 @pytest.mark.parametrize("left", [0, 40_960], ids=["nothing", "no study"])
 def test_a_run_that_a_full_disk_does_not_hold_is_refused_and_made_when_there_is_space(
-    disk: Disk, left: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    disk: Disk,
+    left: int,
+    resolved: ResolvedSearch,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(disk.folder)
-    monkeypatch.setattr(
-        api,
-        "prepared",
-        lambda *_: nullcontext(({"name": "demo", "seed": 0, "storage": None}, None)),
-    )
+    monkeypatch.setattr(api, "prepared", lambda *_: nullcontext((resolved, None)))
     monkeypatch.setattr(api, "_work", lambda run, *values: run)
     disk.fill(but=left)
     with pytest.raises(SystemExit) as ended:
