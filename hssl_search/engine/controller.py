@@ -23,12 +23,10 @@ from hssl_search.engine.planning.cost_model import CostModel, Measurement
 from hssl_search.engine.planning.costs import Costs, Wanted
 from hssl_search.engine.planning.plan import BudgetTooSmall, smallest_s
 from hssl_search.engine.planning.planner import PLAN, Planning
-from hssl_search.engine.planning.too_small import after_first_step, macs_like, what_fits
+from hssl_search.engine.planning.preview import after_first_step, macs_like, what_fits
 from hssl_search.engine.records.run import ResolvedSearch, Run
 from hssl_search.engine.statistics import ties
-from hssl_search.engine.statistics.chance import NAME as CHANCE
-from hssl_search.engine.statistics.chance import Chance
-from hssl_search.engine.statistics.metrics import ACCURACY, OF_BASES, Measure
+from hssl_search.engine.statistics.metrics import ACCURACY, CHANCE, OF_BASES, Chance, Measure
 from hssl_search.engine.verdict import judge
 from hssl_search.errors import UserError
 from hssl_search.heads.config import HeadConfig
@@ -281,18 +279,13 @@ class Controller:
             if known
             else Outcome(State.CUT)
         )
-        training = full.to_run(
-            known,
-            before.state,
-            winner,
-            chosen,
-            *wanted.affordable(
-                self.runner.meter.remaining(),
-                self.cost_model.costs,
-                step_s,
-                self.planning.plan.proxy_steps,
-            ),
+        affordable = wanted.affordable(
+            self.runner.meter.remaining(),
+            self.cost_model.costs,
+            step_s,
+            self.planning.plan.proxy_steps,
         )
+        training = full.to_run(known, before.state, winner, chosen, affordable)
         if training["steps"] and training != known:
             self.study.set_study(FULL, training)
         return training

@@ -10,9 +10,8 @@ from hssl_search.engine.budget import format_duration
 from hssl_search.engine.candidates.candidate import SAME_TIME, Contender
 from hssl_search.engine.execution.jobs import Plain
 from hssl_search.engine.statistics import ties
-from hssl_search.engine.statistics.chance import Chance
 from hssl_search.engine.statistics.correlation import LEAST, RankCorrelation, rank_correlation
-from hssl_search.engine.statistics.metrics import ACCURACY, Measure
+from hssl_search.engine.statistics.metrics import ACCURACY, Chance, Measure
 from hssl_search.engine.statistics.posterior import Posterior
 from hssl_search.engine.statistics.two_way import MOST_SEEDS, PAIRED, Difference, Scores, ranked
 

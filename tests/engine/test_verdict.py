@@ -14,8 +14,14 @@ from scipy import stats
 from hssl_search.engine.budget import format_duration
 from hssl_search.engine.candidates.candidate import Contender, final_metrics
 from hssl_search.engine.execution.jobs import Outcome, Report, State
-from hssl_search.engine.statistics.chance import Chance
-from hssl_search.engine.statistics.metrics import ACCURACY, DISCREPANCY, RANKINGS, RANKME, Measure
+from hssl_search.engine.statistics.metrics import (
+    ACCURACY,
+    DISCREPANCY,
+    RANKINGS,
+    RANKME,
+    Chance,
+    Measure,
+)
 from hssl_search.engine.verdict import judge
 
 NO_HEAD = Contender(0, "no head", [], "none", "none")

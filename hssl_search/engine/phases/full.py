@@ -1,4 +1,4 @@
-"""full: which training the winner gets, for as long as the budget holds."""
+"""full: which training the winner gets, for as long as the budget lasts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.execution.jobs import Plain, State
+from hssl_search.engine.planning.costs import FullTraining
 
 
 def to_run(
@@ -14,22 +15,23 @@ def to_run(
     ended: State,
     winner: Contender,
     chosen: Contender,
-    steps: int,
-    rungs: list[int],
+    affordable: FullTraining,
 ) -> Plain:
-    """The full training that is planned, or was made; another where the winner is, or where more of its steps are affordable now.
+    """Return the full training that is planned, or was made; another where the winner is another,
+    or where more of its steps are affordable now.
 
     Args:
         known: what was returned last.
         ended: how that ended; CUT where it is still to come to its end.
         chosen: who is trained: the winner, or no head where that is better.
-        steps: that are affordable now, 0 for none; with the rungs where they are evaluated.
+        affordable: what is affordable now.
 
     Returns:
-        Plain data with `steps`, 0 where nothing is affordable, `rungs`, `heads`, `name`, `winner`, and `number`, from 1 on.
+        Plain data with `steps`, 0 where nothing is affordable, `rungs`, `heads`, `name`, `winner`,
+        and `number`, from 1 on.
     """
     known = known or {"number": 0, "steps": 0, "heads": None}
-    number = known.get("number", 1)
+    number, steps = known.get("number", 1), affordable.steps
     if (
         known["steps"]
         and known["heads"] == chosen.heads
@@ -42,7 +44,7 @@ def to_run(
         "number": max(1, number + bool(known["steps"])),
         "winner": winner.trial,
         "steps": steps,
-        "rungs": rungs,
+        "rungs": list(affordable.rungs),
         "heads": chosen.heads,
         "name": f"full training with {chosen.name}",
     }

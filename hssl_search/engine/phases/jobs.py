@@ -24,7 +24,7 @@ from hssl_search.engine.phases.phase import Phase
 from hssl_search.engine.phases.runner import Runner
 from hssl_search.engine.planning.cost_model import Measurement
 from hssl_search.engine.planning.costs import Costs
-from hssl_search.engine.planning.too_small import ENOUGH
+from hssl_search.engine.planning.preview import ENOUGH
 from hssl_search.engine.records.meter import OVERHEAD
 from hssl_search.engine.records.run import Run
 from hssl_search.heads.config import HeadConfig

@@ -15,7 +15,7 @@ from hssl_search.engine.phases.jobs import Workshop
 from hssl_search.engine.phases.phase import Phase
 from hssl_search.engine.phases.scores import Scoreboard
 from hssl_search.engine.planning.cost_model import CostModel
-from hssl_search.engine.planning.costs import PROXY_CONTROLS, shares
+from hssl_search.engine.planning.costs import PROXY_CONTROLS
 from hssl_search.engine.planning.plan import Plan
 from hssl_search.engine.policy import Policy
 from hssl_search.engine.statistics.metrics import Measure
@@ -177,7 +177,7 @@ class Proxies:
             *promoted[1:],
         ]  # should the budget end early, there is something to compare
         total = PROXY_CONTROLS + max(
-            len(promoted), min(_wanted(plan, number), self.promoter.healthy())
+            len(promoted), min(plan.promoted_by(number), self.promoter.healthy())
         )
         at_once, contenders, expected = (
             self.workshop.machine.concurrency(total),
@@ -235,11 +235,3 @@ class Proxies:
             keep_s=self.cost_model.confirming(plan, self.policy.fewest_confirm_jobs),
         )
         return phase.scores()
-
-
-def _wanted(plan: Plan, number: int) -> int:
-    """How many heads are to be promoted by the end of that round; where the budget was extended, more only in the last."""
-    rounds = len(plan.ends)
-    if number == rounds - 1:
-        return plan.proxies
-    return 0 if plan.batches else shares(plan.proxies, rounds)[number]

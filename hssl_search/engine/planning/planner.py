@@ -1,4 +1,5 @@
-"""Planning: makes the plan of a search, makes it anew as the search goes, and keeps it in the study and in search.yaml."""
+"""The planner: makes the plan of a search, makes it anew as the search goes, and keeps it in the
+study and in search.yaml."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from hssl_search.engine.planning.plan import (
     make_plan,
     plan_again,
 )
-from hssl_search.engine.planning.preview import FullTraining, PlannedPhase, planned_phases, preview
+from hssl_search.engine.planning.preview import PlannedPhase, planned_phases, preview
 from hssl_search.engine.records.run import ResolvedSearch, Run
 from hssl_search.engine.statistics import ties
 
@@ -28,10 +29,12 @@ PLAN = "plan"
 
 
 class Planning:
-    """
+    """The plan of one search, as it stands.
+
     Args:
         space_size: how many heads there are, None for endless.
-        fits: options with which a smallest search would fit into so many device-seconds, by the costs of this one.
+        fits: options with which a smallest search would fit into so many device-seconds, by the
+            costs of this one.
     """
 
     def __init__(
@@ -64,16 +67,17 @@ class Planning:
 
     @property
     def known(self) -> Plain:
-        """What the study holds of the plan."""
+        """Return what the study holds of the plan."""
         return dict(self.study.study_attributes().get(PLAN, {}))
 
     @property
     def extended(self) -> bool:
-        """Whether the budget is larger than what was planned for."""
+        """Return whether the budget is larger than what was planned for."""
         return bool(self.meter.budget.seconds > self.known["budget_s"])
 
     @property
     def done(self) -> bool:
+        """Return whether all that was planned for this budget is done."""
         return bool(self.known.get("done")) and not self.extended
 
     def begin(self, settled: Plain) -> None:
@@ -112,25 +116,26 @@ class Planning:
             )
         self.run.update_config(**settled, plan=self.plan.as_plain())
         self.runner.watcher.note(self.plan.sentence())
-        costly = {} if self.max_head_cost is None else self.cost_model.costly(self.max_head_cost)
-        if costly:
+        if costly := self._costly():
             told = ", ".join(f"{family} {times:.1f}" for family, times in costly.items())
             self.runner.watcher.note(
-                f"Some heads make a step many times as long as without a head ({told} times); after screening, those "
-                f"above {self.max_head_cost:g} times are left out while there are others (--max-head-cost)."
+                f"Some heads make a step many times as long as without a head ({told} times); "
+                f"after screening, those above {self.max_head_cost:g} times are left out while "
+                "there are others (--max-head-cost)."
             )
 
     def again(self, likely: Callable[[int], Sequence[Contender]], short: bool = False) -> bool:
-        """Fit proxies and confirming, once, after the first screening, to what is left now, at the pace that it has shown, and to what
-        the heads cost that will be promoted.
+        """Fit proxies and confirming, once, after the first screening, to what is left now, at the
+        pace that it has shown, and to what the heads cost that will be promoted.
 
         Args:
             likely: which heads are promoted where so many are.
             short: whether the budget did not last for all of that screening.
 
         Returns:
-            Whether there are proxies to run: not where screening was short and what it left is too little for the shortest proxies. Then
-            nothing is settled, and an extended budget is planned for anew.
+            Whether there are proxies to run: not where screening was short and what it left is too
+            little for the shortest proxies. Then nothing is settled, and an extended budget is
+            planned for anew.
         """
         known = self.known
         if "first" in known:
@@ -163,10 +168,14 @@ class Planning:
         return True
 
     def extend(self, waiting: int) -> bool:
-        """Plan more at the same fidelity, where the budget was extended and what was planned before is done; whether there is more.
+        """Plan more at the same fidelity, where the budget was extended and what was planned before
+        is done.
 
         Args:
             waiting: healthy candidates that were screened and had no proxy.
+
+        Returns:
+            Whether there is more to do.
         """
         if self.runner.short or not self.extended:
             return False
@@ -198,7 +207,7 @@ class Planning:
         self.study.set_study(PLAN, {**self.known, **values})
 
     def preview(self, budget: Budget, measured: Measurement) -> Plain:
-        """What a search with this budget would do and cost (`hssl_search.engine.planning.preview`), after measuring."""
+        """Return what a search with this budget would do and cost, after measuring (`preview`)."""
         measuring_s, reserve_s, costs = (
             self.meter.spent(),
             self.meter.reserve_s,
@@ -218,7 +227,6 @@ class Planning:
             plan = None
             fits = self.fits(budget.seconds - reserve_s - measuring_s, costs)
         phases = [] if plan is None else self._phases(plan)
-        costly = {} if self.max_head_cost is None else self.cost_model.costly(self.max_head_cost)
         return preview(
             budget,
             measuring_s,
@@ -229,7 +237,7 @@ class Planning:
             phases,
             self.space_size,
             fits,
-            costly,
+            self._costly(),
             self.max_head_cost,
             self.policy,
         )
@@ -242,11 +250,16 @@ class Planning:
     def _phases(self, plan: Plan, pace: float = 1.0) -> list[PlannedPhase]:
         costs = self.cost_model.costs
         step_s = pace * (costs.step + self.cost_model.planned.mean_head)
-        full = FullTraining.within(
-            plan.expected_s["full"], costs, step_s, self.full, plan.proxy_steps
-        )
+        left_s = plan.expected_s["full"] + costs.between_phases()
+        full = self.full.affordable(left_s, costs, step_s, plan.proxy_steps)
         return planned_phases(plan, full, costs, self.workshop.machine, self.workshop.whole)
 
     def _phases_s(self, plan: Plan, pace: float = 1.0) -> dict[str, float]:
-        """Device-seconds of each phase after measuring, the starting of workers included."""
-        return {"full": 0.0, **{one.phase: one.device_s for one in self._phases(plan, pace)}}
+        """Return the device-seconds of each phase after measuring, the starting of workers
+        included."""
+        return {"full": 0.0, **{row.phase: row.device_s for row in self._phases(plan, pace)}}
+
+    def _costly(self) -> dict[str, float]:
+        """Return family -> times the base's step, of heads that cost more than is allowed."""
+        most = self.max_head_cost
+        return {} if most is None else self.cost_model.costly(most)
