@@ -131,6 +131,7 @@ def test_the_public_names_are_these_and_all_resolve() -> None:
         "replay",
         "resume",
         "search",
+        "status",
         "trials",
     ]
     assert all(inspect.getdoc(getattr(hssl_search, name)) for name in hssl_search.__all__)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,11 @@ def blocks() -> list[str]:
 @pytest.fixture
 def without_training(
     make_lab: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> Iterator[None]:
     """Searches and replays look results up, and Ray is never started; all else is real."""
     lab = make_lab(space=Space.read("tiny"))
+    logger = logging.getLogger("hssl_search")
+    handlers, level = list(logger.handlers), logger.level
 
     def search(
         run: Run, resolved: ResolvedSearch, session: RaySession, study: StudyRecord, *_: Any
@@ -58,6 +61,11 @@ def without_training(
         RaySession, "total", lambda self, resource: 1.0 if resource == "CPU" else 0.0
     )
     monkeypatch.setattr(RaySession, "free", RaySession.total)
+    yield
+    for handler in set(logger.handlers) - set(handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    logger.setLevel(level)
 
 
 @pytest.mark.usefixtures("without_training")
