@@ -98,7 +98,7 @@ def gain(explained: float, sampler: str, budget: str, number: int) -> tuple[floa
         ).start()  # type: ignore[arg-type]
         verdict = started.search()
     plan = started.controller.planning.plan
-    [head] = started.controller.trials.contender(verdict["winner"]).heads
+    [head] = started.controller.trials.contender(verdict.winner).heads
     return answers.gain(HeadConfig.model_validate(head)), plan.proxies, plan.rounds
 
 

@@ -234,7 +234,7 @@ def ours(
         cost=lambda head, shape: (0, world.macs.get(head, 0)),
     ).start()
     verdict = started.search()
-    [head] = started.controller.trials.contender(verdict["winner"]).heads
+    [head] = started.controller.trials.contender(verdict.winner).heads
     return HeadConfig.model_validate(head), started.meter.spent()
 
 

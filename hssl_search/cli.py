@@ -339,16 +339,16 @@ def _replay(arguments: Sequence[str]) -> None:
     asked = parser.parse_args(arguments)
     from hssl_search.api import replay
     from hssl_search.engine.replay import Differs
+    from hssl_search.reporting.terminal import print_replay
+    from hssl_search.reporting.text import replay_sentence
 
     with _console() as console:
         with console.status(f"Replaying trial {asked.trial}"):
             replayed = replay(asked.run, asked.trial, asked.seed)
-        console.print(replayed.table())
-        for note in replayed.notes:
-            console.print(f"Note: {note}", style="yellow", highlight=False, soft_wrap=True)
+        print_replay(console, replayed)
         if not replayed.equal:
-            raise Differs(replayed.sentence())
-        console.print(replayed.sentence(), highlight=False, soft_wrap=True)
+            raise Differs(replay_sentence(replayed))
+        console.print(replay_sentence(replayed), highlight=False, soft_wrap=True)
 
 
 def _list(command_name: str, kind: Any, does: str) -> Callable[[Sequence[str]], None]:

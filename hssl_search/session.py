@@ -203,6 +203,7 @@ def controller_of(
         from hssl_search.engine.phases.runner import Runner
         from hssl_search.engine.records.artifacts import Artifacts
         from hssl_search.reporting.progress import Progress
+        from hssl_search.reporting.text import verdict_sentence
 
         trials = Trials(
             study,
@@ -224,7 +225,7 @@ def controller_of(
                 )
             runner = Runner(run, executor, meter, study, watcher, search.machine)
             runner.show = Artifacts(run, study, watcher.note).keep
-            yield Controller(run, search, trials, runner)
+            yield Controller(run, search, trials, runner, verdict_sentence)
 
 
 def _meter(run: Run, search: ResolvedSearch, started: float) -> DeviceMeter:

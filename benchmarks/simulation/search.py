@@ -17,7 +17,7 @@ from hssl_search.engine.candidates.sampler import CandidateSampler
 from hssl_search.engine.candidates.trials import Trials
 from hssl_search.engine.config import PromotionRule, PrunerName, SamplerName
 from hssl_search.engine.controller import Controller
-from hssl_search.engine.execution.jobs import Plain, Setting
+from hssl_search.engine.execution.jobs import Setting
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.phases.runner import Runner
 from hssl_search.engine.planning.plan import Plan
@@ -26,7 +26,9 @@ from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.meter import DeviceMeter
 from hssl_search.engine.records.run import ResolvedSearch, ResolvedSpace, Run
 from hssl_search.engine.records.study import StudyRecord
+from hssl_search.engine.verdict import Verdict
 from hssl_search.heads.config import HeadConfig
+from hssl_search.reporting.text import verdict_sentence
 from hssl_search.spaces.space import Space
 
 STUDY = "simulated"
@@ -105,7 +107,8 @@ class Simulation:
             self.cost,
             CandidateSampler(self.sampler, self.seed),
         )
-        return Started(Controller(run, run.resolved(), trials, runner), meter, study, clock)
+        controller = Controller(run, run.resolved(), trials, runner, verdict_sentence)
+        return Started(controller, meter, study, clock)
 
     def _study(self, storage: BaseStorage) -> StudyRecord:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -146,8 +149,8 @@ class Started:
     study: StudyRecord
     clock: VirtualClock
 
-    def search(self) -> Plain:
-        """The verdict; the ledger is closed."""
+    def search(self) -> Verdict:
+        """Return the verdict; the ledger is closed."""
         try:
             return self.controller.search()
         finally:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from statistics import mean
 
-from hssl_search.engine import winnerless
 from hssl_search.engine.budget import Budget
 from hssl_search.engine.candidates.promotion import Promoter
 from hssl_search.engine.candidates.pruners import PRUNERS
@@ -27,7 +27,7 @@ from hssl_search.engine.planning.preview import after_first_step, macs_like, wha
 from hssl_search.engine.records.run import ResolvedSearch, Run
 from hssl_search.engine.statistics import ties
 from hssl_search.engine.statistics.metrics import ACCURACY, CHANCE, OF_BASES, Chance, Measure
-from hssl_search.engine.verdict import judge
+from hssl_search.engine.verdict import Verdict, image_flaw, judge, why_no_winner
 from hssl_search.errors import UserError
 from hssl_search.heads.config import HeadConfig
 from hssl_search.spaces.space import Space
@@ -43,7 +43,16 @@ class Controller:
     where the last one was stopped, and goes on there.
     """
 
-    def __init__(self, run: Run, resolved: ResolvedSearch, trials: Trials, runner: Runner) -> None:
+    def __init__(
+        self,
+        run: Run,
+        resolved: ResolvedSearch,
+        trials: Trials,
+        runner: Runner,
+        words: Callable[[Verdict], str],
+    ) -> None:
+        self.words = words
+        """Puts a verdict into a sentence, which the study keeps beside it for its dashboard."""
         self.run, self.resolved, self.trials, self.runner = run, resolved, trials, runner
         self.study, self.watcher, self.seed = runner.study, runner.watcher, resolved.seed
         self.ranked_by, self.policy = resolved.ranked_by, resolved.policy
@@ -52,7 +61,7 @@ class Controller:
         resolution = self.ranked_by.resolution(self.images.get("queries"))
         self.board = Scoreboard(trials, self.watcher, self.ranked_by, resolution, self.pruner.why)
 
-    def search(self) -> Plain:
+    def search(self) -> Verdict:
         """Run every phase and return the verdict; one that stands is not changed while the budget is the same.
 
         What the budget did not last for stays undecided, and goes on when the budget is extended.
@@ -61,7 +70,7 @@ class Controller:
             self.runner.meter.budget, f"continue with: {self.run.how_to_resume()}"
         )
         self.planning.begin(settled)
-        verdict = self.study.study_attributes()[VERDICT] if self.planning.done else self._find()
+        verdict = (self._standing() if self.planning.done else None) or self._find()
         while self.planning.extend(self.promoter.healthy() - len(self.promoter.promoted())):
             verdict = self._find()
         if not self.runner.short:
@@ -181,7 +190,7 @@ class Controller:
             trials, workshop, cost_model, board, seed, self.resolved.same_architecture
         )
 
-    def _find(self) -> Plain:
+    def _find(self) -> Verdict:
         """Find the winner and write the verdict.
 
         What the budget does not last for ends the rounds. Where that is screening, the healthy heads that it found have their proxies
@@ -207,7 +216,7 @@ class Controller:
         self.planning.note(done=not self.runner.short)
         return verdict
 
-    def _judge(self) -> Plain:
+    def _judge(self) -> Verdict:
         contenders, plan = self.trials.contenders(), self.planning.plan
         causes = {
             trial.number: trial.user_attrs["cause"]
@@ -223,25 +232,31 @@ class Controller:
             self.board.resolution,
             self.cost_model.further_seeds(plan, contenders),
             Chance.of(self.images),
-            winnerless.why(
+            why_no_winner(
                 contenders,
                 causes,
                 self.runner.short,
-                self.images,
+                image_flaw(self.images),
                 self.run.how_to_resume(self.runner.meter.budget.newest),
             ),
+            image_flaw(self.images),
         )
-        if verdict["winner"] is not None and (seen := winnerless.alike(self.images)):
-            verdict["sentence"] += f" Do not rely on it: {seen}."
-        standing = self.study.study_attributes().get(VERDICT)
-        if standing and standing["winner"] is not None and _results(standing) == _results(verdict):
-            verdict = standing  # by the same results; what a further seed would cost is an estimate that changes with the pace
-        self.study.set_study(VERDICT, verdict)
+        standing = self._standing()
+        if standing and standing.winner is not None and standing.results == verdict.results:
+            # What a further seed would cost is an estimate that changes with the pace: by the same
+            # results the verdict stays.
+            return standing
+        verdict = verdict.model_copy(update={"sentence": self.words(verdict)})
+        self.study.set_study(VERDICT, verdict.model_dump(mode="json", by_alias=True))
         return verdict
 
-    def _full(self, verdict: Plain) -> None:
+    def _standing(self) -> Verdict | None:
+        stored = self.study.study_attributes().get(VERDICT)
+        return None if stored is None else Verdict.model_validate(stored)
+
+    def _full(self, verdict: Verdict) -> None:
         wanted = self.planning.full
-        if not wanted.steps or verdict["winner"] is None:
+        if not wanted.steps or verdict.winner is None:
             return
         self.workshop.use(self.workshop.whole)
         training = self._full_training(verdict, wanted)
@@ -268,10 +283,11 @@ class Controller:
         )
         self.workshop.run("full", Phase([job], self.workshop.ended), {}, self._trained)
 
-    def _full_training(self, verdict: Plain, wanted: Wanted) -> Plain:
+    def _full_training(self, verdict: Verdict, wanted: Wanted) -> Plain:
         """What is to be trained, and kept in the study."""
-        winner = self.trials.contender(verdict["winner"])
-        chosen = self.trials.control("none") if verdict["state"] == "no head" else winner
+        assert verdict.winner is not None
+        winner = self.trials.contender(verdict.winner)
+        chosen = self.trials.control("none") if verdict.state == "no head" else winner
         step_s = self.cost_model.pace * self.cost_model.step([chosen])
         known = self.study.study_attributes().get(FULL)
         before = (
@@ -293,8 +309,3 @@ class Controller:
     def _trained(self, job: Job, outcome: Outcome) -> None:
         if outcome.state is State.FAILED:
             self.watcher.note(f"The {job.task.name} failed: {outcome.cause}")
-
-
-def _results(verdict: Plain) -> list[tuple[str, int, float]]:
-    """Return what a verdict rests on: means, which are the same on every machine, as intervals to their last digits are not."""
-    return [(row["name"], row["seeds"], row["mean"]) for row in verdict["rows"]]

@@ -32,6 +32,7 @@ from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.statistics.metrics import LABELFREE, RANK_BY, RANKINGS
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.head import head_cost
+from hssl_search.reporting.text import verdict_sentence
 from hssl_search.spaces.space import Space
 
 MAP_SHAPE = (16, 4, 4)
@@ -224,13 +225,13 @@ class Lab:
         trials = Trials(
             study, self.run, self.space, [MAP_SHAPE], 0, self.meter.ledger.of_trial, sampler=sampler
         )
-        return Controller(self.run, resolved, trials, runner)
+        return Controller(self.run, resolved, trials, runner, verdict_sentence)
 
     def search(self) -> Plain:
         """One controller's life."""
         controller = self.controller()
         try:
-            return controller.search()
+            return controller.search().model_dump(mode="json", by_alias=True)
         finally:
             if not self.storage.dead:
                 self.meter.close()

@@ -27,6 +27,7 @@ from hssl_search.engine.records.run import FORMAT, Run
 from hssl_search.engine.records.study import JOB_PREFIX, StudyRecord
 from hssl_search.engine.worker.environment import processor
 from hssl_search.engine.worker.run_job import run_job
+from hssl_search.reporting.text import replay_sentence
 from hssl_search.training.recipe import Recipe
 
 MACHINE = Machine("cpu", cpus=1, gpus=0)
@@ -143,7 +144,7 @@ def test_every_number_of_a_training_comes_out_again(
 ) -> None:
     before, threads, random = contents(run), torch.get_num_threads(), torch.get_rng_state()
     found = api.replay(run, trial, seed)
-    assert found.equal, found.sentence()
+    assert found.equal, found.different
     assert (found.job, found.notes) == (job, [])
     assert list(dict.fromkeys(number.step for number in found.numbers)) == steps
     expected = {"loss", "base_losses.0", "accuracy"} | (
@@ -230,7 +231,7 @@ def test_what_is_different_here_is_said(
         f"torch was 1.0 and is {torch.__version__} here.",
     ]
     changed_number = replace(found, numbers=[replace(found.numbers[0], replayed=0.0)])
-    assert f"what is different here may be why: {change}" in changed_number.sentence()
+    assert f"what is different here may be why: {change}" in replay_sentence(changed_number)
 
 
 def test_a_number_that_is_none_is_equal_to_itself(run: Run) -> None:

@@ -153,9 +153,14 @@ class TwoWay:
             else 0
         )
 
-    def seeds_to_settle(self, gap: Difference) -> int | None:
-        """Return how many more seeds of both would set a difference off from zero, should it and
-        the noise stay what they are; None for more than `MOST_SEEDS`."""
+    def seeds_to_settle(self, gap: Difference, within: float) -> int | None:
+        """Return how many more seeds of both would narrow a difference's interval enough, should
+        the noise stay what it is; None for more than `MOST_SEEDS`.
+
+        Args:
+            within: what half the interval has to fall below: the difference itself, to set it off
+                from zero.
+        """
         from scipy.stats import t
 
         assert gap.error is not None and gap.half is not None and self.sd is not None, (
@@ -164,7 +169,7 @@ class TwoWay:
         level, worth = t.sf(gap.half / gap.error, self.dof), 2 * (self.sd / gap.error) ** 2
         more = np.arange(1, MOST_SEEDS + 1)
         halves = t.isf(level, self.dof + more) * self.sd * np.sqrt(2 / (worth + more))
-        enough = more[halves < abs(gap.mean)]
+        enough = more[halves < within]
         return int(enough[0]) if len(enough) else None
 
     def _contrasts(self, other: int) -> tuple[list[int], np.ndarray, np.ndarray]:

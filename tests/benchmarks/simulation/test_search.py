@@ -82,8 +82,7 @@ def test_a_search_of_many_trials_ends_with_true_states_within_its_budget(
         max(trial.intermediate_values) == 80 for trial in trials if trial.state.name == "COMPLETE"
     )
     assert (
-        next(trial for trial in trials if trial.number == verdict["winner"]).state.name
-        == "COMPLETE"
+        next(trial for trial in trials if trial.number == verdict.winner).state.name == "COMPLETE"
     )
     assert started.meter.spent() <= 10_000.0
 
