@@ -38,7 +38,8 @@ from benchmarks.simulation.synthetic_heads import SyntheticHeads
 from benchmarks.simulation.worker import Answers, Faults, SimulatedWorker
 from hssl_search.engine.budget import Budget
 from hssl_search.engine.candidates.candidate import Contender
-from hssl_search.engine.candidates.pruners import PRUNERS, AtRung, Rule
+from hssl_search.engine.candidates.pruners import PRUNERS, AtRung
+from hssl_search.engine.config import PrunerName
 from hssl_search.engine.execution.jobs import Decision, Job, Outcome, Report, Setting, State
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.phases.jobs import JobMaker
@@ -100,7 +101,7 @@ class Baseline:
     """A JobSource that trains one head after another alone under one seed, stopped at rungs where a pruner is given; the best score at
     the last rung wins."""
 
-    def __init__(self, world: World, folder: Path, seed: int, pruner: Rule = "none") -> None:
+    def __init__(self, world: World, folder: Path, seed: int, pruner: PrunerName = "none") -> None:
         self.world, self.pruner, self.seed = world, PRUNERS[pruner], seed
         self.rungs = world.rungs[-1:] if pruner == "none" else world.rungs
         self.maker = JobMaker(world.setting, folder, CORE)
