@@ -195,45 +195,61 @@ def controller_of(
 ) -> Iterator[Controller]:
     """Give a controller with all that it works with, charged for the time since `started` on a CPU
     budget."""
-    meter = _meter(run, search, started)
-    with closing(meter), meter.beating():
-        from hssl_search.engine.candidates.sampler import CandidateSampler
-        from hssl_search.engine.candidates.trials import Trials
-        from hssl_search.engine.controller import Controller
-        from hssl_search.engine.phases.runner import Runner
-        from hssl_search.engine.records.artifacts import Artifacts
-        from hssl_search.reporting.progress import Progress
-        from hssl_search.reporting.text import verdict_sentence
+    from hssl_search.reporting.progress import Progress
 
-        trials = Trials(
-            study,
-            run,
-            search.space.read(),
-            search.map_shapes,
-            search.seed,
-            meter.ledger.of_trial,
-            sampler=CandidateSampler(search.sampler, search.seed),
-        )
-        with (
-            Progress(console) as watcher,
-            RayExecutor(meter, session=session, tell=watcher.note) as executor,
-        ):
+    with Progress(console) as watcher:
+        meter = _meter(run, search, started, watcher.device_time)
+        with closing(meter), meter.beating():
+            from hssl_search.engine.candidates.sampler import CandidateSampler
+            from hssl_search.engine.candidates.trials import Trials
+            from hssl_search.engine.controller import Controller
+            from hssl_search.engine.phases.runner import Backend
+            from hssl_search.engine.records.artifacts import Artifacts
+            from hssl_search.reporting.text import verdict_sentence
+
+            trials = Trials(
+                study,
+                run,
+                search.space.read(),
+                search.map_shapes,
+                search.seed,
+                meter.ledger.of_trial,
+                sampler=CandidateSampler(search.sampler, search.seed),
+            )
             if damaged := meter.ledger.damaged:
                 watcher.note(
                     f"Damaged lines in {run.ledger.name}: {damaged}; the device-time that they "
                     "charged is not counted."
                 )
-            runner = Runner(run, executor, meter, study, watcher, search.machine)
-            runner.show = Artifacts(run, study, watcher.note).keep
-            yield Controller(run, search, trials, runner, verdict_sentence)
+            with RayExecutor(meter, session=session, tell=watcher.note) as executor:
+                backend = Backend(
+                    run=run,
+                    study=study,
+                    executor=executor,
+                    meter=meter,
+                    machine=search.machine,
+                    watcher=watcher,
+                    ended=study.job_outcomes(),
+                    policy=search.policy,
+                    attach=Artifacts(run, study, watcher.note).keep,
+                )
+                yield Controller(backend, search, trials, verdict_sentence)
 
 
-def _meter(run: Run, search: ResolvedSearch, started: float) -> DeviceMeter:
+def _meter(
+    run: Run, search: ResolvedSearch, started: float, tell: Callable[[float, float], None]
+) -> DeviceMeter:
     """Return the run's meter; on a CPU budget the time since the command started is charged first."""
     ledger, machine = Ledger(run.ledger), search.machine
     on_cpu = search.budget.device == "cpu"
     if on_cpu:
         attempt = ledger.attempts(CONTROLLER) + 1
         ledger.charge(f"{CONTROLLER}#{attempt}", OVERHEAD, time.monotonic() - started)
-    reserve_s = CPU_RESERVE_S if on_cpu else GPU_RESERVE_S * machine.gpus
-    return DeviceMeter(ledger, search.budget, machine.cpus, machine.gpus, reserve_s=reserve_s)
+    return DeviceMeter(
+        ledger,
+        search.budget,
+        machine.cpus,
+        machine.gpus,
+        reserve_s=CPU_RESERVE_S if on_cpu else GPU_RESERVE_S * machine.gpus,
+        tell=tell,
+    )

@@ -19,7 +19,7 @@ from hssl_search.engine.config import PromotionRule, PrunerName, SamplerName
 from hssl_search.engine.controller import Controller
 from hssl_search.engine.execution.jobs import Setting
 from hssl_search.engine.execution.machine import Machine
-from hssl_search.engine.phases.runner import Runner
+from hssl_search.engine.phases.runner import Backend
 from hssl_search.engine.planning.plan import Plan
 from hssl_search.engine.policy import DEFAULT
 from hssl_search.engine.records.ledger import Ledger
@@ -94,8 +94,15 @@ class Simulation:
                 },
             )
         worker = SimulatedWorker(self.answers, self.machine, self.faults or Faults())
-        runner = Runner(
-            run, SimulatedExecutor(worker, meter, clock), meter, study, Silent(), self.machine
+        backend = Backend(
+            run=run,
+            study=study,
+            executor=SimulatedExecutor(worker, meter, clock),
+            meter=meter,
+            machine=self.machine,
+            watcher=Silent(),
+            ended=study.job_outcomes(),
+            policy=DEFAULT,
         )
         trials = Trials(
             study,
@@ -107,8 +114,9 @@ class Simulation:
             self.cost,
             CandidateSampler(self.sampler, self.seed),
         )
-        controller = Controller(run, run.resolved(), trials, runner, verdict_sentence)
-        return Started(controller, meter, study, clock)
+        return Started(
+            Controller(backend, run.resolved(), trials, verdict_sentence), meter, study, clock
+        )
 
     def _study(self, storage: BaseStorage) -> StudyRecord:
         optuna.logging.set_verbosity(optuna.logging.WARNING)

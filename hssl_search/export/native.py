@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hssl_search.engine.phases.jobs import full_key, full_place
+from hssl_search.engine.phases.jobs import full_folder, full_key
 from hssl_search.engine.records.run import ResolvedSearch, Run
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.heads.config import HeadConfig
@@ -116,7 +116,9 @@ def _trainings(run: Run, study: StudyRecord, winner: int) -> list[Training]:
     records = study.job_records()
     known = study.study_attributes().get("full") or {}
     name, number = known.get("name", "full training"), known.get("number", 1)
-    full = Training(run.folder / full_place(number), name, _accuracy(records.get(full_key(number))))
+    full = Training(
+        run.folder / full_folder(number), name, _accuracy(records.get(full_key(number)))
+    )
     own = next(
         (
             record

@@ -20,7 +20,7 @@ from hssl_search import api, cli
 from hssl_search.engine.budget import parse_budget
 from hssl_search.engine.execution.inline import InlineExecutor
 from hssl_search.engine.execution.jobs import Job, Send, Task
-from hssl_search.engine.phases.phase import Phase
+from hssl_search.engine.phases.runner import Phase
 from hssl_search.engine.records import storage
 from hssl_search.engine.records.disk import disk_errors, disk_is_full
 from hssl_search.engine.records.ledger import Ledger

@@ -19,8 +19,7 @@ from hssl_search.engine.execution.inline import InlineExecutor
 from hssl_search.engine.execution.jobs import Job, Plain, Setting, State
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.phases.jobs import JobMaker
-from hssl_search.engine.phases.phase import Phase
-from hssl_search.engine.phases.runner import Runner
+from hssl_search.engine.phases.runner import Backend, Phase, Runner
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.meter import DeviceMeter
 from hssl_search.engine.records.run import FORMAT, Run
@@ -57,10 +56,16 @@ class Watcher:
 
 def train(run: Run, study: StudyRecord, job: Job, watcher: Watcher | None = None) -> None:
     meter = DeviceMeter(Ledger(run.ledger), parse_budget("10cpu-min"), 1, 0)
-    runner = Runner(
-        run, InlineExecutor(run_job, meter), meter, study, watcher or Watcher(), MACHINE
+    backend = Backend(
+        run=run,
+        study=study,
+        executor=InlineExecutor(run_job, meter),
+        meter=meter,
+        machine=MACHINE,
+        watcher=watcher or Watcher(),
+        ended=study.job_outcomes(),
     )
-    runner.run(job.phase, Phase([job], study.job_outcomes()), {}, lambda job, outcome: None)
+    Runner(backend, job.phase, Phase([job], backend.ended), {}).run()
     meter.close()
 
 

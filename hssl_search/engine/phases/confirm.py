@@ -7,12 +7,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hssl_search.engine.candidates.candidate import SAME_TIME, Contender
-from hssl_search.engine.candidates.trials import OWN_STEPS, Trials
+from hssl_search.engine.candidates.trials import OWN_STEPS
 from hssl_search.engine.execution.jobs import Job, Outcome, Plain, State
-from hssl_search.engine.phases.jobs import Workshop
-from hssl_search.engine.phases.phase import Phase
-from hssl_search.engine.phases.scores import Scoreboard
-from hssl_search.engine.planning.cost_model import CostModel
+from hssl_search.engine.phases.context import Context
+from hssl_search.engine.phases.runner import Phase, Runner
 from hssl_search.engine.planning.plan import Plan
 from hssl_search.engine.statistics import ties
 from hssl_search.engine.statistics.posterior import Posterior
@@ -215,118 +213,95 @@ CONFIRMING = "confirming"
 """The study's attribute: which trials were chosen, in order, and how many run at once."""
 
 
-class Confirming:
-    """
-    Args:
-        same_architecture: the head of the control of that name.
-    """
+def confirm(
+    context: Context, same_architecture: Plain, plan: Plan, promoted: Sequence[Contender]
+) -> None:
+    """Confirm as far as the plan goes what is known of those that were promoted; nothing where no proxy has a score."""
+    proxied = {
+        trial: {context.seed: by_seed[context.seed]}
+        for trial, by_seed in context.board.scores.items()
+        if context.seed in by_seed
+    }
+    ranked = [one.trial for one in promoted if one.trial in proxied]
+    if not ranked:
+        return
+    field, kept = _field(context, same_architecture, plan, ranked), _kept(context, plan)
+    expected: dict[str, float] = {}  # grows with the runs that are chosen
 
-    def __init__(
-        self,
-        trials: Trials,
-        workshop: Workshop,
-        cost_model: CostModel,
-        board: Scoreboard,
-        seed: int,
-        same_architecture: Plain,
-    ) -> None:
-        self.trials, self.workshop, self.cost_model, self.board = (
-            trials,
-            workshop,
-            cost_model,
-            board,
-        )
-        self.study, self.seed, self.same_architecture = (
-            workshop.runner.study,
-            seed,
-            same_architecture,
-        )
-
-    def run(self, plan: Plan, promoted: Sequence[Contender]) -> None:
-        """Confirm as far as the plan goes what is known of those that were promoted; nothing where no proxy has a score."""
-        proxied = {
-            trial: {self.seed: by_seed[self.seed]}
-            for trial, by_seed in self.board.scores.items()
-            if self.seed in by_seed
-        }
-        ranked = [one.trial for one in promoted if one.trial in proxied]
-        if not ranked:
-            return
-        field, kept = self._field(plan, ranked), self._kept(plan)
-        expected: dict[str, float] = {}  # grows with the runs that are chosen
-
-        def make(trial: int, offset: int) -> Job:
-            one = self.trials.contender(trial)
-            steps = one.attributes.get(OWN_STEPS, plan.proxy_steps)
-            job = self.workshop.maker.training(
-                "confirm",
-                one,
-                self.seed + offset,
-                steps,
-                [steps],
-                self.cost_model.reserve(),
-                kept["at_once"],
-            )
-            expected[job.key] = self.cost_model.training(job, one)
-            return job
-
-        def keep(trial: int) -> None:
-            kept["trials"] = [*kept["trials"], trial]
-            self.study.set_study(CONFIRMING, kept)
-
-        controls = [self.trials.control(kind).trial for kind in ("none", "identity")]
-        scores = {trial: proxied[trial] for trial in (*ranked, *controls) if trial in proxied}
-        tried = dict.fromkeys((*(one.trial for one in promoted), *controls), 1)
-        phase = Confirm(
-            field,
-            scores,
-            tried,
-            make,
-            self.board.score,
-            plan.confirm_jobs,
+    def make(trial: int, offset: int) -> Job:
+        one = context.trials.contender(trial)
+        steps = one.attributes.get(OWN_STEPS, plan.proxy_steps)
+        job = context.jobs.training(
+            "confirm",
+            one,
+            context.seed + offset,
+            steps,
+            [steps],
+            context.cost_model.reserve(),
             kept["at_once"],
-            self.board.resolution,
-            self.workshop.ended,
-            kept["trials"],
-            keep,
         )
-        self.workshop.run("confirm", phase, expected, self._ended)
+        expected[job.key] = context.cost_model.training(job, one)
+        return job
 
-    def _field(self, plan: Plan, ranked: Sequence[int]) -> Field:
-        identity = self.trials.control("identity").trial
-        unseen = self.trials.control("same_architecture", self.same_architecture).trial
-        if self.board.ranked_by.of_head:
-            return Field(tuple(ranked), None, identity, (unseen,))
-        return Field(
-            tuple(ranked),
-            self.trials.control("none").trial,
-            identity,
-            (unseen,),
-            lambda leader: (
-                self.trials.control(SAME_TIME, own_steps=self._same_time_steps(plan, leader)).trial
-            ),
-        )
+    def keep(trial: int) -> None:
+        kept["trials"] = [*kept["trials"], trial]
+        context.study.set_study(CONFIRMING, kept)
 
-    def _kept(self, plan: Plan) -> Plain:
-        """What was chosen before; how many run at once stays as it was when the plan was made, wherever it is resumed."""
-        known: Plain = self.study.study_attributes().get(CONFIRMING, {"trials": []})
-        jobs = plan.confirm_jobs
-        at_once = (
-            known["at_once"]
-            if known.get("jobs") == jobs
-            else self.workshop.machine.concurrency(jobs)
-        )
-        return {**known, "jobs": jobs, "at_once": at_once}
+    controls = [context.trials.control(kind).trial for kind in ("none", "identity")]
+    scores = {trial: proxied[trial] for trial in (*ranked, *controls) if trial in proxied}
+    tried = dict.fromkeys((*(one.trial for one in promoted), *controls), 1)
+    phase = Confirm(
+        field,
+        scores,
+        tried,
+        make,
+        context.board.score,
+        plan.confirm_jobs,
+        kept["at_once"],
+        context.board.resolution,
+        context.ended,
+        kept["trials"],
+        keep,
+    )
 
-    def _same_time_steps(self, plan: Plan, leader: int) -> int:
-        """Steps that the no-head control can make while the leader's proxy trains."""
-        pair = [self.trials.contender(leader), self.trials.control("none")]
-        timed = all(one.trial in self.board.step_s for one in pair)
-        leader_s, control_s = (
-            self.board.step_s[one.trial] if timed else self.cost_model.step([one]) for one in pair
-        )
-        return max(1, ties.nearest(plan.proxy_steps * leader_s / control_s))
-
-    def _ended(self, job: Job, outcome: Outcome) -> None:
+    def ended(job: Job, outcome: Outcome) -> None:
         if outcome.state is not State.CUT:
-            self.board.take(job, outcome)
+            context.board.take(job, outcome)
+
+    Runner(context, "confirm", phase, expected, ended).run()
+
+
+def _field(context: Context, same_architecture: Plain, plan: Plan, ranked: Sequence[int]) -> Field:
+    identity = context.trials.control("identity").trial
+    unseen = context.trials.control("same_architecture", same_architecture).trial
+    if context.board.ranked_by.of_head:
+        return Field(tuple(ranked), None, identity, (unseen,))
+    return Field(
+        tuple(ranked),
+        context.trials.control("none").trial,
+        identity,
+        (unseen,),
+        lambda leader: (
+            context.trials.control(
+                SAME_TIME, own_steps=_same_time_steps(context, plan, leader)
+            ).trial
+        ),
+    )
+
+
+def _kept(context: Context, plan: Plan) -> Plain:
+    """What was chosen before; how many run at once stays as it was when the plan was made, wherever it is resumed."""
+    known: Plain = context.study.study_attributes().get(CONFIRMING, {"trials": []})
+    jobs = plan.confirm_jobs
+    at_once = known["at_once"] if known.get("jobs") == jobs else context.machine.concurrency(jobs)
+    return {**known, "jobs": jobs, "at_once": at_once}
+
+
+def _same_time_steps(context: Context, plan: Plan, leader: int) -> int:
+    """Steps that the no-head control can make while the leader's proxy trains."""
+    pair = [context.trials.contender(leader), context.trials.control("none")]
+    timed = all(one.trial in context.board.step_s for one in pair)
+    leader_s, control_s = (
+        context.board.step_s[one.trial] if timed else context.cost_model.step([one]) for one in pair
+    )
+    return max(1, ties.nearest(plan.proxy_steps * leader_s / control_s))

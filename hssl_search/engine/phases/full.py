@@ -6,22 +6,85 @@ from collections.abc import Mapping
 from typing import Any
 
 from hssl_search.engine.candidates.candidate import Contender
-from hssl_search.engine.execution.jobs import Plain, State
-from hssl_search.engine.planning.costs import FullTraining
+from hssl_search.engine.execution.jobs import Job, Outcome, Plain, State
+from hssl_search.engine.phases.context import Context
+from hssl_search.engine.phases.jobs import full_key
+from hssl_search.engine.phases.runner import Phase, Runner
+from hssl_search.engine.planning.costs import FullTraining, Wanted
+from hssl_search.engine.verdict import Verdict
+from hssl_search.heads.config import HeadConfig
+
+FULL = "full"
+"""The study's attribute: the full training."""
+
+
+def train_winner(context: Context, verdict: Verdict, wanted: Wanted, proxy_steps: int) -> None:
+    """Train the winner by the full recipe, as far as the budget lasts; nothing where that is shorter
+    than its proxy was.
+
+    Args:
+        wanted: the training that was asked for.
+        proxy_steps: steps of a proxy.
+    """
+    if not wanted.steps or verdict.winner is None:
+        return
+    training = _chosen(context, verdict, wanted, proxy_steps)
+    if training["steps"] == 0:
+        least = wanted.least(proxy_steps)
+        cause = "the budget left is too small for that"
+        if wanted.steps < least:
+            cause = f"--full-epochs gives it {wanted.steps}"
+        context.watcher.note(
+            "No full training: one shorter than a proxy comes out worse, so it needs "
+            f"{least} steps, and {cause}. The base of the best proxy is exported."
+        )
+        return
+
+    def tell_failure(job: Job, outcome: Outcome) -> None:
+        if outcome.state is State.FAILED:
+            context.watcher.note(f"The {job.task.name} failed: {outcome.cause}")
+
+    job = context.jobs.full(
+        training["name"],
+        [HeadConfig(**head) for head in training["heads"]],
+        training["steps"],
+        training["rungs"],
+        context.seed,
+        context.cost_model.reserve(),
+        training.get("number", 1),
+    )
+    Runner(context, "full", Phase([job], context.ended), {}, tell_failure).run()
+
+
+def _chosen(context: Context, verdict: Verdict, wanted: Wanted, proxy_steps: int) -> Plain:
+    """Return what is to be trained, as the study keeps it."""
+    assert verdict.winner is not None
+    winner = context.trials.contender(verdict.winner)
+    chosen = context.trials.control("none") if verdict.state == "no head" else winner
+    before = context.study.study_attributes().get(FULL)
+    key = full_key(before.get("number", 1)) if before else ""
+    ended = context.ended.get(key, Outcome(State.CUT)).state
+    costs, cost_model = context.cost_model.costs, context.cost_model
+    step_s, remaining_s = cost_model.pace * cost_model.step([chosen]), context.meter.remaining()
+    affordable = wanted.affordable(remaining_s, costs, step_s, proxy_steps)
+    training = to_run(before, ended, winner, chosen, affordable)
+    if training["steps"] and training != before:
+        context.study.set_study(FULL, training)
+    return training
 
 
 def to_run(
-    known: Mapping[str, Any] | None,
+    before: Mapping[str, Any] | None,
     ended: State,
     winner: Contender,
     chosen: Contender,
     affordable: FullTraining,
 ) -> Plain:
-    """Return the full training that is planned, or was made; another where the winner is another,
-    or where more of its steps are affordable now.
+    """Return the full training that is planned, or was made; another where the winner is, or where
+    more of its steps are affordable now.
 
     Args:
-        known: what was returned last.
+        before: what was returned last.
         ended: how that ended; CUT where it is still to come to its end.
         chosen: who is trained: the winner, or no head where that is better.
         affordable: what is affordable now.
@@ -30,18 +93,15 @@ def to_run(
         Plain data with `steps`, 0 where nothing is affordable, `rungs`, `heads`, `name`, `winner`,
         and `number`, from 1 on.
     """
-    known = known or {"number": 0, "steps": 0, "heads": None}
-    number, steps = known.get("number", 1), affordable.steps
-    if (
-        known["steps"]
-        and known["heads"] == chosen.heads
-        and (ended is State.CUT or steps <= known["steps"])
-    ):
-        return dict(known)
-    if steps == 0 and known["steps"]:
-        return {**known, "steps": 0}
+    before = before or {"number": 0, "steps": 0, "heads": None}
+    number, steps = before.get("number", 1), affordable.steps
+    same = before["steps"] and before["heads"] == chosen.heads
+    if same and (ended is State.CUT or steps <= before["steps"]):
+        return dict(before)
+    if steps == 0 and before["steps"]:
+        return {**before, "steps": 0}
     return {
-        "number": max(1, number + bool(known["steps"])),
+        "number": max(1, number + bool(before["steps"])),
         "winner": winner.trial,
         "steps": steps,
         "rungs": list(affordable.rungs),

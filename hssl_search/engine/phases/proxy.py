@@ -9,15 +9,11 @@ from statistics import fmean
 from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.promotion import Promoter
 from hssl_search.engine.candidates.pruners import AtRung, Pruner
-from hssl_search.engine.candidates.trials import Trials
 from hssl_search.engine.execution.jobs import Decision, Job, Outcome, Report, State
-from hssl_search.engine.phases.jobs import Workshop
-from hssl_search.engine.phases.phase import Phase
-from hssl_search.engine.phases.scores import Scoreboard
-from hssl_search.engine.planning.cost_model import CostModel
+from hssl_search.engine.phases.context import Context
+from hssl_search.engine.phases.runner import Phase, Runner
 from hssl_search.engine.planning.costs import PROXY_CONTROLS
 from hssl_search.engine.planning.plan import Plan
-from hssl_search.engine.policy import Policy
 from hssl_search.engine.statistics.metrics import Measure
 
 
@@ -142,96 +138,73 @@ DEARER = 1.2
 """How many times what was planned proxies may cost; then no more heads are promoted, so that what confirms them keeps its share."""
 
 
-class Proxies:
-    def __init__(
-        self,
-        trials: Trials,
-        workshop: Workshop,
-        cost_model: CostModel,
-        board: Scoreboard,
-        promoter: Promoter,
-        pruner: Pruner,
-        seed: int,
-        policy: Policy,
-    ) -> None:
-        self.trials, self.workshop, self.cost_model, self.board = (
-            trials,
-            workshop,
-            cost_model,
-            board,
-        )
-        self.promoter, self.pruner, self.seed, self.policy = promoter, pruner, seed, policy
+def run_proxies(
+    context: Context, promoter: Promoter, pruner: Pruner, plan: Plan, number: int
+) -> dict[int, float]:
+    """The promoted heads of the round of that number and of those before, each chosen when there is a place for it; their scores."""
+    promoter.reject()
+    no_head, identity = (
+        context.trials.control("none"),
+        context.trials.control("identity", {"family": "identity"}),
+    )
+    promoted = promoter.promoted() or list(filter(None, [promoter.promote(dict)]))
+    first = [
+        no_head,
+        *promoted[:1],
+        identity,
+        *promoted[1:],
+    ]  # should the budget end early, there is something to compare
+    total = PROXY_CONTROLS + max(len(promoted), min(plan.promoted_by(number), promoter.healthy()))
+    at_once, contenders, expected = (
+        context.machine.concurrency(total),
+        dict[int, Contender](),
+        dict[str, float](),
+    )
 
-    def run(self, plan: Plan, number: int) -> dict[int, float]:
-        """The promoted heads of the round of that number and of those before, each chosen when there is a place for it; their scores."""
-        self.promoter.reject()
-        no_head, identity = (
-            self.trials.control("none"),
-            self.trials.control("identity", {"family": "identity"}),
-        )
-        promoted = self.promoter.promoted() or list(filter(None, [self.promoter.promote(dict)]))
-        first = [
-            no_head,
-            *promoted[:1],
-            identity,
-            *promoted[1:],
-        ]  # should the budget end early, there is something to compare
-        total = PROXY_CONTROLS + max(
-            len(promoted), min(plan.promoted_by(number), self.promoter.healthy())
-        )
-        at_once, contenders, expected = (
-            self.workshop.machine.concurrency(total),
-            dict[int, Contender](),
-            dict[str, float](),
-        )
-
-        def job_of(one: Contender) -> Job:
-            job = self.workshop.maker.training(
-                "proxy",
-                one,
-                self.seed,
-                plan.proxy_steps,
-                plan.rungs,
-                self.cost_model.reserve(),
-                at_once,
-            )
-            contenders[one.trial], expected[job.key] = one, self.cost_model.training(job, one)
-            self.workshop.recall(job)
-            return job
-
-        def choose() -> Job | None:
-            enough = len(expected) >= PROXY_CONTROLS + self.policy.fewest_proxies
-            if enough and sum(expected.values()) + max(expected.values()) > most_s:
-                phase.total = len(phase.jobs)
-                self.workshop.runner.watcher.note(
-                    f"The promoted heads cost more than was planned: {total - phase.total} fewer proxies."
-                )
-                return None
-            one = (
-                None
-                if "proxy" in self.workshop.runner.short
-                else self.promoter.promote(phase.scores)
-            )
-            return None if one is None else job_of(one)
-
-        most_s = DEARER * self.cost_model.proxies(plan)
-        jobs = [job_of(one) for one in first]
-        phase = Proxy(
-            jobs,
-            self.workshop.ended,
-            contenders,
-            self.board.ranked_by,
-            self.board.report,
-            self.pruner,
-            total,
-            choose,
-            self.board.resolution,
-        )
-        self.workshop.run(
+    def job_of(one: Contender) -> Job:
+        job = context.jobs.training(
             "proxy",
-            phase,
-            expected,
-            self.board.take,
-            keep_s=self.cost_model.confirming(plan, self.policy.fewest_confirm_jobs),
+            one,
+            context.seed,
+            plan.proxy_steps,
+            plan.rungs,
+            context.cost_model.reserve(),
+            at_once,
         )
-        return phase.scores()
+        contenders[one.trial], expected[job.key] = one, context.cost_model.training(job, one)
+        context.recall(job)
+        return job
+
+    def choose() -> Job | None:
+        enough = len(expected) >= PROXY_CONTROLS + context.policy.fewest_proxies
+        if enough and sum(expected.values()) + max(expected.values()) > most_s:
+            phase.total = len(phase.jobs)
+            context.watcher.note(
+                f"The promoted heads cost more than was planned: {total - phase.total} fewer proxies."
+            )
+            return None
+        one = None if "proxy" in context.short else promoter.promote(phase.scores)
+        return None if one is None else job_of(one)
+
+    most_s = DEARER * context.cost_model.proxies(plan)
+    jobs = [job_of(one) for one in first]
+    phase = Proxy(
+        jobs,
+        context.ended,
+        contenders,
+        context.board.ranked_by,
+        context.board.report,
+        pruner,
+        total,
+        choose,
+        context.board.resolution,
+    )
+    Runner(
+        context,
+        "proxy",
+        phase,
+        expected,
+        context.board.take,
+        keep_s=context.cost_model.confirming(plan, context.policy.fewest_confirm_jobs),
+    ).run()
+    return phase.scores()

@@ -10,8 +10,8 @@ from hssl_search.engine.budget import Budget
 from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.sampler import LEARNING
 from hssl_search.engine.execution.jobs import Plain
-from hssl_search.engine.phases.jobs import Workshop
-from hssl_search.engine.planning.cost_model import CostModel, Measurement
+from hssl_search.engine.phases.context import Context
+from hssl_search.engine.planning.cost_model import Measurement
 from hssl_search.engine.planning.costs import Costs
 from hssl_search.engine.planning.plan import (
     BudgetTooSmall,
@@ -20,8 +20,8 @@ from hssl_search.engine.planning.plan import (
     make_plan,
     plan_again,
 )
-from hssl_search.engine.planning.preview import PlannedPhase, planned_phases, preview
-from hssl_search.engine.records.run import ResolvedSearch, Run
+from hssl_search.engine.planning.preview import PlannedPhase, planned_phases, preview, too_small
+from hssl_search.engine.records.run import ResolvedSearch
 from hssl_search.engine.statistics import ties
 
 PLAN = "plan"
@@ -32,6 +32,7 @@ class Planning:
     """The plan of one search, as it stands.
 
     Args:
+        search: as search.yaml held it when it was begun or taken up.
         space_size: how many heads there are, None for endless.
         fits: options with which a smallest search would fit into so many device-seconds, by the
             costs of this one.
@@ -39,29 +40,18 @@ class Planning:
 
     def __init__(
         self,
-        run: Run,
+        context: Context,
         search: ResolvedSearch,
-        workshop: Workshop,
-        cost_model: CostModel,
         space_size: int | None,
         fits: Callable[[float, Costs], list[str]],
     ) -> None:
-        self.run, self.workshop, self.cost_model, self.space_size, self.fits = (
-            run,
-            workshop,
-            cost_model,
-            space_size,
-            fits,
-        )
-        self.max_head_cost, self.policy = search.max_head_cost, search.policy
-        self.runner, self.study, self.meter = (
-            workshop.runner,
-            workshop.runner.study,
-            workshop.runner.meter,
-        )
+        self.context, self.space_size, self.fits = context, space_size, fits
+        self.run, self.study, self.meter = context.run, context.study, context.meter
+        self.cost_model, self.policy = context.cost_model, context.policy
+        self.max_head_cost = search.max_head_cost
         self.learning, self.full = (
             search.sampler in LEARNING,
-            cost_model.full(search.full_epochs),
+            self.cost_model.full(search.full_epochs),
         )
         self.plan: Plan
 
@@ -101,7 +91,9 @@ class Planning:
                 )
             except BudgetTooSmall as error:
                 raise BudgetTooSmall(
-                    self.workshop.too_small(error.needed_s, self.cost_model.planned, self.fits),
+                    too_small(
+                        self.run, self.meter, error.needed_s, self.cost_model.planned, self.fits
+                    ),
                     error.needed_s,
                 ) from None
             phases = {
@@ -115,10 +107,10 @@ class Planning:
                 numbers=self.plan.as_plain(),
             )
         self.run.update_config(**settled, plan=self.plan.as_plain())
-        self.runner.watcher.note(self.plan.sentence())
+        self.context.watcher.note(self.plan.sentence())
         if costly := self._costly():
             told = ", ".join(f"{family} {times:.1f}" for family, times in costly.items())
-            self.runner.watcher.note(
+            self.context.watcher.note(
                 f"Some heads make a step many times as long as without a head ({told} times); "
                 f"after screening, those above {self.max_head_cost:g} times are left out while "
                 "there are others (--max-head-cost)."
@@ -152,7 +144,7 @@ class Planning:
         ):
             return False
         if not plan.runs_as(self.plan):
-            self.runner.watcher.note(f"Planned anew after screening: {plan.proxies_sentence()}")
+            self.context.watcher.note(f"Planned anew after screening: {plan.proxies_sentence()}")
         phases = {
             **known["phases"],
             **self._phases_s(plan, self.cost_model.pace),
@@ -177,7 +169,7 @@ class Planning:
         Returns:
             Whether there is more to do.
         """
-        if self.runner.short or not self.extended:
+        if self.context.short or not self.extended:
             return False
         plan = extend_plan(
             self.plan,
@@ -195,7 +187,7 @@ class Planning:
         }
         more = not plan.runs_as(self.plan)
         self._replace(plan, budget_s=self.meter.budget.seconds, phases=phases, done=not more)
-        self.runner.watcher.note(
+        self.context.watcher.note(
             f"The budget was extended. {plan.sentence()}"
             if more
             else "The extended budget buys no more proxies."
@@ -252,7 +244,7 @@ class Planning:
         step_s = pace * (costs.step + self.cost_model.planned.mean_head)
         left_s = plan.expected_s["full"] + costs.between_phases()
         full = self.full.affordable(left_s, costs, step_s, plan.proxy_steps)
-        return planned_phases(plan, full, costs, self.workshop.machine, self.workshop.whole)
+        return planned_phases(plan, full, costs, self.context.machine, self.context.jobs.whole)
 
     def _phases_s(self, plan: Plan, pace: float = 1.0) -> dict[str, float]:
         """Return the device-seconds of each phase after measuring, the starting of workers

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from hssl_search.engine.budget import Budget
+from hssl_search.engine.budget import Budget, written
 from hssl_search.engine.execution.jobs import Plain, Setting
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.planning.cost_model import Measurement
@@ -21,6 +21,8 @@ from hssl_search.engine.planning.costs import (
 )
 from hssl_search.engine.planning.plan import Plan, ranking_s, smallest_s
 from hssl_search.engine.policy import DEFAULT, Policy
+from hssl_search.engine.records.meter import OVERHEAD, DeviceMeter
+from hssl_search.engine.records.run import Run
 from hssl_search.engine.statistics import ties
 from hssl_search.errors import UserError
 
@@ -226,6 +228,32 @@ def after_first_step(known: Mapping[str, Any], typical_macs: float) -> tuple[Cos
         last=min(VIEWS, 8 * known["judged"]) / images_a_second,
     )
     return (least.scaled(1 / PRECISION_GAIN) if known["open"] else least), most
+
+
+def too_small(
+    run: Run,
+    meter: DeviceMeter,
+    needed_s: float,
+    costs: Costs,
+    fits: Callable[[float, Costs], list[str]],
+) -> str:
+    """Say that the budget is too small, by which command it becomes large enough, and what would fit
+    into it as it is.
+
+    Args:
+        needed_s: device-seconds that a smallest search needs from now on.
+        fits: options with which one would fit into so many device-seconds.
+    """
+    # A further start takes no longer than this one.
+    overhead_s = meter.ledger.by_phase().get(OVERHEAD, 0.0)
+    budget, wanted_s = meter.budget, ENOUGH * needed_s + overhead_s + 2 * meter.reserve_s
+    command = run.how_to_resume(written(wanted_s + meter.spent() - budget.seconds, budget.device))
+    options = ", or with ".join(fits(budget.seconds - meter.reserve_s - meter.spent(), costs))
+    within = f" (into {budget.text} a search would fit with {options})" if options else ""
+    return (
+        f"the budget {budget.text} is too small for this base and these data; extend it with: "
+        f"{command}{within}."
+    )
 
 
 def what_fits(
