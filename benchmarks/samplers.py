@@ -100,7 +100,7 @@ def gain(explained: float, sampler: str, budget: str, number: int) -> tuple[floa
         verdict = started.search()
     plan = Plan(**started.study.study_attributes()["plan"]["numbers"])
     [head] = started.controller.trials.contender(verdict.winner).heads
-    return answers.gain(HeadConfig.model_validate(head)), plan.proxies, plan.rounds
+    return answers.gain(head), plan.proxies, plan.rounds
 
 
 def cells(found: Mapping[str, list[tuple[float, int, int]]]) -> list[str]:

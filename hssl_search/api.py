@@ -28,10 +28,10 @@ from hssl_search.engine.execution.jobs import Plain
 from hssl_search.engine.execution.ray_tune.session import RaySession
 from hssl_search.engine.images import require_images
 from hssl_search.engine.policy import Policy
-from hssl_search.engine.records import standstill
 from hssl_search.engine.records.disk import AGAIN, disk_errors
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.run import RUNS, ResolvedSearch, Run
+from hssl_search.engine.records.state import SearchState
 from hssl_search.engine.records.storage import StorageError
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.resolve import require_unchanged
@@ -52,8 +52,6 @@ log = logging.getLogger(__name__)
 MEASURING_S = 3600.0
 """Device-seconds that measuring may take for a plan: the budget that is planned for may be too
 small even for that."""
-ENDED = "ended"
-"""Study attribute: the budget within which nothing is left to do."""
 
 
 class Status(NamedTuple):
@@ -255,7 +253,7 @@ def _extended(run: Run, more: str) -> ResolvedSearch:
         require_unchanged(run, search, study)
         _same_images(search)  # what is refused must not extend the budget
         run.update_config(budget=search.budget.text)
-        study.set_study("config", search.summary())
+        study.write(SearchState(config=search.summary()))
     return search
 
 
@@ -409,15 +407,15 @@ def _work(
         with study_of(run, begins=True) as study:
             require_unchanged(run, search, study)
             try:
-                if study.study_attributes().get(ENDED) != search.budget.text:
-                    standstill.lift(study)
+                if study.state.ended != search.budget.text:
+                    study.lift_standstill()
                     _search(run, search, session, study, console, started)
-                    study.set_study(ENDED, search.budget.text)
+                    study.write(SearchState(ended=search.budget.text))
             finally:
                 _report(run, study)
-                ended = study.study_attributes().get(ENDED) == search.budget.text
+                ended = study.state.ended == search.budget.text
                 more = search.budget.newest if ended else ""
-                standstill.announce(study, run.how_to_resume(more))
+                study.announce_standstill(run.how_to_resume(more))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped; go on with: {run.how_to_resume()}") from None
     except StorageError as error:

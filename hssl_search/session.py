@@ -18,6 +18,7 @@ from hssl_search.engine.execution.ray_tune.session import RaySession
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.meter import CONTROLLER, OVERHEAD, DeviceMeter
 from hssl_search.engine.records.run import ResolvedSearch, Run
+from hssl_search.engine.records.state import SearchState
 from hssl_search.engine.records.storage_url import shown
 from hssl_search.engine.records.study import MissingStudy, StudyRecord
 from hssl_search.errors import UserError
@@ -165,8 +166,8 @@ def study_of(run: Run, begins: bool = False) -> Iterator[StudyRecord]:
             )
         except MissingStudy as error:
             raise UserError(_missing(run, url, began)) from error
-        if "config" not in study.study_attributes():
-            study.set_study("config", run.resolved().summary())
+        if study.state.config is None:
+            study.write(SearchState(config=run.resolved().summary()))
         yield study
 
 

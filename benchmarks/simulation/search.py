@@ -25,6 +25,7 @@ from hssl_search.engine.policy import DEFAULT
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.meter import DeviceMeter
 from hssl_search.engine.records.run import ResolvedSearch, ResolvedSpace, Run
+from hssl_search.engine.records.state import PlanState, SearchState
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.verdict import Verdict
 from hssl_search.heads.config import HeadConfig
@@ -82,17 +83,15 @@ class Simulation:
             clock=clock,
             heartbeat_s=self.heartbeat_s,
         )
-        if self.plan is not None and "plan" not in study.study_attributes():
+        if self.plan is not None and study.state.plan is None:
             numbers = self.plan.as_plain()
-            study.set_study(
-                "plan",
-                {
-                    "budget_s": self.budget.seconds,
-                    "phases": self.plan.expected_s,
-                    "numbers": numbers,
-                    "first": numbers,
-                },
+            plan = PlanState(
+                budget_s=self.budget.seconds,
+                phases=self.plan.expected_s,
+                numbers=numbers,
+                first=numbers,
             )
+            study.write(SearchState(plan=plan))
         worker = SimulatedWorker(self.answers, self.machine, self.faults or Faults())
         backend = Backend(
             run=run,

@@ -11,7 +11,6 @@ from typing import Protocol
 
 from hssl_search.engine.execution.jobs import MEASURE_REPORTS, Job, Plain, Report, Task
 from hssl_search.engine.execution.machine import Machine
-from hssl_search.engine.planning.cost_model import RATIO
 from hssl_search.engine.planning.costs import ALONE
 from hssl_search.heads.config import HeadConfig
 
@@ -110,7 +109,8 @@ class SimulatedWorker:
             found = self.answers.metrics(heads, task.seed, reached, task)
             if task.architecture and reached >= task.steps:
                 timed = [
-                    {RATIO: self.answers.step_s([head]) / self.answers.step_s([])} for head in heads
+                    {"step_ratio": self.answers.step_s([head]) / self.answers.step_s([])}
+                    for head in heads
                 ]
                 found = {
                     **found,

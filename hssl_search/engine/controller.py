@@ -25,12 +25,11 @@ from hssl_search.engine.planning.costs import Costs
 from hssl_search.engine.planning.planner import Planning
 from hssl_search.engine.planning.preview import macs_like, what_fits
 from hssl_search.engine.records.run import ResolvedSearch
+from hssl_search.engine.records.state import PlanState, SearchState, TrialState
 from hssl_search.engine.statistics.metrics import ACCURACY, CHANCE, OF_BASES, Chance, Measure
 from hssl_search.engine.verdict import Verdict, image_flaw, judge, why_no_winner
+from hssl_search.heads.config import HeadConfig
 from hssl_search.spaces.space import Space
-
-VERDICT = "verdict"
-"""The study's attribute: what was found."""
 
 
 class Controller:
@@ -90,8 +89,12 @@ class Controller:
             when_mended,
             to_the_end,
         )
-        self.backend.study.set_study("reference", self._reference(measured, ACCURACY))
-        self.backend.study.set_study("reference_scores", self._reference(measured, self.ranked_by))
+        self.backend.study.write(
+            SearchState(
+                reference=self._reference(measured, ACCURACY),
+                reference_scores=self._reference(measured, self.ranked_by),
+            )
+        )
         return measured
 
     def _reference(self, measured: Measurement, measure: Measure) -> dict[str, float]:
@@ -132,7 +135,7 @@ class Controller:
                 cost_model.times_base,
             ),
             pruner=pruner,
-            same_architecture=resolved.same_architecture,
+            same_architecture=HeadConfig(**resolved.same_architecture),
             images=self.images,
             references=self._reference(measured, self.ranked_by),
             words=self.words,
@@ -162,7 +165,7 @@ class Search:
     planning: Planning
     promoter: Promoter
     pruner: Pruner
-    same_architecture: Plain
+    same_architecture: HeadConfig
     """The head of the control of that name."""
     images: Plain
     references: dict[str, float]
@@ -215,16 +218,16 @@ class Search:
         context.watcher.note(promoter.close(scores, final=not context.short))
         confirm(context, self.same_architecture, planning.plan, promoter.promoted())
         verdict = self._judge()
-        planning.note(done=not context.short)
+        planning.note(PlanState(done=not context.short))
         return verdict
 
     def _judge(self) -> Verdict:
         context, board = self.context, self.context.board
         contenders = context.trials.contenders()
         causes = {
-            trial.number: trial.user_attrs["cause"]
+            trial.number: cause
             for trial in context.study.trials()
-            if "cause" in trial.user_attrs
+            if (cause := TrialState.of(trial).cause)
         }
         flaw = image_flaw(self.images)
         extend = context.run.how_to_resume(context.meter.budget.newest)
@@ -246,10 +249,10 @@ class Search:
             # results the verdict stays.
             return standing
         verdict = verdict.model_copy(update={"sentence": self.words(verdict)})
-        context.study.set_study(VERDICT, verdict.model_dump(mode="json", by_alias=True))
+        context.study.write(SearchState(verdict=verdict.model_dump(mode="json", by_alias=True)))
         return verdict
 
     def _standing(self) -> Verdict | None:
         """Return the verdict that the study holds."""
-        stored = self.context.study.study_attributes().get(VERDICT)
+        stored = self.context.study.state.verdict
         return None if stored is None else Verdict.model_validate(stored)

@@ -25,6 +25,7 @@ from hssl_search.engine.records.run import (
     Run,
     require_free,
 )
+from hssl_search.engine.records.state import SearchState
 from hssl_search.engine.records.storage_url import absolute, check_storage
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.statistics.metrics import LABELFREE, RANK_BY
@@ -39,8 +40,6 @@ SHOWN = 5
 """Classes that a note names at most."""
 TOOLS = ("torch", "timm", "optuna", "ray")
 
-ATTRIBUTE = "fixed"
-"""Study attribute: what no result of the study would be comparable without."""
 KEYS = (
     "seed",
     "rank_by",
@@ -313,9 +312,9 @@ def require_unchanged(run: Run, search: ResolvedSearch, study: StudyRecord) -> N
     Raises:
         UserError: with the first differences, old -> new.
     """
-    recorded = study.study_attributes().get(ATTRIBUTE)
+    recorded = study.state.fixed
     if recorded is None:
-        study.set_study(ATTRIBUTE, fixed(search))
+        study.write(SearchState(fixed=fixed(search)))
         return
     now = fixed(search)
     # An earlier version recorded other keys, in the setting and the policy too: those that it lacks

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from hssl_search.data.look import Look
 from hssl_search.engine.candidates.candidate import SAME_TIME, Contender
 from hssl_search.engine.execution.jobs import Plain
+from hssl_search.engine.records.state import HEALTHY
 from hssl_search.engine.statistics import ties
 from hssl_search.engine.statistics.correlation import rank_correlation
 from hssl_search.engine.statistics.metrics import ACCURACY, Chance, Measure
@@ -328,12 +329,8 @@ def why_no_winner(
         extend: the command that continues with a larger budget.
     """
     candidates = [one for one in contenders if one.control is None]
-    gates = Counter(one.attributes["gate"] for one in candidates if "gate" in one.attributes)
-    promoted = [
-        one
-        for one in candidates
-        if one.attributes.get("gate") == "healthy" and one.attributes.get("promoted")
-    ]
+    gates = Counter(one.state.gate for one in candidates if one.state.gate)
+    promoted = [one for one in candidates if one.state.gate == HEALTHY and one.state.promoted]
     ended = [causes[one.trial] for one in promoted if one.trial in causes]
     first = ended[0] if ended else ""
     if gates["healthy"] and short:

@@ -23,9 +23,11 @@ from hssl_search.engine.phases.runner import Backend, Phase, Runner
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.meter import DeviceMeter
 from hssl_search.engine.records.run import FORMAT, Run
+from hssl_search.engine.records.state import SearchState, TrialState
 from hssl_search.engine.records.study import JOB_PREFIX, StudyRecord
 from hssl_search.engine.worker.environment import processor
 from hssl_search.engine.worker.run_job import run_job
+from hssl_search.heads.config import HeadConfig
 from hssl_search.reporting.text import replay_sentence
 from hssl_search.training.recipe import Recipe
 
@@ -34,9 +36,13 @@ RECIPE = {
     "method": {"name": "simclr", "projector_hidden": 32, "projector_out": 16},
     "proxy": {"batch_size": 32, "precision": "fp32"},
 }
-NO_HEAD = Contender(0, "no head", [], "none", "none")
-CONVNEXT = Contender(1, "convnext 1", [{"family": "convnext", "depth": 1}], "convnext")
-SCREENED = Contender(2, "mlp 1", [{"family": "mlp", "depth": 1}], "mlp")
+NO_HEAD = Contender(0, TrialState(name="no head", family="none", control="none"))
+CONVNEXT = Contender(
+    1, TrialState(name="convnext 1", family="convnext", head=HeadConfig(family="convnext", depth=1))
+)
+SCREENED = Contender(
+    2, TrialState(name="mlp 1", family="mlp", head=HeadConfig(family="mlp", depth=1))
+)
 STEPS, RUNGS = 6, [2, 4, 6]
 
 
@@ -98,9 +104,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         )
         maker = JobMaker(setting, made.folder, MACHINE)
         with StudyRecord.open(made.storage_url, "demo") as study:
-            study.set_study("config", {})
+            study.write(SearchState(config={}))
             for one in (NO_HEAD, CONVNEXT, SCREENED):
-                study.add_control(one.name)
+                study.add_trial(one.state)
             no_head = maker.training("proxy", NO_HEAD, 0, STEPS, RUNGS, 0.0, 1)
             with pytest.raises(KeyboardInterrupt):
                 train(made, study, no_head, Watcher(interrupts="no head"))
@@ -119,7 +125,7 @@ def changed(run: Run) -> Iterator[Callable[[str, Callable[[Plain], Any]], None]]
 
     def write(key: str, record: Plain) -> None:
         with StudyRecord.open(run.storage_url, "demo") as study:
-            study.set_study(JOB_PREFIX + key, record)
+            study.study.set_user_attr(JOB_PREFIX + key, record)
 
     def change(key: str, edit: Callable[[Plain], Any]) -> None:
         record = json.loads(json.dumps(before[key]))

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from hssl_search.engine.records.run import ResolvedSearch, Run
+from hssl_search.engine.records.state import SearchState
 from hssl_search.engine.records.study import StudyRecord
-from hssl_search.engine.resolve import ATTRIBUTE, differences, fixed, require_unchanged
+from hssl_search.engine.resolve import differences, fixed, require_unchanged
 from hssl_search.errors import UserError
 
 
@@ -93,7 +94,7 @@ def test_what_an_earlier_version_did_not_record_is_not_compared(
     recorded = fixed(run.resolved()) | {"objective": "accuracy", "warm_start": []}
     recorded["policy"] = {"most_proxies": 5}
     del recorded["sampler"]
-    study.set_study(ATTRIBUTE, recorded)
+    study.write(SearchState(fixed=recorded))
     go_on(run, study, written)
     go_on(run, study, {**written, "objective": "accuracy", "warm_start": []})
     with pytest.raises(UserError, match="seed: 0 -> 1"):

@@ -13,6 +13,7 @@ from scipy import stats
 
 from hssl_search.engine.candidates.candidate import Contender, final_metrics
 from hssl_search.engine.execution.jobs import Outcome, Report, State
+from hssl_search.engine.records.state import TrialState
 from hssl_search.engine.statistics.metrics import (
     ACCURACY,
     DISCREPANCY,
@@ -30,14 +31,38 @@ from hssl_search.engine.verdict import (
     judge,
     why_no_winner,
 )
+from hssl_search.heads.config import HeadConfig
 
-NO_HEAD = Contender(0, "no head", [], "none", "none")
-IDENTITY = Contender(1, "identity head", [{"family": "identity"}], "identity", "identity")
-SAME = Contender(5, "same-architecture head", [{"family": "resnet"}], "resnet", "same_architecture")
-LONGER = Contender(6, "no head, same device-time", [], "none", "none_same_time")
-NOISE = Contender(2, "noise head", [{"family": "noise"}], "noise", "noise")
-MLP = Contender(3, "mlp depth 1", [{"family": "mlp"}], "mlp")
-RESNET = Contender(4, "resnet depth 2", [{"family": "resnet"}], "resnet")
+NO_HEAD = Contender(0, TrialState(name="no head", family="none", control="none"))
+IDENTITY = Contender(
+    1,
+    TrialState(
+        name="identity head",
+        family="identity",
+        head=HeadConfig(family="identity"),
+        control="identity",
+    ),
+)
+SAME = Contender(
+    5,
+    TrialState(
+        name="same-architecture head",
+        family="resnet",
+        head=HeadConfig(family="resnet"),
+        control="same_architecture",
+    ),
+)
+LONGER = Contender(
+    6, TrialState(name="no head, same device-time", family="none", control="none_same_time")
+)
+NOISE = Contender(
+    2,
+    TrialState(name="noise head", family="noise", head=HeadConfig(family="noise"), control="noise"),
+)
+MLP = Contender(3, TrialState(name="mlp depth 1", family="mlp", head=HeadConfig(family="mlp")))
+RESNET = Contender(
+    4, TrialState(name="resnet depth 2", family="resnet", head=HeadConfig(family="resnet"))
+)
 ALL = [NO_HEAD, IDENTITY, NOISE, MLP, RESNET, SAME, LONGER]
 SEED_S = {one.trial: 60.0 + 30.0 * len(one.heads) for one in ALL}
 REFERENCE = {"raw pixels": 39.8, "untrained base": 29.3}
@@ -355,7 +380,7 @@ def test_final_metrics_are_those_of_a_job_that_came_to_its_last_step() -> None:
 
 
 def head(trial: int, **attributes: Any) -> Contender:
-    return Contender(trial, f"head {trial}", [{"family": "mlp"}], "mlp", attributes=attributes)
+    return Contender(trial, TrialState(name=f"head {trial}", family="mlp", **attributes))
 
 
 EXTEND = "hssl-search resume runs/x --budget +2cpu-min"

@@ -15,6 +15,7 @@ import pytest
 from optuna.trial import TrialState
 from scipy import stats
 
+from hssl_search.engine.records import state as states
 from hssl_search.engine.statistics.two_way import TwoWay
 from hssl_search.reporting import tables
 from hssl_search.reporting.files import write_tables, write_whole
@@ -122,16 +123,7 @@ def test_leaderboard_and_verdict_agree(run: Any) -> None:
     from hssl_search.engine.verdict import judge
 
     record = RunRecord.of(run.study)
-    contenders = [
-        Contender(
-            trial.number,
-            trial.user_attrs["name"],
-            [],
-            trial.user_attrs["family"],
-            trial.user_attrs.get("control"),
-        )
-        for trial in record.trials
-    ]
+    contenders = [Contender(trial.number, states.TrialState.of(trial)) for trial in record.trials]
     scores = {trial.number: found for trial in record.trials if (found := record.accuracies(trial))}
     verdict = judge(contenders, scores, scores, record.reference, ACCURACY, record.resolution)
     board = tables.leaderboard(record)

@@ -13,6 +13,7 @@ from hssl_search.engine.candidates import surrogate
 from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.trials import Trials
 from hssl_search.engine.config import PromotionRule
+from hssl_search.engine.records.state import HEALTHY, PromotionState, SearchState, TrialState
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.statistics import ties
 from hssl_search.engine.statistics.correlation import (
@@ -44,7 +45,7 @@ def healthy(screened: Iterable[Contender]) -> list[Contender]:
     return [
         contender
         for contender in screened
-        if contender.control is None and contender.attributes.get("gate") == "healthy"
+        if contender.control is None and contender.state.gate == HEALTHY
     ]
 
 
@@ -54,7 +55,7 @@ def by_discrepancy(screened: tuple[Contender, ...]) -> tuple[Contender, ...]:
     the next of each."""
     candidates = {candidate.trial: candidate for candidate in healthy(screened)}
     discrepancies = {
-        trial: candidate.attributes["discrepancy"] for trial, candidate in candidates.items()
+        trial: candidate.state.discrepancy or 0.0 for trial, candidate in candidates.items()
     }
     ranked = [candidates[n] for n in ties.rank(discrepancies, DISCREPANCY.resolution(None))]
     places = Counter[str]()
@@ -125,7 +126,7 @@ def rank_correlations(
     return {
         "forecast": rank_correlation(predicted, reached[: len(predicted)]),
         "discrepancy": rank_correlation(
-            [candidate.attributes["discrepancy"] for candidate in ended], reached
+            [candidate.state.discrepancy for candidate in ended], reached
         ),
     }
 
@@ -145,14 +146,6 @@ def _left_out(ended: Sequence[Contender], reached: Sequence[float]) -> list[floa
         means, _ = surrogate.predict(ended, known)
         found[fold::folds] = means[fold::folds] - np.delete(means, np.s_[fold::folds]).mean()
     return found.tolist()
-
-
-PROMOTED, PROMOTION = "promoted", "promotion"
-"""The study's attributes: trials in the order of their promotion, and how well their scores were
-predicted."""
-COSTLY = "too_costly"
-"""Attribute of a head that is left out for its cost: how many times the base's step one with it
-takes."""
 
 
 class Promoter:
@@ -217,8 +210,8 @@ class Promoter:
         candidate = self.trials.undecided(chosen)
         if candidate is not chosen:
             self._round = tuple(candidate if each is chosen else each for each in self._round)
-        self.study.set_study(PROMOTED, [*promoted, candidate.trial])
-        self.trials.note(candidate.trial, {"promoted": True})
+        self.study.write(SearchState(promoted=(*promoted, candidate.trial)))
+        self.trials.note(candidate.trial, TrialState(promoted=True))
         return candidate
 
     def reject(self) -> None:
@@ -233,16 +226,15 @@ class Promoter:
         if most is not None and any(ties.at_least(most, each) for each in times.values()):
             for trial in sorted(times.keys() - set(self._promoted())):
                 if ties.above(times[trial], most):
-                    self.trials.note(trial, {COSTLY: round(times[trial], 2)})
+                    self.trials.note(trial, TrialState(too_costly=round(times[trial], 2)))
                     cause = (
                         f"too costly: a step with it takes {times[trial]:.1f} times as long as "
                         f"without a head, and --max-head-cost is {most:g}."
                     )
                     self._prune(self.trials.contender(trial), cause)
         for contender in self.trials.contenders():
-            gate = contender.attributes.get("gate", "healthy")
-            if gate != "healthy" and contender.control in (None, "noise"):
-                self._prune(contender, f"{gate}: {contender.attributes['gate_reason']}")
+            if contender.control in (None, "noise") and (cause := contender.state.ailment()):
+                self._prune(contender, cause)
 
     def close(self, scores: Mapping[int, float], final: bool = True) -> str:
         """Keep how well the scores were predicted, and return it in words; prune what was not
@@ -251,24 +243,23 @@ class Promoter:
         candidates = [contender for contender in contenders if contender.control is None]
         for candidate in candidates:
             if candidate.trial in promoted:
-                self.trials.note(candidate.trial, {"promoted": True})
+                self.trials.note(candidate.trial, TrialState(promoted=True))
             elif final:
-                screened = "gate" in candidate.attributes
+                screened = candidate.state.gate is not None
                 unscreened = "the budget ended before it was screened."
                 self._prune(candidate, WHY_NOT[self.rule] if screened else unscreened)
         if not promoted and self.healthy():
             return "No head was promoted: the budget ended before that."
         if not promoted:
-            screened = any("gate" in candidate.attributes for candidate in candidates)
+            screened = any(candidate.state.gate for candidate in candidates)
             what = "healthy after screening" if screened else "screened"
             return f"No head candidate was {what}; there is nothing to promote."
         found = rank_correlations(contenders, scores)
-        plain = {name: correlation.as_plain() for name, correlation in found.items()}
-        self.study.set_study(PROMOTION, {"rule": self.rule, **plain})
+        self.study.write(SearchState(promotion=PromotionState(rule=self.rule, **found)))
         return sentence(found)
 
     def _prune(self, contender: Contender, cause: str) -> None:
-        self.trials.note(contender.trial, {"promoted": False})
+        self.trials.note(contender.trial, TrialState(promoted=False))
         self.trials.decide(contender.trial, "PRUNED", cause=cause)
 
     def _screened(self) -> tuple[Contender, ...]:
@@ -276,13 +267,13 @@ class Promoter:
         contenders = [
             contender
             for contender in self.trials.contenders()
-            if COSTLY not in contender.attributes
+            if contender.state.too_costly is None
         ]
-        earlier = {contender.attributes.get("retry_of") for contender in contenders}
+        earlier = {contender.state.retry_of for contender in contenders}
         return tuple(contender for contender in contenders if contender.trial not in earlier)
 
     def _promoted(self) -> list[int]:
-        return list(self.study.study_attributes().get(PROMOTED, []))
+        return list(self.study.state.promoted)
 
 
 def sentence(found: Mapping[str, RankCorrelation]) -> str:

@@ -9,9 +9,11 @@ from functools import partial
 
 import numpy as np
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as Status
 
 from hssl_search.engine.config import SamplerName
+from hssl_search.engine.records.state import TrialState
 from hssl_search.heads.config import HeadConfig
 from hssl_search.spaces.space import Space
 
@@ -49,9 +51,9 @@ class CandidateSampler:
             unseen: the other heads of the space in random order; nothing where they cannot be
                 listed.
         """
-        heads = {HeadConfig(**trial.user_attrs["head"]) for trial in known}
+        heads = {state.head for trial in known if (state := TrialState.of(trial)).head}
         learned = [copied for trial in known if (copied := _learned(trial)) is not None]
-        results = sum(trial.state is TrialState.COMPLETE for trial in learned)
+        results = sum(trial.state is Status.COMPLETE for trial in learned)
         learns = results >= STARTUP and self.name in LEARNING
         while True:
             seed = seed_after(self.seed, len(heads))
@@ -71,7 +73,7 @@ class CandidateSampler:
                 running = optuna.trial.create_trial(
                     params=fixed.params,
                     distributions=fixed.distributions,
-                    state=TrialState.RUNNING,
+                    state=Status.RUNNING,
                 )
                 learned.append(running)
 
@@ -79,18 +81,18 @@ class CandidateSampler:
 def _learned(trial: FrozenTrial) -> FrozenTrial | None:
     """Return what is to be learned from a candidate; None where that is nothing: a healthy head
     without a proxy is neither good nor bad."""
-    attributes = trial.user_attrs
+    state = TrialState.of(trial)
     copied = partial(
         optuna.trial.create_trial, params=trial.params, distributions=trial.distributions
     )
-    if trial.state is TrialState.COMPLETE:
+    if trial.state is Status.COMPLETE:
         return copied(value=trial.value)
-    if trial.state is TrialState.FAIL:
+    if trial.state is Status.FAIL:
         return None
-    if "gate" not in attributes and not trial.state.is_finished():
-        return copied(state=TrialState.RUNNING)
-    if trial.intermediate_values or attributes.get("gate", "healthy") != "healthy":
-        return copied(state=TrialState.PRUNED, intermediate_values=trial.intermediate_values)
+    if state.gate is None and not trial.state.is_finished():
+        return copied(state=Status.RUNNING)
+    if trial.intermediate_values or state.ailment():
+        return copied(state=Status.PRUNED, intermediate_values=trial.intermediate_values)
     return None
 
 
@@ -111,7 +113,7 @@ def _drawn(
         trial = study.ask()
         if (head := space.sample(trial)) not in seen:
             return head
-        study.tell(trial, state=TrialState.FAIL)  # as if it had not been drawn
+        study.tell(trial, state=Status.FAIL)  # as if it had not been drawn
     return None
 
 

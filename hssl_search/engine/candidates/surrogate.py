@@ -15,30 +15,38 @@ from hssl_search.engine.statistics import ties
 if TYPE_CHECKING:
     import numpy as np
 
-MEASURED = ("overlap_excess", "cka_excess", "output", "architecture", "excess_loss")
-"""Of a head and its base, as screening found them."""
-COUNTED = ("parameters", "macs")
-"""Taken by their logarithms."""
-SHAPED = ("width_ratio", "kernel_size", "mlp_ratio", "first_shortcut", "positions", "tap")
-"""Of the head's configuration."""
 FAMILY = "family:"
 ROUNDED = 1e-7
 """Gaps between scores of up to some hundreds that are below this differ by rounding alone."""
 
 
 def features(candidate: Contender) -> dict[str, float]:
-    """Return what a prediction is made from. What a head lacks has no entry; of families it has the
-    share of its blocks that are of each."""
-    head, attributes = candidate.heads[0], candidate.attributes
-    values = {name: attributes.get(name) for name in MEASURED}
-    values |= {name: math.log1p(attributes[name]) for name in COUNTED if name in attributes}
-    values |= {name: head.get(name) for name in SHAPED}
-    chance, loss = attributes.get("chance_loss"), attributes.get("head_loss")
-    values["learning"] = None if chance is None or loss is None else chance - loss
-    named = head.get("blocks")
-    blocks = named.split("+") if named else [head["family"]] * int(head.get("depth") or 1)
-    values["depth"] = len(blocks)
-    values |= {FAMILY + family: count / len(blocks) for family, count in Counter(blocks).items()}
+    """Return what the score is predicted from: what screening measured, and what the head is.
+
+    What a head lacks has no entry; of families it has the share of its blocks that are of each.
+    """
+    head, state = candidate.head, candidate.state
+    assert head is not None
+    blocks = head.block_families or (head.family,)
+    learned = state.chance_loss is not None and state.head_loss is not None
+    values: dict[str, float | None] = {
+        "overlap": state.overlap_excess,
+        "cka": state.cka_excess,
+        "output difference": state.output,
+        "architectural difference": state.architecture,
+        "excess": state.excess_loss,
+        "learning": state.chance_loss - state.head_loss if learned else None,  # type: ignore[operator]
+        "parameter count": None if state.parameters is None else math.log1p(state.parameters),
+        "log macs": None if state.macs is None else math.log1p(state.macs),
+        "width_ratio": head.width_ratio,
+        "kernel_size": head.kernel_size,
+        "mlp_ratio": head.mlp_ratio,
+        "first_shortcut": head.first_shortcut,
+        "positions": head.positions,
+        "tap": head.tap,
+        "depth": len(blocks),
+        **{FAMILY + family: count / len(blocks) for family, count in Counter(blocks).items()},
+    }
     return {name: float(value) for name, value in values.items() if value is not None}
 
 

@@ -7,14 +7,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hssl_search.engine.candidates.candidate import SAME_TIME, Contender
-from hssl_search.engine.candidates.trials import OWN_STEPS
-from hssl_search.engine.execution.jobs import Job, Outcome, Plain, State
+from hssl_search.engine.execution.jobs import Job, Outcome, State
 from hssl_search.engine.phases.context import Context
 from hssl_search.engine.phases.runner import Phase, Runner
 from hssl_search.engine.planning.plan import Plan
+from hssl_search.engine.records.state import ConfirmingState, SearchState
 from hssl_search.engine.statistics import ties
 from hssl_search.engine.statistics.posterior import Posterior
 from hssl_search.engine.statistics.two_way import PAIRED, Scores
+from hssl_search.heads.config import HeadConfig
 
 CONTENTION = 0.05
 """Probability of being better than the leader below which a trial gets no more seeds."""
@@ -209,12 +210,8 @@ class Confirm(Phase):
         return scores
 
 
-CONFIRMING = "confirming"
-"""The study's attribute: which trials were chosen, in order, and how many run at once."""
-
-
 def confirm(
-    context: Context, same_architecture: Plain, plan: Plan, promoted: Sequence[Contender]
+    context: Context, same_architecture: HeadConfig, plan: Plan, promoted: Sequence[Contender]
 ) -> None:
     """Confirm as far as the plan goes what is known of those that were promoted; nothing where no proxy has a score."""
     proxied = {
@@ -230,7 +227,7 @@ def confirm(
 
     def make(trial: int, offset: int) -> Job:
         one = context.trials.contender(trial)
-        steps = one.attributes.get(OWN_STEPS, plan.proxy_steps)
+        steps = one.state.same_time_steps or plan.proxy_steps
         job = context.jobs.training(
             "confirm",
             one,
@@ -238,14 +235,15 @@ def confirm(
             steps,
             [steps],
             context.cost_model.reserve(),
-            kept["at_once"],
+            kept.at_once,
         )
         expected[job.key] = context.cost_model.training(job, one)
         return job
 
     def keep(trial: int) -> None:
-        kept["trials"] = [*kept["trials"], trial]
-        context.study.set_study(CONFIRMING, kept)
+        nonlocal kept
+        kept = kept.with_set(ConfirmingState(trials=(*kept.trials, trial)))
+        context.study.write(SearchState(confirming=kept))
 
     controls = [context.trials.control(kind).trial for kind in ("none", "identity")]
     scores = {trial: proxied[trial] for trial in (*ranked, *controls) if trial in proxied}
@@ -257,10 +255,10 @@ def confirm(
         make,
         context.board.score,
         plan.confirm_jobs,
-        kept["at_once"],
+        kept.at_once,
         context.board.resolution,
         context.ended,
-        kept["trials"],
+        kept.trials,
         keep,
     )
 
@@ -271,7 +269,9 @@ def confirm(
     Runner(context, "confirm", phase, expected, ended).run()
 
 
-def _field(context: Context, same_architecture: Plain, plan: Plan, ranked: Sequence[int]) -> Field:
+def _field(
+    context: Context, same_architecture: HeadConfig, plan: Plan, ranked: Sequence[int]
+) -> Field:
     identity = context.trials.control("identity").trial
     unseen = context.trials.control("same_architecture", same_architecture).trial
     if context.board.ranked_by.of_head:
@@ -289,12 +289,11 @@ def _field(context: Context, same_architecture: Plain, plan: Plan, ranked: Seque
     )
 
 
-def _kept(context: Context, plan: Plan) -> Plain:
+def _kept(context: Context, plan: Plan) -> ConfirmingState:
     """What was chosen before; how many run at once stays as it was when the plan was made, wherever it is resumed."""
-    known: Plain = context.study.study_attributes().get(CONFIRMING, {"trials": []})
-    jobs = plan.confirm_jobs
-    at_once = known["at_once"] if known.get("jobs") == jobs else context.machine.concurrency(jobs)
-    return {**known, "jobs": jobs, "at_once": at_once}
+    known, jobs = context.study.state.confirming or ConfirmingState(), plan.confirm_jobs
+    at_once = known.at_once if known.jobs == jobs else context.machine.concurrency(jobs)
+    return ConfirmingState(trials=known.trials, jobs=jobs, at_once=at_once)
 
 
 def _same_time_steps(context: Context, plan: Plan, leader: int) -> int:

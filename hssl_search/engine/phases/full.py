@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from hssl_search.engine.candidates.candidate import Contender
-from hssl_search.engine.execution.jobs import Job, Outcome, Plain, State
+from hssl_search.engine.execution.jobs import Job, Outcome, State
 from hssl_search.engine.phases.context import Context
 from hssl_search.engine.phases.jobs import full_key
 from hssl_search.engine.phases.runner import Phase, Runner
 from hssl_search.engine.planning.costs import FullTraining, Wanted
+from hssl_search.engine.records.state import FullState, SearchState
 from hssl_search.engine.verdict import Verdict
-from hssl_search.heads.config import HeadConfig
-
-FULL = "full"
-"""The study's attribute: the full training."""
 
 
 def train_winner(context: Context, verdict: Verdict, wanted: Wanted, proxy_steps: int) -> None:
@@ -29,7 +23,7 @@ def train_winner(context: Context, verdict: Verdict, wanted: Wanted, proxy_steps
     if not wanted.steps or verdict.winner is None:
         return
     training = _chosen(context, verdict, wanted, proxy_steps)
-    if training["steps"] == 0:
+    if training.steps == 0:
         least = wanted.least(proxy_steps)
         cause = "the budget left is too small for that"
         if wanted.steps < least:
@@ -45,41 +39,41 @@ def train_winner(context: Context, verdict: Verdict, wanted: Wanted, proxy_steps
             context.watcher.note(f"The {job.task.name} failed: {outcome.cause}")
 
     job = context.jobs.full(
-        training["name"],
-        [HeadConfig(**head) for head in training["heads"]],
-        training["steps"],
-        training["rungs"],
+        training.name,
+        training.heads,
+        training.steps,
+        training.rungs,
         context.seed,
         context.cost_model.reserve(),
-        training.get("number", 1),
+        training.number,
     )
     Runner(context, "full", Phase([job], context.ended), {}, tell_failure).run()
 
 
-def _chosen(context: Context, verdict: Verdict, wanted: Wanted, proxy_steps: int) -> Plain:
+def _chosen(context: Context, verdict: Verdict, wanted: Wanted, proxy_steps: int) -> FullState:
     """Return what is to be trained, as the study keeps it."""
     assert verdict.winner is not None
     winner = context.trials.contender(verdict.winner)
     chosen = context.trials.control("none") if verdict.state == "no head" else winner
-    before = context.study.study_attributes().get(FULL)
-    key = full_key(before.get("number", 1)) if before else ""
+    before = context.study.state.full
+    key = full_key(before.number) if before else ""
     ended = context.ended.get(key, Outcome(State.CUT)).state
     costs, cost_model = context.cost_model.costs, context.cost_model
     step_s, remaining_s = cost_model.pace * cost_model.step([chosen]), context.meter.remaining()
     affordable = wanted.affordable(remaining_s, costs, step_s, proxy_steps)
     training = to_run(before, ended, winner, chosen, affordable)
-    if training["steps"] and training != before:
-        context.study.set_study(FULL, training)
+    if training.steps and training != before:
+        context.study.write(SearchState(full=training))
     return training
 
 
 def to_run(
-    before: Mapping[str, Any] | None,
+    before: FullState | None,
     ended: State,
     winner: Contender,
     chosen: Contender,
     affordable: FullTraining,
-) -> Plain:
+) -> FullState:
     """Return the full training that is planned, or was made; another where the winner is, or where
     more of its steps are affordable now.
 
@@ -88,23 +82,20 @@ def to_run(
         ended: how that ended; CUT where it is still to come to its end.
         chosen: who is trained: the winner, or no head where that is better.
         affordable: what is affordable now.
-
-    Returns:
-        Plain data with `steps`, 0 where nothing is affordable, `rungs`, `heads`, `name`, `winner`,
-        and `number`, from 1 on.
     """
-    before = before or {"number": 0, "steps": 0, "heads": None}
-    number, steps = before.get("number", 1), affordable.steps
-    same = before["steps"] and before["heads"] == chosen.heads
-    if same and (ended is State.CUT or steps <= before["steps"]):
-        return dict(before)
-    if steps == 0 and before["steps"]:
-        return {**before, "steps": 0}
-    return {
-        "number": max(1, number + bool(before["steps"])),
-        "winner": winner.trial,
-        "steps": steps,
-        "rungs": list(affordable.rungs),
-        "heads": chosen.heads,
-        "name": f"full training with {chosen.name}",
-    }
+    number, steps = 1 if before is None else before.number, affordable.steps
+    if before is not None and before.steps:
+        same = list(before.heads) == chosen.heads
+        if same and (ended is State.CUT or steps <= before.steps):
+            return before
+        if steps == 0:
+            return before.with_set(FullState(steps=0))
+        number += 1
+    return FullState(
+        number=number,
+        winner=winner.trial,
+        steps=steps,
+        rungs=tuple(affordable.rungs),
+        heads=tuple(chosen.heads),
+        name=f"full training with {chosen.name}",
+    )

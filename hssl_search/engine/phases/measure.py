@@ -20,7 +20,6 @@ from hssl_search.engine.phases.runner import Backend, Phase, Runner
 from hssl_search.engine.planning.cost_model import Measurement
 from hssl_search.engine.planning.costs import Costs
 from hssl_search.engine.planning.plan import BudgetTooSmall, smallest_s
-from hssl_search.engine.planning.planner import PLAN
 from hssl_search.engine.planning.preview import after_first_step, too_small
 from hssl_search.engine.statistics import ties
 from hssl_search.errors import UserError
@@ -88,7 +87,7 @@ def measure(
     def continues(measured: Plain) -> bool:
         backend.watcher.note(f"measure: {measured['doing']}.")
         least, most = after_first_step(measured, mean(macs for _, macs in trials.typical()))
-        planned = PLAN in backend.study.study_attributes()
+        planned = backend.study.state.plan is not None
         affordable = ties.at_least(meter.remaining(), smallest_s(least, policy))
         if to_the_end or planned or affordable:
             return True

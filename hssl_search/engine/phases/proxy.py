@@ -15,6 +15,7 @@ from hssl_search.engine.phases.runner import Phase, Runner
 from hssl_search.engine.planning.costs import PROXY_CONTROLS
 from hssl_search.engine.planning.plan import Plan
 from hssl_search.engine.statistics.metrics import Measure
+from hssl_search.heads.config import HeadConfig
 
 
 class Proxy(Phase):
@@ -145,7 +146,7 @@ def run_proxies(
     promoter.reject()
     no_head, identity = (
         context.trials.control("none"),
-        context.trials.control("identity", {"family": "identity"}),
+        context.trials.control("identity", HeadConfig(family="identity")),
     )
     promoted = promoter.promoted() or list(filter(None, [promoter.promote(dict)]))
     first = [

@@ -19,8 +19,8 @@ from hssl_search.engine.execution.jobs import (
 )
 from hssl_search.engine.phases.context import Context
 from hssl_search.engine.phases.runner import Phase, Runner
-from hssl_search.engine.planning.cost_model import RATIO
 from hssl_search.engine.planning.plan import Plan
+from hssl_search.engine.records.state import HeadMeasures, TrialState
 from hssl_search.heads.config import HeadConfig
 
 
@@ -33,34 +33,40 @@ def deal(candidates: Sequence[Contender], size: int) -> list[list[Contender]]:
 
 def heads_of(group: Sequence[Contender]) -> list[HeadConfig]:
     """Return what trains together: the candidates of the group, then the reference heads."""
-    return [*(HeadConfig(**candidate.heads[0]) for candidate in group), *REFERENCE_HEADS]
+    return [*(head for candidate in group for head in candidate.heads), *REFERENCE_HEADS]
 
 
-def read(group: Sequence[Contender], metrics: Plain) -> tuple[dict[int, Plain], dict[str, Plain]]:
-    """Read the metrics of a group's last report.
+def read(
+    group: Sequence[Contender], metrics: Plain, number: int
+) -> tuple[dict[int, TrialState], dict[str, TrialState]]:
+    """Read the metrics of the last report of the group of that number.
 
     `cka_excess` and `overlap_excess` are discrepancies above the identity head's in the same group;
     `discrepancy` is `overlap_excess`.
 
     Returns:
-        (trial -> attributes, reference family -> attributes).
+        (trial -> what to note, reference family -> what to note).
     """
+    heads = [TrialState.model_validate(head) for head in metrics["heads"]]
     # From the end: an earlier version trained heads of another group between the two.
-    *_, identity, noise = metrics["heads"]
-    attributes = [
-        {
-            **head,
-            "cka_excess": head["cka"] - identity["cka"],
-            "overlap_excess": head["overlap"] - identity["overlap"],
-            "discrepancy": head["overlap"] - identity["overlap"],
-            "chance_loss": noise["head_loss"],
-        }
-        for head in metrics["heads"]
-    ]
-    of_trials = {
-        candidate.trial: found for candidate, found in zip(group, attributes, strict=False)
-    }
-    return of_trials, {"identity": attributes[-2], "noise": attributes[-1]}
+    *_, identity, noise = heads
+    states = []
+    for head in heads:
+        overlap_excess = _above(head.overlap, identity.overlap)
+        in_group = TrialState(
+            group=number,
+            cka_excess=_above(head.cka, identity.cka),
+            overlap_excess=overlap_excess,
+            discrepancy=overlap_excess,
+            chance_loss=noise.head_loss,
+        )
+        states.append(head.with_set(in_group))
+    of_trials = {candidate.trial: state for candidate, state in zip(group, states, strict=False)}
+    return of_trials, {"identity": states[-2], "noise": states[-1]}
+
+
+def _above(value: float | None, reference: float | None) -> float | None:
+    return None if value is None or reference is None else value - reference
 
 
 class _Groups(Phase):
@@ -102,11 +108,12 @@ def screen(context: Context, plan: Plan, number: int) -> None:
         work gets done and nothing else."""
         _, group = groups[job.key]
         heads = reports[-1].metrics["heads"] if reports else [{}] * len(group)
+        ratios = [HeadMeasures.model_validate(head).step_ratio for head in heads]
         timed = [
-            replace(candidate, attributes={**candidate.attributes, RATIO: head[RATIO]})
-            if RATIO in head
+            Contender(candidate.trial, candidate.state.with_set(TrialState(step_ratio=ratio)))
+            if ratio is not None
             else candidate
-            for candidate, head in zip(group, heads, strict=False)
+            for candidate, ratio in zip(group, ratios, strict=False)
         ]
         expected[job.key] = context.cost_model.screening(job, timed)
 
@@ -145,10 +152,10 @@ def _screened(
         return
     # What was screened is known, and nothing goes on from its weights.
     shutil.rmtree(job.folder, ignore_errors=True)
-    found, references = read(group, metrics)
+    found, references = read(group, metrics, number)
     for candidate in group:
-        context.trials.note(candidate.trial, {**found[candidate.trial], "group": number})
+        context.trials.note(candidate.trial, found[candidate.trial])
     for kind in ("identity", "noise"):
-        control = context.trials.control(kind, {"family": kind})
-        if "group" not in control.attributes:
-            context.trials.note(control.trial, {**references[kind], "group": number})
+        control = context.trials.control(kind, HeadConfig(family=kind))
+        if control.state.group is None:
+            context.trials.note(control.trial, references[kind])

@@ -127,11 +127,6 @@ def _references(found: Plain) -> dict[str, Plain]:
     return rows
 
 
-RATIO = "step_ratio"
-"""Attribute of a screened head: how many times the seconds of the base's step one with this head
-alone takes, in the same worker."""
-
-
 class CostModel:
     """What the jobs of a search cost.
 
@@ -180,8 +175,8 @@ class CostModel:
         default head adds, by multiply-adds."""
         if not contender.heads:
             return 0.0
-        by_family = self._measured.head_s(contender.family, contender.attributes["macs"])
-        if (ratio := contender.attributes.get(RATIO)) is None:
+        by_family = self._measured.head_s(contender.family, contender.state.macs or 0)
+        if (ratio := contender.state.step_ratio) is None:
             return by_family
         return max(LEAST_SHARE * by_family, (ratio - 1) * self.costs.step)
 

@@ -4,7 +4,6 @@ study and in search.yaml."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from hssl_search.engine.budget import Budget
 from hssl_search.engine.candidates.candidate import Contender
@@ -22,10 +21,8 @@ from hssl_search.engine.planning.plan import (
 )
 from hssl_search.engine.planning.preview import PlannedPhase, planned_phases, preview, too_small
 from hssl_search.engine.records.run import ResolvedSearch
+from hssl_search.engine.records.state import PlanState, SearchState
 from hssl_search.engine.statistics import ties
-
-PLAN = "plan"
-"""The study's attribute."""
 
 
 class Planning:
@@ -56,19 +53,19 @@ class Planning:
         self.plan: Plan
 
     @property
-    def known(self) -> Plain:
+    def known(self) -> PlanState:
         """Return what the study holds of the plan."""
-        return dict(self.study.study_attributes().get(PLAN, {}))
+        return self.study.state.plan or PlanState()
 
     @property
     def extended(self) -> bool:
         """Return whether the budget is larger than what was planned for."""
-        return bool(self.meter.budget.seconds > self.known["budget_s"])
+        return self.meter.budget.seconds > (self.known.budget_s or 0.0)
 
     @property
     def done(self) -> bool:
         """Return whether all that was planned for this budget is done."""
-        return bool(self.known.get("done")) and not self.extended
+        return bool(self.known.done) and not self.extended
 
     def begin(self, settled: Plain) -> None:
         """Take up the plan that the study holds, or make one for what is left.
@@ -76,9 +73,9 @@ class Planning:
         Args:
             settled: what measuring has settled, for search.yaml, which then holds the plan too.
         """
-        if known := self.known:
-            self.plan = Plan(**known["numbers"])
-            self.cost_model.expect(known.get("head_s"))
+        if (known := self.known).numbers:
+            self.plan = Plan(**known.numbers)
+            self.cost_model.expect(known.head_s)
         else:
             try:
                 self.plan = make_plan(
@@ -101,10 +98,12 @@ class Planning:
                 **self._phases_s(self.plan),
             }
             self.note(
-                budget_s=self.meter.budget.seconds,
-                phases=phases,
-                jobs=self.plan.jobs,
-                numbers=self.plan.as_plain(),
+                PlanState(
+                    budget_s=self.meter.budget.seconds,
+                    phases=phases,
+                    jobs=self.plan.jobs,
+                    numbers=self.plan.as_plain(),
+                )
             )
         self.run.update_config(**settled, plan=self.plan.as_plain())
         self.context.watcher.note(self.plan.sentence())
@@ -130,7 +129,7 @@ class Planning:
             planned for anew.
         """
         known = self.known
-        if "first" in known:
+        if known.first:
             return True
         if (remaining_s := self.meter.remaining()) <= 0:
             return not short
@@ -145,17 +144,20 @@ class Planning:
             return False
         if not plan.runs_as(self.plan):
             self.context.watcher.note(f"Planned anew after screening: {plan.proxies_sentence()}")
+        planned_s = known.phases or {}
         phases = {
-            **known["phases"],
+            **planned_s,
             **self._phases_s(plan, self.cost_model.pace),
-            "screen": known["phases"]["screen"],
+            "screen": planned_s["screen"],
         }
         self._replace(
             plan,
-            first=known["numbers"],
-            first_phases=known["phases"],
-            phases=phases,
-            head_s=self.cost_model.planned.mean_head,
+            PlanState(
+                first=known.numbers,
+                first_phases=planned_s,
+                phases=phases,
+                head_s=self.cost_model.planned.mean_head,
+            ),
         )
         return True
 
@@ -186,7 +188,9 @@ class Planning:
             for phase, seconds in {"measure": 0.0, **plan.expected_s}.items()
         }
         more = not plan.runs_as(self.plan)
-        self._replace(plan, budget_s=self.meter.budget.seconds, phases=phases, done=not more)
+        self._replace(
+            plan, PlanState(budget_s=self.meter.budget.seconds, phases=phases, done=not more)
+        )
         self.context.watcher.note(
             f"The budget was extended. {plan.sentence()}"
             if more
@@ -194,9 +198,9 @@ class Planning:
         )
         return more
 
-    def note(self, **values: Any) -> None:
+    def note(self, state: PlanState) -> None:
         """Keep these values with the plan in the study."""
-        self.study.set_study(PLAN, {**self.known, **values})
+        self.study.write(SearchState(plan=self.known.with_set(state)))
 
     def preview(self, budget: Budget, measured: Measurement) -> Plain:
         """Return what a search with this budget would do and cost, after measuring (`preview`)."""
@@ -234,9 +238,9 @@ class Planning:
             self.policy,
         )
 
-    def _replace(self, plan: Plan, **values: Any) -> None:
+    def _replace(self, plan: Plan, state: PlanState) -> None:
         self.plan = plan
-        self.note(jobs=plan.jobs, numbers=plan.as_plain(), **values)
+        self.note(state.with_set(PlanState(jobs=plan.jobs, numbers=plan.as_plain())))
         self.run.update_config(plan=plan.as_plain())
 
     def _phases(self, plan: Plan, pace: float = 1.0) -> list[PlannedPhase]:

@@ -11,16 +11,20 @@ from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.execution.jobs import State
 from hssl_search.engine.phases.full import to_run
 from hssl_search.engine.planning.costs import FULL_SHARE, Costs, FullTraining, Wanted
+from hssl_search.engine.records.state import FullState, TrialState
+from hssl_search.heads.config import HeadConfig
 
-MLP = Contender(3, "mlp depth 1", [{"family": "mlp"}], "mlp")
-RESNET = Contender(4, "resnet depth 2", [{"family": "resnet"}], "resnet")
-NO_HEAD = Contender(0, "no head", [], "none", "none")
+MLP = Contender(3, TrialState(name="mlp depth 1", family="mlp", head=HeadConfig(family="mlp")))
+RESNET = Contender(
+    4, TrialState(name="resnet depth 2", family="resnet", head=HeadConfig(family="resnet"))
+)
+NO_HEAD = Contender(0, TrialState(name="no head", family="none", control="none"))
 COSTS = Costs(step=0.1, heads={}, evaluate=0.4, checkpoint=0.1, startup=5.0)
 FIRST = to_run(None, State.CUT, MLP, MLP, FullTraining(100, (50, 100)))
 
 
-def told(found: dict[str, Any]) -> tuple[Any, ...]:
-    return found["number"], found["winner"], found["steps"], found["rungs"], found["name"]
+def told(full: FullState) -> tuple[Any, ...]:
+    return full.number, full.winner, full.steps, list(full.rungs), full.name
 
 
 def test_the_full_training_ends_within_what_is_left() -> None:
@@ -60,7 +64,7 @@ def test_the_full_training_takes_all_wanted_steps_where_they_fit_and_none_where_
 def test_the_first_is_as_long_as_is_affordable_and_of_no_head_where_that_is_better() -> None:
     assert (
         told(FIRST) == (1, 3, 100, [50, 100], "full training with mlp depth 1")
-        and FIRST["heads"] == MLP.heads
+        and list(FIRST.heads) == MLP.heads
     )
     assert told(to_run(None, State.CUT, MLP, NO_HEAD, FullTraining(70, (70,)))) == (
         1,
@@ -69,7 +73,7 @@ def test_the_first_is_as_long_as_is_affordable_and_of_no_head_where_that_is_bett
         [70],
         "full training with no head",
     )
-    assert to_run(None, State.CUT, MLP, MLP, FullTraining(0, ()))["steps"] == 0
+    assert to_run(None, State.CUT, MLP, MLP, FullTraining(0, ())).steps == 0
 
 
 @pytest.mark.parametrize(
@@ -89,7 +93,7 @@ def test_more_steps_of_the_same_are_another_training(ended: State) -> None:
         3,
         101,
         [101],
-        FIRST["name"],
+        FIRST.name,
     )
 
 
@@ -102,9 +106,10 @@ def test_another_winner_is_trained_as_far_as_that_is_affordable(ended: State) ->
         [20],
         "full training with resnet depth 2",
     )
-    assert to_run(FIRST, ended, RESNET, RESNET, FullTraining(0, ()))["steps"] == 0
+    assert to_run(FIRST, ended, RESNET, RESNET, FullTraining(0, ())).steps == 0
 
 
 def test_one_that_an_earlier_version_kept_without_number_was_the_first() -> None:
-    earlier = {key: value for key, value in FIRST.items() if key != "number"}
-    assert to_run(earlier, State.DONE, MLP, MLP, FullTraining(200, (200,)))["number"] == 2
+    kept = {key: value for key, value in FIRST.attributes().items() if key != "number"}
+    earlier = FullState.model_validate(kept)
+    assert to_run(earlier, State.DONE, MLP, MLP, FullTraining(200, (200,))).number == 2

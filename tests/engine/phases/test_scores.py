@@ -9,6 +9,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
+from hssl_search.engine.records.state import SearchState
 from hssl_search.engine.statistics.metrics import ACCURACY, LABELFREE
 from hssl_search.reporting.formats import signed
 from hssl_search.reporting.relations import agreements
@@ -133,7 +134,7 @@ def test_ranked_without_labels_and_judged_with_them_the_verdict_tells_their_agre
         f"Over {trials} trials the rank correlation of {LABELFREE.score_name} with accuracy is {signed(expected, 2)}"
         in verdict["sentence"]
     )
-    lab.study.set_study("config", {"rank_by": LABELFREE.key})
+    lab.study.write(SearchState(config={"rank_by": LABELFREE.key}))
     [told] = [one.correlation for one in agreements(lab.study.study) if one.measure is LABELFREE]
     assert (abs(told.value or 0), told.n) == (pytest.approx(abs(expected)), trials), (
         "the report has the same number"
@@ -156,7 +157,7 @@ def test_ranked_without_labels_and_not_judged_with_them_no_accuracy_is_told(
     )
     assert lab.watcher.of("best")[-1] == (verdict["name"], None)
     assert lab.watcher.of("control") == []
-    lab.study.set_study("config", {"rank_by": LABELFREE.key})
+    lab.study.write(SearchState(config={"rank_by": LABELFREE.key}))
     assert agreements(lab.study.study) == []
 
 
