@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hssl_search.data.sources import Contents
 from hssl_search.engine.records.run import ResolvedSearch, Run
 from hssl_search.engine.records.state import SearchState
 from hssl_search.engine.records.study import StudyRecord
@@ -115,8 +117,9 @@ def test_what_a_search_began_with_cannot_be_edited(
     tmp_path: Path, study: StudyRecord, written: dict[str, Any]
 ) -> None:
     before, after = deepcopy(written), deepcopy(written)
-    before["setting"]["images"] = {"training": {"images": 120}}
-    after["setting"]["images"] = {"training": {"images": 140}}
+    began_with = asdict(Contents(120, 120, 2, "0" * 64, 32, "key"))
+    before["setting"]["images"] = {"training": began_with}
+    after["setting"]["images"] = {"training": {**began_with, "images": 140}}
     assert "(setting.images.training.images: 120 -> 140)" in refused(tmp_path, study, before, after)
 
 
