@@ -1,4 +1,5 @@
-"""proxy: each promoted head alone with the base, beside two controls; the weak ones are stopped at a rung."""
+"""proxy: each promoted head alone with the base, beside two controls; the weak ones are stopped at
+a rung."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ class Proxy(Phase):
     Args:
         jobs: those to begin with.
         total: how many there will be.
-        choose: the next job, asked for when these are handed out; None when there is none. It may read `scores`.
+        choose: the next job, asked for when these are handed out; None when there is none. It may
+            read `scores`.
         resolution: step in which scores move.
     """
 
@@ -73,12 +75,17 @@ class Proxy(Phase):
         return job
 
     def scores(self) -> dict[int, float]:
-        """trial -> score of the proxies that have ended by themselves or were stopped.
+        """Return trial -> score of the proxies that have ended by themselves or were stopped.
 
-        One that was stopped at a rung is taken to gain as much from there to the end as those that went on have, in the mean.
+        One that was stopped at a rung is taken to gain as much from there to the end as those that
+        continued have, in the mean.
         """
         steps = set(self._reached.values())
-        gains = {step: self._gain(step, max(steps)) for step in steps}
+        gains = {}
+        for step in steps:
+            at, last = self._at_rung[step], self._at_rung[max(steps)]
+            gained = [last[trial].score - at[trial].score for trial in at.keys() & last.keys()]
+            gains[step] = fmean(gained) if gained else 0.0
         return {
             trial: self._at_rung[step][trial].score + gains[step]
             for trial, step in self._reached.items()
@@ -89,6 +96,7 @@ class Proxy(Phase):
         self._count(job, outcome)
 
     def _count(self, job: Job, outcome: Outcome) -> None:
+        """Count a proxy among `scores`, by the last rung where it had one."""
         assert job.trial is not None
         steps = [step for step, at in self._at_rung.items() if job.trial in at]
         if steps and outcome.reports and outcome.state in (State.DONE, State.STOPPED):
@@ -97,82 +105,60 @@ class Proxy(Phase):
     def on_report(self, job: Job, report: Report) -> Decision:
         if report.step not in job.task.rungs:  # where it ran out of time
             return Decision.CONTINUE
-        others = {
-            trial: one
-            for trial, one in self._at_rung.get(report.step, {}).items()
-            if trial != job.trial
-        }
-        found = self._note(job, report)
-        if found is None:
+        at = self._at_rung.get(report.step, {})
+        others = {trial: other for trial, other in at.items() if trial != job.trial}
+        reached = self._note(job, report)
+        if reached is None:
             return Decision.CONTINUE
-        self.on_score(job, report.step, found.score)
-        if found.control or report.step >= job.task.steps or not math.isfinite(found.score):
+        self.on_score(job, report.step, reached.score)
+        last = report.step >= job.task.steps
+        if reached.control or last or not math.isfinite(reached.score):
             return Decision.CONTINUE
-        return (
-            Decision.STOP
-            if self.pruner.stops(found, others, self.resolution)
-            else Decision.CONTINUE
-        )
-
-    def _gain(self, step: int, last: int) -> float:
-        both = self._at_rung[step].keys() & self._at_rung[last].keys()
-        return (
-            fmean(
-                self._at_rung[last][trial].score - self._at_rung[step][trial].score
-                for trial in both
-            )
-            if both
-            else 0.0
-        )
+        stops = self.pruner.stops(reached, others, self.resolution)
+        return Decision.STOP if stops else Decision.CONTINUE
 
     def _note(self, job: Job, report: Report) -> AtRung | None:
+        """Keep the score of a report; None where it has none."""
         assert job.trial is not None
         if (score := self.ranked_by.score(report.metrics)) is None:
             return None
-        found = AtRung(job.trial, score, self.contenders[job.trial].control is not None)
+        reached = AtRung(job.trial, score, self.contenders[job.trial].control is not None)
         if math.isfinite(score):
-            self._at_rung.setdefault(report.step, {})[job.trial] = found
-        return found
+            self._at_rung.setdefault(report.step, {})[job.trial] = reached
+        return reached
 
 
 DEARER = 1.2
-"""How many times what was planned proxies may cost; then no more heads are promoted, so that what confirms them keeps its share."""
+"""How many times what was planned proxies may cost; then no more heads are promoted, so that what
+confirms them keeps its share."""
 
 
 def run_proxies(
     context: Context, promoter: Promoter, pruner: Pruner, plan: Plan, number: int
 ) -> dict[int, float]:
-    """The promoted heads of the round of that number and of those before, each chosen when there is a place for it; their scores."""
+    """Train the promoted heads of the round of that number and of those before, each chosen when
+    there is a place for it, and return their scores."""
     promoter.reject()
-    no_head, identity = (
-        context.trials.control("none"),
-        context.trials.control("identity", HeadConfig(family="identity")),
-    )
+    no_head = context.trials.control("none")
+    identity = context.trials.control("identity", HeadConfig(family="identity"))
     promoted = promoter.promoted() or list(filter(None, [promoter.promote(dict)]))
-    first = [
-        no_head,
-        *promoted[:1],
-        identity,
-        *promoted[1:],
-    ]  # should the budget end early, there is something to compare
     total = PROXY_CONTROLS + max(len(promoted), min(plan.promoted_by(number), promoter.healthy()))
-    at_once, contenders, expected = (
-        context.machine.concurrency(total),
-        dict[int, Contender](),
-        dict[str, float](),
-    )
+    at_once = context.machine.concurrency(total)
+    contenders: dict[int, Contender] = {}
+    expected: dict[str, float] = {}
 
-    def job_of(one: Contender) -> Job:
+    def job_of(contender: Contender) -> Job:
         job = context.jobs.training(
             "proxy",
-            one,
+            contender,
             context.seed,
             plan.proxy_steps,
             plan.rungs,
             context.cost_model.reserve(),
             at_once,
         )
-        contenders[one.trial], expected[job.key] = one, context.cost_model.training(job, one)
+        contenders[contender.trial] = contender
+        expected[job.key] = context.cost_model.training(job, contender)
         context.recall(job)
         return job
 
@@ -181,16 +167,18 @@ def run_proxies(
         if enough and sum(expected.values()) + max(expected.values()) > most_s:
             phase.total = len(phase.jobs)
             context.watcher.note(
-                f"The promoted heads cost more than was planned: {total - phase.total} fewer proxies."
+                "The promoted heads cost more than was planned: "
+                f"{total - phase.total} fewer proxies."
             )
             return None
-        one = None if "proxy" in context.short else promoter.promote(phase.scores)
-        return None if one is None else job_of(one)
+        candidate = None if "proxy" in context.short else promoter.promote(phase.scores)
+        return None if candidate is None else job_of(candidate)
 
     most_s = DEARER * context.cost_model.proxies(plan)
-    jobs = [job_of(one) for one in first]
+    # Should the budget end early, there is something to compare.
+    first = [no_head, *promoted[:1], identity, *promoted[1:]]
     phase = Proxy(
-        jobs,
+        [job_of(contender) for contender in first],
         context.ended,
         contenders,
         context.board.ranked_by,
@@ -200,12 +188,6 @@ def run_proxies(
         choose,
         context.board.resolution,
     )
-    Runner(
-        context,
-        "proxy",
-        phase,
-        expected,
-        context.board.take,
-        keep_s=context.cost_model.confirming(plan, context.policy.fewest_confirm_jobs),
-    ).run()
+    keep_s = context.cost_model.confirming(plan, context.policy.fewest_confirm_jobs)
+    Runner(context, "proxy", phase, expected, context.board.take, keep_s=keep_s).run()
     return phase.scores()

@@ -42,7 +42,8 @@ class Plan:
     """Why no full training is planned: it was not asked for, or would be shorter than a proxy. Its
     share goes to confirming."""
     batches: list[int] = field(default_factory=list)
-    """Candidates planned at a time, where the budget was extended; together they are `candidates`."""
+    """Candidates planned at a time, where the budget was extended; together they are
+    `candidates`."""
 
     def as_plain(self) -> dict[str, Any]:
         """Return the plan as JSON can hold it."""
