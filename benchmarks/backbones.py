@@ -149,7 +149,7 @@ PRELOAD = [
     "timm",
     "hssl_search.data.views",
     "hssl_search.heads.head",
-    "hssl_search.heads.registry",
+    "hssl_search.heads.families",
     "hssl_search.methods.simclr",
     "hssl_search.training.pair",
 ]

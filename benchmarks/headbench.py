@@ -42,7 +42,7 @@ TOOLS = ("hssl-search", "torch", "timm")
 
 def chosen_heads(space: Space, count: int) -> list[HeadConfig]:
     """That many different heads of the space, drawn at random, as many of each family as of any other."""
-    heads = [HeadConfig(**values) for values in space.enumerate()]
+    heads = list(space.enumerate())
     random.Random(0).shuffle(heads)
     of_family: dict[str, list[HeadConfig]] = {}
     for head in heads:

@@ -14,7 +14,7 @@ import torch
 from hssl_search.cli import key_value
 from hssl_search.engine.execution.jobs import Plain, Setting, Task
 from hssl_search.engine.worker.measure import measure
-from hssl_search.heads.registry import families
+from hssl_search.heads.families import families
 from hssl_search.training.recipe import Recipe
 
 

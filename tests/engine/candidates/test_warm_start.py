@@ -185,9 +185,7 @@ def test_heads_outside_the_space_are_left_out_and_counted(
 ) -> None:
     lab = make_lab(small_space)
     [one] = gather(resolved(lab, earlier))
-    assert {HeadConfig(**head.head) for head in one.heads} <= {
-        HeadConfig(**values) for values in small_space.enumerate()
-    }
+    assert {HeadConfig(**head.head) for head in one.heads} <= set(small_space.enumerate())
     assert one.left_out and all(why.startswith("depth=") for why in one.left_out)
     assert not one.same_space
     words = sentences([one], "tpe", "learned")[0]
