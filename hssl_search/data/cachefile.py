@@ -204,8 +204,8 @@ def _check_room(folder: Path, count: int, side: int) -> None:
     if needed > free:
         raise UserError(
             f"packing {count:,} images at {side} px needs {needed / 1e9:.1f} GB, but the cache in "
-            f"{str(folder)!r} "
-            f"has {free / 1e9:.1f} GB left: set HSSL_SEARCH_CACHE to a folder with room."
+            f"{str(folder)!r} has {free / 1e9:.1f} GB left: set HSSL_SEARCH_CACHE to a folder with "
+            "room."
         )
 
 
@@ -214,6 +214,6 @@ def _check_readable(source: Source, skipped: list[tuple[str, str]]) -> None:
         name, reason = skipped[0]
         raise UserError(
             f"{len(skipped):,} of {len(source):,} images in {source.name!r} are unreadable (at "
-            "most 5 % may be), "
-            f"the first is {source.where(name)!r} ({reason}): repair or remove them."
+            f"most 5 % may be), the first is {source.where(name)!r} ({reason}): repair or remove "
+            "them."
         )

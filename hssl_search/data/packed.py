@@ -207,8 +207,7 @@ def cache_root() -> Path:
     except RuntimeError as error:
         raise UserError(
             "there is no home directory to keep the image cache in (HOME is not set); set "
-            "HSSL_SEARCH_CACHE to the path of a "
-            "folder with room that you may write to."
+            "HSSL_SEARCH_CACHE to the path of a folder with room that you may write to."
         ) from error
 
 

@@ -257,8 +257,8 @@ def _refuse_splits(name: str, classes: tuple[str, ...]) -> None:
     best = "train" if "train" in classes else classes[0]
     raise UserError(
         f"the folders in {name!r} are splits ({', '.join(classes)}), not classes: give "
-        f"{str(Path(name) / best)!r} "
-        f"as data, and {name!r} as probe data if its splits have class folders."
+        f"{str(Path(name) / best)!r} as data, and {name!r} as probe data if its splits have class "
+        "folders."
     )
 
 

@@ -193,9 +193,8 @@ def _eligible(
     if len(usable) < 2:
         raise UserError(
             f"{source!r} has {len(usable)} of {len(classes)} classes with at least {least} "
-            "readable images, and judging "
-            "needs two: add images, name labelled ones as probe data, or put all in one folder to "
-            "search without labels."
+            "readable images, and judging needs two: add images, name labelled ones as probe "
+            "data, or put all in one folder to search without labels."
         )
     # Every class gives a query, so that there can be no more classes than queries.
     chosen = random.permutation(usable)[:MOST_QUERIES]
@@ -281,9 +280,8 @@ def _refuse_seen(probe_data: str, queries: str, data: str) -> None:
     if same:
         raise UserError(
             f"the queries in {queries!r} would be trained on, since they share a folder with the "
-            f"data {data!r}: leave "
-            f"out the probe data {probe_data!r} to have a part of the data held out, or name "
-            "images that are not in it."
+            f"data {data!r}: leave out the probe data {probe_data!r} to have a part of the data "
+            "held out, or name images that are not in it."
         )
 
 
@@ -305,8 +303,7 @@ def _check_same_classes(
         has = folders[0] if differing[0] in bank.classes else folders[1]
         raise UserError(
             f"the splits of the probe data {probe_data!r} have different classes ({len(differing)} "
-            "in one only, "
-            f"e.g. {differing[0]!r} in {has!r}): give both the same class folders."
+            f"in one only, e.g. {differing[0]!r} in {has!r}): give both the same class folders."
         )
 
 
