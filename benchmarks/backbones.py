@@ -16,6 +16,7 @@ import resource
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import version
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -29,7 +30,7 @@ from torch import Tensor
 from benchmarks.recording import Deadline, execute
 from hssl_search.backbones import Base, Masking, default_image_size, residual_blocks
 from hssl_search.data.views import Views, ViewsConfig
-from hssl_search.engine.execution.jobs import Job, Plain, Send, State
+from hssl_search.engine.execution.jobs import Job, Plain, Send, State, Task
 from hssl_search.errors import UserError
 from hssl_search.heads.head import build_head
 from hssl_search.methods.simclr import SimCLR, SimCLRConfig
@@ -335,9 +336,9 @@ def row_of(family: str, seconds: float, gigabytes: float) -> Row:
     }
 
 
-def run(job: Job, send: Send) -> None:
-    """Examine one family; the worker of these jobs."""
-    row = row_of(**job.task["asked"])
+def run(job: Job, send: Send, seconds: float, gigabytes: float) -> None:
+    """Examine the family that a job is named after."""
+    row = row_of(job.key, seconds, gigabytes)
     if "fault" in row:
         raise UserError(row["fault"])
     send(1, row)
@@ -346,22 +347,17 @@ def run(job: Job, send: Send) -> None:
 def work(given: argparse.Namespace) -> list[Row]:
     """Examine what is missing until the time is over; the rows of all families reached."""
     families = timm.list_modules()
-    asked = {
-        family: {"family": family, "seconds": given.seconds, "gigabytes": given.gigabytes}
-        for family in families
-    }
     jobs = [
         Job(
             family,
             "backbones",
-            {"steps": 1, "asked": asked[family]},
+            Task.model_construct(steps=1),
             str(given.out.with_suffix("") / family),
         )
         for family in families
     ]
-    known = execute(
-        "benchmarks.backbones:run", jobs, given.out, Deadline(given.minutes), Deadline(math.inf)
-    ).known
+    worker = partial(run, seconds=given.seconds, gigabytes=given.gigabytes)
+    known = execute(worker, jobs, given.out, Deadline(given.minutes), Deadline(math.inf)).known
     return [_row(known[family]) for family in families if known.get(family, {}).get("state")]
 
 

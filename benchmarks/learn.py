@@ -56,7 +56,7 @@ class GradientsThrough(Pair):
 
 def run(job: Job, send: Send) -> None:
     """One training, and what it came to; the worker of these jobs."""
-    task, through = Task.model_validate(job.task), job.key.startswith(THROUGH)
+    task, through = job.task, job.key.startswith(THROUGH)
     if task.setting.device == "cpu":
         torch.set_num_threads(int(job.cpus))
     setup = WorkerSetup(task.setting)
@@ -117,7 +117,7 @@ def jobs(given: argparse.Namespace) -> Iterator[Job]:
         yield Job(
             key,
             "learn",
-            task.model_dump(mode="json"),
+            task,
             str(given.out.with_suffix("") / key),
             None,
             cpus,

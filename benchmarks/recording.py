@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
 from hssl_search.engine.execution.inline import InlineExecutor
@@ -21,8 +20,10 @@ from hssl_search.engine.execution.jobs import (
     Report,
     Send,
     State,
+    Worker,
 )
-from hssl_search.engine.phases.phase import Phase
+from hssl_search.engine.execution.ray_tune.trainable import resolve
+from hssl_search.engine.phases.runner import Phase
 from hssl_search.engine.worker.run_job import run_job
 
 TIMES = ("train_s", "train_steps", "core_s", "wall_s")
@@ -76,12 +77,10 @@ class Recorded(Phase):
 
     def on_end(self, job: Job, outcome: Outcome) -> None:
         reached = outcome.reports[-1].step if outcome.reports else 0
-        if outcome.state is State.CUT or (
-            outcome.state is State.DONE and reached < job.task["steps"]
-        ):
+        if outcome.state is State.CUT or (outcome.state is State.DONE and reached < job.task.steps):
             return
         shutil.rmtree(job.folder, ignore_errors=True)
-        about = {key: job.task[key] for key in ABOUT if key in job.task}
+        about = job.task.model_dump(mode="json", include=set(ABOUT))
         self._append(
             {"key": job.key, "state": outcome.state.value, "cause": outcome.cause, **about}
         )
@@ -94,18 +93,23 @@ class Recorded(Phase):
 
 
 def execute(
-    worker: str, jobs: Sequence[Job], path: Path, deadline: Deadline, meter: Meter, at_once: int = 1
+    worker: str | Worker,
+    jobs: Sequence[Job],
+    path: Path,
+    deadline: Deadline,
+    meter: Meter,
+    at_once: int = 1,
 ) -> Recorded:
     """Run what is not done yet: in this process or, several at once, through Ray.
 
     Args:
-        worker: a function that workers can import, as `package.module:function`.
+        worker: a function; for Ray one that workers can import, as `package.module:function`.
         deadline: no job begins after it.
         meter: ends jobs that run.
     """
     source = Recorded(jobs, path, deadline)
     if at_once == 1:
-        InlineExecutor(resolve_name(worker), meter).run(source)
+        InlineExecutor(resolve(worker), meter).run(source)
     elif source.waiting():
         from hssl_search.engine.execution.ray_tune.executor import RayExecutor
 

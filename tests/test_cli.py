@@ -28,6 +28,7 @@ from hssl_search.bundled import bundled_folder, names
 from hssl_search.engine.config import NO_FLAG, SearchConfig
 from hssl_search.engine.execution.ray_tune.session import RaySession
 from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.state import SearchState
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.statistics.metrics import LABELFREE
 from hssl_search.reporting.progress import Progress
@@ -50,7 +51,6 @@ FLAGS = {
     "--promote",
     "--pruner",
     "--max-head-cost",
-    "--warm-start",
     "--name",
     "--storage",
     "--ray-address",
@@ -232,11 +232,6 @@ def test_flags_reach_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
             "simclr",
             "--config",
             "some.yaml",
-            "--warm-start",
-            "runs/a",
-            "b",
-            "--warm-start",
-            "c",
         ]
     )
     assert asked == [
@@ -247,7 +242,6 @@ def test_flags_reach_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
             budget="10cpu-min",
             trainer="simclr",
             seed=5,
-            warm_start=["runs/a", "b", "c"],
         )
     ]
 
@@ -406,14 +400,6 @@ def test_a_plan_whose_budget_buys_no_search_is_printed_and_refused(
             [*ASKED, "--rank-by", "acuracy"],
             r"argument --rank-by: invalid choice: 'acuracy' \(choose from .*accuracy.*\); see .*\.",
         ),
-        (
-            [*ASKED, "--warm-start"],
-            r"argument --warm-start: expected at least one argument; see hssl-search --help\.",
-        ),
-        (
-            [*ASKED, "--warm-start", "demo"],
-            r"runs/demo is no run: it has no search\.yaml; there are no runs in .*/runs\.",
-        ),
         ([*ASKED, "--config", "none.yaml"], r"none\.yaml does not exist; check the path\."),
         (
             [*ASKED, "--space", "defalt"],
@@ -569,17 +555,6 @@ def test_a_run_that_another_version_wrote_is_refused(refused: Refused) -> None:
             r"search.yaml has the format 'hssl-search/9' and this version reads 'hssl-search/1'; ",
             refused(command, "demo"),
         )
-
-
-def test_a_run_cannot_be_started_warm_from_twice_or_where_nothing_learns(refused: Refused) -> None:
-    Run.create(Path("runs/old"), {"format": "hssl-search/1"})
-    told = refused(*ASKED, "--warm-start", "old", "runs/old")
-    assert re.fullmatch(r"--warm-start names the run .*/runs/old twice; name it once\.", told)
-    told = refused(*ASKED, "--warm-start", "old", "--sampler", "random", "--promote", "random")
-    assert told.startswith(
-        "--warm-start has no use where nothing learns from results, as with --sampler random and "
-        "--promote random; "
-    )
 
 
 def test_a_second_controller_is_refused(refused: Refused) -> None:
@@ -745,7 +720,7 @@ def test_a_study_that_the_storage_holds_already_is_left_alone(
     monkeypatch.setattr(RaySession, "free", lambda self, resource: 2.0)
     url = f"sqlite:///{here}/studies.db"
     with StudyRecord.open(url, "demo") as study:
-        study.set_study("config", {"base": "of another run"})
+        study.write(SearchState(config={"base": "of another run"}))
     told = refused(*ASKED, "--storage", "sqlite:///studies.db", "--name", "demo")
     assert (
         told == f"the storage '{url}' holds a study 'demo' already; give this run another --name."

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 from hssl_search.backbones import Base
-from hssl_search.engine.execution.jobs import Job, Plain, Setting, Task
+from hssl_search.engine.execution.jobs import Job, Setting, Task
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.same_architecture import same_architecture_head
@@ -260,7 +260,7 @@ class Maker:
 
     def measure(self, cell: Cell) -> Job:
         """Times a step without a head and what each head adds."""
-        heads = _plain(head for head in cell.heads().values() if head is not None)
+        heads = [head for head in cell.heads().values() if head is not None]
         task = Task(kind="measure", name="measuring", setting=cell.setting, heads=heads)
         return self._job(f"{cell.base.name}/{cell.method}/measure", task)
 
@@ -272,7 +272,7 @@ class Maker:
             Task(
                 name="joint",
                 setting=cell.setting,
-                heads=_plain(head for head in cell.heads().values() if head is not None),
+                heads=[head for head in cell.heads().values() if head is not None],
                 steps=steps,
                 rungs=list(self.scale.joint_rungs),
                 seed=seed,
@@ -288,7 +288,7 @@ class Maker:
             Task(
                 name=one.branch,
                 setting=one.cell.setting,
-                heads=_plain([one.head] if one.head else []),
+                heads=[one.head] if one.head else [],
                 stage=self.scale.stage,
                 steps=one.steps,
                 rungs=rungs(one.steps),
@@ -301,13 +301,9 @@ class Maker:
         return Job(
             key,
             self.scale.name,
-            task.model_dump(mode="json"),
+            task,
             str(self.folder / "checkpoints" / key),
             None,
             self.cpus,
             self.gpus,
         )
-
-
-def _plain(heads: Iterable[HeadConfig]) -> list[Plain]:
-    return [head.model_dump(exclude_none=True) for head in heads]

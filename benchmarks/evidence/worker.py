@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
@@ -22,6 +22,7 @@ from hssl_search.evaluation.embed import embed_pair
 from hssl_search.evaluation.knn import knn_accuracy
 from hssl_search.evaluation.linear import linear_accuracy
 from hssl_search.evaluation.rankme import rankme
+from hssl_search.heads.config import HeadConfig
 from hssl_search.training.trainer import StepReport, Trainer
 
 TIMED = 5
@@ -99,7 +100,7 @@ def judge(setup: WorkerSetup, trainer: Trainer, task: Task, report: StepReport) 
     return {**quality, "heads": heads}
 
 
-def pace(setup: WorkerSetup, heads: list[Plain], seed: int) -> Plain:
+def pace(setup: WorkerSetup, heads: Sequence[HeadConfig], seed: int) -> Plain:
     """`step_s` of the base alone, and `head_step_s` that each head adds: device-seconds of the fastest of a few steps, as `device_s` counts
     them. What else runs on a CPU does not lengthen them, as it does the wall-clock seconds of `measure`."""
     clock = time.process_time if setup.device.type == "cpu" else time.monotonic
@@ -112,7 +113,9 @@ def pace(setup: WorkerSetup, heads: list[Plain], seed: int) -> Plain:
     }
 
 
-def _step_s(setup: WorkerSetup, heads: list[Plain], seed: int, clock: Callable[[], float]) -> float:
+def _step_s(
+    setup: WorkerSetup, heads: Sequence[HeadConfig], seed: int, clock: Callable[[], float]
+) -> float:
     trainer = setup.trainer_of(heads, setup.recipe.proxy, 1 + TIMED, seed)
     seconds = []
     for step in range(1, 2 + TIMED):
@@ -126,13 +129,13 @@ def run(job: Job, send: Send) -> None:
     """The tool's own worker, with more measured at each rung, and its measurement timed by the device."""
 
     def measured(step: int, metrics: Plain) -> None:
-        task = Task.model_validate(job.task)
+        task = job.task
         send_timed(step, {**metrics, **pace(WorkerSetup(task.setting), task.heads, task.seed)})
 
     send_timed = timed(send)
     run_job(
         job,
-        measured if job.task["kind"] == "measure" else send_timed,
+        measured if job.task.kind == "measure" else send_timed,
         judge,
         lambda setting: EvidenceBench(setting, SCALES[job.phase]),
     )

@@ -29,7 +29,6 @@ ADDED: Mapping[str, Any] = {
     "sampler": "random",
     "promote": "discrepancy",
     "pruner": "median",
-    "warm_start": [],
     "max_head_cost": None,
     "policy": {},
 }
@@ -94,11 +93,6 @@ class SearchConfig(BaseModel):
         description="leave out heads with which a training step takes more than this many times as long as without a head, while "
         "there are others; off for no limit (default: 4)",
     )
-    warm_start: list[str] = Field(
-        [],
-        description="earlier runs, whose results teach sampler and forecast from the start: folders such as runs/resnet50-photos, or "
-        "their names",
-    )
     name: str | None = Field(
         None, description="the run's folder under runs/ (default: from base and data)"
     )
@@ -130,16 +124,6 @@ class SearchConfig(BaseModel):
         if value is not None and not value.strip():
             raise ValueError("must not be empty")
         return value
-
-    @field_validator("warm_start", mode="before")
-    @classmethod
-    def _one_or_more(cls, value: Any) -> Any:
-        """One run or several, each a path, a name or a `Run`."""
-        runs = value if isinstance(value, list | tuple) else [] if value is None else [value]
-        paths = [getattr(run, "folder", run) for run in runs]
-        if strange := [path for path in paths if not isinstance(path, str | Path)]:
-            raise ValueError(f"{strange[0]!r} is no run; give its folder or its name")
-        return [str(path) for path in paths]
 
     @field_validator("budget", mode="before")
     @classmethod

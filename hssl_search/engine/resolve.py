@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import platform
 import re
-import shlex
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -17,8 +16,7 @@ from hssl_search.bundled import find
 from hssl_search.configfile import read_yaml
 from hssl_search.data.sources import DIGITS, folder_of, open_source, shown
 from hssl_search.engine.budget import Budget, parse_budget
-from hssl_search.engine.candidates.sampler import ENUMERATED, LEARNING
-from hssl_search.engine.candidates.warm_start import gather
+from hssl_search.engine.candidates.sampler import ENUMERATED
 from hssl_search.engine.config import SearchConfig
 from hssl_search.engine.execution.jobs import Plain, Setting
 from hssl_search.engine.execution.machine import Machine
@@ -34,6 +32,7 @@ if TYPE_CHECKING:
 from collections.abc import Iterator
 from typing import Any
 
+from hssl_search.engine.records.state import SearchState
 from hssl_search.engine.records.study import StudyRecord
 
 FEWEST_JUDGED = 12
@@ -69,7 +68,6 @@ def check(config: SearchConfig) -> Budget:
         check_storage(config.storage)
     read_yaml(find("search_spaces", config.space))
     read_yaml(find("trainers", config.trainer))
-    _earlier_runs(config)
     require_folders(config.data, config.probe_data)
     return budget
 
@@ -204,8 +202,7 @@ def prepare(
         | {tool: version(tool) for tool in TOOLS}
         | {"python": platform.python_version()},
     }
-    gather(resolved)  # what cannot be learned from is refused
-    return resolved, [*_warnings(base, data, config, rank_by), *_alike(resolved["images"])]
+    return resolved, [*_warnings(base, data, config, rank_by), *_image_flaw(resolved["images"])]
 
 
 def _options(config: SearchConfig) -> Plain:
@@ -215,7 +212,6 @@ def _options(config: SearchConfig) -> Plain:
     return {
         **{name: getattr(config, name) for name in as_asked},
         "max_head_cost": most,
-        "warm_start": _earlier_runs(config),
         "policy": config.policy.model_dump(),
         "storage": config.storage and absolute(config.storage),
     }
@@ -267,20 +263,6 @@ def _require_enumerable(config: SearchConfig, space: Space) -> None:
             f"--sampler exhaustive lists spaces of up to {ENUMERATED:,} heads, and {space.name!r} has {held}; "
             "give a smaller --space or another --sampler."
         )
-
-
-def _earlier_runs(config: SearchConfig) -> list[str]:
-    """The folders to start warm from. UserError for one that is no run, for the same one twice, and where nothing would learn from them."""
-    folders = [str(Run.find(run).folder) for run in config.warm_start]
-    for folder in folders:
-        if folders.count(folder) > 1:
-            raise UserError(f"--warm-start names the run {folder} twice; name it once.")
-    if folders and config.sampler not in LEARNING and config.promote != "learned":
-        raise UserError(
-            f"--warm-start has no use where nothing learns from results, as with --sampler {config.sampler} and --promote "
-            f"{config.promote}; give --sampler tpe or --promote learned, or leave it out."
-        )
-    return folders
 
 
 def _rank_by(config: SearchConfig, labelled: bool) -> str:
@@ -361,10 +343,10 @@ def _with_labels(judged: str, classes: tuple[str, ...], rank_by: str) -> str:
     )
 
 
-def _alike(images: Plain) -> list[str]:
-    from hssl_search.engine.winnerless import alike
+def _image_flaw(images: Plain) -> list[str]:
+    from hssl_search.engine.verdict import image_flaw
 
-    told = alike(images)
+    told = image_flaw(images)
     return (
         [f"{told}: heads learn nothing from these; look at them, and mend --data."] if told else []
     )
@@ -379,8 +361,6 @@ def _without_labels(rank_by: str) -> str:
     )
 
 
-ATTRIBUTE = "fixed"
-"""Study attribute: what no result of the study would be comparable without."""
 KEYS = (
     "seed",
     "rank_by",
@@ -388,19 +368,22 @@ KEYS = (
     "promote",
     "pruner",
     "policy",
-    "warm_start",
     "same_architecture",
     "map_shapes",
     "setting",
 )
-REMOVED = {"objective": ("accuracy,cost",), "sampler": ("gp", "nsga2"), "pruner": ("hyperband",)}
-"""What searches of earlier versions could be asked for and no search can be any more."""
+REMOVED: Mapping[str, Callable[[Any], bool]] = {
+    "objective": lambda objective: objective == "accuracy,cost",
+    "sampler": lambda sampler: sampler in ("gp", "nsga2"),
+    "pruner": lambda pruner: pruner == "hyperband",
+    "warm_start": bool,
+}
+"""What searches of earlier versions could be asked for and no search can be any more: by option, whether a value is of these."""
 MOST_TOLD = 3
 
 
 def fixed(resolved: Plain) -> Plain:
-    """Of what search.yaml holds, the part that must stay: space, base, images, recipe, seed, earlier runs, and what ranks, draws, promotes
-    and stops."""
+    """Of what search.yaml holds, the part that must stay: space, base, images, recipe, seed, and what ranks, draws, promotes and stops."""
     kept = {key: resolved[key] for key in KEYS}
     return {"space": {"parameters": resolved["space"]["parameters"]}, **kept}
 
@@ -408,15 +391,15 @@ def fixed(resolved: Plain) -> Plain:
 def require_unchanged(run: Run, resolved: Plain, study: StudyRecord) -> None:
     """Raise UserError where search.yaml has an option that was removed since, or, with the differences, old -> new, where it was changed
     against what the study recorded when it began."""
-    for key, values in REMOVED.items():
-        if resolved.get(key) in values:
+    for key, removed in REMOVED.items():
+        if removed(resolved.get(key)):
             raise UserError(
                 f"{run.search_yaml} has {key}: {resolved[key]}, which this version no longer offers; continue it with the "
-                f"version that wrote it, or begin another search with --warm-start {shlex.quote(run.shown)}."
+                "version that wrote it, or begin another search."
             )
-    recorded = study.study_attributes().get(ATTRIBUTE)
+    recorded = study.state.fixed
     if recorded is None:
-        study.set_study(ATTRIBUTE, fixed(resolved))
+        study.write(SearchState(fixed=fixed(resolved)))
         return
     now = fixed(resolved)
     # An earlier version recorded other keys, of the setting too; this one writes those that it has into search.yaml.

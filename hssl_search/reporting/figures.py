@@ -1,31 +1,199 @@
-"""Drawing heads side by side with plotly: the leaderboard, and discrepancy against what bases are judged by.
-
-The data come from `figure_data.py`. Every function returns None where there is nothing to draw.
-
-Names come from users: they are escaped before plotly, which reads a subset of HTML in its texts, gets them.
-"""
+"""The figures of a report: the data of each, and how plotly draws it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
+from optuna import Study
+from plotly.subplots import make_subplots
 
+from hssl_search.engine.records.meter import OVERHEAD
+from hssl_search.engine.statistics.correlation import RankCorrelation, rank_correlation
 from hssl_search.engine.statistics.metrics import Measure
-from hssl_search.reporting.axes import (
+from hssl_search.reporting import tables
+from hssl_search.reporting.formats import (
+    count,
+    duration,
+    interval,
+    known,
+    number,
+    plural,
+    signed,
+    time_unit,
+)
+from hssl_search.reporting.record import RunRecord
+from hssl_search.reporting.style import (
+    CONTROL,
+    CONTROL_DASHES,
+    GRID,
+    INK,
+    MUTED,
+    Reference,
     axis_title,
     base_layout,
     error_bars,
+    faded,
+    family_looks,
     frame_around,
-    panels,
+    phase_colour,
+    phase_order,
     reference_lines,
     short,
 )
-from hssl_search.reporting.figure_data import DiscrepancyAccuracy, Reference
-from hssl_search.reporting.formats import count, interval, known, number, plural, signed
-from hssl_search.reporting.frames import OTHER_DISCREPANCIES
-from hssl_search.reporting.palette import CONTROL, GRID, faded, family_looks
+from hssl_search.reporting.tables import OTHER_DISCREPANCIES, judged_column
+from hssl_search.reporting.text import agreement
+
+
+def references(study: Study | RunRecord) -> list[Reference]:
+    """Raw pixels, the untrained base, and the control without a head; those that have what bases are judged by."""
+    record = RunRecord.of(study)
+    digits = record.judged_by.digits
+    lines = [
+        Reference(name, float(value), digits=digits)
+        for name, value in record.judged_references.items()
+        if known(value)
+    ]
+    no_head = record.no_head
+    if no_head is None:
+        return lines
+    board = tables.leaderboard(record)
+    row = board[(board["trial"] == no_head.number) & (board["seeds"] > 0)]
+    if row.empty:
+        return lines
+    value, low, high = (
+        row[column].iloc[0] for column in (judged_column(record.judged_by), "low", "high")
+    )
+    between = known(low) and known(high)
+    return [
+        *lines,
+        Reference(
+            "no head",
+            float(value),
+            float(low) if between else None,
+            float(high) if between else None,
+            digits,
+        ),
+    ]
+
+
+@dataclass(frozen=True)
+class DiscrepancyAccuracy:
+    """Does discrepancy foretell what bases are judged by? `points`: a row a trial with name, role, family, state, gate, discrepancy,
+    value (of `measure`, missing where it was only screened), seeds, low, high, and the other discrepancies that were measured.
+    `correlation` is over the healthy candidates at full proxy fidelity."""
+
+    points: pd.DataFrame
+    correlation: RankCorrelation
+    measure: Measure
+
+    def caption(self) -> str:
+        """Return how well discrepancy predicts it."""
+        name = self.measure.score_name
+        return agreement(self.correlation, "discrepancy", name, "healthy head")
+
+
+def discrepancy_accuracy(study: Study | RunRecord) -> DiscrepancyAccuracy:
+    record = RunRecord.of(study)
+    told = [
+        "trial",
+        "name",
+        "role",
+        "family",
+        "gate",
+        "gate_reason",
+        "discrepancy",
+        *OTHER_DISCREPANCIES,
+        "state",
+    ]
+    measured = tables.screening(record)
+    board = _with_value(tables.leaderboard(record), record)[
+        ["trial", "value", "low", "high", "seeds"]
+    ].dropna(subset=["trial"])
+    points = (
+        measured[[column for column in told if column in measured]]
+        .merge(board, on="trial", how="left")
+        .dropna(subset=["discrepancy"])
+    )
+    points["seeds"] = points["seeds"].fillna(0)
+    compared = points[
+        (points["role"] == "candidate") & (points["gate"] == "healthy") & (points["seeds"] > 0)
+    ]
+    correlation = rank_correlation(compared["discrepancy"], compared["value"])
+    return DiscrepancyAccuracy(points.reset_index(drop=True), correlation, record.judged_by)
+
+
+def _with_value(board: pd.DataFrame, record: RunRecord) -> pd.DataFrame:
+    """The leaderboard with what bases are judged by as `value`."""
+    return board.assign(value=board[judged_column(record.judged_by)].astype(float))
+
+
+def curve_lines(study: Study | RunRecord, most: int = 60) -> pd.DataFrame:
+    """The learning curves, a line for each control and for the `most` candidates that came highest.
+
+    Columns: trial, name, role, family, control, step, value (mean over seeds), low and high (the seeds' range), seeds. Only the
+    seeds that came as far as the trial's last step count, so that no line jumps where one of them ends.
+    """
+    every = tables.curves(study)
+    every = every[every["phase"] != "full"]
+    last = every.groupby(["trial", "seed"])["step"].transform("max")
+    farthest = every.groupby("trial")["step"].transform("max")
+    complete = every[last == farthest]
+    by = ["trial", "name", "role", "family", "control", "step"]
+    lines = complete.groupby(by, dropna=False)["value"].agg(
+        value="mean", low="min", high="max", seeds="count"
+    )
+    lines = lines.reset_index()
+    highest = (
+        lines[lines["role"] != "control"]
+        .groupby("trial")["value"]
+        .max()
+        .astype(float)
+        .nlargest(most)
+        .index
+    )
+    return lines[(lines["role"] == "control") | lines["trial"].isin(highest)].reset_index(drop=True)
+
+
+def full_line(study: Study | RunRecord) -> pd.DataFrame:
+    """What bases are judged by, by step of the full training; empty without one."""
+    every = tables.curves(study)
+    return every[every["phase"] == "full"].reset_index(drop=True)
+
+
+def leaderboard_rows(study: Study | RunRecord, most: int = 15) -> pd.DataFrame:
+    """The best `most` candidates and all controls that have what bases are judged by, best first, with its mean as `value` and that of
+    each seed in `by_seed`."""
+    record = RunRecord.of(study)
+    board = _with_value(tables.leaderboard(record), record).dropna(subset=["trial", "value"])
+    best = board[board["role"] == "candidate"].head(most)
+    rows = board[board.index.isin(best.index) | (board["role"] == "control")]
+    by_number = {trial.number: trial for trial in record.trials}
+    by_seed = [
+        list(record.scores(by_number[number], record.judged_by).values())
+        for number in rows["trial"]
+    ]
+    winner = record.verdict.get("winner")
+    return rows.assign(by_seed=by_seed, winner=rows["trial"] == (-1 if winner is None else winner))
+
+
+def timeline(ledger: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """`tables.device_time` with a `lane` for each attempt, so that attempts which ran at the same time lie in different lanes.
+
+    The controller's own time (phase `overhead`) is left out: it is what lies between the bars."""
+    frame = tables.device_time(ledger)
+    frame = frame[frame["phase"] != OVERHEAD].reset_index(drop=True)
+    ends: list[float] = []
+    lanes = []
+    for start, end in zip(frame["start"], frame["end"], strict=True):
+        free = next((lane for lane, busy in enumerate(ends) if busy <= start + 1e-6), len(ends))
+        ends[free : free + 1] = [end]
+        lanes.append(free)
+    return frame.assign(lane=pd.Series(lanes, dtype="Int64"))
+
 
 _STRIPS = ("failed", "gated out", "not promoted", "stopped early", "not finished", "no accuracy")
 """Why a point has no accuracy at full proxy fidelity, from the lowest row up."""
@@ -123,7 +291,7 @@ def draw_discrepancy(
         return None
     measured, rest = points[points["strip"] == ""], points[points["strip"] != ""]
     strips = [strip for strip in _STRIPS if strip in set(rest["strip"])]
-    figure, panel, below = panels(not measured.empty, len(strips))
+    figure, panel, below = _panels(not measured.empty, len(strips))
     if not measured.empty:
         _measured_points(figure, measured, data.measure, panel)
         bands = [line.value for line in references if line.low is not None]
@@ -135,6 +303,23 @@ def draw_discrepancy(
     figure.update_xaxes(range=_from_zero(points["discrepancy"]))
     figure.update_xaxes(title=_DISCREPANCY, **below)
     return figure
+
+
+def _panels(measured: bool, strips: int) -> tuple[go.Figure, dict[str, int], dict[str, int]]:
+    """A figure of two panels with a common x-axis, where the points go whose y is known, and where, below, the rows of the others go.
+
+    Either is left out where there is nothing for it; both places are empty then.
+    """
+    if not (measured and strips):
+        figure = go.Figure()
+        figure.update_layout(**base_layout(), height=480 if measured else 110 + 45 * strips)
+        return figure, {}, {}
+    share = 0.09 * strips
+    figure = make_subplots(
+        rows=2, cols=1, shared_xaxes=True, row_heights=[1 - share, share], vertical_spacing=0.03
+    )
+    figure.update_layout(**base_layout(), height=480 + 30 * strips)
+    return figure, {"row": 1, "col": 1}, {"row": 2, "col": 1}
 
 
 def _from_zero(values: pd.Series) -> list[float]:
@@ -254,3 +439,151 @@ def _point(row: pd.Series, measure: Measure) -> str:
     if not pd.isna(row.value):
         lines.append(_reached(row.value, measure) + ("" if row.seeds else " so far"))
     return "<br>".join(lines)
+
+
+def draw_curves(
+    lines: pd.DataFrame, references: Sequence[Reference], measure: Measure
+) -> go.Figure | None:
+    """`measure` by step of every trained head, thin and coloured by family; the controls thick and dark, on top."""
+    if lines.empty:
+        return None
+    figure = go.Figure()
+    looks = family_looks(lines["family"].dropna())
+    shown: set[str] = set()
+    for _, line in lines[lines["role"] != "control"].groupby("trial"):
+        family = str(line["family"].iloc[0])
+        colour, mark = looks[family]
+        _line(
+            figure,
+            line,
+            short(family),
+            family not in shown,
+            {"color": faded(colour, 0.75), "width": 1.6},
+            mark,
+            6,
+            measure,
+        )
+        shown.add(family)
+    for _, line in lines[lines["role"] == "control"].groupby("trial"):
+        dash = CONTROL_DASHES.get(str(line["control"].iloc[0]), "dot")
+        _line(
+            figure,
+            line,
+            short(line["name"].iloc[0]),
+            True,
+            {"color": CONTROL, "width": 2.8, "dash": dash},
+            "circle",
+            5,
+            measure,
+        )
+    figure.update_layout(**base_layout(), height=460)
+    inside = frame_around(lines["low"], lines["high"])
+    figure.update_xaxes(title="training step of the proxy (batches)", rangemode="tozero")
+    figure.update_yaxes(title=axis_title(measure), range=inside)
+    reference_lines(figure, references, inside, vertical=False)
+    return figure
+
+
+def _line(
+    figure: go.Figure,
+    line: pd.DataFrame,
+    legend: str,
+    in_legend: bool,
+    style: dict[str, object],
+    mark: str,
+    size: int,
+    measure: Measure,
+) -> None:
+    if (line["control"] == "none").any():
+        figure.add_scatter(
+            x=[*line["step"], *line["step"][::-1]],
+            y=[*line["high"], *line["low"][::-1]],
+            fill="toself",
+            mode="none",
+            fillcolor=faded(INK, 0.09),
+            hoverinfo="skip",
+            showlegend=False,
+            legendgroup=legend,
+        )
+    digits = measure.digits + 1
+    told = [
+        f"<b>{short(row.name, 80)}</b><br>step {row.step}: {number(row.value, digits)}{measure.unit}, "
+        f"{plural(row.seeds, 'seed')}{_range(row, digits)}"
+        for row in line.itertuples()
+    ]
+    figure.add_scatter(
+        x=line["step"],
+        y=line["value"],
+        mode="lines+markers",
+        line=style,
+        name=legend,
+        legendgroup=legend,
+        showlegend=in_legend,
+        hovertext=told,
+        hoverinfo="text",
+        marker={"size": size, "symbol": mark},
+    )
+
+
+def _range(row: pd.Series, digits: int) -> str:
+    return f" from {number(row.low, digits)} to {number(row.high, digits)}" if row.seeds > 1 else ""
+
+
+def draw_full(
+    line: pd.DataFrame, references: Sequence[Reference], measure: Measure
+) -> go.Figure | None:
+    """`measure` by step of the winner's full training."""
+    if line.empty:
+        return None
+    figure = go.Figure()
+    figure.add_scatter(
+        x=line["step"],
+        y=line["value"],
+        mode="lines+markers",
+        line={"color": phase_colour("full"), "width": 2.5},
+        hovertemplate=f"step %{{x}}: %{{y:.{measure.digits + 1}f}}{measure.unit}<extra></extra>",
+    )
+    inside = frame_around(line["value"])
+    figure.update_layout(**base_layout(), height=340, showlegend=False, margin_t=32)
+    figure.update_xaxes(title="training step of the full training (batches)", rangemode="tozero")
+    figure.update_yaxes(title=axis_title(measure), range=inside)
+    reference_lines(figure, references, inside, vertical=False)
+    return figure
+
+
+def draw_timeline(frame: pd.DataFrame) -> go.Figure | None:
+    """Every attempt as a bar from start to end, coloured by phase, in lanes of what ran at the same time."""
+    if frame.empty:
+        return None
+    seconds, unit = time_unit(float(frame["end"].max()))
+    figure = go.Figure()
+    for phase in phase_order(frame["phase"]):
+        part = frame[frame["phase"] == phase]
+        told = [
+            f"<b>{short(row.attempt, 80)}</b><br>{short(phase)}, {duration(row.device_s)} of device-time"
+            for row in part.itertuples()
+        ]
+        figure.add_bar(
+            orientation="h",
+            base=part["start"] / seconds,
+            x=(part["end"] - part["start"]) / seconds,
+            y=part["lane"] + 1,
+            width=0.72,
+            name=short(phase),
+            marker={"color": phase_colour(phase), "line": {"color": "white", "width": 1}},
+            hovertext=told,
+            hoverinfo="text",
+        )
+    lanes = int(frame["lane"].max()) + 1
+    figure.update_layout(
+        **base_layout(), height=150 + min(26 * lanes, 600), barmode="overlay", margin_r=40
+    )
+    figure.update_xaxes(title=f"time since the search began ({unit})", rangemode="tozero")
+    figure.update_yaxes(
+        title="jobs at a time",
+        dtick=max(1, lanes // 8),
+        range=[0.4, lanes + 0.6],
+        showgrid=False,
+        title_font_color=MUTED,
+    )
+    return figure

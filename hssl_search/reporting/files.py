@@ -1,13 +1,71 @@
-"""Writing a file so that a reader never sees half of it."""
+"""The files of a report: the page and the tables beside it, each written whole or not at all."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+from optuna import Study
 
 from hssl_search.errors import UserError
+from hssl_search.reporting.page import build_page
+from hssl_search.reporting.record import RunRecord
+from hssl_search.reporting.tables import leaderboard, trials
 from hssl_search.scratch import replacing
+
+TRIALS = "trials.parquet"
+
+
+def write_report(
+    folder: Path, study: Study | RunRecord, ledger: Iterable[Mapping[str, Any]]
+) -> list[Path]:
+    """Write `report.html`, `leaderboard.csv` and `trials.parquet` into the run folder, each whole or not at all.
+
+    Args:
+        ledger: the entries of the run's `records.ledger.Ledger`.
+
+    Raises:
+        UserError: where the last report has more trials than the study, which then is another one; nothing is written.
+    """
+    record = RunRecord.of(study)
+    if (before := reported_trials(folder)) > (now := len(record.trials)):
+        raise UserError(
+            f"the report in {folder} is of {before} trials and the study holds {now}: it is not the study of this run, or a "
+            f"part of it is lost; put it back, or remove {folder / TRIALS} to have a report of what is there."
+        )
+    page = build_page(record, ledger, folder)
+    return [
+        write_whole(folder / "report.html", lambda path: _write_text(path, page)),
+        *write_tables(folder, record),
+    ]
+
+
+def reported_trials(run_folder: Path) -> int:
+    """Return how many trials the `trials.parquet` in the run folder has; 0 where there is none that can be read."""
+    try:
+        return int(pyarrow.parquet.read_metadata(run_folder / TRIALS).num_rows)
+    except (OSError, pyarrow.ArrowException):
+        return 0
+
+
+def write_tables(run_folder: Path, study: Study | RunRecord) -> list[Path]:
+    """Write `leaderboard.csv` and `trials.parquet` into the run folder, each whole or not at all."""
+    record = RunRecord.of(study)
+    board, every = leaderboard(record), trials(record)
+    return [
+        write_whole(run_folder / "leaderboard.csv", lambda path: board.to_csv(path, index=False)),
+        write_whole(
+            run_folder / TRIALS, lambda path: every.to_parquet(path, engine="pyarrow", index=False)
+        ),
+    ]
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> Path:

@@ -1,14 +1,13 @@
-"""The report of a run: one HTML file that needs no network.
-
-The template and the style lie in the folder `reports/` and can be replaced by the user's own of the same name.
-"""
+"""The report of a run: one HTML file that needs no network."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import plotly.graph_objects as go
 import yaml
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -17,46 +16,115 @@ from plotly.offline import get_plotlyjs
 
 from hssl_search import bundled
 from hssl_search.engine.statistics.correlation import LEAST
-from hssl_search.errors import UserError
-from hssl_search.reporting import relations, sections, tables
-from hssl_search.reporting.agreement import agreements
-from hssl_search.reporting.cost import cost as cost_of
-from hssl_search.reporting.files import write_whole
-from hssl_search.reporting.panels import panels
+from hssl_search.reporting import figures, relations, sections, tables
+from hssl_search.reporting.formats import capital
 from hssl_search.reporting.record import RunRecord
-from hssl_search.reporting.repeated import repeated
-from hssl_search.reporting.verdict import verdict_text
-
-Entries = Iterable[Mapping[str, Any]]
+from hssl_search.reporting.sections import verdict_text
 
 
-def write_report(folder: Path, study: Study | RunRecord, ledger: Entries) -> list[Path]:
-    """Write `report.html`, `leaderboard.csv` and `trials.parquet` into the run folder, each whole or not at all.
+@dataclass(frozen=True)
+class Panel:
+    """A figure on the page; `plot` is None where there is nothing to draw yet, and `absent` says why."""
 
-    Args:
-        ledger: the entries of the run's `records.ledger.Ledger`.
+    key: str
+    title: str
+    caption: str
+    absent: str
+    plot: Markup | None
 
-    Raises:
-        UserError: where the last report has more trials than the study, which then is another one; nothing is written.
-    """
-    record = RunRecord.of(study)
-    if (before := tables.reported_trials(folder)) > (now := len(record.trials)):
-        raise UserError(
-            f"the report in {folder} is of {before} trials and the study holds {now}: it is not the study of this run, or a "
-            f"part of it is lost; put it back, or remove {folder / tables.TRIALS} to have a report of what is there."
-        )
-    page = build_page(record, ledger, folder)
+
+def panels(record: RunRecord, entries: list[Mapping[str, Any]]) -> list[Panel]:
+    """In the order of the page; `entries` are the ledger's."""
+    nothing = f"No {record.judged_by.score_name} has been reported yet."
+    if record.ranked_by.of_head:
+        nothing = "This run has no labelled images to measure accuracy on."
     return [
-        write_whole(folder / "report.html", lambda path: _write(path, page)),
-        *tables.write_tables(folder, record),
+        _accuracy(record, nothing),
+        _discrepancy(record),
+        _curves(record, nothing),
+        _full(record),
+        _timeline(entries),
     ]
 
 
-def _write(path: Path, page: str) -> None:
-    path.write_text(page, encoding="utf-8")
+def _accuracy(record: RunRecord, nothing: str) -> Panel:
+    name = record.judged_by.score_name
+    return panel(
+        "accuracy",
+        f"{capital(name)}, and how sure it is",
+        figures.draw_leaderboard(
+            figures.leaderboard_rows(record), figures.references(record), record.judged_by
+        ),
+        f"Mean {name} and the 95 % interval that chance leaves, best on top. Pale marks are single seeds, hollow ones were stopped "
+        "before full proxy fidelity, dark diamonds are controls. The vertical line and its band are the control without a head.",
+        nothing,
+    )
 
 
-def build_page(study: Study | RunRecord, ledger: Entries, folder: Path) -> str:
+def _discrepancy(record: RunRecord) -> Panel:
+    relation = figures.discrepancy_accuracy(record)
+    return panel(
+        "discrepancy",
+        f"Does discrepancy predict {record.judged_by.score_name}?",
+        figures.draw_discrepancy(relation, figures.references(record)),
+        relation.caption(),
+        "Nothing has been screened yet.",
+    )
+
+
+def _curves(record: RunRecord, nothing: str) -> Panel:
+    fixed = [line for line in figures.references(record) if line.name in record.judged_references]
+    return panel(
+        "curves",
+        "Learning curves",
+        figures.draw_curves(figures.curve_lines(record), fixed, record.judged_by),
+        "Mean over the seeds of a head, at most 60 heads, the highest. Controls are dark and thick; the shade is the range of the "
+        "seeds of the control without a head. A line that ends early was stopped.",
+        nothing,
+    )
+
+
+def _full(record: RunRecord) -> Panel:
+    line = figures.full_line(record)
+    return panel(
+        "full",
+        "Full training",
+        figures.draw_full(line, figures.references(record), record.judged_by),
+        f"{', '.join(line['name'].unique())}. Steps are those of the full recipe: its schedule differs from that of the proxies above.",
+        "",
+    )
+
+
+def _timeline(entries: list[Mapping[str, Any]]) -> Panel:
+    return panel(
+        "timeline",
+        "Where the time went",
+        figures.draw_timeline(figures.timeline(entries)),
+        "Each bar is an attempt of a job; bars above each other ran at the same time. Time between bars is the controller's own.",
+        "Nothing has been charged yet.",
+    )
+
+
+def panel(key: str, title: str, figure: go.Figure | None, caption: str, absent: str) -> Panel:
+    """The figure with what is said of it, ready for a page; `absent` is said where there is no figure."""
+    return Panel(key, title, caption, absent, None if figure is None else _embed(key, figure))
+
+
+def _embed(key: str, figure: go.Figure) -> Markup:
+    """The figure as a <div> and its script, without plotly.js, which the page holds once."""
+    options = {
+        "displaylogo": False,
+        "responsive": True,
+        "modeBarButtons": [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
+    }
+    return Markup(
+        figure.to_html(
+            full_html=False, include_plotlyjs=False, div_id=f"figure-{key}", config=options
+        )
+    )
+
+
+def build_page(study: Study | RunRecord, ledger: Iterable[Mapping[str, Any]], folder: Path) -> str:
     """The whole page as HTML, for a finished run or as far as an unfinished one came. All texts of the run are escaped."""
     record, entries = RunRecord.of(study), list(ledger)
     content = {
@@ -80,7 +148,7 @@ def _content(record: RunRecord, entries: list[Mapping[str, Any]], folder: Path) 
     board, screening, cost = (
         tables.leaderboard(record),
         tables.screening(record),
-        cost_of(record, entries),
+        tables.cost(record, entries),
     )
     score_title, ranked_by = sections.ranking(record.ranked_by)
     return {
@@ -100,7 +168,6 @@ def _content(record: RunRecord, entries: list[Mapping[str, Any]], folder: Path) 
         "screening": sections.screening_rows(screening),
         "screened": len(screening),
         "gate_summary": sections.gate_summary(screening),
-        "repeated": repeated(record).sentence(),
         "failures": tables.failures(record).fillna({"trial": 0}).to_dict("records"),
         "howto": sections.howto(folder),
         "config": yaml.safe_dump(dict(record.config), sort_keys=False, allow_unicode=True),
@@ -116,7 +183,7 @@ def _related(record: RunRecord) -> dict[str, Any]:
     """What goes with what in this run."""
     return {
         "values": relations.value_rows(tables.parameter_values(record)),
-        "agreements": relations.agreement_rows(agreements(record)),
+        "agreements": relations.agreement_rows(relations.agreements(record)),
         "least_agreeing": LEAST,
         "promoted_by": str(record.promotion.get("rule") or ""),
         "promotion": relations.promotion_rows(record.promotion),

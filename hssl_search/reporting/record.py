@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,6 @@ from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from hssl_search.engine.candidates.candidate import ailment
-from hssl_search.engine.candidates.prior_runs import EarlierSearch, kept
 from hssl_search.engine.records.attributes import joined
 from hssl_search.engine.statistics.metrics import ACCURACY, RANKINGS, Measure
 from hssl_search.reporting.formats import known
@@ -78,8 +77,6 @@ class RunRecord:
     verdict: Mapping[str, Any] = field(default_factory=dict)
     promotion: Mapping[str, Any] = field(default_factory=dict)
     """By which rule heads were promoted, and how well their proxies' scores were foretold."""
-    earlier: Sequence[EarlierSearch] = ()
-    """What it was warm-started from."""
     _jobs_by_trial: dict[int, list[JobRecord]] = field(default_factory=dict)
 
     @classmethod
@@ -102,7 +99,6 @@ class RunRecord:
         return cls(
             trials=study.get_trials(deepcopy=False),
             jobs=jobs,
-            earlier=kept(attributes),
             _jobs_by_trial=dict(by_trial),
             **run,
         )

@@ -1,30 +1,206 @@
-"""The tables of a run as pandas frames, and the files written from them.
-
-All read a study with the attributes that `hssl_search.engine.records.study` writes, at any moment of a run. Accuracies are per cent.
-"""
+"""The tables of a run as pandas frames."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from dataclasses import dataclass
+from statistics import mean
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow
-import pyarrow.parquet
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from hssl_search.engine.statistics import ties
+from hssl_search.engine.statistics.metrics import ACCURACY, Measure
+from hssl_search.engine.statistics.posterior import Posterior
+from hssl_search.engine.statistics.two_way import Difference, TwoWay
 from hssl_search.heads.config import HeadConfig
-from hssl_search.reporting.files import write_whole
-from hssl_search.reporting.frames import OTHER_DISCREPANCIES, row_of, where_measured, whole_numbers
-from hssl_search.reporting.leaderboard import leaderboard
+from hssl_search.reporting.formats import duration, known
 from hssl_search.reporting.record import RunRecord, is_control, name_of
+from hssl_search.reporting.style import phase_order
 
-TRIALS = "trials.parquet"
+OTHER_DISCREPANCIES = ("output", "architecture")
+"""Discrepancies beside the one that promotes; a run may not have measured them."""
+_INTEGERS = (
+    "rank",
+    "seeds",
+    "gain_seeds",
+    "parameters",
+    "macs",
+    "trial",
+    "steps",
+    "group",
+    "seed",
+    "step",
+    "attempts",
+)
+
+
+def row_of(trial: FrozenTrial) -> dict[str, Any]:
+    """The trial's attributes as one row, with its name, number (`trial`) and state."""
+    always = {"name": name_of(trial), "trial": trial.number, "state": trial.state.name}
+    return {"role": "candidate", "family": "", "gate": None, **trial.user_attrs, **always}
+
+
+def where_measured(frame: pd.DataFrame) -> pd.DataFrame:
+    """Without the columns of the other discrepancies that no row has."""
+    return frame.drop(
+        columns=[
+            column
+            for column in OTHER_DISCREPANCIES
+            if column in frame and not frame[column].map(known).any()
+        ]
+    )
+
+
+def whole_numbers(frame: pd.DataFrame) -> pd.DataFrame:
+    """Whole numbers stay whole where some are missing."""
+    return frame.astype({column: "Int64" for column in _INTEGERS if column in frame.columns})
+
+
+LEADERBOARD = [
+    *("rank", "name", "role", "family", "score", "accuracy", "low", "high", "seeds"),
+    *("gain", "gain_low", "gain_high", "gain_seeds", "best"),
+    *(
+        "discrepancy",
+        *OTHER_DISCREPANCIES,
+        "gate",
+        "parameters",
+        "macs",
+        "device_s",
+        "trial",
+        "steps",
+        "state",
+    ),
+]
+
+
+def leaderboard(study: Study | RunRecord) -> pd.DataFrame:
+    """One row for each trial that reached the proxy stage, each control and each reference, best first by `score`.
+
+    `score` is the mean over seeds, at full proxy fidelity, of what the run ranks by; `accuracy`, in per cent, that of the accuracy.
+    Bases are judged by the column that `judged_column` names: `low` and `high` are the 95 % interval of its mean over `seeds`, as far as
+    chance under these seeds goes, and `gain` is the difference to the control without a head, paired by seed (`TwoWay`), of which both
+    have `gain_seeds`; its interval from `gain_low` to `gain_high` holds for whichever trial is picked by these scores, and is missing where
+    both share fewer than two seeds. `best` is the probability, 0 to 1, that no other trial is better. Intervals and `best` are missing
+    where nothing tells the noise, and no interval reaches beyond what the measure can be. Means that are closer than it resolves are in the
+    order of their trials. A trial that was
+    stopped before full proxy fidelity has in the judged column what it had then, `steps` says when, no seeds and no rank. In a run that is
+    ranked by discrepancy, only healthy candidates have a rank. `OTHER_DISCREPANCIES` that were not measured have no column.
+    """
+    record = RunRecord.of(study)
+    posterior = Posterior(
+        {trial.number: record.scores(trial, record.judged_by) for trial in record.trials},
+        record.resolution,
+    )
+    best = posterior.best() if posterior.fit.dof else {}
+    gains = posterior.fit.against(record.no_head.number) if record.no_head else {}
+    rows = [
+        _row(record, trial)
+        | _chance(record.judged_by, posterior.fit, trial.number, gains.get(trial.number), best)
+        for trial in record.trials
+        if _reached_proxy(record, trial)
+    ]
+    frame = pd.DataFrame([*_ranked(rows, record), *_references(record)], columns=LEADERBOARD)
+    return whole_numbers(where_measured(frame))
+
+
+def judged_column(measure: Measure) -> str:
+    """The leaderboard's column of what bases are judged by."""
+    return "accuracy" if measure == ACCURACY else "score"
+
+
+def _references(record: RunRecord) -> list[dict[str, Any]]:
+    names = list(dict.fromkeys([*record.reference, *record.judged_references]))
+    same = {"role": "reference", "family": ""}
+    column = judged_column(record.judged_by)
+    return [
+        {
+            "name": name,
+            **same,
+            "accuracy": record.reference.get(name),
+            column: record.judged_references.get(name),
+        }
+        for name in names
+    ]
+
+
+def _reached_proxy(record: RunRecord, trial: FrozenTrial) -> bool:
+    promoted = is_control(trial) or bool(trial.user_attrs.get("promoted"))
+    return promoted or bool(record.curves(trial)) or bool(record.scores(trial, record.ranked_by))
+
+
+def _row(record: RunRecord, trial: FrozenTrial) -> dict[str, Any]:
+    judged = record.scores(trial, record.judged_by)
+    ends = [curve[-1] for curve in record.curves(trial).values()]
+    reached = (
+        {} if judged else {judged_column(record.judged_by): max(ends, default=(0, math.nan))[1]}
+    )
+    return {
+        **row_of(trial),
+        "score": _mean(record.scores(trial, record.ranked_by)),
+        "accuracy": _mean(record.accuracies(trial)),
+        **reached,
+        "seeds": len(judged),
+        "steps": max((step for step, _ in ends), default=None),
+    }
+
+
+def _mean(by_seed: Mapping[int, float]) -> float:
+    return mean(by_seed.values()) if by_seed else math.nan
+
+
+def _chance(
+    measure: Measure, fit: TwoWay, trial: int, gain: Difference | None, best: Mapping[int, float]
+) -> dict[str, Any]:
+    """Interval of the mean, gain over the control without a head, probability of being best; as far as they are known."""
+    between = fit.interval_of_mean(trial)
+    low, high = measure.within(*between) if between else (None, None)
+    found = {"low": low, "high": high, "best": best.get(trial)}
+    if gain is None:
+        return found | {"gain": math.nan, "gain_seeds": 0}
+    between = gain.paired.interval
+    gain_low, gain_high = measure.apart(*between) if between else (None, None)
+    return found | {
+        "gain": gain.mean,
+        "gain_low": gain_low,
+        "gain_high": gain_high,
+        "gain_seeds": gain.seeds,
+    }
+
+
+def _ranked(rows: list[dict[str, Any]], record: RunRecord) -> list[dict[str, Any]]:
+    """The rows, best first, numbered as far as they may be compared; the others follow by what bases are judged by."""
+
+    def comparable(row: dict[str, Any]) -> bool:
+        if record.ranked_by.of_head:
+            return known(row["score"]) and row["role"] == "candidate" and row["gate"] == "healthy"
+        return bool(row["seeds"])
+
+    numbered = {row["trial"]: row for row in rows}
+
+    def by(column: str, some: list[dict[str, Any]], resolution: float) -> list[dict[str, Any]]:
+        values = {row["trial"]: row[column] if known(row[column]) else -math.inf for row in some}
+        return [numbered[trial] for trial in ties.rank(values, resolution)]
+
+    step = record.ranked_by.resolution(record.queries) / max([1, *(row["seeds"] for row in rows)])
+    compared = by("score", [row for row in rows if comparable(row)], step)
+    others = by(
+        judged_column(record.judged_by),
+        [row for row in rows if not comparable(row)],
+        record.resolution,
+    )
+    return [
+        *({**row, "rank": rank} for rank, row in enumerate(compared, start=1)),
+        *({**row, "rank": None} for row in others),
+    ]
+
+
 CURVES = ["trial", "name", "role", "family", "control", "phase", "seed", "step", "value"]
 SCREENING = [
     *(
@@ -194,14 +370,6 @@ def failures(study: Study | RunRecord) -> pd.DataFrame:
     return whole_numbers(pd.DataFrame(rows, columns=["name", "trial", "what", "cause"]))
 
 
-def reported_trials(run_folder: Path) -> int:
-    """Return how many trials the `trials.parquet` in the run folder has; 0 where there is none that can be read."""
-    try:
-        return int(pyarrow.parquet.read_metadata(run_folder / TRIALS).num_rows)
-    except (OSError, pyarrow.ArrowException):
-        return 0
-
-
 def trials(study: Study | RunRecord) -> pd.DataFrame:
     """Every trial, flat: state, value, times, each attribute, each parameter of the space (`param_...`) and of the head (`head_...`).
 
@@ -272,13 +440,53 @@ def phase_costs(ledger: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return whole_numbers(attempts.groupby("phase", sort=False).agg(**whole).reset_index())
 
 
-def write_tables(run_folder: Path, study: Study | RunRecord) -> list[Path]:
-    """Write `leaderboard.csv` and `trials.parquet` into the run folder, each whole or not at all."""
-    record = RunRecord.of(study)
-    board, every = leaderboard(record), trials(record)
-    return [
-        write_whole(run_folder / "leaderboard.csv", lambda path: board.to_csv(path, index=False)),
-        write_whole(
-            run_folder / TRIALS, lambda path: every.to_parquet(path, engine="pyarrow", index=False)
-        ),
-    ]
+Entries = Iterable[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """`phases`: a row a phase with device_s, attempts and jobs that ended; planned_s and jobs_planned of the plan as it was in the end, and
+    first_s of the one before screening (missing where the plan does not name the phase)."""
+
+    phases: pd.DataFrame
+    used_s: float
+    budget_s: float | None
+
+    def sentence(self) -> str:
+        """`11.2 min of device-time, of a budget of 12.0 min (93 %)`."""
+        text = f"{duration(self.used_s)} of device-time"
+        if self.budget_s:
+            text += f", of a budget of {duration(self.budget_s)} ({100 * self.used_s / self.budget_s:.0f} %)"
+        return text
+
+
+def cost(record: RunRecord, ledger: Entries) -> Cost:
+    spent = phase_costs(ledger).set_index("phase")
+    planned = planned_seconds(record.plan)
+    names = phase_order([*spent.index, *planned])
+    phases = spent.reindex(names).fillna({"device_s": 0.0, "attempts": 0})
+    first = planned_seconds({"phases": record.plan.get("first_phases")}) or planned
+    ended = Counter(job.phase for job in record.jobs if job.state != "cut")
+    for column, values in (
+        ("first_s", first),
+        ("planned_s", planned),
+        ("jobs_planned", record.plan.get("jobs") or {}),
+    ):
+        phases[column] = pd.Series(values, dtype=float).reindex(names)
+    phases["jobs"] = [ended[name] for name in names]
+    budget = record.plan.get("budget_s")
+    return Cost(
+        phases.reset_index(names="phase"),
+        float(phases["device_s"].sum()),
+        float(budget) if known(budget) else None,
+    )
+
+
+def planned_seconds(plan: Mapping[str, Any]) -> dict[str, float]:
+    """Device-seconds by phase from `plan["phases"]`, whose values are seconds or mappings with `device_s`."""
+    phases = plan.get("phases") or {}
+    seconds = {
+        name: value.get("device_s") if isinstance(value, Mapping) else value
+        for name, value in phases.items()
+    }
+    return {name: float(value) for name, value in seconds.items() if known(value)}

@@ -22,7 +22,7 @@ from benchmarks.printing import with_interval
 from benchmarks.recording import Deadline, Recorded, at_rungs, ended, execute, read, step_s
 from benchmarks.simulation.headbench import HeadBench
 from benchmarks.simulation.measured_heads import MeasuredHeads
-from hssl_search.engine.execution.jobs import Job, Outcome, Report, Send, State
+from hssl_search.engine.execution.jobs import Job, Outcome, Report, Send, State, Task
 from hssl_search.heads.config import HeadConfig
 
 torch.set_num_threads(1)
@@ -266,7 +266,7 @@ def test_rungs_are_the_fractions_of_the_schedule(steps: int, expected: list[int]
 
 
 def job(folder: Path) -> Job:
-    task = {"kind": "train", "name": "one", "heads": [], "steps": 4, "rungs": [2, 4], "seed": 0}
+    task = Task.model_construct(name="one", steps=4, rungs=[2, 4])
     return Job("one", "toy", task, str(folder / "checkpoint"))
 
 
@@ -355,7 +355,10 @@ def test_what_runs_at_the_deadline_is_kept_where_only_the_beginning_of_jobs_has_
     monkeypatch.setattr("benchmarks.recording.resolve_name", {"tests:late": late}.get)
     path, jobs = (
         tmp_path / "jobs.jsonl",
-        [Job(key, "toy", {"steps": 1}, str(tmp_path / key)) for key in ("bad", "good")],
+        [
+            Job(key, "toy", Task.model_construct(steps=1), str(tmp_path / key))
+            for key in ("bad", "good")
+        ],
     )
     execute("tests:late", jobs, path, Deadline(0), Deadline(math.inf))
     assert read(path) == {}, "nothing begins after the deadline"

@@ -18,13 +18,13 @@ from optuna.trial import FrozenTrial, TrialState
 from hssl_search.engine.budget import parse_budget
 from hssl_search.engine.candidates.sampler import CandidateSampler
 from hssl_search.engine.candidates.trials import Trials
-from hssl_search.engine.candidates.warm_start import warm_start
 from hssl_search.engine.controller import Controller
 from hssl_search.engine.execution import inline as inline_executor
 from hssl_search.engine.execution.dispatcher import Dispatcher
-from hssl_search.engine.execution.jobs import Job, Plain, Send, Setting, Task
+from hssl_search.engine.execution.jobs import Job, Outcome, Plain, Send, Setting, Task
 from hssl_search.engine.execution.machine import Machine
-from hssl_search.engine.phases.runner import Runner
+from hssl_search.engine.phases.runner import Backend, attach_nothing
+from hssl_search.engine.policy import Policy
 from hssl_search.engine.records.ledger import Charge, Ledger
 from hssl_search.engine.records.meter import DeviceMeter
 from hssl_search.engine.records.run import FORMAT, Run
@@ -32,6 +32,7 @@ from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.statistics.metrics import LABELFREE, RANK_BY, RANKINGS
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.head import head_cost
+from hssl_search.reporting.text import verdict_sentence
 from hssl_search.spaces.space import Space
 
 MAP_SHAPE = (16, 4, 4)
@@ -158,7 +159,6 @@ class Lab:
                 "sampler": options.get("sampler", "tpe"),
                 "promote": options.get("promote", "learned"),
                 "pruner": options.get("pruner", "median"),
-                "warm_start": options.get("warm_start", []),
                 "max_head_cost": options.get("max_head_cost"),
                 "space": {"name": space.name, "hash": space.hash(), **space.as_plain()},
                 "full_epochs": options["full_epochs"],
@@ -171,6 +171,7 @@ class Lab:
         self.record: StudyRecord | None = None
         """A study elsewhere, instead of the one in `storage`."""
         self.now = 100.0
+        self.attach: Callable[[Job, Outcome], None] = attach_nothing
         self.watcher = Watcher()
         heads = [head.label() for head in space.enumerate()]
         self.accuracy = {head: 72.0 + number for number, head in enumerate(heads)}
@@ -218,20 +219,29 @@ class Lab:
         )
         self.now += self.start_s
         executor = inline_executor.InlineExecutor(self.work, self.meter)
-        runner = Runner(self.run, executor, self.meter, study, self.watcher, self.machine)
         resolved = self.run.config()
-        warm_start(study, resolved)
         sampler = CandidateSampler(resolved["sampler"])
         trials = Trials(
             study, self.run, self.space, [MAP_SHAPE], 0, self.meter.ledger.of_trial, sampler=sampler
         )
-        return Controller(self.run, resolved, trials, runner)
+        backend = Backend(
+            run=self.run,
+            study=study,
+            executor=executor,
+            meter=self.meter,
+            machine=self.machine,
+            watcher=self.watcher,
+            ended=study.job_outcomes(),
+            policy=Policy.model_validate(resolved["policy"]),
+            attach=self.attach,
+        )
+        return Controller(backend, resolved, trials, verdict_sentence)
 
     def search(self) -> Plain:
         """One controller's life."""
         controller = self.controller()
         try:
-            return controller.search()
+            return controller.search().model_dump(mode="json", by_alias=True)
         finally:
             if not self.storage.dead:
                 self.meter.close()
@@ -303,7 +313,7 @@ class Lab:
 
     def work(self, job: Job, send: Send) -> None:
         """What a worker does, without training."""
-        task = Task.model_validate(job.task)
+        task = job.task
         self.now += STARTUP_S if self._up != job.phase else 0.0
         self._up = job.phase
         self.starts.append(job.key)
@@ -349,7 +359,7 @@ class Lab:
             self.now += (EVALUATE_S + CHECKPOINT_S) / share
             if task.architecture and reached == task.steps:
                 self.now += (
-                    sum(2 * self._alone_s(head) for head in [{}, *task.heads[:-2]])
+                    sum(2 * self._alone_s(head) for head in [None, *task.heads[:-2]])
                     * self.slow.get(job.phase, 1.0)
                     / share
                 )
@@ -361,13 +371,11 @@ class Lab:
         self.ends[job.key] += 1
 
     def _step_s(self, task: Task) -> float:
-        return STEP_S + HEAD_S * sum(
-            self.weight.get(HeadConfig(**head).label(), 1.0) for head in task.heads
-        )
+        return STEP_S + HEAD_S * sum(self.weight.get(head.label(), 1.0) for head in task.heads)
 
-    def _alone_s(self, head: Plain) -> float:
+    def _alone_s(self, head: HeadConfig | None) -> float:
         """Seconds of a step of the base with this head alone, or without one."""
-        return STEP_S + (HEAD_S * self.weight.get(HeadConfig(**head).label(), 1.0) if head else 0.0)
+        return STEP_S + (HEAD_S * self.weight.get(head.label(), 1.0) if head else 0.0)
 
     def _raise(self, job: Job) -> None:
         if job.key in self.raises or f"{job.phase}/" in self.raises:
@@ -399,7 +407,10 @@ class Lab:
             "loss": 1.0,
             "train_s": train_s,
             "train_steps": step,
-            "heads": [self._head(head, "noise" in str(task.heads)) for head in task.heads],
+            "heads": [
+                self._head(head, any(each.family == "noise" for each in task.heads))
+                for head in task.heads
+            ],
         }
         if task.accuracy:
             head = task.heads[0] if task.heads else None
@@ -407,7 +418,8 @@ class Lab:
                 self._table(self.accuracy, CONTROLS, head),
                 self._table(self.quality, QUALITY, head),
             )
-            accuracy += random.Random(f"{head}/{task.seed}").gauss(0.0, self.noise)
+            written = head and head.model_dump(exclude_none=True)
+            accuracy += random.Random(f"{written}/{task.seed}").gauss(0.0, self.noise)
             share, asked = step / task.steps, task.labelfree_always or step == task.steps
             metrics |= self._base(
                 50.0 + (accuracy + 0.1 * task.seed - 50.0) * share if self.labelled else None,
@@ -424,8 +436,7 @@ class Lab:
             else found | {LABELFREE.key: -quality if LABELFREE.good == "low" else quality}
         )
 
-    def _head(self, head: Plain, gated: bool) -> Plain:
-        config = HeadConfig(**head)
+    def _head(self, config: HeadConfig, gated: bool) -> Plain:
         overlap = self.overlap.get(
             config.label(), {"identity": 0.3, "noise": 0.99}.get(config.family, 0.45)
         )
@@ -441,13 +452,12 @@ class Lab:
         return found | {
             "gate": gate,
             "gate_reason": f"found {gate}.",
-            "step_ratio": self._alone_s(head) / STEP_S,
+            "step_ratio": self._alone_s(config) / STEP_S,
         }
 
     def _table(
-        self, table: Mapping[str, float], controls: Mapping[str, float], head: Plain | None
+        self, table: Mapping[str, float], controls: Mapping[str, float], config: HeadConfig | None
     ) -> float:
-        config = HeadConfig(**head) if head else None
         return (
             table.get(config.label(), controls.get(config.family, controls["none"] - 1.0))
             if config

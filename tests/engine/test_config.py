@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -206,7 +205,6 @@ def test_a_run_of_an_earlier_version_is_read_as_it_went_whatever_the_defaults_ar
         "sampler": "random",
         "promote": "discrepancy",
         "pruner": "asha",
-        "warm_start": [],
         "max_head_cost": None,
         "policy": {},
     }
@@ -215,31 +213,3 @@ def test_a_run_of_an_earlier_version_is_read_as_it_went_whatever_the_defaults_ar
         SearchConfig(**ASKED).sampler,
         SearchConfig(**ASKED).promote,
     )
-
-
-@pytest.mark.parametrize(
-    "given",
-    ["runs/a", Path("runs/a"), ["runs/a"], SimpleNamespace(folder=Path("runs/a"))],
-    ids=["text", "path", "list", "run"],
-)
-def test_a_warm_start_is_one_run_or_several(given: Any) -> None:
-    assert gather({**ASKED, "warm_start": given}).warm_start == ["runs/a"]
-    assert gather(
-        {**ASKED, "warm_start": [given, "b"] if not isinstance(given, list) else [*given, "b"]}
-    ).warm_start == ["runs/a", "b"]
-    assert gather(ASKED).warm_start == []
-
-
-def test_a_warm_start_may_be_none_and_is_no_number(tmp_path: Path) -> None:
-    assert gather({**ASKED, "warm_start": None}).warm_start == []
-    file = tmp_path / "search.yaml"
-    for written, found in (
-        ("warm_start:", []),
-        ("warm_start: []", []),
-        ("warm_start: runs/a", ["runs/a"]),
-    ):
-        file.write_text(written)
-        assert gather(ASKED, str(file)).warm_start == found
-    file.write_text("warm_start: [3]")
-    with pytest.raises(UserError, match="3 is no run; give its folder or its name"):
-        gather(ASKED, str(file))

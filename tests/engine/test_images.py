@@ -77,7 +77,7 @@ def test_a_worker_without_the_cache_stops_the_search_when_the_images_have_change
     job = Job(
         "proxy/0000/seed0",
         "proxy",
-        Task(setting=began).model_dump(mode="json"),
+        Task(setting=began),
         str(cache / "checkpoint"),
     )
     with pytest.raises(Halt) as told:

@@ -18,7 +18,6 @@ from hssl_search.configfile import read_yaml, write_yaml
 from hssl_search.engine.config import SearchConfig
 from hssl_search.engine.execution.jobs import Setting
 from hssl_search.engine.execution.machine import Machine
-from hssl_search.engine.records.run import Run
 from hssl_search.engine.resolve import prepare
 from hssl_search.engine.statistics.metrics import LABELFREE
 from hssl_search.errors import UserError
@@ -161,18 +160,6 @@ def test_a_small_map_is_warned_of_with_what_enlarges_it(here: Path) -> None:
     [_, warning] = prepare(config(base_arg={}), CPU)[1]
     assert "the last feature map of test_resnet at 32 px is only" in warning
     assert "--base-arg output_stride=8" in warning
-
-
-def test_an_earlier_run_that_cannot_be_learned_from_is_refused_and_left_as_it_is(
-    here: Path,
-) -> None:
-    Run.create(Path("runs/old"), prepare(config(name="old"), CPU)[0])
-    for named in ("old", "runs/old", str(here / "runs" / "old")):
-        with pytest.raises(
-            UserError, match="holds no study 'old'; name a run whose study is there"
-        ):
-            prepare(config(warm_start=[named]), CPU)
-    assert [path.name for path in (here / "runs").rglob("*")] == ["old", "search.yaml"]
 
 
 def test_a_storage_is_found_from_any_folder_later(here: Path) -> None:

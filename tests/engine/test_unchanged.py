@@ -10,8 +10,9 @@ import pytest
 
 from hssl_search.engine.execution.jobs import Setting
 from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.state import SearchState
 from hssl_search.engine.records.study import StudyRecord
-from hssl_search.engine.resolve import ATTRIBUTE, differences, fixed, require_unchanged
+from hssl_search.engine.resolve import differences, fixed, require_unchanged
 from hssl_search.errors import UserError
 
 
@@ -21,7 +22,6 @@ def resolved(setting: Setting) -> dict[str, Any]:
         "sampler": "random",
         "promote": "learned",
         "pruner": "median",
-        "warm_start": ["/runs/a"],
         "policy": {"most_proxies": 5},
     }
     return {
@@ -60,7 +60,6 @@ def refused(
         (("sampler",), "tpe", "sampler: random -> tpe"),
         (("pruner",), "asha", "pruner: median -> asha"),
         (("policy", "most_proxies"), 6, "policy.most_proxies: 5 -> 6"),
-        (("warm_start",), [], "warm_start: ['/runs/a'] -> []"),
     ],
 )
 def test_what_was_changed_is_refused_with_the_difference(
@@ -98,12 +97,13 @@ def test_what_an_earlier_version_did_not_record_is_not_compared(
     tmp_path: Path, study: StudyRecord, resolved: dict[str, Any]
 ) -> None:
     recorded = {key: value for key, value in fixed(resolved).items() if key != "sampler"} | {
-        "objective": "accuracy"
+        "objective": "accuracy",
+        "warm_start": [],
     }
-    study.set_study(ATTRIBUTE, recorded)
+    study.write(SearchState(fixed=recorded))
     run = Run.create(tmp_path / "demo", resolved)
     require_unchanged(run, resolved, study)
-    require_unchanged(run, {**resolved, "objective": "accuracy"}, study)
+    require_unchanged(run, {**resolved, "objective": "accuracy", "warm_start": []}, study)
     with pytest.raises(UserError, match="seed: 0 -> 1"):
         require_unchanged(run, {**resolved, "seed": 1}, study)
 
@@ -134,10 +134,11 @@ def test_what_a_search_began_with_cannot_be_edited(
         ("sampler", "gp"),
         ("sampler", "nsga2"),
         ("pruner", "hyperband"),
+        ("warm_start", ["runs/a"]),
     ],
 )
 def test_a_run_of_an_earlier_version_with_an_option_that_is_gone_is_refused(
-    tmp_path: Path, study: StudyRecord, resolved: dict[str, Any], key: str, value: str
+    tmp_path: Path, study: StudyRecord, resolved: dict[str, Any], key: str, value: Any
 ) -> None:
     earlier = {**resolved, key: value}
     run = Run.create(tmp_path / "demo", earlier)

@@ -16,11 +16,12 @@ from rich.console import Console
 from scipy import stats
 
 from hssl_search.engine.statistics.metrics import ALIGNMENT, RANKME
-from hssl_search.reporting import axes, figure_data, figures, figures_over_time, sections, tables
-from hssl_search.reporting.agreement import agreements
+from hssl_search.reporting import figures, sections, style, tables
 from hssl_search.reporting.page import build_page
 from hssl_search.reporting.record import RunRecord
-from hssl_search.reporting.verdict import print_verdict, verdict_text
+from hssl_search.reporting.relations import agreements
+from hssl_search.reporting.sections import verdict_text
+from hssl_search.reporting.terminal import print_verdict
 
 
 def opposite(accuracy: float) -> float:
@@ -83,7 +84,7 @@ def test_references_have_a_score_where_one_was_measured(run: Any) -> None:
     board = tables.leaderboard(run.study)
     assert row(board, "untrained base")["score"] == 12.5
     assert ("raw pixels" in set(board["name"])) == run.labelled
-    assert [(line.name, line.value) for line in figure_data.references(run.study)] == [
+    assert [(line.name, line.value) for line in figures.references(run.study)] == [
         ("untrained base", 12.5),
         ("no head", pytest.approx(100 - (42.0 + 42.2 + 42.1) / 3)),
     ]
@@ -100,14 +101,14 @@ def test_references_have_a_score_where_one_was_measured(run: Any) -> None:
 
 
 def test_curves_and_figures_are_of_the_measure(run: Any) -> None:
-    assert list(figure_data.full_line(run.study)["value"]) == [55.0, 56.0]
-    lines = figure_data.curve_lines(run.study).set_index(["name", "step"])
+    assert list(figures.full_line(run.study)["value"]) == [55.0, 56.0]
+    lines = figures.curve_lines(run.study).set_index(["name", "step"])
     assert lines.loc[("second", 160), "value"] == 59.0
     board = figures.draw_leaderboard(
-        figure_data.leaderboard_rows(run.study), figure_data.references(run.study), RANKME
+        figures.leaderboard_rows(run.study), figures.references(run.study), RANKME
     )
-    curves = figures_over_time.draw_curves(figure_data.curve_lines(run.study), [], RANKME)
-    relation = figures.draw_discrepancy(figure_data.discrepancy_accuracy(run.study), [])
+    curves = figures.draw_curves(figures.curve_lines(run.study), [], RANKME)
+    relation = figures.draw_discrepancy(figures.discrepancy_accuracy(run.study), [])
     assert board is not None and curves is not None and relation is not None
     titles = [
         board.layout.xaxis.title.text,
@@ -223,6 +224,6 @@ def test_of_a_measure_that_is_good_when_low_the_negative_ranks_and_is_called_so(
     assert dict(zip(board["name"], board["score"], strict=True)) == {"near": -0.25, "far": -0.75}
     assert list(board["rank"]) == [1, 2]
     assert "The best so far is near with negative alignment -0.250" in verdict_text(run.study)
-    assert axes.axis_title(ALIGNMENT) == "negative alignment on held-out images, without labels"
+    assert style.axis_title(ALIGNMENT) == "negative alignment on held-out images, without labels"
     [told] = [one for one in agreements(run.study) if one.measure is ALIGNMENT]
     assert told.measure.good == "low", "the table of agreements has the measure itself"

@@ -11,10 +11,10 @@ import pytest
 from optuna.trial import TrialState
 from plotly.offline import get_plotlyjs
 
-from hssl_search.engine.candidates.prior_runs import EarlierSearch
 from hssl_search.engine.statistics.correlation import rank_correlation
 from hssl_search.errors import UserError
-from hssl_search.reporting.page import build_page, write_report
+from hssl_search.reporting.files import write_report
+from hssl_search.reporting.page import build_page
 from hssl_search.reporting.tables import parameter_values
 
 
@@ -219,23 +219,6 @@ def test_page_tells_what_foretold_the_scores_of_promoted_heads(run: Any, tmp_pat
     assert "each proxy left out in turn +0.94 [" in words and "6 rises with the score" in words
     assert "discrepancy, the paper's rule – 2 too few" in words
     assert "promoted by the rule learned" in words
-
-
-def test_page_tells_what_a_search_was_warm_started_from(run: Any, tmp_path: Path) -> None:
-    assert "Warm start from" not in Reader(build_page(run.study, run.ledger, tmp_path)).words
-    earlier = [
-        EarlierSearch(name, "none", name == "runs/a", {}, [], {"depth=6": 4})
-        for name in ("runs/a", "runs/b")
-    ]
-    run.attribute(
-        warm_start=[one.as_plain() for one in earlier],
-        promotion={"rule": "learned", "left": ["runs/b"]},
-    )
-    words = Reader(build_page(run.study, run.ledger, tmp_path)).words
-    assert (
-        f"Warm start from {earlier[0].words()}; {earlier[1].words()} (left by the forecast, having given the wrong order)"
-        in words
-    )
 
 
 def test_page_of_heads_that_differ_in_no_parameter_says_so(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -14,11 +15,13 @@ import pytest
 from optuna.trial import TrialState
 from scipy import stats
 
+from hssl_search.engine.records import state as states
 from hssl_search.engine.statistics.two_way import TwoWay
 from hssl_search.reporting import tables
-from hssl_search.reporting.frames import OTHER_DISCREPANCIES
-from hssl_search.reporting.leaderboard import LEADERBOARD
+from hssl_search.reporting.files import write_tables, write_whole
 from hssl_search.reporting.record import RunRecord
+from hssl_search.reporting.sections import cost_rows
+from hssl_search.reporting.tables import LEADERBOARD, OTHER_DISCREPANCIES, cost, planned_seconds
 
 
 def row(frame: pd.DataFrame, name: str) -> Any:
@@ -120,30 +123,19 @@ def test_leaderboard_and_verdict_agree(run: Any) -> None:
     from hssl_search.engine.verdict import judge
 
     record = RunRecord.of(run.study)
-    contenders = [
-        Contender(
-            trial.number,
-            trial.user_attrs["name"],
-            [],
-            trial.user_attrs["family"],
-            trial.user_attrs.get("control"),
-        )
-        for trial in record.trials
-    ]
+    contenders = [Contender(trial.number, states.TrialState.of(trial)) for trial in record.trials]
     scores = {trial.number: found for trial in record.trials if (found := record.accuracies(trial))}
     verdict = judge(contenders, scores, scores, record.reference, ACCURACY, record.resolution)
     board = tables.leaderboard(record)
-    won = board.set_index("trial").loc[verdict["winner"]]
+    won = board.set_index("trial").loc[verdict.winner]
     assert won["rank"] == 1
-    assert (won["gain"], won["gain_low"]) == (
-        pytest.approx(verdict["comparison"]["difference"]),
-        pytest.approx(verdict["comparison"]["interval"][0]),
-    )
-    rows = {one["name"]: one for one in verdict["rows"] if one["role"] != "reference"}
-    assert all(
-        row(board, name)["accuracy"] == pytest.approx(one["mean"]) for name, one in rows.items()
-    )
-    assert all(row(board, name)["best"] == pytest.approx(one["best"]) for name, one in rows.items())
+    gap = verdict.comparison
+    assert gap is not None and gap.interval is not None
+    assert (won["gain"], won["gain_low"]) == pytest.approx((gap.difference, gap.interval[0]))
+    rows = {each.name: each for each in verdict.rows if each.role != "reference"}
+    for name, each in rows.items():
+        told = row(board, name)
+        assert (told["accuracy"], told["best"]) == pytest.approx((each.mean, each.best))
     assert set(rows) == set(board[board["rank"].notna()]["name"])
 
 
@@ -268,7 +260,7 @@ def test_phase_costs_add_up_to_the_ledger(run: Any) -> None:
 def test_trials_have_one_row_each_and_survive_parquet(run: Any, tmp_path: Path) -> None:
     run.add("odd one", "mlp", TrialState.COMPLETE, 38.0, note=["a", 1], mixed="text")
     run.add("other one", "mlp", TrialState.COMPLETE, 38.0, mixed=3)
-    tables.write_tables(tmp_path, run.study)
+    write_tables(tmp_path, run.study)
     written = pd.read_parquet(tmp_path / "trials.parquet")
     assert len(written) == len(run.study.trials)
     assert list(written["trial"]) == list(range(len(written)))
@@ -279,7 +271,7 @@ def test_trials_have_one_row_each_and_survive_parquet(run: Any, tmp_path: Path) 
 
 
 def test_leaderboard_csv_is_the_leaderboard(run: Any, tmp_path: Path) -> None:
-    tables.write_tables(tmp_path, run.study)
+    write_tables(tmp_path, run.study)
     written = pd.read_csv(tmp_path / "leaderboard.csv")
     assert list(written["name"]) == list(tables.leaderboard(run.study)["name"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["leaderboard.csv", "trials.parquet"]
@@ -291,7 +283,7 @@ def test_other_discrepancies_have_a_column_where_a_trial_has_them(run: Any, tmp_
         assert row(frame, "measured")["architecture"] == 0.625
         assert pd.isna(row(frame, "mlp depth 2")["architecture"])
         assert "output" not in frame
-    tables.write_tables(tmp_path, run.study)
+    write_tables(tmp_path, run.study)
     assert row(pd.read_csv(tmp_path / "leaderboard.csv"), "measured")["architecture"] == 0.625
     assert row(pd.read_parquet(tmp_path / "trials.parquet"), "measured")["architecture"] == 0.625
 
@@ -308,13 +300,11 @@ def test_tables_of_an_empty_study_are_empty(tmp_path: Path) -> None:
         assert table(study).empty
     assert tables.device_time([]).empty
     assert tables.phase_costs([]).empty
-    tables.write_tables(tmp_path, study)
+    write_tables(tmp_path, study)
     assert pd.read_parquet(tmp_path / "trials.parquet").empty
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
-    from hssl_search.reporting.files import write_whole
-
     def fail(path: Path) -> None:
         path.write_text("half")
         raise OSError("disk full")
@@ -432,3 +422,42 @@ def test_the_depth_of_a_hybrid_is_its_number_of_blocks(builder: Callable[..., An
 
 def test_a_study_without_heads_has_no_values(builder: Callable[..., Any]) -> None:
     assert tables.parameter_values(builder().study).empty
+
+
+def test_planned_seconds_are_read_as_numbers_or_mappings() -> None:
+    assert planned_seconds(
+        {"phases": {"measure": 7, "screen": {"device_s": 20.0}, "odd": {"jobs": 3}}}
+    ) == {"measure": 7.0, "screen": 20.0}
+    assert planned_seconds({}) == {}
+
+
+def test_cost_names_every_phase_that_was_planned_or_charged(run: Any) -> None:
+    spent = cost(RunRecord.of(run.study), run.ledger)
+    assert list(spent.phases["phase"]) == [
+        "measure",
+        "screen",
+        "proxy",
+        "confirm",
+        "full",
+        "overhead",
+    ]
+    assert spent.used_s == pytest.approx(sum(entry["device_s"] for entry in run.ledger))
+    assert spent.phases.set_index("phase").loc["proxy", "planned_s"] == 324.0
+
+
+def test_cost_sets_plan_before_and_after_screening_beside_what_was_done(run: Any) -> None:
+    record = RunRecord.of(run.study)
+    plan = {**record.plan, "first_phases": {"proxy": 400.0}, "jobs": {"screen": 2, "proxy": 7}}
+    phases = cost(replace(record, plan=plan), run.ledger).phases.set_index("phase")
+    assert list(phases.loc["proxy", ["first_s", "planned_s", "jobs_planned"]]) == [
+        400.0,
+        324.0,
+        7.0,
+    ]
+    assert phases.loc["proxy", "jobs"] == sum(job.phase == "proxy" for job in record.jobs) > 0
+    rows = {row["phase"]: row for row in cost_rows(cost(replace(record, plan=plan), run.ledger))}
+    assert (
+        rows["proxy"]["jobs"] == f"{phases.loc['proxy', 'jobs']} of 7"
+        and rows["proxy"]["first_time"] == "6 min 40 s"
+    )
+    assert rows["full"]["first_time"] == "–"

@@ -1,122 +1,104 @@
-"""The forecast: how high a head's proxy will score, learned from what screening measured of heads whose proxies have ended."""
+"""The surrogate: how high a head's proxy will score, learned from what screening measured of heads
+whose proxies have ended."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hssl_search.engine.candidates.candidate import Contender
-from hssl_search.engine.candidates.prior_runs import ROUNDED, EarlierSearch, on_scale
 from hssl_search.engine.statistics import ties
 
 if TYPE_CHECKING:
     import numpy as np
 
-MEASURED = ("overlap_excess", "cka_excess", "output", "architecture", "excess_loss")
-"""Of a head and its base, as screening found them."""
-COUNTED = ("parameters", "macs")
-"""Taken by their logarithms."""
-SHAPED = ("width_ratio", "kernel_size", "mlp_ratio", "first_shortcut", "positions", "tap")
-"""Of the head's configuration."""
-LOSSES = ("chance_loss", "head_loss")
-NEEDED = (*MEASURED, *COUNTED, *LOSSES)
-"""Attributes that features are made from."""
 FAMILY = "family:"
+ROUNDED = 1e-7
+"""Gaps between scores of up to some hundreds that are below this differ by rounding alone."""
 
 
-def features(one: Contender) -> dict[str, float]:
-    """What a forecast is made from. What a head lacks has no entry; of families it has the share of its blocks that are of each."""
-    head, attributes = one.heads[0], one.attributes
-    found = {name: attributes.get(name) for name in MEASURED}
-    found |= {name: math.log1p(attributes[name]) for name in COUNTED if name in attributes}
-    found |= {name: head.get(name) for name in SHAPED}
-    blocks = _blocks(head)
-    found["depth"] = len(blocks)
-    if "chance_loss" in attributes:
-        found["learning"] = _difference(attributes["chance_loss"], attributes["head_loss"])
-    found |= {FAMILY + family: count / len(blocks) for family, count in Counter(blocks).items()}
-    return {name: float(value) for name, value in found.items() if value is not None}
+def features(candidate: Contender) -> dict[str, float]:
+    """Return what the score is predicted from: what screening measured, and what the head is.
+
+    What a head lacks has no entry; of families it has the share of its blocks that are of each.
+    """
+    head, state = candidate.head, candidate.state
+    assert head is not None
+    blocks = head.block_families or (head.family,)
+    learned = state.chance_loss is not None and state.head_loss is not None
+    values: dict[str, float | None] = {
+        "overlap": state.overlap_excess,
+        "cka": state.cka_excess,
+        "output difference": state.output,
+        "architectural difference": state.architecture,
+        "excess": state.excess_loss,
+        "learning": state.chance_loss - state.head_loss if learned else None,  # type: ignore[operator]
+        "parameter count": None if state.parameters is None else math.log1p(state.parameters),
+        "log macs": None if state.macs is None else math.log1p(state.macs),
+        "width_ratio": head.width_ratio,
+        "kernel_size": head.kernel_size,
+        "mlp_ratio": head.mlp_ratio,
+        "first_shortcut": head.first_shortcut,
+        "positions": head.positions,
+        "tap": head.tap,
+        "depth": len(blocks),
+        **{FAMILY + family: count / len(blocks) for family, count in Counter(blocks).items()},
+    }
+    return {name: float(value) for name, value in values.items() if value is not None}
 
 
-def _difference(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else one - other
-
-
-def _blocks(head: Mapping[str, Any]) -> list[str]:
-    blocks = head.get("blocks")
-    return blocks.split("+") if blocks else [head["family"]] * int(head.get("depth") or 1)
-
-
-def expect(
-    contenders: Sequence[Contender],
-    scores: Sequence[float | None],
-    earlier: Sequence[EarlierSearch] = (),
+def predict(
+    candidates: Sequence[Contender], scores: Sequence[float | None]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(mean, standard deviation) of the score that each contender's proxy is expected to reach, the deviation without the proxies' noise.
+    """Predict the score of each candidate's proxy.
 
-    Bayesian ridge regression (Tipping, JMLR 2001; scikit-learn), with priors worth a few proxies: scores vary as much by noise as by all
-    features together until the proxies tell otherwise.
-
-    What earlier searches found is more rows, and each search has, beside the coefficients that all share, a set of its own (Daumé, ACL
-    2007): where this search goes another way, it is followed after a few proxies. In 60 simulated searches that promote 10 of 40 heads,
-    the best head is among them in 0.68 of cases without an earlier search; after one of 20 heads that says the opposite in 0.62, and in
-    0.42 were all coefficients shared; after one that tells the truth in 0.92 and 0.90 (`benchmarks/warm_start.py`).
+    Bayesian ridge regression (Tipping, JMLR 2001; scikit-learn), with priors worth a few proxies:
+    scores vary as much by noise as by all features together until the proxies tell otherwise.
 
     Args:
-        scores: of each contender, None of one whose proxy has not ended; at least two are known, those of earlier searches counted. With
-            earlier searches, above the score of this search's control.
+        scores: of each candidate, None of one whose proxy has not ended; at least two are known.
+
+    Returns:
+        (mean, standard deviation) of each, the deviation without the proxies' noise.
     """
     import numpy as np
     from sklearn.linear_model import BayesianRidge
 
-    lent = on_scale(earlier, own := [score for score in scores if score is not None])
-    known = np.array([score is not None for score in scores] + [True] * sum(map(len, lent)))
-    reached = np.array(list(chain(own, *lent)), dtype=float)
+    known = np.array([score is not None for score in scores])
+    reached = np.array([score for score in scores if score is not None], dtype=float)
     spread = 1.0 if ties.tie(reached.max(), reached.min(), ROUNDED) else reached.std()
-    columns = table(
-        (*contenders, *(head.contender for search in earlier for head in search.trained))
-    )
-    if earlier:
-        columns = _with_own(columns, [len(contenders), *map(len, lent)])
+    columns = table(tuple(candidates))
     if not columns.size:
-        return np.full(len(contenders), reached.mean()), np.full(len(contenders), 0.0)
+        return np.full(len(candidates), reached.mean()), np.full(len(candidates), 0.0)
     ridge = BayesianRidge(alpha_1=1.0, alpha_2=1.0, lambda_1=1.0, lambda_2=1.0 / columns.shape[1])
     ridge.fit(columns[known], (reached - reached.mean()) / spread)
-    means, deviations = ridge.predict(columns[: len(contenders)], return_std=True)
+    means, deviations = ridge.predict(columns, return_std=True)
     uncertain = np.sqrt(np.maximum(0.0, deviations**2 - 1.0 / ridge.alpha_))
     return reached.mean() + spread * means, spread * uncertain
 
 
-def _with_own(columns: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
-    """The columns; then a column for each search, whose rows follow each other, that says which are of it; then the columns of each
-    search's rows alone."""
-    import numpy as np
-
-    of = np.repeat(np.arange(len(sizes)), sizes)[:, None] == np.arange(len(sizes))
-    return np.hstack([columns, of, *(columns * mine[:, None] for mine in of.T)])
-
-
 @lru_cache(maxsize=8)
-def table(contenders: tuple[Contender, ...]) -> np.ndarray:
-    """Contenders x features, each feature of mean 0 and variance 1 over the contenders that have it and 0 for the others; those of
-    families share the variance of one, and features in which none differ are left out."""
+def table(candidates: tuple[Contender, ...]) -> np.ndarray:
+    """Return candidates x features, each feature of mean 0 and variance 1 over the candidates that
+    have it and 0 for the others.
+
+    Those of families share the variance of one, and features in which none differ are left out.
+    """
     import numpy as np
 
-    rows = [features(one) for one in contenders]
-    columns = []
+    rows = [features(candidate) for candidate in candidates]
     names = sorted({name for row in rows for name in row})
     families = sum(name.startswith(FAMILY) for name in names)
+    columns = []
     for name in names:
         family = name.startswith(FAMILY)
         column = np.array([row.get(name, 0.0 if family else math.nan) for row in rows])
         column -= np.nanmean(column)
         spread = np.sqrt(np.nanmean(column**2))
         if spread > 1e-9:
-            columns.append(
-                np.nan_to_num(column) / spread / (math.sqrt(families) if family else 1.0)
-            )
+            scale = math.sqrt(families) if family else 1.0
+            columns.append(np.nan_to_num(column) / spread / scale)
     return np.array(columns).T.reshape(len(rows), -1)

@@ -15,18 +15,25 @@ content can be run again, anywhere, and continues from the checkpoint in its fol
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PlainSerializer
 
 from hssl_search.data.sources import Contents
 from hssl_search.errors import UserError
+from hssl_search.heads.config import HeadConfig
 
-REFERENCE_HEADS: list[Plain] = [{"family": "identity"}, {"family": "noise"}]
+Plain = dict[str, Any]
+"""What JSON can hold."""
+REFERENCE_HEADS = (HeadConfig(family="identity"), HeadConfig(family="noise"))
 """In every group: what no discrepancy is, and what no learning is."""
+TaskHead = Annotated[
+    HeadConfig, PlainSerializer(lambda head: head.model_dump(mode="json", exclude_none=True))
+]
+"""A head as a task holds it: in JSON it has only the parameters that its family reads."""
 
 
 class Setting(BaseModel):
@@ -47,6 +54,15 @@ class Setting(BaseModel):
     device: Literal["cpu", "cuda"]
 
 
+class CountedHead(BaseModel):
+    """A head and its multiply-adds on the map that it is fed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    head: TaskHead
+    macs: int
+
+
 class Task(BaseModel):
     """One training of a base with N >= 0 heads, or with `kind: measure` a timing of it."""
 
@@ -56,8 +72,8 @@ class Task(BaseModel):
     name: str = ""
     """For people: what is trained."""
     setting: Setting
-    heads: list[dict[str, Any]] = []
-    """HeadConfigs; for `measure`, those whose step is timed."""
+    heads: list[TaskHead] = []
+    """For `measure`: those whose step is timed."""
     stage: Literal["proxy", "full"] = "proxy"
     steps: int = 1
     rungs: list[int] = []
@@ -69,8 +85,8 @@ class Task(BaseModel):
     """Whether to measure label-free quality, which costs as much as all else of an evaluation, at each rung: where it ranks."""
     architecture: bool = False
     """Whether to measure, at the last rung, how different the structures of base and heads are."""
-    together: list[dict[str, Any]] = []
-    """For `measure`: heads as the space has them, each as `head` with its multiply-adds as `macs`, whose joint step is timed."""
+    together: list[CountedHead] = []
+    """For `measure`: heads as the space has them, whose joint step is timed."""
     measure_s: float | None = None
     """For `measure`: seconds in which may be timed what multiply-adds predict too; None: no limit."""
     cpus_beside: int | None = None
@@ -79,20 +95,15 @@ class Task(BaseModel):
     """Seconds that evaluation and checkpoint need at the end."""
 
 
-Plain = dict[str, Any]
-"""What JSON can hold."""
-
-
 @dataclass(frozen=True)
 class Job:
-    """What to train or measure."""
+    """What to train or measure; `as_plain` and `from_plain` take it over the border to a worker's process."""
 
     key: str
     """Unique and stable within a run, e.g. `proxy/0007/seed0`; the same after a resume."""
     phase: str
     """The phase that the device-time is charged to."""
-    task: Plain
-    """What the worker needs to know, readable by `hssl_search.engine.worker.run_job.run_job`."""
+    task: Task
     folder: str
     """Absolute path of the folder for this job's checkpoint."""
     trial: int | None = None
@@ -106,7 +117,14 @@ class Job:
     """Seconds without a report or a new checkpoint after which its worker counts as hung; None: never."""
 
     def as_plain(self) -> Plain:
-        return asdict(self)
+        """Return the job as JSON can hold it."""
+        plain = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {**plain, "task": self.task.model_dump(mode="json")}
+
+    @classmethod
+    def from_plain(cls, plain: Plain) -> Self:
+        """Return the job that `as_plain` made this of. Raises pydantic's ValidationError where its task is none."""
+        return cls(**{**plain, "task": Task.model_validate(plain["task"])})
 
     def step_reached(self) -> int:
         """The step of the newest checkpoint in its folder; 0 without one."""
@@ -114,6 +132,10 @@ class Job:
             (int(path.name.removeprefix("step-")) for path in Path(self.folder).glob("step-*")),
             default=0,
         )
+
+
+MEASURE_REPORTS = 4
+"""Of a `measure` job: the base's first step, the base's step, the heads, all."""
 
 
 class Halt(UserError):

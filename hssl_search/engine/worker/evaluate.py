@@ -16,7 +16,6 @@ from hssl_search.engine.worker.setup import WorkerSetup
 from hssl_search.engine.worker.timing import alone
 from hssl_search.evaluation.embed import embed_base, embed_heads
 from hssl_search.evaluation.matching import matching_error
-from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.head import Head
 from hssl_search.training.health import MATCHING_ERROR, Verdict, judge_alone, judge_group, shape
 from hssl_search.training.outputs import HeadOutput, compare_outputs
@@ -88,7 +87,7 @@ def _gate(
     heads: list[Tensor],
     outputs: list[HeadOutput],
 ) -> list[Verdict]:
-    families = [HeadConfig.model_validate(head).family for head in task.heads]
+    families = [head.family for head in task.heads]
     assignments = [output.assignment for output in outputs]
     if "noise" not in families:
         return [

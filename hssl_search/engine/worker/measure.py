@@ -6,7 +6,6 @@ import resource
 import time
 from collections.abc import Callable
 from statistics import fmean
-from typing import Any
 
 import torch
 
@@ -58,7 +57,7 @@ def measure(task: Task, send: Send) -> None:
     setup = WorkerSetup(task.setting)
     base = setup.base(task.seed).to(setup.device)
     views = setup.views(base)
-    costs = [head_cost(HeadConfig.model_validate(head), base.map_shape) for head in task.heads]
+    costs = [head_cost(head, base.map_shape) for head in task.heads]
     batch = min(setup.recipe.proxy.batch_size, len(setup.data.train))
     known: Plain = {
         "costs": costs,
@@ -211,7 +210,7 @@ class _Heads:
         """Time one head of each kind of operation."""
         places: dict[str, int] = {}
         for place, head in enumerate(self.task.heads):
-            places.setdefault(family(head["family"]).kind, place)
+            places.setdefault(family(head.family).kind, place)
         self._time(list(places.values()))
 
     def time_others(self) -> None:
@@ -253,7 +252,7 @@ class _Heads:
     def _rate(self, place: int, rates: dict[int, float]) -> float:
         if place in rates:
             return rates[place]
-        kinds = [family(head["family"]).kind for head in self.task.heads]
+        kinds = [family(head.family).kind for head in self.task.heads]
         alike = [rate for other, rate in rates.items() if kinds[other] == kinds[place]]
         return fmean(alike or rates.values() or [UNTIMED])
 
@@ -266,10 +265,10 @@ class _Heads:
         return step_seconds(self.setup, self.stage, group, self.clock.left() / 2)
 
 
-def _group(task: Task) -> list[Plain]:
+def _group(task: Task) -> list[HeadConfig]:
     """The heads that are to be timed together and the reference heads, as a group is screened; else the heads timed one by one."""
     return (
-        [*(one["head"] for one in task.together), *REFERENCE_HEADS]
+        [*(one.head for one in task.together), *REFERENCE_HEADS]
         if task.together
         else task.heads[:JOINT]
     )
@@ -283,8 +282,8 @@ def _joint(task: Task, base_s: float, apart: list[tuple[float, int]], joint_s: f
     """
     heads_s = [seconds for seconds, _ in apart[:JOINT]]
     if task.together:
-        default = {head["family"]: known for head, known in zip(task.heads, apart, strict=True)}
-        priced = [(*default[one["head"]["family"]], one["macs"]) for one in task.together]
+        default = {head.family: known for head, known in zip(task.heads, apart, strict=True)}
+        priced = [(*default[one.head.family], one.macs) for one in task.together]
         heads_s = [
             head_cost_s(seconds, default_macs, macs) for seconds, default_macs, macs in priced
         ]
@@ -334,7 +333,7 @@ def _looked_at(setup: WorkerSetup, task: Task, stage: Stage, last_s: float) -> P
     return {**found, "profile_s": _profile_seconds(setup, stage, task.heads[:PROFILED])}
 
 
-def _profile_seconds(setup: WorkerSetup, stage: Stage, heads: list[dict[str, Any]]) -> float:
+def _profile_seconds(setup: WorkerSetup, stage: Stage, heads: list[HeadConfig]) -> float:
     """Seconds for measuring one structure: the mean over the base and some heads."""
     pair = setup.trainer_of(heads, stage, 1, seed=0).pair
     started = time.monotonic()

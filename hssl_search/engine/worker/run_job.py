@@ -36,7 +36,7 @@ def run_job(
         Halt: when there is no space for a checkpoint.
     """
     started = time.monotonic()
-    task = Task.model_validate(job.task)
+    task = job.task
     if task.setting.device == "cpu":
         torch.set_num_threads(max(1, int(job.cpus)))
     limit = float("inf") if job.seconds is None else job.seconds - task.reserve_s

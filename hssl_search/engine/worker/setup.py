@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -43,18 +43,15 @@ class WorkerSetup:
         return self.trainer_of(task.heads, self.recipe.stage(task.stage), task.steps, task.seed)
 
     def trainer_of(
-        self, heads: list[dict[str, Any]], stage: Stage, steps: int, seed: int
+        self, heads: Sequence[HeadConfig], stage: Stage, steps: int, seed: int
     ) -> Trainer:
         """A trainer whose base and images' order depend on the seed alone: runs with equal seeds are paired, whatever their heads."""
-        configs = [HeadConfig.model_validate(head) for head in heads]
-        base_rate, head_rates = self._stochastic_depth(configs, stage.drop_path)
-        base = self.base(
-            seed, 1 + max((config.tap or 0 for config in configs), default=0), base_rate
-        )
+        base_rate, head_rates = self._stochastic_depth(heads, stage.drop_path)
+        base = self.base(seed, 1 + max((head.tap or 0 for head in heads), default=0), base_rate)
         torch.manual_seed(seed + 1)
         modules = [
-            build_head(config, base.tap_shapes[config.tap or 0][0], rates)
-            for config, rates in zip(configs, head_rates, strict=True)
+            build_head(head, base.tap_shapes[head.tap or 0][0], rates)
+            for head, rates in zip(heads, head_rates, strict=True)
         ]
         pair = Pair(base, modules, self.method).to(self.device)
         return Trainer(pair, stage, self.views(base), self.images, steps, seed)
@@ -76,13 +73,13 @@ class WorkerSetup:
         return Views(self.recipe.views, self.setting.image_size, *base.mean_std, mask_grid=masked)
 
     def _stochastic_depth(
-        self, heads: list[HeadConfig], last: float
+        self, heads: Sequence[HeadConfig], last: float
     ) -> tuple[float, list[list[float]]]:
         if not last:
             return 0.0, [[]] * len(heads)
         setting = self.setting
         return continued(
-            residual_blocks(setting.base, setting.image_size, setting.base_args), heads, last
+            residual_blocks(setting.base, setting.image_size, setting.base_args), list(heads), last
         )
 
     def accuracy(self, base: Base, views: Views) -> Plain:

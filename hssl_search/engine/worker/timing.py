@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from hssl_search.engine.execution.jobs import REFERENCE_HEADS, Plain
-from hssl_search.engine.planning.cost_model import RATIO
 from hssl_search.engine.planning.costs import ALONE
 from hssl_search.engine.worker.memory import in_memory
 from hssl_search.engine.worker.setup import WorkerSetup
+from hssl_search.heads.config import HeadConfig
 from hssl_search.training.recipe import Stage
 from hssl_search.training.trainer import Trainer
 
@@ -23,7 +22,7 @@ LONG_S = 1.0
 def step_seconds(
     setup: WorkerSetup,
     stage: Stage,
-    heads: list[dict[str, Any]],
+    heads: Sequence[HeadConfig],
     spare_s: float = float("inf"),
     most: int = TIMED,
     least: int = 1,
@@ -55,15 +54,14 @@ def step_seconds(
 
 
 def alone(
-    setup: WorkerSetup, stage: Stage, heads: list[dict[str, Any]], healthy: list[bool]
+    setup: WorkerSetup, stage: Stage, heads: Sequence[HeadConfig], healthy: list[bool]
 ) -> list[Plain]:
     """Return for each head of a group how many times the base's step one with that head alone takes, as its proxy will; nothing for
     reference heads and for those that are not healthy, which have no proxy."""
     base_s = step_seconds(setup, stage, [], most=ALONE)
-    references = [head["family"] for head in REFERENCE_HEADS]
     return [
-        {RATIO: step_seconds(setup, stage, [head], most=ALONE) / base_s}
-        if well and head["family"] not in references
+        {"step_ratio": step_seconds(setup, stage, [head], most=ALONE) / base_s}
+        if well and head not in REFERENCE_HEADS
         else {}
         for head, well in zip(heads, healthy, strict=True)
     ]

@@ -73,7 +73,7 @@ def training(
     return Job(
         f"proxy/{number}",
         "proxy",
-        task.model_dump(mode="json"),
+        task,
         f"/nowhere/{number}",
         number,
         gpus=1.0,
@@ -268,7 +268,7 @@ def test_a_table_answers_as_the_real_worker_it_was_measured_with(
         row
         for number, job in enumerate(jobs)
         for report in real.outcomes[job.key].reports
-        for row in rows_of(report, Task.model_validate(job.task), number)
+        for row in rows_of(report, job.task, number)
     ]
     rows += [
         {**rows[0], "head": HeadConfig(family=control), "role": control}

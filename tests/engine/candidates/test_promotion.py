@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
@@ -12,28 +11,33 @@ import numpy as np
 import pytest
 
 from hssl_search.engine.candidates.candidate import Contender
-from hssl_search.engine.candidates.prior_runs import EarlierHead, EarlierSearch
 from hssl_search.engine.candidates.promotion import (
     ENOUGH,
     Rule,
     by_discrepancy,
     choose,
-    foretold,
-    trusted,
+    rank_correlations,
 )
+from hssl_search.engine.records.state import TrialState
+from hssl_search.heads.config import HeadConfig
 
 PROXY_NOISE = 0.2
 """Standard deviation of a proxy's score about the truth, which has 1."""
 
 
-NO_HEAD = Contender(999, "no head", [], "none", "none", {})
+NO_HEAD = Contender(999, TrialState(name="no head", family="none", control="none"))
 
 
 def contender(
     trial: int, discrepancy: float | None, family: str = "mlp", gate: str | None = "healthy"
 ) -> Contender:
-    attributes: Mapping[str, Any] = {"discrepancy": discrepancy, "gate": gate} if gate else {}
-    return Contender(trial, f"head {trial}", [{"family": family}], family, None, attributes)
+    return Contender(trial, described(trial, family, discrepancy=discrepancy, gate=gate))
+
+
+def described(trial: int, family: str, depth: int = 1, **measured: Any) -> TrialState:
+    """What is known of a head, whose family may be one that nobody has registered."""
+    head = HeadConfig.model_construct(family=family, depth=depth)
+    return TrialState(name=f"head {trial}", family=family, head=head, **measured)
 
 
 def test_the_best_of_each_family_is_promoted_first_then_the_next_of_each() -> None:
@@ -88,21 +92,20 @@ def world(
     heads = [
         Contender(
             trial,
-            f"head {trial}",
-            [{"family": f"family {family}", "depth": int(draws.integers(1, 5))}],
-            f"family {family}",
-            None,
-            {
-                "gate": "healthy",
-                "discrepancy": gap,
-                "overlap_excess": gap,
-                "cka_excess": gap + draws.normal(),
-                "output": draws.normal(),
-                "parameters": int(draws.integers(1_000, 90_000)),
-                "macs": int(draws.integers(10_000, 900_000)),
-                "head_loss": 3.0 + draws.normal(),
-                "chance_loss": 4.5,
-            },
+            described(
+                trial,
+                f"family {family}",
+                int(draws.integers(1, 5)),
+                gate="healthy",
+                discrepancy=gap,
+                overlap_excess=gap,
+                cka_excess=gap + draws.normal(),
+                output=draws.normal(),
+                parameters=int(draws.integers(1_000, 90_000)),
+                macs=int(draws.integers(10_000, 900_000)),
+                head_loss=3.0 + draws.normal(),
+                chance_loss=4.5,
+            ),
         )
         for trial, (family, gap) in enumerate(
             zip(families.tolist(), discrepancy.tolist(), strict=True)
@@ -116,14 +119,13 @@ def promoted(
     heads: list[Contender],
     proxied: np.ndarray,
     count: int,
-    earlier: Sequence[EarlierSearch] = (),
 ) -> list[int]:
     found: list[int] = []
     while len(found) < count:
         scores = {trial: float(proxied[trial]) for trial in found} | (
             {NO_HEAD.trial: 0.0} if found else {}
         )
-        one = choose(rule, (*heads, NO_HEAD), found, scores, 0, earlier)
+        one = choose(rule, (*heads, NO_HEAD), found, scores, 0)
         assert one is not None
         found.append(one.trial)
     return found
@@ -198,17 +200,14 @@ def test_random_promotion_depends_on_the_seed_and_on_no_measurement() -> None:
 def test_a_head_that_lacks_a_measurement_can_be_learned_from_and_promoted() -> None:
     heads, truth = world(1, 0.5, count=12)
     tapped = [
-        Contender(
-            one.trial, one.name, one.heads, one.family, None, {**one.attributes, "output": None}
-        )
-        for one in heads[::2]
+        Contender(one.trial, one.state.with_set(TrialState(output=None))) for one in heads[::2]
     ]
     assert len(set(promoted("learned", [*tapped, *heads[1::2]], truth, 12))) == 12
 
 
-def test_what_foretold_the_scores_is_told_of_forecast_and_discrepancy() -> None:
+def test_what_predicted_the_scores_is_told_of_surrogate_and_discrepancy() -> None:
     heads, truth = world(5, -0.9)
-    found = foretold(heads, dict(enumerate(truth.tolist())))
+    found = rank_correlations(heads, dict(enumerate(truth.tolist())))
     value, told = found["discrepancy"], found["forecast"]
     assert (
         value.value is not None and value.high is not None and value.value < -0.8 and value.high < 0
@@ -217,138 +216,31 @@ def test_what_foretold_the_scores_is_told_of_forecast_and_discrepancy() -> None:
     assert (told.n, value.n) == (40, 40)
 
 
-@pytest.mark.parametrize("searches", [0, 2])
-def test_scores_that_nothing_foretells_have_a_forecast_without_correlation(searches: int) -> None:
-    """The mean of the others' scores alone would have -1, and a forecast that earlier searches hold still, above that mean, +1."""
+def test_scores_that_nothing_predicts_have_a_prediction_without_correlation() -> None:
+    """The mean of the others' scores alone would have -1."""
     values = []
     for seed in range(60):
         heads, _ = world(seed, 0.0, count=ENOUGH + 1)
         noise = np.random.default_rng([seed, 0]).normal(size=len(heads))
-        earlier = [
-            lesson(
-                seed + 100 * number, 0.0, np.random.default_rng([seed, 1, number]).normal(size=5)
-            )
-            for number in range(searches)
-        ]
         scores = {**dict(enumerate(noise.tolist())), NO_HEAD.trial: 0.0}
-        values.append(foretold([*heads, NO_HEAD], scores, earlier)["forecast"].value or 0.0)
+        values.append(rank_correlations([*heads, NO_HEAD], scores)["forecast"].value or 0.0)
     assert abs(mean(values)) < 3 * stdev(values) / math.sqrt(len(values))
 
 
-def test_a_forecast_from_noise_does_not_put_the_scores_left_out_into_their_reverse_order() -> None:
+def test_a_prediction_from_noise_does_not_put_the_scores_left_out_into_their_reverse_order() -> (
+    None
+):
     values = []
     for seed in range(20):
         heads, _ = world(seed, 0.0, count=16)
         noise = np.random.default_rng(seed).normal(size=16)
-        values.append(foretold(heads, dict(enumerate(noise.tolist())))["forecast"].value or 0.0)
+        values.append(
+            rank_correlations(heads, dict(enumerate(noise.tolist())))["forecast"].value or 0.0
+        )
     assert abs(mean(values)) < 0.2, "the mean of the others alone would have -1"
 
 
-def test_scores_that_an_earlier_search_foretells_have_a_forecast_with_correlation() -> None:
-    values = []
-    for seed in range(20):
-        favour = np.random.default_rng(seed).normal(size=5)
-        heads, truth = world(seed, -0.8, count=8, favour=favour)
-        scores = {**dict(enumerate(truth.tolist())), NO_HEAD.trial: 0.0}
-        values.append(
-            foretold([*heads, NO_HEAD], scores, [lesson(seed, -0.8, favour)])["forecast"].value
-            or 0.0
-        )
-    assert mean(values) > 0.4
-
-
-def test_too_few_proxies_foretell_nothing() -> None:
+def test_too_few_proxies_predict_nothing() -> None:
     heads, truth = world(0, 0.5)
-    found = foretold(heads, dict(enumerate(truth[:ENOUGH].tolist())))
+    found = rank_correlations(heads, dict(enumerate(truth[:ENOUGH].tolist())))
     assert (found["forecast"].value, found["forecast"].n) == (None, 0)
-
-
-def lesson(
-    seed: int, correlation: float, favour: np.ndarray, scale: float = 1.0, shift: float = 0.0
-) -> EarlierSearch:
-    """An earlier search of 20 heads, with gains in another unit and about another level."""
-    heads, truth = world(10_000 + seed, correlation, 20, favour)
-    gains = truth + PROXY_NOISE * np.random.default_rng(20_000 + seed).normal(size=20)
-    return EarlierSearch(
-        "runs/a",
-        "none",
-        True,
-        {},
-        [
-            EarlierHead(one.heads[0], shift + scale * float(gain), one.attributes)
-            for one, gain in zip(heads, gains, strict=True)
-        ],
-        {},
-    )
-
-
-def warm_regrets(
-    truths: Mapping[str, float], searches: int = 30, count: int = 10, **changes: float
-) -> dict[str, tuple[float, float]]:
-    """What is taught -> (share of searches that promote the best head, what the best of the first three falls short of it).
-
-    Args:
-        truths: what is taught -> the factor by which its truth is this search's; 0 for no lesson.
-    """
-    found = {}
-    for name, factor in truths.items():
-        hits, short = [], []
-        for seed in range(searches):
-            favour = np.random.default_rng(seed).normal(size=5)
-            heads, truth = world(seed, -0.6, favour=favour)
-            earlier = [lesson(seed, -0.6 * factor, factor * favour, **changes)] if factor else []
-            first = promoted(
-                "learned",
-                heads,
-                truth + PROXY_NOISE * np.random.default_rng(seed).normal(size=40),
-                count,
-                earlier,
-            )
-            hits.append(int(truth.argmax()) in first)
-            short.append(float(truth.max() - max(truth[first[:3]])))
-        found[name] = mean(hits), mean(short)
-    return found
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{}, {"scale": 5.0}, {"shift": -20.0}],
-    ids=["same unit", "another unit", "another level"],
-)
-def test_what_an_earlier_search_taught_promotes_better_heads_first_and_misleads_little(
-    changes: dict[str, float],
-) -> None:
-    found = warm_regrets({"nothing": 0.0, "the truth": 1.0, "the opposite": -1.0}, **changes)
-    assert found["the truth"][0] > found["nothing"][0] + 0.1
-    assert found["the truth"][1] < found["nothing"][1] - 0.5
-    assert found["the opposite"][0] > found["nothing"][0] - 0.15
-
-
-def test_an_earlier_search_is_left_when_it_puts_enough_proxies_into_the_wrong_order() -> None:
-    favour = np.random.default_rng(3).normal(size=5)
-    heads, truth = world(3, -0.7, favour=favour)
-    right, wrong = lesson(3, -0.7, favour), lesson(3, 0.7, -favour)
-    scores = dict(enumerate(truth.tolist()))
-    assert trusted(heads, scores, [wrong, right]) == [right]
-    few = {trial: scores[trial] for trial in range(ENOUGH - 1)}
-    assert trusted(heads, few, [wrong, right]) == [wrong, right]
-    assert trusted(heads, dict.fromkeys(range(ENOUGH), 1.0), [wrong]) == [wrong], (
-        "equal scores have no order"
-    )
-
-
-def test_heads_of_an_earlier_search_count_for_enough_but_are_not_foretold() -> None:
-    heads, truth = world(1, -0.7)
-    earlier = [lesson(1, -0.7, np.zeros(5))]
-    assert promoted("learned", heads, truth, 3, earlier)[0] == by_discrepancy(tuple(heads))[0].trial
-    assert (
-        promoted("learned", heads, truth, 3, earlier)[1:]
-        != promoted("learned", heads, truth, 3)[1:]
-    )
-    few = {trial: float(truth[trial]) for trial in range(ENOUGH)}
-    found = foretold(heads, few, earlier)
-    assert (found["forecast"].n, found["discrepancy"].n) == (ENOUGH, ENOUGH)
-    assert foretold(heads, {0: 1.0}, earlier)["forecast"].n == 0
-    assert promoted("discrepancy", heads, truth, 6, earlier) == promoted(
-        "discrepancy", heads, truth, 6
-    )

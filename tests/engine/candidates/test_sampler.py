@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from statistics import mean
 from typing import Any
@@ -12,7 +12,6 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from hssl_search.engine.candidates.prior_runs import EarlierHead, EarlierSearch
 from hssl_search.engine.candidates.sampler import STARTUP, CandidateSampler, Name
 from hssl_search.heads.config import HeadConfig
 from hssl_search.spaces.space import Space
@@ -184,123 +183,3 @@ def test_heads_that_fell_ill_are_avoided_and_those_without_a_proxy_are_not() -> 
             head.family == "convnext" and (head.width_ratio or 0) > 1.4 for head in heads
         )
     assert shares["collapsed"] < shares["healthy"] / 2
-
-
-def lesson(space: Space, truth: Callable[[HeadConfig], float], count: int = 20) -> EarlierSearch:
-    """An earlier search of heads drawn at random."""
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(99))
-    heads = dict.fromkeys(space.sample(study.ask()) for _ in range(count))
-    return EarlierSearch(
-        "runs/a",
-        "none",
-        True,
-        {},
-        [EarlierHead(head.model_dump(exclude_none=True), truth(head), {}) for head in heads],
-        {},
-    )
-
-
-def warm(
-    name: Name,
-    space: Space,
-    count: int,
-    seed: int = 0,
-    *,
-    known: Known | None = None,
-    truth: Callable[[HeadConfig], float] = goodness,
-) -> list[HeadConfig]:
-    control = optuna.create_study(direction="maximize")
-    control.add_trial(optuna.trial.create_trial(value=0.0))
-    sampler = CandidateSampler(name, seed)
-    trials = known.trials if known else []
-    return list(
-        islice(
-            sampler.proposals(
-                space, trials, listed(space), [lesson(space, truth)], control.trials[0]
-            ),
-            count,
-        )
-    )
-
-
-def test_what_earlier_searches_taught_is_used_before_there_are_results() -> None:
-    cold, told, lied = (
-        mean(mean(map(goodness, draw(seed))) for seed in range(6))
-        for draw in (
-            lambda seed: proposed("tpe", Known(ENDLESS), 12, seed),
-            lambda seed: warm("tpe", ENDLESS, 12, seed),
-            lambda seed: warm("tpe", ENDLESS, 12, seed, truth=lambda head: -goodness(head)),
-        )
-    )
-    assert told > cold + 1.0
-    assert lied < cold - 1.0, "half of the heads are drawn by it"
-
-
-@pytest.mark.parametrize("known", [0, 12])
-def test_a_lesson_that_says_the_opposite_keeps_half_of_the_heads_as_good_as_without(
-    known: int,
-) -> None:
-    before = [taught(ENDLESS, seed, known) for seed in range(6)]
-    cold = mean(
-        max(map(goodness, proposed("tpe", one, 8, seed))) for seed, one in enumerate(before)
-    )
-    lied = mean(
-        max(
-            map(
-                goodness,
-                warm("tpe", ENDLESS, 8, seed, known=one, truth=lambda head: -goodness(head)),
-            )
-        )
-        for seed, one in enumerate(before)
-    )
-    assert lied > cold - 1.5, "heads are worth up to 16"
-
-
-@pytest.mark.parametrize("name", ["random", "exhaustive"])
-def test_what_does_not_learn_has_no_use_of_earlier_searches(name: Name) -> None:
-    assert warm(name, FINITE, 48) == proposed(name, Known(FINITE), 48)
-
-
-def test_a_resumed_draw_with_earlier_searches_goes_on_with_the_same_heads() -> None:
-    whole, known = warm("tpe", ENDLESS, 6), Known(ENDLESS)
-    for head in whole[:3]:
-        known.add(ENDLESS.trial_parameters(head), "RUNNING")
-    assert whole == whole[:3] + warm("tpe", ENDLESS, 3, known=known)
-
-
-def test_earlier_heads_may_be_proposed_again_and_ill_ones_are_avoided() -> None:
-    sick = EarlierSearch(
-        "runs/a",
-        "none",
-        True,
-        {},
-        [
-            EarlierHead({"family": "convnext", "width_ratio": 1.5 + number / 60}, None, {})
-            for number in range(24)
-        ],
-        {},
-    )
-    healthy = lesson(ENDLESS, lambda head: 0.0, 8)
-    draws = [
-        list(islice(CandidateSampler("tpe").proposals(ENDLESS, [], iter(()), earlier), 20))
-        for earlier in ([healthy], [healthy, sick])
-    ]
-    wide = [
-        sum(head.family == "convnext" and (head.width_ratio or 0) > 1.4 for head in heads)
-        for heads in draws
-    ]
-    assert wide[1] <= wide[0]
-    assert set(warm("tpe", FINITE, 48)) == set(listed(FINITE))
-
-
-def test_results_without_a_control_to_compare_them_by_are_learned_from_alone() -> None:
-    known = taught(ENDLESS, count=9)
-    heads = list(
-        islice(
-            CandidateSampler("tpe").proposals(
-                ENDLESS, known.trials, iter(()), [lesson(ENDLESS, goodness)], None
-            ),
-            4,
-        )
-    )
-    assert heads == proposed("tpe", known, 4)

@@ -19,11 +19,30 @@ from uuid import uuid4
 import pytest
 
 import hssl_search
-from hssl_search.engine.execution.jobs import Decision, Job, Outcome, Report, Send, State
+from hssl_search.engine.execution.jobs import (
+    Decision,
+    Job,
+    Outcome,
+    Report,
+    Send,
+    Setting,
+    State,
+    Task,
+)
 from hssl_search.engine.execution.ray_tune.executor import RayExecutor
 from hssl_search.engine.execution.ray_tune.session import RaySession
 
 STEPS, JOBS = 6, 6
+SETTING = Setting(
+    base="",
+    base_args={},
+    image_size=1,
+    data="",
+    probe_data=None,
+    data_seed=0,
+    recipe={},
+    device="cpu",
+)
 DOCUMENTED = Path(hssl_search.__file__).parents[1] / "docs" / "cluster.md"
 
 pytestmark = pytest.mark.slow(
@@ -38,7 +57,7 @@ def work(job: Job, send: Send) -> None:
     from pathlib import Path
 
     begin = job.step_reached()
-    for step in range(begin + 1, job.task["steps"] + 1):
+    for step in range(begin + 1, job.task.steps + 1):
         time.sleep(0.5)  # longer than a report takes, so that both nodes have work at the same time
         (Path(job.folder) / f"step-{step:08d}").mkdir(parents=True)
         send(step, {"node": os.environ["HSSL_TEST_NODE"], "begin": begin})
@@ -154,7 +173,12 @@ class Source:
 
     def __init__(self, folder: Path, other: Node) -> None:
         self.jobs = [
-            Job(f"job{number}", "proxy", {"steps": STEPS}, str(folder / f"job{number}"))
+            Job(
+                f"job{number}",
+                "proxy",
+                Task(setting=SETTING, steps=STEPS),
+                str(folder / f"job{number}"),
+            )
             for number in range(JOBS)
         ]
         self.other: Node | None = other

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from hssl_search.engine.execution.dispatcher import Dispatcher, cause
-from hssl_search.engine.execution.jobs import Decision, Job, Outcome, Report, State
+from hssl_search.engine.execution.jobs import Decision, Job, Outcome, Report, State, Task
 from hssl_search.errors import UserError
 
 
 def job(key: str, cpus: float = 1.0, gpus: float = 0.0) -> Job:
-    return Job(key, "proxy", {}, "/nowhere", cpus=cpus, gpus=gpus)
+    return Job(key, "proxy", Task.model_construct(), "/nowhere", cpus=cpus, gpus=gpus)
 
 
 class Source:

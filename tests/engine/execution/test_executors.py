@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -20,15 +21,41 @@ import pytest
 from hssl_search.engine.execution import dispatcher as desk_module
 from hssl_search.engine.execution.dispatcher import Dispatcher
 from hssl_search.engine.execution.inline import InlineExecutor
-from hssl_search.engine.execution.jobs import Decision, Executor, Job, Outcome, Report, Send, State
+from hssl_search.engine.execution.jobs import (
+    Decision,
+    Executor,
+    Job,
+    Outcome,
+    Report,
+    Send,
+    Setting,
+    State,
+    Task,
+)
 from hssl_search.engine.execution.ray_tune import executor as ray_executor_module
 from hssl_search.engine.execution.ray_tune.executor import RayExecutor
 from hssl_search.engine.execution.ray_tune.session import RaySession
 from hssl_search.errors import UserError
 
 
+def task(acts: list[Any]) -> Task:
+    """Return a task whose name says what `work` is to do."""
+    nothing = Setting(
+        base="",
+        base_args={},
+        image_size=1,
+        data="",
+        probe_data=None,
+        data_seed=0,
+        recipe={},
+        device="cpu",
+    )
+    return Task(setting=nothing, name=json.dumps(acts))
+
+
 def work(job: Job, send: Send) -> None:
     """What test jobs do; runs in worker processes, to which it is sent whole."""
+    import json
     import os
     import signal
     import time
@@ -40,7 +67,7 @@ def work(job: Job, send: Send) -> None:
     life = 1 + len(list(Path(job.folder).iterdir()))
     first = life == 1
     (Path(job.folder) / f"life {life}").touch()
-    for act in job.task["acts"]:
+    for act in json.loads(job.task.name):
         if act == "raise":
             raise ValueError("no luck\nat all")
         if act == "die" or (act == "die once" and first):
@@ -71,9 +98,7 @@ class Source:
         jobs: dict[str, list[Any]],
         on_report: Callable[[str, int], Decision | None] | None = None,
     ) -> None:
-        self.jobs = [
-            Job(key, "proxy", {"acts": acts}, str(folder / key)) for key, acts in jobs.items()
-        ]
+        self.jobs = [Job(key, "proxy", task(acts), str(folder / key)) for key, acts in jobs.items()]
         self.open: set[str] = set()
         self.outcomes: dict[str, Outcome] = {}
         self.heard: dict[str, list[int]] = {}
@@ -338,7 +363,7 @@ def test_jobs_of_different_size_share_the_machine_with_as_many_threads_as_cores(
 ) -> None:
     source = Source(tmp_path, {})
     source.jobs = [
-        Job(f"{cpus:g}", "p", {"acts": [1]}, str(tmp_path / f"{cpus:g}"), cpus=cpus)
+        Job(f"{cpus:g}", "p", task([1]), str(tmp_path / f"{cpus:g}"), cpus=cpus)
         for cpus in (2.0, 0.5)
     ]
     ray_executor.run(source, concurrency=2)
@@ -430,9 +455,13 @@ def test_a_worker_that_died_is_told_of_with_its_cause(said: str, attempts: int, 
 
 FULL = """\
 import sys, time
-from hssl_search.engine.execution.jobs import Job
+from hssl_search.engine.execution.jobs import Job, Setting, Task
 from hssl_search.engine.execution.ray_tune.executor import RayExecutor
 from hssl_search.engine.execution.ray_tune.session import RaySession
+
+SETTING = Setting(
+    base="", base_args={}, image_size=1, data="", probe_data=None, data_seed=0, recipe={}, device="cpu"
+)
 
 def work(job, send):
     time.sleep(10_000)
@@ -443,7 +472,7 @@ class Meter:
     def exhausted(self): return False
 
 class Source:
-    jobs = [Job("a", "proxy", {}, sys.argv[1])]
+    jobs = [Job("a", "proxy", Task(setting=SETTING), sys.argv[1])]
     def next_job(self): return self.jobs.pop() if self.jobs else None
     def again(self, job): return job
     def on_end(self, job, outcome): print(outcome.state.value, outcome.cause)

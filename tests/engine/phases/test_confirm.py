@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hssl_search.engine.execution.jobs import Job, Outcome, Report, State
+from hssl_search.engine.execution.jobs import Job, Outcome, Report, State, Task
 from hssl_search.engine.phases.confirm import Confirm, Field, choose
 from hssl_search.engine.statistics.posterior import Posterior
 from hssl_search.engine.statistics.two_way import Scores
@@ -23,7 +23,13 @@ TRIED = dict.fromkeys(PROXIES, 1)
 
 
 def job_of(trial: int, seed: int) -> Job:
-    return Job(f"confirm/{trial:04d}/seed{seed}", "confirm", {"seed": seed}, "/nowhere", trial)
+    return Job(
+        f"confirm/{trial:04d}/seed{seed}",
+        "confirm",
+        Task.model_construct(seed=seed),
+        "/nowhere",
+        trial,
+    )
 
 
 class Results:
@@ -39,9 +45,7 @@ class Results:
     def outcome(self, job: Job) -> Outcome:
         assert job.trial is not None
         state = State.FAILED if job.key in self.fails else State.DONE
-        return Outcome(
-            state, "", [Report(1, {"accuracy": self.score(job.trial, job.task["seed"])})]
-        )
+        return Outcome(state, "", [Report(1, {"accuracy": self.score(job.trial, job.task.seed)})])
 
     def proxies(self) -> Scores:
         return {trial: {0: self.score(trial, 0)} for trial in PROXIES}
@@ -97,7 +101,7 @@ def run(
 
 
 def keys(phase: Confirm) -> list[tuple[int, int]]:
-    return [(job.trial or 0, job.task["seed"]) for job in phase.jobs]
+    return [(job.trial or 0, job.task.seed) for job in phase.jobs]
 
 
 NOISY = Results({4: 41.0, 5: 41.0, 6: 41.0}, 1.0)
@@ -157,29 +161,19 @@ def test_whoever_leads_by_now_gets_the_seeds_that_it_lacks() -> None:
     )
 
 
-def test_another_leader_has_a_control_of_its_own_device_time_after_a_pair_of_runs_and_where_it_is_settled() -> (
-    None
-):
-    own = {4: 7, 5: LONGER, 6: LONGER}
-    field = replace(FIELD, same_time=own.get)
+def test_the_control_of_the_same_device_time_has_one_run_whoever_leads_later() -> None:
+    tried = {**TRIED, 5: 2, NONE: 2, SAME: 1}
     table = {**PROXIES, 5: {0: 42.0, 1: 38.0}, NONE: {0: 40.0, 1: 40.6}, 4: {0: 43.0, 1: 44.0}}
-    tried = {**{trial: len(table.get(trial, {0: 0})) for trial in (*table, SAME)}, LONGER: 1}
     assert Posterior(table).leader(FIELD.candidates) == 4
-    assert [choose(field, table, tried, turn) == 7 for turn in range(4)] == [
-        True,
-        False,
-        True,
-        False,
-    ]
-    assert choose(field, table, {**tried, 7: 1}, 2) not in (7, LONGER)
+    assert [choose(FIELD, table, tried, turn) for turn in range(4)] == [LONGER] * 4
+    later = {**tried, LONGER: 1}
+    assert LONGER not in [choose(FIELD, table, later, turn) for turn in range(4)]
     settled = {
         NONE: dict(enumerate([40.0, 40.1, 40.0])),
         4: dict(enumerate([45.0, 45.0, 45.1])),
         5: {0: 42.0},
     }
-    assert [
-        choose(field, settled, {**tried, 7: done}, turn, 0.1) for done in (0, 1) for turn in (0, 1)
-    ] == [7, 7, None, None]
+    assert [choose(FIELD, settled, done, 0, 0.1) for done in (tried, later)] == [LONGER, None]
 
 
 def test_runs_end_early_where_the_verdict_is_settled_and_go_on_where_it_is_not() -> None:

@@ -11,8 +11,12 @@ from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.execution.jobs import Job, Setting, Task
 from hssl_search.engine.execution.machine import Machine, packed
 from hssl_search.engine.phases.jobs import JobMaker
+from hssl_search.engine.records.state import TrialState
+from hssl_search.heads.config import HeadConfig
 
-MLP = Contender(7, "mlp depth 1", [{"family": "mlp", "depth": 1}], "mlp")
+MLP = Contender(
+    7, TrialState(name="mlp depth 1", family="mlp", head=HeadConfig(family="mlp", depth=1))
+)
 CPU = Machine("cpu", cpus=8, gpus=0)
 
 
@@ -61,7 +65,7 @@ def test_what_is_charged_while_jobs_run_is_the_sum_of_their_shares(
     machine: Machine, at_once: int, charged: float
 ) -> None:
     cpus, gpus = machine.resources(at_once)
-    job = Job("a", "proxy", {}, "/nowhere", cpus=cpus, gpus=gpus)
+    job = Job("a", "proxy", Task.model_construct(), "/nowhere", cpus=cpus, gpus=gpus)
     assert machine.charged(at_once) == charged
     assert machine.share(job) * at_once == pytest.approx(charged)
     assert machine.wall_s(6.0, at_once) == pytest.approx(6.0 / machine.share(job))
@@ -87,9 +91,14 @@ def test_few_cores_are_idle_however_many_jobs_there_are(cpus: int) -> None:
 
 
 def test_places_are_those_of_jobs_of_that_size() -> None:
-    assert CPU.places(Job("a", "proxy", {}, "/nowhere", cpus=3.0)) == 2
-    assert CPU.places(Job("a", "proxy", {}, "/nowhere", cpus=16.0)) == 1
-    assert Machine("gpu", 16, 4, 0.1).places(Job("a", "proxy", {}, "/nowhere", gpus=0.1)) == 40
+    assert CPU.places(Job("a", "proxy", Task.model_construct(), "/nowhere", cpus=3.0)) == 2
+    assert CPU.places(Job("a", "proxy", Task.model_construct(), "/nowhere", cpus=16.0)) == 1
+    assert (
+        Machine("gpu", 16, 4, 0.1).places(
+            Job("a", "proxy", Task.model_construct(), "/nowhere", gpus=0.1)
+        )
+        == 40
+    )
 
 
 @pytest.fixture
@@ -124,26 +133,24 @@ def test_jobs_are_plain_data_that_a_worker_reads_and_the_same_when_made_again(
     maker: JobMaker, setting: Setting
 ) -> None:
     for job, again in zip(all_jobs(maker), all_jobs(maker), strict=True):
-        assert Job(**json.loads(json.dumps(job.as_plain()))) == job == again
-        task = Task.model_validate(job.task)
-        assert task.setting == setting
-        assert task.kind == "measure" or task.rungs[-1] == task.steps
+        assert Job.from_plain(json.loads(json.dumps(job.as_plain()))) == job == again
+        assert job.task.setting == setting
+        assert job.task.kind == "measure" or job.task.rungs[-1] == job.task.steps
 
 
 def test_what_each_kind_of_job_trains(maker: JobMaker) -> None:
-    measure, group, proxy, confirm, full = (
-        Task.model_validate(job.task) for job in all_jobs(maker)
-    )
-    assert (measure.kind, measure.heads) == ("measure", [{"family": "mlp"}])
+    measure, group, proxy, confirm, full = (job.task for job in all_jobs(maker))
+    heads = [HeadConfig(**head) for head in MLP.heads]
+    assert (measure.kind, measure.heads) == ("measure", [HeadConfig(family="mlp")])
     assert (group.name, group.rungs, group.accuracy, group.stage) == (
         "group 2: 2 heads",
         [20, 41],
         False,
         "proxy",
     )
-    assert (proxy.heads, proxy.rungs, proxy.seed, proxy.accuracy) == (MLP.heads, [50, 100], 3, True)
-    assert (confirm.heads, confirm.seed) == (MLP.heads, 4)
-    assert (full.stage, full.heads, full.steps) == ("full", MLP.heads, 900)
+    assert (proxy.heads, proxy.rungs, proxy.seed, proxy.accuracy) == (heads, [50, 100], 3, True)
+    assert (confirm.heads, confirm.seed) == (heads, 4)
+    assert (full.stage, full.heads, full.steps) == ("full", heads, 900)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +166,7 @@ def test_what_each_kind_of_job_trains(maker: JobMaker) -> None:
 def test_measuring_times_a_step_on_the_cores_of_a_job_beside_others(
     setting: Setting, tmp_path: Path, machine: Machine, cpus: int
 ) -> None:
-    assert JobMaker(setting, tmp_path, machine).measure([], 0).task["cpus_beside"] == cpus
+    assert JobMaker(setting, tmp_path, machine).measure([], 0).task.cpus_beside == cpus
 
 
 @pytest.mark.parametrize(
@@ -188,7 +195,7 @@ def test_label_free_quality_is_measured_at_each_rung_where_it_ranks_and_else_at_
     maker: JobMaker, setting: Setting
 ) -> None:
     ranked = JobMaker(setting, maker.folder, CPU, labelfree_ranks=True)
-    always = [[job.task["labelfree_always"] for job in all_jobs(each)] for each in (maker, ranked)]
+    always = [[job.task.labelfree_always for job in all_jobs(each)] for each in (maker, ranked)]
     assert always == [[False] * 5, [True, False, True, True, False]]
 
 
@@ -200,7 +207,7 @@ def test_trainings_may_be_still_for_a_quarter_of_an_hour_and_twice_their_reserve
 
 def test_only_further_seeds_are_told_in_the_name(maker: JobMaker, setting: Setting) -> None:
     names = [
-        maker.training("confirm", MLP, seed, 10, [10], 0, 1).task["name"]
+        maker.training("confirm", MLP, seed, 10, [10], 0, 1).task.name
         for seed in (setting.data_seed, 5)
     ]
     assert names == ["mlp depth 1", "mlp depth 1 (seed 5)"]
@@ -209,7 +216,7 @@ def test_only_further_seeds_are_told_in_the_name(maker: JobMaker, setting: Setti
 def test_a_reserve_in_device_seconds_is_longer_for_a_job_with_a_part_of_the_machine(
     maker: JobMaker,
 ) -> None:
-    assert [job.task["reserve_s"] for job in all_jobs(maker)] == [0.0, 3.0, 3.0, 3.0, 1.5]
+    assert [job.task.reserve_s for job in all_jobs(maker)] == [0.0, 3.0, 3.0, 3.0, 1.5]
     assert [job.cpus for job in all_jobs(maker)] == [8, 4, 4, 4, 8]
 
 

@@ -28,26 +28,21 @@ def test_jobs_are_those_of_each_phase() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "ends", "groups", "first_rounds"),
+    ("changes", "ends", "groups"),
     [
-        ({}, [24], 3, 1),
-        ({"candidates": 20}, [20], 3, 1),
-        ({"rounds": 3}, [8, 16, 24], 3, 3),
-        ({"rounds": 3, "candidates": 40}, [16, 32, 40], 5, 3),
-        ({"rounds": 3, "candidates": 30, "batches": [24, 6]}, [8, 16, 24, 30], 4, 3),
-        ({"candidates": 40, "batches": [24, 6, 10]}, [24, 30, 40], 6, 1),
+        ({}, [24], 3),
+        ({"candidates": 20}, [20], 3),
+        ({"rounds": 3}, [8, 16, 24], 3),
+        ({"rounds": 3, "candidates": 40}, [16, 32, 40], 5),
+        ({"rounds": 3, "candidates": 30, "batches": [24, 6]}, [8, 16, 24, 30], 4),
+        ({"candidates": 40, "batches": [24, 6, 10]}, [24, 30, 40], 6),
     ],
 )
 def test_each_round_and_each_extension_ends_with_whole_groups(
-    changes: dict[str, object], ends: list[int], groups: int, first_rounds: int
+    changes: dict[str, object], ends: list[int], groups: int
 ) -> None:
     plan = planned(**changes)
-    assert (plan.ends, plan.groups, plan.first_rounds, plan.first_groups) == (
-        ends,
-        groups,
-        first_rounds,
-        -(-plan.dealt[0] // 8),
-    )
+    assert (plan.ends, plan.groups) == (ends, groups)
     assert plan.ends[-1] == plan.candidates
 
 

@@ -127,11 +127,11 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from hssl_search.engine.budget import parse_budget
-from hssl_search.engine.execution.jobs import Job
+from hssl_search.engine.execution.jobs import Job, Task
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.meter import DeviceMeter
 meter = DeviceMeter(Ledger(Path(sys.argv[1])), parse_budget("1cpu-h"), 1, 0, heartbeat_s=0.2)
-job = Job("proxy/0001", "proxy", {}, "/nowhere", trial=1)
+job = Job("proxy/0001", "proxy", Task.model_construct(), "/nowhere", trial=1)
 begin = time.monotonic()
 while True:
     meter.tick([job])

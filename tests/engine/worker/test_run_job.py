@@ -20,6 +20,7 @@ from hssl_search.engine.worker import measure as measuring
 from hssl_search.engine.worker import timing
 from hssl_search.engine.worker.run_job import run_job
 from hssl_search.engine.worker.setup import WorkerSetup
+from hssl_search.heads.config import HeadConfig
 from hssl_search.methods.base import methods
 from hssl_search.training.recipe import Recipe, Stage
 from hssl_search.training.trainer import Trainer
@@ -75,10 +76,8 @@ def setting(**changes: Any) -> Setting:
 
 def job(folder: Path, task: Task, seconds: float | None = None) -> Job:
     """As it comes out of a file."""
-    made = Job(
-        "screen/group0", "screen", task.model_dump(mode="json"), str(folder), seconds=seconds
-    )
-    return Job(**json.loads(json.dumps(made.as_plain())))
+    made = Job("screen/group0", "screen", task, str(folder), seconds=seconds)
+    return Job.from_plain(json.loads(json.dumps(made.as_plain())))
 
 
 def run(made: Job) -> list[tuple[int, Plain]]:
@@ -637,9 +636,9 @@ def test_stochastic_depth_of_a_recipe_runs_through_the_base_to_the_last_block_of
 
 
 def test_unknown_fields_of_a_task_are_refused(tmp_path: Path, screening: Task) -> None:
-    made = Job("a", "screen", {**screening.model_dump(mode="json"), "stepps": 3}, str(tmp_path))
+    plain = Job("a", "screen", screening, str(tmp_path)).as_plain()
     with pytest.raises(ValueError, match="stepps"):
-        run(made)
+        Job.from_plain({**plain, "task": {**plain["task"], "stepps": 3}})
 
 
 @pytest.mark.parametrize(
@@ -667,5 +666,5 @@ def test_a_joint_step_is_timed_beside_what_its_heads_are_priced_at(
 ) -> None:
     heads = HEADS[:2] if not together else [{"family": "mlp"}, {"family": "convnext"}]
     task = Task(kind="measure", setting=setting(), heads=heads, together=together)
-    assert measuring._group(task) == timed
+    assert measuring._group(task) == [HeadConfig(**head) for head in timed]
     assert measuring._joint(task, 0.1, [(0.2, 100), (0.1, 50)], 0.6) == pytest.approx(ratio)

@@ -232,7 +232,7 @@ def devices(job: Job) -> dict[str, float]:
 
 def resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
     """What a trial needs, from its job."""
-    return tune.PlacementGroupFactory([devices(Job(**json.loads(config[JOB])))])
+    return tune.PlacementGroupFactory([devices(Job.from_plain(json.loads(config[JOB])))])
 
 
 def _size(bundle: dict[str, float]) -> tuple[float, float]:

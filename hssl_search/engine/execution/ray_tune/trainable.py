@@ -36,7 +36,7 @@ def run_in_trial(config: Plain, worker: Worker | str) -> None:
     """Run the job in `config`. Reports each step to Tune; an error is written to the job's folder, reported and raised."""
     from ray import tune
 
-    job = Job(**json.loads(config[JOB]))
+    job = Job.from_plain(json.loads(config[JOB]))
     limit_threads(job.cpus)
 
     def send(step: int, metrics: Plain) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from hssl_search.engine.planning.costs import Costs, group_cost, repeats
+from hssl_search.engine.planning.costs import Costs, group_cost
 from hssl_search.engine.planning.plan import Plan, extend_plan, make_plan
 from hssl_search.engine.policy import DEFAULT
 
@@ -65,9 +65,7 @@ def test_where_screening_would_leave_nothing_for_a_proxy_heads_that_wait_have_it
     plan = replace(PLAN, screen_steps=20, proxy_steps=300)
     one = COSTS.training(plan.proxy_steps, 0.13, len(plan.rungs))
     budget = 2.4 * one + len(DEFAULT.shares) * COSTS.between_phases()
-    assert group_cost(COSTS, plan.group_size + repeats(plan.first_groups), 20) < 0.2 * 2.4 * one, (
-        "a group would be affordable"
-    )
+    assert group_cost(COSTS, plan.group_size, 20) < 0.2 * 2.4 * one, "a group would be affordable"
     assert [added(plan, budget, None, waiting)[1] for waiting in (0, 5)] == [(0, 0, 1), (0, 0, 1)]
     assert [added(plan, 1.1 * budget, None, waiting)[1] for waiting in (0, 5)] == [
         (0, 0, 2),

@@ -1,13 +1,91 @@
-"""A plan as people read it."""
-
 from __future__ import annotations
 
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
+from optuna.trial import TrialState
 from rich.console import Console
 
-from hssl_search.reporting.planned import amount, cannot_buy, print_plan, size, too_small
+from hssl_search.reporting.sections import verdict_text
+from hssl_search.reporting.terminal import (
+    amount,
+    cannot_buy,
+    print_plan,
+    print_verdict,
+    size,
+    too_small,
+)
+
+
+def printed(run: Any, folder: Path, **options: Any) -> list[str]:
+    out = io.StringIO()
+    print_verdict(Console(file=out, width=80), run.study, run.ledger, folder, **options)
+    return out.getvalue().splitlines()
+
+
+def line_of(lines: list[str], start: str) -> str:
+    return next(line for line in lines if line.startswith(start))
+
+
+def test_verdict_is_the_studys_sentence(run: Any) -> None:
+    assert verdict_text(run.study).startswith("Undecided: convnext depth 3 kernel 7 leads")
+
+
+def test_without_a_verdict_the_text_says_how_far_the_run_came(builder: Callable[..., Any]) -> None:
+    run = builder()
+    assert (
+        verdict_text(run.study)
+        == "No verdict yet: 0 heads, 0 screened, 0 at full proxy fidelity. No head has a result that can be ranked."
+    )
+    run.add("first", "mlp", TrialState.COMPLETE, 41.0)
+    run.add("second", "mlp", TrialState.FAIL, cause="killed")
+    run.add("no head", "none", TrialState.COMPLETE, 40.0, role="control", control="none", gate=None)
+    assert verdict_text(run.study) == (
+        "No verdict yet: 2 heads, 2 screened, 1 at full proxy fidelity, 1 failed. The best so far is first with 41.0 % (no head 40.0 %)."
+    )
+
+
+def test_terminal_shows_references_controls_candidates_cost_and_paths(
+    run: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "report.html").write_text("")
+    lines = printed(run, tmp_path)
+    assert max(map(len, lines[:-1])) <= 80
+    assert "39.8" in line_of(lines, "raw pixels")
+    assert "40.5 ± 0.4" in line_of(lines, "no head ")
+    assert "41.3 ± 0.4" in line_of(lines, "convnext depth 3 kernel 7 ★")
+    assert "+0.8 ± 0.8" in line_of(lines, "convnext depth 3 kernel 7 ★")
+    assert re.search(r"\d\d %", line_of(lines, "convnext depth 3 kernel 7 ★"))
+    assert (
+        line_of(lines, "Cost:")
+        == "Cost: 5 min 18 s of device-time, of a budget of 12 min 00 s (44 %)"
+    )
+    assert lines[-1] == f"  {tmp_path / 'report.html'}"
+
+
+def test_terminal_shows_only_the_top_candidates(run: Any, tmp_path: Path) -> None:
+    lines = printed(run, tmp_path, top=1)
+    assert any(line.startswith("identity head") for line in lines)
+    assert not any(line.startswith("resnet depth 2") for line in lines)
+
+
+def test_names_are_not_read_as_console_markup(builder: Callable[..., Any], tmp_path: Path) -> None:
+    run = builder()
+    run.add("[bold]loud[/bold]", "mlp", TrialState.COMPLETE, 41.0)
+    assert "[bold]loud[/bold]" in "".join(printed(run, tmp_path))
+
+
+def test_terminal_manages_an_empty_run(tmp_path: Path) -> None:
+    out = io.StringIO()
+    print_verdict(Console(file=out, width=80), optuna.create_study(), [], tmp_path)
+    assert "No verdict yet" in out.getvalue()
+    assert "Cost: 0.0 s of device-time" in out.getvalue()
+
 
 PAGE: dict[str, Any] = {
     "budget": "10gpu-h",

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import pytest
 
-from hssl_search.engine.planning.costs import Costs, Wanted, proxy_cost, repeats
+from hssl_search.engine.planning.costs import Costs, Wanted, proxy_cost
 from hssl_search.engine.planning.plan import (
     BudgetTooSmall,
     Plan,
@@ -94,17 +94,15 @@ def test_what_is_planned_costs_no_more_than_is_left() -> None:
         ) * costs.between_phases() <= budget * (1 + 1e-9)
 
 
+def screening_s(plan: Plan, costs: Costs) -> float:
+    """Device-seconds of one group."""
+    step_s = costs.step + (plan.group_size + 2) * costs.mean_head
+    return costs.training(plan.screen_steps, step_s, 2) + alone_s(costs, plan.group_size)
+
+
 def test_expected_seconds_are_those_of_the_jobs_planned() -> None:
     for _, costs, _, plan in plans(1):
-        together = [
-            plan.group_size + 2 + (repeats(plan.groups) if number else 0)
-            for number in range(plan.groups)
-        ]
-        screening = sum(
-            costs.training(plan.screen_steps, costs.step + heads * costs.mean_head, 2)
-            + alone_s(costs, heads - 2)
-            for heads in together
-        )
+        screening = plan.groups * screening_s(plan, costs)
         assert plan.expected_s["screen"] == pytest.approx(screening)
         assert plan.expected_s["proxy"] == pytest.approx(proxies_s(plan, costs))
         assert plan.expected_s["confirm"] == pytest.approx(confirming_s(plan, costs))
@@ -171,8 +169,7 @@ def test_what_one_budget_affords_every_larger_one_does() -> None:
 def test_screening_uses_its_share_up_to_the_last_whole_step() -> None:
     for budget, costs, _, plan in plans(6):
         share = (budget - len(DEFAULT.shares) * costs.between_phases()) * DEFAULT.shares.screen
-        heads = plan.groups * (plan.group_size + 2) + (plan.groups - 1) * repeats(plan.groups)
-        one_more = plan.groups * costs.step + heads * costs.mean_head
+        one_more = plan.groups * (costs.step + (plan.group_size + 2) * costs.mean_head)
         assert plan.screen_steps in (20, 200) or plan.expected_s["screen"] + one_more > share
 
 
@@ -199,7 +196,7 @@ def test_a_full_training_is_at_least_as_long_as_a_proxy_or_its_share_goes_to_con
             found.expected_s["full"] + costs.between_phases(),
             costs.step + costs.mean_head,
         )
-        steps, _ = full.affordable(left_s, costs, step_s, found.proxy_steps)
+        steps, *_ = full.affordable(left_s, costs, step_s, found.proxy_steps)
         counted[found.without_full] += 1
         assert (found.jobs["full"], steps > 0) == ((0, False) if found.without_full else (1, True))
         assert (
@@ -270,17 +267,8 @@ def test_rungs_are_a_quarter_half_and_all(steps: int, count: int, rungs: list[in
 
 def rounds_s(plan: Plan, costs: Costs) -> list[float]:
     """Device-seconds of the screening of each round."""
-    together = [
-        plan.group_size + 2 + (repeats(plan.groups) if number else 0)
-        for number in range(plan.groups)
-    ]
-    each = [
-        costs.training(plan.screen_steps, costs.step + heads * costs.mean_head, 2)
-        + alone_s(costs, heads - 2)
-        for heads in together
-    ]
     ends = [0, *(math.ceil(end / plan.group_size) for end in plan.ends)]
-    return [sum(each[begin:end]) for begin, end in pairwise(ends)]
+    return [(end - begin) * screening_s(plan, costs) for begin, end in pairwise(ends)]
 
 
 def test_rounds_are_of_whole_groups_so_that_there_are_as_many_as_planned() -> None:

@@ -1,23 +1,97 @@
-"""What all figures have in common: the layout, the range of an axis, and the lines to compare with."""
+"""The look of figures: colours, marks, axes, and lines to compare with."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Sequence
-from typing import Any
-
-import plotly.graph_objects as go
-from plotly.subplots import make_subplots
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from hssl_search.engine.statistics.metrics import ACCURACY, Measure
-from hssl_search.reporting.figure_data import Reference
 from hssl_search.reporting.formats import known
-from hssl_search.reporting.palette import CONTROL, GRID, INK, MUTED, faded
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+INK = "#1c2430"
+MUTED = "#6b7480"
+GRID = "#e6e9ed"
+CONTROL = "#2f3640"
+
+_COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d1f", "#5e3c99"]
+_MARKS = [
+    "circle",
+    "square",
+    "diamond",
+    "triangle-up",
+    "pentagon",
+    "hexagon",
+    "star-square",
+    "triangle-down",
+]
+_FIXED = ("convnext", "transformer", "resnet", "mlp")
+"""Families that keep their colour from report to report."""
+
+_PHASES = {
+    "measure": "#8a939e",
+    "screen": "#56b4e9",
+    "proxy": "#0072b2",
+    "confirm": "#009e73",
+    "full": "#e69f00",
+    "overhead": "#c3c9d0",
+}
+
+CONTROL_DASHES = {
+    "none": "solid",
+    "identity": "dash",
+    "none_same_time": "dashdot",
+    "same_architecture": "longdash",
+    "noise": "dot",
+}
+
+
+def family_looks(families: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """(colour, mark) of each family; more families than colours share them in order."""
+    names = [*_FIXED, *sorted(set(families) - set(_FIXED))]
+    return {
+        name: (_COLOURS[index % len(_COLOURS)], _MARKS[index % len(_MARKS)])
+        for index, name in enumerate(names)
+    }
+
+
+def phase_colour(phase: str) -> str:
+    return _PHASES.get(phase, "#b3a1c9")
+
+
+def phase_order(phases: Iterable[str]) -> list[str]:
+    """The phases in the order of a search, unknown ones last."""
+    known = list(_PHASES)
+    return sorted(
+        set(phases), key=lambda phase: (known.index(phase) if phase in known else len(known), phase)
+    )
+
+
+def faded(colour: str, opacity: float) -> str:
+    """`#rrggbb` as an rgba() value."""
+    red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
+    return f"rgba({red}, {green}, {blue}, {opacity})"
+
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', Arial, sans-serif"
 
 
 _LABEL: dict[str, Any] = {"showarrow": False, "font": {"size": 11.5, "color": MUTED}}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A line to compare with: what bases are judged by, and its interval where it was trained with several seeds."""
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    digits: int = 1
 
 
 def axis_title(measure: Measure) -> str:
@@ -40,7 +114,7 @@ def base_layout() -> dict[str, Any]:
         "title": {"standoff": 12, "font": {"size": 13}},
     }
     return {
-        "template": go.layout.Template(layout={"xaxis": axis, "yaxis": axis}),
+        "template": {"layout": {"xaxis": axis, "yaxis": axis}},
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
         "font": {"family": FONT, "size": 13, "color": INK},
@@ -59,23 +133,6 @@ def base_layout() -> dict[str, Any]:
             "font": {"size": 12},
         },
     }
-
-
-def panels(measured: bool, strips: int) -> tuple[go.Figure, dict[str, int], dict[str, int]]:
-    """A figure of two panels with a common x-axis, where the points go whose y is known, and where, below, the rows of the others go.
-
-    Either is left out where there is nothing for it; both places are empty then.
-    """
-    if not (measured and strips):
-        figure = go.Figure()
-        figure.update_layout(**base_layout(), height=480 if measured else 110 + 45 * strips)
-        return figure, {}, {}
-    share = 0.09 * strips
-    figure = make_subplots(
-        rows=2, cols=1, shared_xaxes=True, row_heights=[1 - share, share], vertical_spacing=0.03
-    )
-    figure.update_layout(**base_layout(), height=480 + 30 * strips)
-    return figure, {"row": 1, "col": 1}, {"row": 2, "col": 1}
 
 
 def error_bars(
