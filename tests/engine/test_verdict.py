@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -394,7 +393,7 @@ def without_winner(
     causes: dict[int, str] | None = None,
     images: str = "",
 ) -> NoWinner:
-    control = replace(head(9, gate="not learning"), control="noise")
+    control = head(9, gate="not learning", control="noise")
     return why_no_winner([*heads, control], causes or {}, short, images, EXTEND)
 
 

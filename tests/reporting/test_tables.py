@@ -123,7 +123,16 @@ def test_leaderboard_and_verdict_agree(run: Any) -> None:
     from hssl_search.engine.verdict import judge
 
     record = RunRecord.of(run.study)
-    contenders = [Contender(trial.number, states.TrialState.of(trial)) for trial in record.trials]
+    shown = ("name", "family", "control")
+    contenders = [
+        Contender(
+            trial.number,
+            states.TrialState(
+                **{key: trial.user_attrs[key] for key in shown if key in trial.user_attrs}
+            ),
+        )
+        for trial in record.trials
+    ]
     scores = {trial.number: found for trial in record.trials if (found := record.accuracies(trial))}
     verdict = judge(contenders, scores, scores, record.reference, ACCURACY, record.resolution)
     board = tables.leaderboard(record)
