@@ -24,6 +24,7 @@ from hssl_search.engine.planning.cost_model import CostModel, Measurement
 from hssl_search.engine.planning.costs import Costs
 from hssl_search.engine.planning.planner import Planning
 from hssl_search.engine.planning.preview import macs_like, what_fits
+from hssl_search.engine.records.results import Results
 from hssl_search.engine.records.state import PlanState, SearchState, TrialState
 from hssl_search.engine.statistics.metrics import (
     ACCURACY,
@@ -118,8 +119,8 @@ class Controller:
         share = measured.gpu_share if asked is None else asked
         machine = replace(whole, gpus_per_trial=share)
         setting, pruner = measured.settle(self.jobs.setting), PRUNERS[resolved["pruner"]]
-        resolution = self.ranked_by.resolution(self.images.get("queries"))
-        board = Scoreboard(trials, backend.watcher, self.ranked_by, resolution, pruner.why)
+        results = Results(self.ranked_by, self.images.get("queries"))
+        board = Scoreboard(trials, backend.watcher, results, pruner.why)
         typical, pace = trials.typical(), backend.pace
         cost_model = CostModel(measured, setting, typical, lambda: pace.now, whole)
         settled = replace(backend, machine=machine, startup_s=measured.costs.startup)
@@ -230,7 +231,7 @@ class Search:
         return verdict
 
     def _judge(self) -> Verdict:
-        context, board = self.context, self.context.board
+        context, results = self.context, self.context.board.results
         contenders = context.trials.contenders()
         causes = {
             trial.number: cause
@@ -241,11 +242,9 @@ class Search:
         extend = context.run.how_to_resume(context.meter.budget.newest)
         verdict = judge(
             contenders,
-            board.scores,
-            board.accuracies,
+            results.table(),
+            results.table(ACCURACY).scores,
             self.references,
-            board.ranked_by,
-            board.resolution,
             context.cost_model.further_seeds(self.planning.plan, contenders),
             Chance.of(self.images),
             why_no_winner(contenders, causes, context.short, flaw, extend),

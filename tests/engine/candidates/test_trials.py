@@ -79,10 +79,8 @@ def test_typical_heads_are_of_the_space_and_open_no_trials(
 ) -> None:
     trials = make(space) if space else make()
     group = trials.group(4)
-    assert [(one["head"]["family"], one["macs"]) for one in group] == trials.typical()[:4]
-    assert [HeadConfig(**one["head"]).family in trials.space.families for one in group] == [
-        True
-    ] * 4
+    assert [(one.head.family, one.macs) for one in group] == trials.typical()[:4]
+    assert [one.head.family in trials.space.families for one in group] == [True] * 4
     assert group == (make(space) if space else make()).group(4)
     assert study.trials() == []
 
