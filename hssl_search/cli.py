@@ -367,7 +367,7 @@ def _families(arguments: Sequence[str]) -> None:
     Parser(
         prog="hssl-search families", description="List the head families, the controls among them."
     ).parse_args(arguments)
-    from hssl_search.heads.registry import families
+    from hssl_search.heads.families import families
 
     for family in families().values():
         reads = (

@@ -1,4 +1,6 @@
-"""A whole search in virtual time: the real controller, study, ledger and dispatcher over simulated workers."""
+"""A whole search in virtual time: the real controller, study, ledger and dispatcher over simulated
+workers.
+"""
 
 from __future__ import annotations
 
@@ -46,12 +48,14 @@ class Silent:
 
 @dataclass(frozen=True)
 class Simulation:
-    """One search to be simulated. `start` makes its controller; started again on the same folder and storage, it goes on.
+    """One search to be simulated. `start` makes its controller; started again on the same folder
+    and storage, it goes on.
 
     Args:
         map_shape: C x h x w of the map that heads are fed.
         plan: instead of what the planner makes of the budget.
-        cost: (parameters, multiply-adds) of a head, where counting them takes too long or is not wanted.
+        cost: (parameters, multiply-adds) of a head, where counting them takes too long or is not
+            wanted.
     """
 
     folder: Path

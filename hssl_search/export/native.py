@@ -1,5 +1,6 @@
 """The winner as files: head.yaml for `load_head`, base.safetensors for timm, and how to use
-both."""
+both.
+"""
 
 from __future__ import annotations
 
@@ -60,11 +61,13 @@ class Training(NamedTuple):
 
 
 def export_winner(run: Run, study: StudyRecord) -> Path | None:
-    """Write winner/head.yaml, winner/base.safetensors and winner/HOWTO.md; the folder, or None when
-    the search has no winner.
+    """Write winner/head.yaml, winner/base.safetensors and winner/HOWTO.md.
 
     The base is that of the full training, unless the winner's proxy is known to be more accurate: a
     small budget leaves little for training in full. `provenance` in head.yaml says which it was.
+
+    Returns:
+        the folder, or None when the search has no winner.
     """
     verdict = study.state.verdict or {}
     if verdict.get("winner") is None:
@@ -113,8 +116,10 @@ def _provenance(
 
 
 def _trainings(run: Run, study: StudyRecord, winner: int) -> list[Training]:
-    """Whose weights to take, the best first. Trained in full was the base alone where no head is
-    better; or, in a search that was extended, the winner of an earlier verdict.
+    """Return the trainings whose weights to take, the best first.
+
+    In full the base alone was trained where no head is better; or, in a search that was extended,
+    the winner of an earlier verdict.
     """
     records = study.job_records()
     known = study.state.full or FullState(winner=winner)
@@ -152,8 +157,10 @@ def _accuracy(record: dict[str, Any] | None) -> float | None:
 
 
 def _copy_base(run: Run, trainings: list[Training]) -> dict[str, Any] | None:
-    """Copy the newest base weights to winner/base.safetensors; where they come from, or None when
-    no training has kept any.
+    """Copy the newest base weights to winner/base.safetensors.
+
+    Returns:
+        where they come from, or None when no training has kept any.
     """
     for training in trainings:
         if (newest := CheckpointFolder(training.checkpoints).latest()) is not None:
@@ -197,7 +204,7 @@ def _fed(tap: int) -> str:
 
 
 def _loading(run: Run, base: dict[str, Any], weights: dict[str, Any]) -> str:
-    """How to load the weights, and where they come from."""
+    """Return how to load the weights, and where they come from."""
     # Weights that a run of an earlier version began from are not those to load.
     arguments = "".join(
         f", {key}={value!r}" for key, value in base["args"].items() if key != "checkpoint_path"

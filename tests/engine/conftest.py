@@ -174,7 +174,7 @@ class Lab:
         self.now = 100.0
         self.attach: Callable[[Job, Outcome], None] = attach_nothing
         self.watcher = Watcher()
-        heads = [HeadConfig(**values).label() for values in space.enumerate()]
+        heads = [head.label() for head in space.enumerate()]
         self.accuracy = {head: 72.0 + number for number, head in enumerate(heads)}
         """Of each candidate at the end of a proxy, in per cent."""
         self.quality = {head: 30.0 - number for number, head in enumerate(heads)}

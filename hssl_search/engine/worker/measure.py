@@ -18,8 +18,8 @@ from hssl_search.engine.worker.memory import in_memory
 from hssl_search.engine.worker.setup import WorkerSetup
 from hssl_search.engine.worker.timing import LONG_S, step_seconds
 from hssl_search.heads.config import HeadConfig
+from hssl_search.heads.families import family
 from hssl_search.heads.head import head_cost
-from hssl_search.heads.registry import family
 from hssl_search.scratch import Scratch
 from hssl_search.training.checkpoint import CheckpointFolder
 from hssl_search.training.recipe import Stage

@@ -38,7 +38,7 @@ ENDLESS = Space.from_plain(
 
 
 def listed(space: Space, seed: int = 0) -> Iterator[HeadConfig]:
-    heads = [HeadConfig(**values) for values in space.enumerate()] if space.size() else []
+    heads = list(space.enumerate()) if space.size() else []
     random.Random(seed).shuffle(heads)
     return iter(heads)
 
