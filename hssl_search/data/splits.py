@@ -48,7 +48,7 @@ class SearchData:
 
     @property
     def query_counts(self) -> list[int]:
-        """Number of queries of each class, in the order of their `classes`; empty without labels."""
+        """Queries of each class, in the order of their `classes`; empty without labels."""
         labels = self.queries.labels
         if not self.labelled or labels is None:
             return []

@@ -24,11 +24,8 @@ from hssl_search.engine.planning.cost_model import CostModel, Measurement
 from hssl_search.engine.planning.costs import Costs
 from hssl_search.engine.planning.planner import Planning
 from hssl_search.engine.planning.preview import macs_like, what_fits
-<<<<<<< HEAD
-from hssl_search.engine.records.run import ResolvedSearch
-=======
 from hssl_search.engine.records.results import Results
->>>>>>> main
+from hssl_search.engine.records.run import ResolvedSearch
 from hssl_search.engine.records.state import PlanState, SearchState, TrialState
 from hssl_search.engine.statistics.metrics import ACCURACY, CHANCE, OF_BASES, Chance, Measure
 from hssl_search.engine.verdict import Verdict, image_flaw, judge, why_no_winner
@@ -113,15 +110,9 @@ class Controller:
         asked = resolved.gpus_per_trial
         share = measured.gpu_share if asked is None else asked
         machine = replace(whole, gpus_per_trial=share)
-<<<<<<< HEAD
         setting, pruner = measured.settle(self.jobs.setting), PRUNERS[resolved.pruner]
-        resolution = self.ranked_by.resolution(self.images.get("queries"))
-        board = Scoreboard(trials, backend.watcher, self.ranked_by, resolution, pruner.why)
-=======
-        setting, pruner = measured.settle(self.jobs.setting), PRUNERS[resolved["pruner"]]
         results = Results(self.ranked_by, self.images.get("queries"))
         board = Scoreboard(trials, backend.watcher, results, pruner.why)
->>>>>>> main
         typical, pace = trials.typical(), backend.pace
         cost_model = CostModel(measured, setting, typical, lambda: pace.now, whole)
         settled = replace(backend, machine=machine, startup_s=measured.costs.startup)
