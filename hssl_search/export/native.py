@@ -79,7 +79,7 @@ def export_winner(run: Run, study: StudyRecord) -> Path | None:
         "image_size": setting["image_size"],
         "map_shape": resolved["map_shapes"][head.tap or 0],
     }
-    weights = _copy_base(run, _trainings(run, study, trial.number))
+    weights = _copy_base(run, _trainings(run, study, verdict))
     provenance = {**_provenance(run, trial, verdict, resolved), "weights": weights}
     write_head(
         run.winner / "head.yaml", head, base=base, recipe=setting["recipe"], provenance=provenance
@@ -106,35 +106,41 @@ def _provenance(
     }
 
 
-def _trainings(run: Run, study: StudyRecord, winner: int) -> list[Training]:
-    """Whose weights to take, the best first. Trained in full was the base alone where no head is
-    better; or, in a search that was extended, the winner of an earlier verdict.
+def _trainings(run: Run, study: StudyRecord, verdict: dict[str, Any]) -> list[Training]:
+    """Return whose weights to take, the best first.
+
+    Trained in full was the base alone where no head is better, of which then also the proxy counts; or,
+    in a search that was extended, the winner of an earlier verdict.
     """
     records = study.job_records()
     known = study.study_attributes().get("full") or {}
     name, number = known.get("name", "full training"), known.get("number", 1)
     full = Training(run.folder / full_place(number), name, _accuracy(records.get(full_key(number))))
-    own = next(
-        (
-            record
-            for record in records.values()
-            if (record["phase"], record["trial"]) == ("proxy", winner)
-        ),
-        None,
-    )
+    trial, whose = _best(study, verdict)
+    own = [
+        record
+        for record in records.values()
+        if (record["phase"], record["trial"]) == ("proxy", trial)
+    ]
     proxy = Training(
-        run.checkpoint_folder(winner), "winner's proxy training, which is short", _accuracy(own)
+        run.checkpoint_folder(trial),
+        f"{whose}, which is short",
+        _accuracy(own[0] if own else None),
     )
-    if known.get("winner", winner) != winner:
+    if known.get("winner", verdict["winner"]) != verdict["winner"]:
         return [proxy]
     if None not in (full.accuracy, proxy.accuracy) and full.accuracy < proxy.accuracy:  # type: ignore[operator]
-        return [
-            proxy._replace(
-                name=f"winner's proxy training, which was more accurate than the {name}"
-            ),
-            full,
-        ]
+        return [proxy._replace(name=f"{whose}, which was more accurate than the {name}"), full]
     return [full, proxy]
+
+
+def _best(study: StudyRecord, verdict: dict[str, Any]) -> tuple[int, str]:
+    """Return the trial whose proxy left the best base, and how to call that training."""
+    if verdict["state"] == "no head":
+        for trial in study.trials():
+            if trial.user_attrs.get("control") == "none":
+                return trial.number, "proxy training without a head"
+    return verdict["winner"], "winner's proxy training"
 
 
 def _accuracy(record: dict[str, Any] | None) -> float | None:
