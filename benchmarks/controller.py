@@ -139,7 +139,7 @@ def main() -> None:
         f"{started.clock() / 3600:.2f} virtual hours; budget {started.meter.budget.seconds:.3f}, spent {started.meter.spent():.3f} "
         "device-seconds"
     )
-    print(f"states {dict(states)}; {verdict['sentence']}")
+    print(f"states {dict(states)}; {verdict.sentence}")
     print("\n".join(ends.lines()))
 
 

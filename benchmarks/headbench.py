@@ -28,6 +28,7 @@ from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.phases import screen
 from hssl_search.engine.phases.jobs import JobMaker
 from hssl_search.engine.planning.cost_model import Measurement
+from hssl_search.engine.records.state import TrialState
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.head import head_cost
 from hssl_search.heads.same_architecture import same_architecture_head
@@ -68,10 +69,12 @@ def contenders(heads: list[HeadConfig], same: HeadConfig) -> list[Contender]:
     return [
         Contender(
             place,
-            head.label() if head else "no head",
-            [head.model_dump(exclude_none=True)] if head else [],
-            head.family if head else "none",
-            control,
+            TrialState(
+                name=head.label() if head else "no head",
+                head=head,
+                family=head.family if head else "none",
+                control=control,
+            ),
         )
         for place, (control, head) in enumerate(rows)
     ]
@@ -184,9 +187,7 @@ def publish(
         f"{key}: {record['cause']}" for key, record in records.items() if record["state"] != "done"
     ]:
         raise ValueError(f"not every training came to its end: {'; '.join(failed)}")
-    heads = {
-        one.trial: HeadConfig.model_validate(one.heads[0]) if one.heads else None for one in rows
-    }
+    heads = {one.trial: one.head for one in rows}
     roles: dict[HeadConfig | None, str] = {
         heads[one.trial]: one.control or "candidate" for one in reversed(rows)
     }

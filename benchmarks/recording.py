@@ -23,7 +23,7 @@ from hssl_search.engine.execution.jobs import (
     Worker,
 )
 from hssl_search.engine.execution.ray_tune.trainable import resolve
-from hssl_search.engine.phases.phase import Phase
+from hssl_search.engine.phases.runner import Phase
 from hssl_search.engine.worker.run_job import run_job
 
 TIMES = ("train_s", "train_steps", "core_s", "wall_s")

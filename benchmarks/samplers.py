@@ -26,6 +26,7 @@ from benchmarks.simulation.synthetic_heads import SyntheticHeads
 from hssl_search.engine.budget import parse_budget
 from hssl_search.engine.execution.jobs import Setting
 from hssl_search.engine.execution.machine import Machine
+from hssl_search.engine.planning.plan import Plan
 from hssl_search.heads.config import HeadConfig
 from hssl_search.spaces.space import Space
 from hssl_search.training.recipe import Recipe
@@ -97,9 +98,9 @@ def gain(explained: float, sampler: str, budget: str, number: int) -> tuple[floa
             cost=lambda head, shape: (0, 0),
         ).start()  # type: ignore[arg-type]
         verdict = started.search()
-    plan = started.controller.planning.plan
-    [head] = started.controller.trials.contender(verdict["winner"]).heads
-    return answers.gain(HeadConfig.model_validate(head)), plan.proxies, plan.rounds
+    plan = Plan(**started.study.study_attributes()["plan"]["numbers"])
+    [head] = started.controller.trials.contender(verdict.winner).heads
+    return answers.gain(head), plan.proxies, plan.rounds
 
 
 def cells(found: Mapping[str, list[tuple[float, int, int]]]) -> list[str]:

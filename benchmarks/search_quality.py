@@ -27,7 +27,6 @@ from statistics import mean
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
 
 from benchmarks.printing import with_interval
 from benchmarks.simulation.executor import SimulatedExecutor, VirtualClock
@@ -48,6 +47,7 @@ from hssl_search.engine.planning.plan import Plan
 from hssl_search.engine.policy import DEFAULT
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.meter import DeviceMeter
+from hssl_search.engine.records.state import TrialState
 from hssl_search.heads.config import HeadConfig
 from hssl_search.spaces.space import Space
 
@@ -116,7 +116,7 @@ class Baseline:
             return None
         self.left.remove(head := self.pick())
         one = Contender(
-            len(self.heads), head.label(), [head.model_dump(exclude_none=True)], head.family
+            len(self.heads), TrialState(name=head.label(), head=head, family=head.family)
         )
         self.heads[one.trial] = head
         return self.maker.training("proxy", one, 0, self.world.rungs[-1], self.rungs, 0.0, 1)
@@ -160,7 +160,7 @@ class Tpe(Baseline):
         study.add_trials(
             [
                 optuna.trial.create_trial(
-                    state=TrialState.COMPLETE,
+                    state=optuna.trial.TrialState.COMPLETE,
                     value=its.score,
                     distributions=space,
                     params={
@@ -234,8 +234,8 @@ def ours(
         cost=lambda head, shape: (0, world.macs.get(head, 0)),
     ).start()
     verdict = started.search()
-    [head] = started.controller.trials.contender(verdict["winner"]).heads
-    return HeadConfig.model_validate(head), started.meter.spent()
+    [head] = started.controller.trials.contender(verdict.winner).heads
+    return head, started.meter.spent()
 
 
 def baseline(

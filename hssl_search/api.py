@@ -19,10 +19,10 @@ from hssl_search.engine.config import SearchConfig, gather
 from hssl_search.engine.execution.jobs import Plain
 from hssl_search.engine.execution.ray_tune.session import RaySession
 from hssl_search.engine.planning.plan import BudgetTooSmall
-from hssl_search.engine.records import standstill
 from hssl_search.engine.records.disk import AGAIN, disk_errors
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.run import RUNS, Run
+from hssl_search.engine.records.state import SearchState
 from hssl_search.engine.records.storage import StorageError
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.resolve import require_unchanged
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 MEASURING_S = 3600.0
 """Device-seconds that measuring may take for a plan; the budget that is planned for may be too small even for that."""
-ENDED = "ended"
-"""Study attribute: the budget within which nothing is left to do."""
 
 
 def search(*, stop: Event | None = None, **options: Any) -> Run:
@@ -138,7 +136,7 @@ def _extended(run: Run, more: str) -> Plain:
             resolved
         )  # before anything is written: what is refused must not extend the budget
         run.write_config(resolved)
-        study.set_study("config", summary(resolved))
+        study.write(SearchState(config=summary(resolved)))
     return resolved
 
 
@@ -161,18 +159,16 @@ def replay(run: Run | str | Path, trial: int, seed: int | None = None) -> Replay
 def print_replay(run: Run | str | Path, trial: int, seed: int | None = None) -> None:
     """Replay a trial and print how it compares; raise `Differs` where a number is another one."""
     from hssl_search.engine.replay import Differs
+    from hssl_search.reporting import terminal
+    from hssl_search.reporting.text import replay_sentence
 
     console = Console(markup=False)
     with console.status(f"Replaying trial {trial}"):
         found = replay(run, trial, seed)
-    console.print(found.table())
-    for note in found.notes:
-        console.print(
-            f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True
-        )
+    terminal.print_replay(console, found)
     if not found.equal:
-        raise Differs(found.sentence())
-    console.print(found.sentence(), highlight=False, markup=False, soft_wrap=True)
+        raise Differs(replay_sentence(found))
+    console.print(replay_sentence(found), highlight=False, markup=False, soft_wrap=True)
 
 
 def leaderboard(run: Run | str | Path) -> DataFrame:
@@ -281,15 +277,14 @@ def _work(run: Run, resolved: Plain, session: RaySession, console: Console, star
         with study_of(run, begins=True) as study:
             require_unchanged(run, resolved, study)
             try:
-                if study.study_attributes().get(ENDED) != resolved["budget"]:
-                    standstill.lift(study)
+                if study.state.ended != resolved["budget"]:
+                    study.lift_standstill()
                     _search(run, resolved, session, study, console, started)
-                    study.set_study(ENDED, resolved["budget"])
+                    study.write(SearchState(ended=resolved["budget"]))
             finally:
                 _report(run, study)
-                ended = study.study_attributes().get(ENDED) == resolved["budget"]
-                standstill.announce(
-                    study,
+                ended = study.state.ended == resolved["budget"]
+                study.announce_standstill(
                     run.how_to_resume(parse_budget(resolved["budget"]).newest if ended else ""),
                 )
             _print_verdict(run, study, console)

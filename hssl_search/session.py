@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from hssl_search.engine.execution.ray_tune.session import RaySession
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.meter import CONTROLLER, OVERHEAD, DeviceMeter
 from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.state import SearchState
 from hssl_search.engine.records.storage_url import shown
 from hssl_search.engine.records.study import MissingStudy, StudyRecord
 from hssl_search.errors import UserError
@@ -161,8 +162,8 @@ def study_of(run: Run, begins: bool = False) -> Iterator[StudyRecord]:
             )
         except MissingStudy as error:
             raise UserError(_missing(run, resolved, began)) from error
-        if "config" not in study.study_attributes():
-            study.set_study("config", summary(resolved))
+        if study.state.config is None:
+            study.write(SearchState(config=summary(resolved)))
         yield study
 
 
@@ -204,25 +205,35 @@ def controller_of(
     started: float,
 ) -> Iterator[Controller]:
     """A controller with all that it works with, charged for the time since `started` on a CPU budget."""
-    meter = _meter(run, resolved, started)
-    with closing(meter), meter.beating():
-        from hssl_search.engine.controller import Controller
-        from hssl_search.engine.phases.runner import Runner
-        from hssl_search.engine.records.artifacts import Artifacts
-        from hssl_search.reporting.progress import Progress
+    from hssl_search.reporting.progress import Progress
 
-        trials = _trials(run, resolved, study, meter.ledger)
-        with (
-            Progress(console) as watcher,
-            RayExecutor(meter, session=session, tell=watcher.note) as executor,
-        ):
+    with Progress(console) as watcher:
+        meter = _meter(run, resolved, started, watcher.device_time)
+        with closing(meter), meter.beating():
+            from hssl_search.engine.controller import Controller
+            from hssl_search.engine.phases.runner import Backend
+            from hssl_search.engine.policy import Policy
+            from hssl_search.engine.records.artifacts import Artifacts
+            from hssl_search.reporting.text import verdict_sentence
+
+            trials = _trials(run, resolved, study, meter.ledger)
             if damaged := meter.ledger.damaged:
                 watcher.note(
                     f"Damaged lines in {run.ledger.name}: {damaged}; the device-time that they charged is not counted."
                 )
-            runner = Runner(run, executor, meter, study, watcher, Machine(**resolved["machine"]))
-            runner.show = Artifacts(run, study, watcher.note).keep
-            yield Controller(run, resolved, trials, runner)
+            with RayExecutor(meter, session=session, tell=watcher.note) as executor:
+                backend = Backend(
+                    run=run,
+                    study=study,
+                    executor=executor,
+                    meter=meter,
+                    machine=Machine(**resolved["machine"]),
+                    watcher=watcher,
+                    ended=study.job_outcomes(),
+                    policy=Policy.model_validate(resolved["policy"]),
+                    attach=Artifacts(run, study, watcher.note).keep,
+                )
+                yield Controller(backend, resolved, trials, verdict_sentence)
 
 
 def _trials(run: Run, resolved: Plain, study: StudyRecord, ledger: Ledger) -> Trials:
@@ -245,7 +256,9 @@ def _trials(run: Run, resolved: Plain, study: StudyRecord, ledger: Ledger) -> Tr
     )
 
 
-def _meter(run: Run, resolved: Plain, started: float) -> DeviceMeter:
+def _meter(
+    run: Run, resolved: Plain, started: float, tell: Callable[[float, float], None]
+) -> DeviceMeter:
     """The meter of this run; on a CPU budget the time since the command started is charged first."""
     budget = parse_budget(resolved["budget"])
     machine = Machine(**resolved["machine"])
@@ -261,4 +274,5 @@ def _meter(run: Run, resolved: Plain, started: float) -> DeviceMeter:
         machine.cpus,
         machine.gpus,
         reserve_s=CPU_RESERVE_S if on_cpu else GPU_RESERVE_S * machine.gpus,
+        tell=tell,
     )

@@ -29,6 +29,7 @@ from hssl_search.configfile import read_yaml
 from hssl_search.engine.execution.ray_tune.session import RaySession
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.state import SearchState, TrialState
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.interrupts import check, heeding, pause
 from hssl_search.reporting.dashboard import DashboardServer
@@ -99,7 +100,7 @@ def write_classes(folder: Path) -> Path:
 
 
 def finish(run: Run, study: StudyRecord) -> None:
-    study.set_study("verdict", VERDICT)
+    study.write(SearchState(verdict=VERDICT))
 
 
 def interrupt(run: Run, study: StudyRecord) -> None:
@@ -493,7 +494,7 @@ def test_the_dashboards_note_says_that_nothing_runs_and_how_to_go_on(
     def work(run: Run, study: StudyRecord) -> None:
         notes.append(study.note())
         if not study.trials():
-            study.add_control("none")
+            study.add_trial(TrialState(role="control", control="none"))
             raise KeyboardInterrupt
         finish(run, study)
 

@@ -28,6 +28,7 @@ from hssl_search.bundled import bundled_folder, names
 from hssl_search.engine.config import NO_FLAG, SearchConfig
 from hssl_search.engine.execution.ray_tune.session import RaySession
 from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.state import SearchState
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.statistics.metrics import LABELFREE
 from hssl_search.reporting.progress import Progress
@@ -719,7 +720,7 @@ def test_a_study_that_the_storage_holds_already_is_left_alone(
     monkeypatch.setattr(RaySession, "free", lambda self, resource: 2.0)
     url = f"sqlite:///{here}/studies.db"
     with StudyRecord.open(url, "demo") as study:
-        study.set_study("config", {"base": "of another run"})
+        study.write(SearchState(config={"base": "of another run"}))
     told = refused(*ASKED, "--storage", "sqlite:///studies.db", "--name", "demo")
     assert (
         told == f"the storage '{url}' holds a study 'demo' already; give this run another --name."

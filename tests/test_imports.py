@@ -38,7 +38,6 @@ DECISIONS = (
     "engine.statistics",
     "engine.budget",
     "engine.verdict",
-    "engine.winnerless",
     "engine.execution.jobs",
     "engine.execution.machine",
 )

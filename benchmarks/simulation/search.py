@@ -15,15 +15,19 @@ from hssl_search.engine.budget import Budget
 from hssl_search.engine.candidates.sampler import CandidateSampler, Name
 from hssl_search.engine.candidates.trials import Trials
 from hssl_search.engine.controller import Controller
-from hssl_search.engine.execution.jobs import Plain, Setting
+from hssl_search.engine.execution.jobs import Setting
 from hssl_search.engine.execution.machine import Machine
-from hssl_search.engine.phases.runner import Runner
+from hssl_search.engine.phases.runner import Backend
 from hssl_search.engine.planning.plan import Plan
+from hssl_search.engine.policy import Policy
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.meter import DeviceMeter
 from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.state import PlanState, SearchState
 from hssl_search.engine.records.study import StudyRecord
+from hssl_search.engine.verdict import Verdict
 from hssl_search.heads.config import HeadConfig
+from hssl_search.reporting.text import verdict_sentence
 from hssl_search.spaces.space import Space
 
 STUDY = "simulated"
@@ -77,20 +81,25 @@ class Simulation:
             clock=clock,
             heartbeat_s=self.heartbeat_s,
         )
-        if self.plan is not None and "plan" not in study.study_attributes():
+        if self.plan is not None and study.state.plan is None:
             numbers = self.plan.as_plain()
-            study.set_study(
-                "plan",
-                {
-                    "budget_s": self.budget.seconds,
-                    "phases": self.plan.expected_s,
-                    "numbers": numbers,
-                    "first": numbers,
-                },
+            plan = PlanState(
+                budget_s=self.budget.seconds,
+                phases=self.plan.expected_s,
+                numbers=numbers,
+                first=numbers,
             )
+            study.write(SearchState(plan=plan))
         worker = SimulatedWorker(self.answers, self.machine, self.faults or Faults())
-        runner = Runner(
-            run, SimulatedExecutor(worker, meter, clock), meter, study, Silent(), self.machine
+        backend = Backend(
+            run=run,
+            study=study,
+            executor=SimulatedExecutor(worker, meter, clock),
+            meter=meter,
+            machine=self.machine,
+            watcher=Silent(),
+            ended=study.job_outcomes(),
+            policy=Policy.model_validate(run.config()["policy"]),
         )
         trials = Trials(
             study,
@@ -102,7 +111,9 @@ class Simulation:
             self.cost,
             CandidateSampler(self.sampler, self.seed),
         )
-        return Started(Controller(run, run.config(), trials, runner), meter, study, clock)
+        return Started(
+            Controller(backend, run.config(), trials, verdict_sentence), meter, study, clock
+        )
 
     def _study(self, storage: BaseStorage) -> StudyRecord:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -137,8 +148,8 @@ class Started:
     study: StudyRecord
     clock: VirtualClock
 
-    def search(self) -> Plain:
-        """The verdict; the ledger is closed."""
+    def search(self) -> Verdict:
+        """Return the verdict; the ledger is closed."""
         try:
             return self.controller.search()
         finally:

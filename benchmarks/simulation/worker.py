@@ -9,10 +9,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
-from hssl_search.engine.execution.jobs import Job, Plain, Report, Task
+from hssl_search.engine.execution.jobs import MEASURE_REPORTS, Job, Plain, Report, Task
 from hssl_search.engine.execution.machine import Machine
-from hssl_search.engine.phases.measure import STAGES
-from hssl_search.engine.planning.cost_model import RATIO
 from hssl_search.engine.planning.costs import ALONE
 from hssl_search.heads.config import HeadConfig
 
@@ -93,7 +91,7 @@ class SimulatedWorker:
 
     def _measuring(self, task: Task) -> Iterator[tuple[float, Report]]:
         found = self.answers.measured(task.heads)
-        yield found["worker_s"], Report(STAGES, found)
+        yield found["worker_s"], Report(MEASURE_REPORTS, found)
 
     def _training(self, job: Job, task: Task, slow: float) -> Iterator[tuple[float, Report]]:
         """(seconds, report) at each rung; it ends at a checkpoint before its seconds are over."""
@@ -111,7 +109,8 @@ class SimulatedWorker:
             found = self.answers.metrics(heads, task.seed, reached, task)
             if task.architecture and reached >= task.steps:
                 timed = [
-                    {RATIO: self.answers.step_s([head]) / self.answers.step_s([])} for head in heads
+                    {"step_ratio": self.answers.step_s([head]) / self.answers.step_s([])}
+                    for head in heads
                 ]
                 found = {
                     **found,

@@ -81,6 +81,13 @@ class Policy(BaseModel):
     fits_from: Annotated[float, Field(gt=0)] = 0.8
     fits_to: Annotated[float, Field(gt=0)] = 1.05
     """Shares of what is left for them within which planned proxies are left as they are."""
+    patience: Annotated[float, Field(ge=1)] = 3.0
+    """How many times the seconds that a job should take it may take; then it is cut at a checkpoint."""
+    patience_s: Annotated[float, Field(ge=0)] = 60.0
+    """Seconds that it may take beside them."""
+    always_tried: int = Field(2, ge=0)
+    """Jobs of a phase that may spend what later phases should have: without them there is nothing to
+    go on with."""
 
 
 DEFAULT = Policy()

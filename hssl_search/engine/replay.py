@@ -7,9 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
 from hssl_search.engine.execution.jobs import Job, Plain, Report, Setting, Task
 from hssl_search.engine.images import require_images
 from hssl_search.engine.records.run import Run
@@ -22,13 +19,6 @@ PHASES = ("proxy", "confirm")
 """Those whose jobs train the base alone, or with one head; a trial's proxy is replayed unless a seed is named."""
 UNCOMPARED = ("train_s", "train_steps", "recomputed", "gpus", "surroundings")
 """What a worker reports of how it came to its numbers."""
-SHOWN = {
-    "accuracy": "accuracy",
-    "loss": "loss",
-    "head_losses.0": "head loss",
-    "heads.0.overlap": "overlap",
-}
-"""Numbers that the table has a column for, and its title; all are compared."""
 
 
 class Differs(UserError):
@@ -53,20 +43,6 @@ class Number:
         return json.dumps(self.recorded) == json.dumps(self.replayed)  # NaN is equal to NaN
 
 
-def _cell(number: Number | None) -> str:
-    if number is None:
-        return ""
-    return (
-        _short(number.recorded)
-        if number.equal
-        else f"{_short(number.recorded)} -> {_short(number.replayed)}"
-    )
-
-
-def _short(value: float | None) -> str:
-    return "none" if value is None else f"{value:.5g}"
-
-
 @dataclass(frozen=True)
 class Replay:
     """A training that was run again, and how it compares."""
@@ -85,33 +61,6 @@ class Replay:
     @property
     def equal(self) -> bool:
         return not self.different
-
-    def table(self) -> Table:
-        """For the terminal: what was recorded at each rung, `recorded -> replayed` where it is another, and how many numbers are equal."""
-        shown = [name for name in SHOWN if any(number.name == name for number in self.numbers)]
-        table = Table("step", *(SHOWN[name] for name in shown), "equal", box=box.SIMPLE_HEAD)
-        for step in dict.fromkeys(number.step for number in self.numbers):
-            rung = {number.name: number for number in self.numbers if number.step == step}
-            equal = sum(number.equal for number in rung.values())
-            table.add_row(
-                str(step), *(_cell(rung.get(name)) for name in shown), f"{equal} of {len(rung)}"
-            )
-        return table
-
-    def sentence(self) -> str:
-        """How it came out."""
-        if self.equal:
-            return f"{self.job} ({self.name}) replays: all {len(self.numbers)} numbers are equal."
-        first, because = self.different[0], " ".join(self.notes)
-        why = (
-            f"what is different here may be why: {because}"
-            if because
-            else "its record was changed, or this device is not deterministic."
-        )
-        return (
-            f"{self.job} ({self.name}) does not replay: {len(self.different)} of {len(self.numbers)} numbers differ, first "
-            f"{first.name} at step {first.step}, {first.recorded} recorded and {first.replayed} replayed; {why}"
-        )
 
 
 def replay(run: Run, study: StudyRecord, trial: int, seed: int | None = None) -> Replay:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 from collections.abc import Iterator
 from typing import Any
 
+from hssl_search.engine.records.state import SearchState
 from hssl_search.engine.records.study import StudyRecord
 
 FEWEST_JUDGED = 12
@@ -201,7 +202,7 @@ def prepare(
         | {tool: version(tool) for tool in TOOLS}
         | {"python": platform.python_version()},
     }
-    return resolved, [*_warnings(base, data, config, rank_by), *_alike(resolved["images"])]
+    return resolved, [*_warnings(base, data, config, rank_by), *_image_flaw(resolved["images"])]
 
 
 def _options(config: SearchConfig) -> Plain:
@@ -342,10 +343,10 @@ def _with_labels(judged: str, classes: tuple[str, ...], rank_by: str) -> str:
     )
 
 
-def _alike(images: Plain) -> list[str]:
-    from hssl_search.engine.winnerless import alike
+def _image_flaw(images: Plain) -> list[str]:
+    from hssl_search.engine.verdict import image_flaw
 
-    told = alike(images)
+    told = image_flaw(images)
     return (
         [f"{told}: heads learn nothing from these; look at them, and mend --data."] if told else []
     )
@@ -360,8 +361,6 @@ def _without_labels(rank_by: str) -> str:
     )
 
 
-ATTRIBUTE = "fixed"
-"""Study attribute: what no result of the study would be comparable without."""
 KEYS = (
     "seed",
     "rank_by",
@@ -398,9 +397,9 @@ def require_unchanged(run: Run, resolved: Plain, study: StudyRecord) -> None:
                 f"{run.search_yaml} has {key}: {resolved[key]}, which this version no longer offers; continue it with the "
                 "version that wrote it, or begin another search."
             )
-    recorded = study.study_attributes().get(ATTRIBUTE)
+    recorded = study.state.fixed
     if recorded is None:
-        study.set_study(ATTRIBUTE, fixed(resolved))
+        study.write(SearchState(fixed=fixed(resolved)))
         return
     now = fixed(resolved)
     # An earlier version recorded other keys, of the setting too; this one writes those that it has into search.yaml.

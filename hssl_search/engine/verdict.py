@@ -1,26 +1,144 @@
-"""The verdict: who won, how sure that is, in words."""
+"""The verdict: which head won, by how much, and how sure that is. It is data; reporting words it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from statistics import mean
-from typing import NamedTuple
+from typing import Literal
 
-from hssl_search.engine.budget import format_duration
+from pydantic import BaseModel, ConfigDict, Field
+
+from hssl_search.data.look import Look
 from hssl_search.engine.candidates.candidate import SAME_TIME, Contender
 from hssl_search.engine.execution.jobs import Plain
+from hssl_search.engine.records.state import HEALTHY
 from hssl_search.engine.statistics import ties
-from hssl_search.engine.statistics.chance import Chance
-from hssl_search.engine.statistics.correlation import LEAST, RankCorrelation, rank_correlation
-from hssl_search.engine.statistics.metrics import ACCURACY, Measure
+from hssl_search.engine.statistics.correlation import rank_correlation
+from hssl_search.engine.statistics.metrics import ACCURACY, Chance, Measure
 from hssl_search.engine.statistics.posterior import Posterior
-from hssl_search.engine.statistics.two_way import MOST_SEEDS, PAIRED, Difference, Scores, ranked
+from hssl_search.engine.statistics.two_way import PAIRED, Difference, Scores, ranked
 
-NO_WINNER = "No head candidate was healthy and came to the end of its proxy, so there is no winner."
 PIXELS = "raw pixels"
 """The reference whose accuracy a base should exceed."""
 OTHERS = ("identity", "same_architecture", SAME_TIME)
 """Controls that a head should beat too before its structure is what helped."""
+
+
+class _Data(BaseModel):
+    """What the study keeps as JSON; what another version wrote beside it is left out."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class Row(_Data):
+    """A reference, a control or a candidate, and the mean of its scores."""
+
+    name: str
+    role: Literal["reference", "control", "candidate"]
+    trial: int | None = None
+    seeds: int
+    mean: float
+    interval: tuple[float, float] | None = None
+    """At 95 %; None where nothing tells the noise."""
+    best: float | None = None
+    """Probability that no other row is better; None where nothing tells the noise."""
+
+
+class Comparison(_Data):
+    """The winner minus a control, paired by seed."""
+
+    against: str
+    difference: float
+    interval: tuple[float, float] | None
+    """At 95 %, for whichever candidate was picked (`TwoWay.against`); None before both share two
+    seeds. It reaches no further than a difference of the measure can be."""
+    seeds: int
+    """That both have."""
+    more_seeds: int | None = None
+    """Of both, that would settle an undecided difference; None where too many are needed."""
+    more_s: float | None = None
+    """Device-seconds of them."""
+
+
+class Agreement(_Data):
+    """Spearman's rank correlation of what ranks with accuracy, over the trials that have both."""
+
+    measure: str = Field(default=ACCURACY.key, alias="with")
+    correlation: float | None
+    interval: tuple[float, float] | None
+    trials: int
+
+
+class Level(_Data):
+    """How high the better one of winner and no head lies, in accuracy (per cent)."""
+
+    name: str
+    accuracy: float
+    chance: float
+    pixels: float | None
+    """Of raw pixels; None where they were not judged."""
+    queries: int
+    above_chance: bool
+    """Whether so many queries tell it from chance."""
+    of_both: bool
+    """False where only one of the two has a score."""
+
+
+class NoWinner(_Data):
+    """Why a search has no winner."""
+
+    reason: Literal["budget", "proxies", "gates", "unscreened", "screening"]
+    """The budget ended before a healthy head came to the end of its proxy; all proxies came to
+    nothing; the health gate let no head pass; the budget ended before a head was screened; no
+    screening came to its end."""
+    heads: int = 0
+    """Promoted heads that came to nothing."""
+    gates: dict[str, int] = {}
+    """How many heads each gate judged so."""
+    cause: str = ""
+    """Why the first of them came to nothing."""
+    images: str = ""
+    """What is wrong with the images."""
+    extend: str = ""
+    """The command that continues with a larger budget, where that would help."""
+
+
+class Verdict(_Data):
+    """What a search found."""
+
+    winner: int | None = None
+    """Trial of the best candidate; None where no candidate has a score."""
+    name: str | None = None
+    rank_by: str = ACCURACY.key
+    """Key of the measure that all numbers are in (`RANKINGS`)."""
+    state: Literal["better", "no head", "undecided", "unranked"] = "unranked"
+    """`better` and `no head`: the difference to the no-head control is decided at 95 %; `undecided`:
+    it is not, or it is smaller than the measure resolves; `unranked`: nothing could be compared."""
+    tied: bool = False
+    """Whether the difference to no head is smaller than the measure resolves."""
+    open: Literal["", "pairs", "chance", "tie", "noise"] = ""
+    """Why an undecided difference is: fewer than two paired seeds; both lie at the level of chance;
+    the whole interval is smaller than the measure resolves; the noise of few seeds."""
+    comparison: Comparison | None = None
+    """With no head."""
+    others: list[Comparison] = []
+    """With the other controls."""
+    level: Level | None = None
+    agreement: Agreement | None = None
+    """None where accuracy ranks, and where nothing was labelled."""
+    no_winner: NoWinner | None = None
+    doubt: str = ""
+    """What is wrong with the images, so that the verdict should not be relied on."""
+    rows: list[Row] = []
+    """The references, then controls and candidates, the best first."""
+    sentence: str = ""
+    """All of it in words, as reporting made them."""
+
+    @property
+    def results(self) -> list[tuple[str, int, float]]:
+        """Return what the verdict rests on: means, which every machine computes alike."""
+        return [(row.name, row.seeds, row.mean) for row in self.rows]
 
 
 def judge(
@@ -32,328 +150,205 @@ def judge(
     resolution: float = 0.0,
     seed_s: Mapping[int, float] | None = None,
     chance: Chance | None = None,
-    no_winner: str = NO_WINNER,
-) -> Plain:
-    """The verdict as plain data: winner, state, sentence, rows, comparison, others, agreement.
-
-    States: `better` and `no head` when the difference to the no-head control is decided at 95 %, `undecided` when it is not or when it
-    is smaller than the measure resolves, `unranked` when nothing could be compared with it. `comparison` is that difference, without an
-    interval before both share two seeds, with what would settle it (`more_seeds` of both, None for too many; `more_s` device-seconds), and
-    `others` those to the other controls, likewise; intervals hold for whichever candidate was picked (`TwoWay.against`). A row has the
-    interval of its mean and `best`, the probability that no other row is better, both None where nothing tells the noise. No interval
-    reaches beyond what the measure can be. All of it is in what ranks; where that is not accuracy, `agreement` says how far it puts the
-    trials into the order of their accuracies, None where nothing was labelled.
+    no_winner: NoWinner | None = None,
+    doubt: str = "",
+) -> Verdict:
+    """Return the verdict on these scores, in what ranks.
 
     Args:
+        scores: trial -> seed -> score.
         accuracies: per cent; of the trials that were judged by labels too.
         reference: the score of each reference that has one.
         resolution: step in which scores move.
         seed_s: trial -> device-seconds of one more seed.
         chance: where accuracies rank, and it is known.
-        no_winner: the sentence where no candidate has a score.
+        no_winner: why no candidate has a score, told where none has.
+        doubt: see `Verdict`.
     """
     posterior = Posterior(scores, resolution)
     best = posterior.leader([one.trial for one in contenders if one.control is None])
     winner = next((one for one in contenders if one.trial == best), None)
-    found: Plain = {
-        "winner": winner and winner.trial,
-        "name": winner and winner.name,
-        "rank_by": ranked_by.key,
-        "comparison": None,
-        "others": [],
-        "agreement": None,
-        "rows": [*_reference_rows(reference), *_rows(contenders, scores, posterior, ranked_by)],
-    }
-    if winner is None:
-        return found | {"state": "unranked", "sentence": no_winner}
-    controls = {one.control: one for one in contenders if one.control}
-    level = (
-        _level([winner, controls.get("none")], scores, reference, chance)
-        if chance and ranked_by == ACCURACY
-        else None
+    verdict = Verdict(
+        winner=winner and winner.trial,
+        name=winner and winner.name,
+        rank_by=ranked_by.key,
+        state="unranked",
+        rows=[*_reference_rows(reference), *_rows(contenders, scores, posterior, ranked_by)],
     )
-    found |= _compared(winner, controls, scores, posterior, ranked_by, seed_s or {}, level)
-    if ranked_by == ACCURACY:
-        return found
-    agreement = _agreement(scores, accuracies)
-    return found | {
-        "agreement": agreement and _plain(agreement),
-        "sentence": f"{found['sentence']} {_agreed(agreement, ranked_by)}",
+    if winner is None:
+        return verdict.model_copy(update={"no_winner": no_winner})
+    controls = {one.control: one for one in contenders if one.control}
+    level = None
+    if chance and ranked_by == ACCURACY:
+        level = _level([winner, controls.get("none")], scores, reference, chance)
+    agreement = None if ranked_by == ACCURACY else _agreement(scores, accuracies)
+    verdict = verdict.model_copy(update={"level": level, "agreement": agreement, "doubt": doubt})
+    if ranked_by.of_head:
+        return verdict
+    gaps = {
+        kind: (one.name, gap)
+        for kind, one in controls.items()
+        if (gap := posterior.fit.against(one.trial).get(winner.trial)) is not None
     }
+    others = [_comparison(*gaps[kind], ranked_by) for kind in OTHERS if kind in gaps]
+    verdict = verdict.model_copy(update={"others": others})
+    if "none" not in gaps:
+        return verdict
+    costs = [(seed_s or {}).get(one.trial) for one in (winner, controls["none"])]
+    return _decided(verdict, *gaps["none"], posterior, ranked_by, costs)
 
 
-def _compared(
-    winner: Contender,
-    controls: Mapping[str, Contender],
-    scores: Scores,
+def _decided(
+    verdict: Verdict,
+    against: str,
+    gap: Difference,
     posterior: Posterior,
     ranked_by: Measure,
-    seed_s: Mapping[int, float],
-    level: _Level | None,
-) -> Plain:
-    """State and sentence, and the comparisons with the controls that there are."""
-    told_level = [level.sentence] if level else []
-    reached = ranked_by.amount(mean(scores[winner.trial].values()))
-    if ranked_by.of_head:
-        return {
-            "state": "unranked",
-            "sentence": f"{winner.name} is the most discrepant healthy head ({reached}).",
-        }
-    against = {
-        kind: posterior.fit.against(one.trial).get(winner.trial) for kind, one in controls.items()
-    }
-    others = [
-        (controls[kind], gap.paired) for kind in OTHERS if (gap := against.get(kind)) is not None
-    ]
-    told = {"others": [_comparison(one, gap, ranked_by) for one, gap in others]}
-    gap = against.get("none")
-    if gap is None:
-        sentence = (
-            f"{winner.name} had the best proxy ({reached}), but the no-head control it must beat did not come to its end under "
-            "the same seed."
-        )
-        return told | {"state": "unranked", "sentence": " ".join([sentence, *told_level])}
-    gap, tied = gap.paired, _tied(gap, posterior, ranked_by)
-    state = "undecided" if tied or not gap.decided else "better" if gap.mean > 0 else "no head"
-    hopeless = tied or (level is not None and not level.above_chance)
-    costs = [seed_s.get(one.trial) for one in (winner, controls["none"])]
-    more = _more(gap, posterior, costs, hopeless) if state == "undecided" else {}
-    settling = _settling(gap, more, tied, level) if more else "."
-    sentences = [_sentence(winner, gap, state, tied, ranked_by) + settling, *told_level]
-    sentences += [] if state == "no head" else _beside(others, ranked_by)
-    return told | {
-        "state": state,
-        "sentence": " ".join(sentences),
-        "comparison": _comparison(controls["none"], gap, ranked_by) | more,
-    }
+    seed_s: Sequence[float | None],
+) -> Verdict:
+    """Return the verdict with the winner's difference to no head, and what would settle it.
+
+    Args:
+        against: name of the no-head control.
+        gap: to that.
+        seed_s: device-seconds of one more seed of the winner, and of no head.
+    """
+    comparison, gap = _comparison(against, gap, ranked_by), gap.paired
+    # A difference below half of the last digit told reads as none, so that it is called a tie too.
+    resolved = max(posterior.fit.resolution, 0.5 * 10.0**-ranked_by.digits)
+    tied = ties.tie(gap.mean, 0.0, resolved)
+    if gap.decided and not tied:
+        state = "better" if gap.mean > 0 else "no head"
+        return verdict.model_copy(update={"state": state, "comparison": comparison})
+    more: int | None = None
+    if gap.half is None:
+        why, more = "pairs", PAIRED - min(gap.seeds, PAIRED - 1)
+    elif verdict.level is not None and not verdict.level.above_chance:
+        why = "chance"
+    elif tied and abs(gap.mean) + gap.half <= resolved:
+        why = "tie"
+    else:
+        # A tie is settled by an interval that holds nothing which the measure resolves, any other
+        # difference by one that leaves out zero.
+        why = "noise"
+        within = resolved - abs(gap.mean) if tied else abs(gap.mean)
+        more = posterior.fit.seeds_to_settle(gap, within)
+    costs = [seconds for seconds in seed_s if seconds is not None]
+    more_s = more * sum(costs) if more and len(costs) == len(seed_s) else None
+    comparison = comparison.model_copy(update={"more_seeds": more, "more_s": more_s})
+    return verdict.model_copy(
+        update={"state": "undecided", "tied": tied, "open": why, "comparison": comparison}
+    )
 
 
-def _tied(gap: Difference, posterior: Posterior, ranked_by: Measure) -> bool:
-    """Return whether a difference is smaller than the measure resolves, or than is told of it."""
-    return ties.tie(gap.mean, 0.0, max(posterior.fit.resolution, 0.5 * 10.0**-ranked_by.digits))
-
-
-class _Level(NamedTuple):
-    """How high the better one of winner and no head lies."""
-
-    above_chance: bool
-    sentence: str
+def _comparison(against: str, gap: Difference, ranked_by: Measure) -> Comparison:
+    between = gap.paired.interval
+    return Comparison(
+        against=against,
+        difference=gap.mean,
+        interval=between and ranked_by.apart(*between),
+        seeds=gap.seeds,
+    )
 
 
 def _level(
     both: Sequence[Contender | None], scores: Scores, reference: Mapping[str, float], chance: Chance
-) -> _Level:
+) -> Level:
     means = {
         one.name: mean(scores[one.trial].values())
         for one in both
         if one is not None and scores.get(one.trial)
     }
     name = max(means, key=means.__getitem__)
-    which = (
-        f"The better of the two, {name} ({means[name]:.1f} %),"
-        if len(means) > 1
-        else f"{name} ({means[name]:.1f} %)"
-    )
-    above = chance.exceeded_by(means[name])
-    found = f"{_apart(means[name] - chance.level)} chance ({chance.level:.1f} %, the share of the most frequent class)"
-    if PIXELS in reference:
-        found += (
-            f" and {_apart(means[name] - reference[PIXELS])} raw pixels ({reference[PIXELS]:.1f} %)"
-        )
-    if above:
-        return _Level(above, f"{which} lies {found}.")
-    return _Level(
-        above,
-        f"{which} lies {found}, and {chance.queries} queries cannot tell it from chance: train for longer (a larger "
-        "--budget), or try another --trainer, more images or other classes.",
+    return Level(
+        name=name,
+        accuracy=means[name],
+        chance=chance.level,
+        pixels=reference.get(PIXELS),
+        queries=chance.queries,
+        above_chance=chance.exceeded_by(means[name]),
+        of_both=len(means) > 1,
     )
 
 
-def _apart(points: float) -> str:
-    """`12.5 points below`."""
-    return f"{abs(points):.1f} points {'above' if points >= 0 else 'below'}"
-
-
-def _comparison(control: Contender, gap: Difference, ranked_by: Measure) -> Plain:
-    interval = gap.interval and list(ranked_by.apart(*gap.interval))
-    return {
-        "against": control.name,
-        "difference": gap.mean,
-        "interval": interval,
-        "seeds": gap.seeds,
-    }
-
-
-def _more(
-    gap: Difference, posterior: Posterior, seed_s: Sequence[float | None], hopeless: bool
-) -> Plain:
-    """More seeds of both that would settle their difference, and what they cost; one where nothing tells the noise yet."""
-    if gap.half is None:
-        seeds: int | None = PAIRED - min(gap.seeds, PAIRED - 1)
-    else:
-        seeds = None if hopeless else posterior.fit.seeds_to_settle(gap)
-    costs = [seconds for seconds in seed_s if seconds is not None]
-    return {
-        "more_seeds": seeds,
-        "more_s": seeds * sum(costs) if seeds and len(costs) == len(seed_s) else None,
-    }
-
-
-def _sentence(
-    winner: Contender, gap: Difference, state: str, tied: bool, ranked_by: Measure
-) -> str:
-    """Who is ahead, and by how much, without a full stop."""
-    by = _by(gap, ranked_by)
-    if state == "better":
-        return f"{winner.name} is better than no head by {by}"
-    if state == "no head":
-        return f"No head is better than the best head found, {winner.name}, by {by}"
-    if tied:
-        return f"Undecided: {winner.name} and no head are tied, {by} apart"
-    leads = (
-        f"{winner.name} leads no head by"
-        if gap.mean > 0
-        else f"no head leads the best head found, {winner.name}, by"
-    )
-    return f"Undecided: {leads} {by}"
-
-
-def _by(gap: Difference, ranked_by: Measure) -> str:
-    """`3.0 ± 0.2 points (95 %, 3 paired seeds)`; with both ends where the interval would reach beyond what a difference can be."""
-    amount = f"{abs(gap.mean):.{ranked_by.digits}f}"
-    if gap.half is None:
-        return f"{amount} {ranked_by.points}"
-    if (spread := _spread(gap, ranked_by, 1 if gap.mean >= 0 else -1)).startswith("±"):
-        return f"{amount} {spread} {ranked_by.points} (95 %, {_counted(gap.seeds)})"
-    return f"{amount} {ranked_by.points} (95 %: {spread}, {_counted(gap.seeds)})"
-
-
-def _spread(gap: Difference, ranked_by: Measure, sign: int = 1) -> str:
-    """`± 0.2`, or `-3.0 to +100.0` where more cannot be."""
-    assert gap.interval is not None and gap.half is not None
-    bounded = ranked_by.apart(*gap.interval)
-    if bounded == gap.interval:
-        return f"± {gap.half:.{ranked_by.digits}f}"
-    low, high = sorted(sign * end for end in bounded)
-    return f"{low:+.{ranked_by.digits}f} to {high:+.{ranked_by.digits}f}"
-
-
-def _settling(gap: Difference, more: Plain, tied: bool, level: _Level | None) -> str:
-    """What would settle an undecided difference."""
-    cost = (
-        ""
-        if more["more_s"] is None
-        else f" (about {format_duration(more['more_s'])} of device-time)"
-    )
-    if gap.half is None:
-        shared = "one paired seed does" if gap.seeds else "unpaired seeds do"
-        wanted = "a second seed" if gap.seeds else "two paired seeds"
-        return f", but {shared} not tell chance from difference, and there is no interval yet; {wanted} of each{cost} would begin to."
-    if level is not None and not level.above_chance:
-        return "; at chance level no number of seeds would settle it."
-    if tied:
-        return "; the measure does not resolve so small a difference, and no number of seeds would settle it."
-    if more["more_seeds"] is None:
-        return f"; even {MOST_SEEDS} more seeds of each would not settle so small a difference."
-    return f"; about {more['more_seeds']} more seed{'s' if more['more_seeds'] > 1 else ''} of each{cost} would settle it, if it stays so."
-
-
-def _beside(others: Sequence[tuple[Contender, Difference]], ranked_by: Measure) -> list[str]:
-    """Return sentences on the other controls: those that the winner does not clearly beat, and those of which nothing tells it."""
-    digits = ranked_by.digits
-    unclear = [
-        f"{one.name} ({gap.mean:+.{digits}f}{' ' if (spread := _spread(gap, ranked_by)).startswith('±') else ', '}{spread})"
-        for one, gap in others
-        if gap.half is not None and gap.mean <= gap.half
-    ]
-    untold = [f"{one.name} ({gap.mean:+.{digits}f})" for one, gap in others if gap.half is None]
-    found = (
-        [f"It is not clearly better than these controls: {_listed(unclear)}."] if unclear else []
-    )
-    return found + (
-        [f"Fewer than two paired seeds do not tell how it compares with: {_listed(untold)}."]
-        if untold
-        else []
-    )
-
-
-def _listed(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-def _counted(seeds: int) -> str:
-    return f"{seeds} paired seed{'' if seeds == 1 else 's'}"
-
-
-def _agreement(scores: Scores, accuracies: Scores) -> RankCorrelation | None:
-    """Of the means over seeds of all trials that have both; None where no trial has."""
+def _agreement(scores: Scores, accuracies: Scores) -> Agreement | None:
+    """Return that of the means over seeds of all trials that have both; None where no trial has."""
     both = [trial for trial in scores if trial in accuracies]
     if not both:
         return None
-    return rank_correlation(
+    found = rank_correlation(
         *([mean(of[trial].values()) for trial in both] for of in (scores, accuracies))
     )
+    between = None if found.low is None or found.high is None else (found.low, found.high)
+    return Agreement(correlation=found.value, interval=between, trials=found.n)
 
 
-def _plain(found: RankCorrelation) -> Plain:
-    interval = None if found.low is None else [found.low, found.high]
-    return {
-        "with": ACCURACY.key,
-        "correlation": found.value,
-        "interval": interval,
-        "trials": found.n,
-    }
-
-
-def _agreed(found: RankCorrelation | None, ranked_by: Measure) -> str:
-    name = ranked_by.score_name
-    if found is None:
-        return "Nothing was labelled, so whether it makes the base more accurate was not measured."
-    if found.value is None or found.n < LEAST:
-        return f"How well {name} agrees with accuracy cannot be told from {found.n} trial{'s' if found.n > 1 else ''}."
-    between = "" if found.low is None else f", 95 % interval {found.low:+.2f} to {found.high:+.2f}"
-    chance = ", which may be chance" if found.may_be_chance else ""
-    return f"Over {found.n} trials the rank correlation of {name} with accuracy is {found.value:+.2f} (Spearman{between}){chance}."
-
-
-def _reference_rows(reference: Mapping[str, float]) -> list[Plain]:
+def _reference_rows(reference: Mapping[str, float]) -> list[Row]:
     return [
-        {
-            "name": name,
-            "role": "reference",
-            "seeds": 1,
-            "mean": value,
-            "interval": None,
-            "best": None,
-        }
-        for name, value in reference.items()
+        Row(name=name, role="reference", seeds=1, mean=value) for name, value in reference.items()
     ]
 
 
 def _rows(
     contenders: Sequence[Contender], scores: Scores, posterior: Posterior, ranked_by: Measure
-) -> list[Plain]:
-    numbered = {one.trial: one for one in contenders}
-    scored = [
-        numbered[trial]
-        for trial in ranked(
-            {trial: scores.get(trial, {}) for trial in numbered}, posterior.fit.resolution
-        )
-    ]
+) -> list[Row]:
+    """Return a row for each contender that has a score, the best mean first."""
+    by_trial = {one.trial: one for one in contenders}
+    table = {trial: scores.get(trial, {}) for trial in by_trial}
     best = posterior.best() if posterior.fit.dof else {}
-    between = {one.trial: posterior.fit.interval_of_mean(one.trial) for one in scored}
-    intervals = {
-        trial: interval and list(ranked_by.within(*interval)) for trial, interval in between.items()
-    }
-    return [
-        {
-            "name": one.name,
-            "role": "control" if one.control else "candidate",
-            "trial": one.trial,
-            "seeds": len(scores[one.trial]),
-            "mean": mean(scores[one.trial].values()),
-            "interval": intervals[one.trial],
-            "best": best.get(one.trial),
-        }
-        for one in scored
-    ]
+    rows = []
+    for trial in ranked(table, posterior.fit.resolution):
+        between = posterior.fit.interval_of_mean(trial)
+        rows.append(
+            Row(
+                name=by_trial[trial].name,
+                role="control" if by_trial[trial].control else "candidate",
+                trial=trial,
+                seeds=len(table[trial]),
+                mean=mean(table[trial].values()),
+                interval=between and ranked_by.within(*between),
+                best=best.get(trial),
+            )
+        )
+    return rows
+
+
+def why_no_winner(
+    contenders: Sequence[Contender],
+    causes: Mapping[int, str],
+    short: Collection[str],
+    images: str,
+    extend: str,
+) -> NoWinner:
+    """Return why no candidate has a score.
+
+    Args:
+        causes: trial -> why it failed or was stopped, of the trials that are decided.
+        short: phases that the budget did not last for.
+        images: see `NoWinner`.
+        extend: the command that continues with a larger budget.
+    """
+    candidates = [one for one in contenders if one.control is None]
+    gates = Counter(one.state.gate for one in candidates if one.state.gate)
+    promoted = [one for one in candidates if one.state.gate == HEALTHY and one.state.promoted]
+    ended = [causes[one.trial] for one in promoted if one.trial in causes]
+    first = ended[0] if ended else ""
+    if gates["healthy"] and short:
+        return NoWinner(reason="budget", heads=len(ended), cause=first, extend=extend)
+    if promoted:
+        return NoWinner(reason="proxies", heads=len(promoted), cause=first)
+    if gates:
+        unfinished = extend if "screen" in short else ""
+        counts = dict(gates.most_common())
+        return NoWinner(reason="gates", gates=counts, images=images, extend=unfinished)
+    if short:
+        return NoWinner(reason="unscreened", extend=extend)
+    failed = next((causes[one.trial] for one in candidates if one.trial in causes), "")
+    return NoWinner(reason="screening", cause=failed)
+
+
+def image_flaw(images: Mapping[str, Plain]) -> str:
+    """Return what is wrong with the pixels, such as `80 of 80 images are of one colour`, of
+    `images` as search.yaml holds them; nothing where nothing is."""
+    seen = images.get("looked_at")
+    return Look(**seen).words() if seen else ""

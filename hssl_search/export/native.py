@@ -7,8 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hssl_search.engine.phases.jobs import full_key, full_place
+from hssl_search.engine.phases.jobs import full_folder, full_key
 from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.state import FullState, TrialState
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.files import write_head
@@ -65,13 +66,15 @@ def export_winner(run: Run, study: StudyRecord) -> Path | None:
     The base is that of the full training, unless the winner's proxy is known to be more accurate: a
     small budget leaves little for training in full. `provenance` in head.yaml says which it was.
     """
-    verdict = study.study_attributes().get("verdict") or {}
+    verdict = study.state.verdict or {}
     if verdict.get("winner") is None:
         return None
     trial = study.frozen(verdict["winner"])
     resolved = run.config()
     run.winner.mkdir(exist_ok=True)
-    head = HeadConfig(**trial.user_attrs["head"])
+    state = TrialState.of(trial)
+    head = state.head
+    assert head is not None
     setting = resolved["setting"]
     base = {
         "name": setting["base"],
@@ -80,7 +83,7 @@ def export_winner(run: Run, study: StudyRecord) -> Path | None:
         "map_shape": resolved["map_shapes"][head.tap or 0],
     }
     weights = _copy_base(run, _trainings(run, study, verdict))
-    provenance = {**_provenance(run, trial, verdict, resolved), "weights": weights}
+    provenance = {**_provenance(run, trial.number, state, verdict, resolved), "weights": weights}
     write_head(
         run.winner / "head.yaml", head, base=base, recipe=setting["recipe"], provenance=provenance
     )
@@ -91,16 +94,16 @@ def export_winner(run: Run, study: StudyRecord) -> Path | None:
 
 
 def _provenance(
-    run: Run, trial: Any, verdict: dict[str, Any], resolved: dict[str, Any]
+    run: Run, number: int, state: TrialState, verdict: dict[str, Any], resolved: dict[str, Any]
 ) -> dict[str, Any]:
-    measured = ("cka", "overlap", "cka_excess", "overlap_excess", "discrepancy", "gate")
+    measured = {"cka", "overlap", "cka_excess", "overlap_excess", "discrepancy", "gate"}
     return {
         "study": run.name,
-        "trial": trial.number,
+        "trial": number,
         "verdict": verdict["sentence"],
-        "scores": [row for row in verdict["rows"] if row.get("trial") == trial.number],
+        "scores": [row for row in verdict["rows"] if row.get("trial") == number],
         "seed": resolved["seed"],
-        "discrepancy": {key: trial.user_attrs[key] for key in measured if key in trial.user_attrs},
+        "discrepancy": state.only(measured & state.model_fields_set).attributes(),
         "data": resolved["images"],
         "versions": resolved["versions"],
     }
@@ -109,13 +112,15 @@ def _provenance(
 def _trainings(run: Run, study: StudyRecord, verdict: dict[str, Any]) -> list[Training]:
     """Return whose weights to take, the best first.
 
-    Trained in full was the base alone where no head is better, of which then also the proxy counts; or,
-    in a search that was extended, the winner of an earlier verdict.
+    Trained in full was the base alone where no head is better, of which then also the proxy counts;
+    or, in a search that was extended, the winner of an earlier verdict.
     """
     records = study.job_records()
-    known = study.study_attributes().get("full") or {}
-    name, number = known.get("name", "full training"), known.get("number", 1)
-    full = Training(run.folder / full_place(number), name, _accuracy(records.get(full_key(number))))
+    known = study.state.full or FullState(winner=verdict["winner"])
+    name, number = known.name, known.number
+    full = Training(
+        run.folder / full_folder(number), name, _accuracy(records.get(full_key(number)))
+    )
     trial, whose = _best(study, verdict)
     own = [
         record
@@ -127,7 +132,7 @@ def _trainings(run: Run, study: StudyRecord, verdict: dict[str, Any]) -> list[Tr
         f"{whose}, which is short",
         _accuracy(own[0] if own else None),
     )
-    if known.get("winner", verdict["winner"]) != verdict["winner"]:
+    if known.winner not in (None, verdict["winner"]):
         return [proxy]
     if None not in (full.accuracy, proxy.accuracy) and full.accuracy < proxy.accuracy:  # type: ignore[operator]
         return [proxy._replace(name=f"{whose}, which was more accurate than the {name}"), full]
@@ -135,10 +140,10 @@ def _trainings(run: Run, study: StudyRecord, verdict: dict[str, Any]) -> list[Tr
 
 
 def _best(study: StudyRecord, verdict: dict[str, Any]) -> tuple[int, str]:
-    """Return the trial whose proxy left the best base, and how to call that training."""
+    """Return the trial whose proxy left the best base, and what to call that training."""
     if verdict["state"] == "no head":
         for trial in study.trials():
-            if trial.user_attrs.get("control") == "none":
+            if TrialState.of(trial).control == "none":
                 return trial.number, "proxy training without a head"
     return verdict["winner"], "winner's proxy training"
 

@@ -23,7 +23,6 @@ from hssl_search.reporting.formats import (
     number,
     plural,
     signed,
-    signed_interval,
     time_unit,
 )
 from hssl_search.reporting.record import RunRecord
@@ -46,9 +45,7 @@ from hssl_search.reporting.style import (
     short,
 )
 from hssl_search.reporting.tables import OTHER_DISCREPANCIES, judged_column
-
-FEW = 10
-"""Below this many points a rank correlation is called what it is: not meaningful."""
+from hssl_search.reporting.text import agreement
 
 
 def references(study: Study | RunRecord) -> list[Reference]:
@@ -94,16 +91,9 @@ class DiscrepancyAccuracy:
     measure: Measure
 
     def caption(self) -> str:
-        found, name = self.correlation, self.measure.score_name
-        if found.n < 3:
-            return f"Rank correlation needs at least 3 healthy heads whose {name} at full proxy fidelity is known; there are {found.n}."
-        if found.value is None:
-            return f"No rank correlation: the {found.n} healthy heads at full proxy fidelity do not differ in discrepancy or in {name}."
-        value = f"{signed(found.value, 2)} {signed_interval(found.low, found.high, 2)}".rstrip()
-        text = f"Spearman rank correlation of discrepancy and {name}: {value} over n = {found.n} healthy heads"
-        if found.n < FEW:
-            return f"{text}. With so few heads this number is not meaningful: values this large come up by chance."
-        return f"{text} at full proxy fidelity."
+        """Return how well discrepancy predicts it."""
+        name = self.measure.score_name
+        return agreement(self.correlation, "discrepancy", name, "healthy head")
 
 
 def discrepancy_accuracy(study: Study | RunRecord) -> DiscrepancyAccuracy:

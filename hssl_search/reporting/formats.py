@@ -44,18 +44,18 @@ def number(value: Any, digits: int = 1) -> str:
 
 
 def signed(value: Any, digits: int = 1) -> str:
-    """With its sign, a true minus and no `-0.0`."""
+    """Return `+1.9`, `−0.3` with a true minus; what rounds to zero has no sign."""
     if not known(value):
         return MISSING
     text = f"{value:+.{digits}f}"
-    return text.replace("-", "−") if float(text) else text.replace("-", "±").replace("+", "±")
+    return text.replace("-", "−") if float(text) else text[1:]
 
 
 def signed_interval(low: Any, high: Any, digits: int = 1) -> str:
-    """`[−0.3, +1.9]`, an end that rounds to zero without a sign; empty without an interval."""
+    """Return `[−0.3, +1.9]`; nothing without an interval."""
     if not (known(low) and known(high)):
         return ""
-    return f"[{signed(low, digits)}, {signed(high, digits)}]".replace("±", "")
+    return f"[{signed(low, digits)}, {signed(high, digits)}]"
 
 
 def count(value: Any) -> str:

@@ -19,7 +19,7 @@ from hssl_search.engine.statistics.correlation import LEAST
 from hssl_search.reporting import figures, relations, sections, tables
 from hssl_search.reporting.formats import capital
 from hssl_search.reporting.record import RunRecord
-from hssl_search.reporting.text import verdict_text
+from hssl_search.reporting.sections import verdict_text
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def _discrepancy(record: RunRecord) -> Panel:
     relation = figures.discrepancy_accuracy(record)
     return panel(
         "discrepancy",
-        f"Does discrepancy foretell {record.judged_by.score_name}?",
+        f"Does discrepancy predict {record.judged_by.score_name}?",
         figures.draw_discrepancy(relation, figures.references(record)),
         relation.caption(),
         "Nothing has been screened yet.",

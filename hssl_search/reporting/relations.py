@@ -16,6 +16,7 @@ from hssl_search.engine.statistics.metrics import OF_BASES, Measure
 from hssl_search.reporting.formats import known, number, signed, signed_interval
 from hssl_search.reporting.record import RunRecord
 from hssl_search.reporting.tables import leaderboard, row_of
+from hssl_search.reporting.text import trend
 
 OF_HEADS = (
     Measure("discrepancy", "discrepancy: k-NN overlap, in excess"),
@@ -30,23 +31,6 @@ OF_HEADS = (
 class Agreement:
     measure: Measure
     correlation: RankCorrelation
-
-    def words(self, of: str = "accuracy") -> str:
-        """What the correlation with the values `of` says."""
-        found = self.correlation
-        if found.n < LEAST:
-            return "too few"
-        if found.value is None:
-            return "all alike"
-        if found.low is None:
-            return (
-                "the same order, too few to say how sure"
-                if found.value > 0
-                else "the reverse order, too few to say how sure"
-            )
-        if found.may_be_chance:
-            return "not clear"
-        return f"{'rises' if found.value > 0 else 'falls'} with {of}"
 
 
 def agreements(study: Study | RunRecord) -> list[Agreement]:
@@ -121,5 +105,5 @@ def _agreement_row(one: Agreement, of: str) -> Plain:
         "correlation": signed(one.correlation.value if one.correlation.n >= LEAST else None, 2),
         "between": signed_interval(one.correlation.low, one.correlation.high, 2),
         "n": one.correlation.n,
-        "words": one.words(of),
+        "words": trend(one.correlation, of),
     }

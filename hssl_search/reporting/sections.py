@@ -8,11 +8,15 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pandas as pd
+from optuna import Study
+from optuna.trial import TrialState
 
 from hssl_search.engine.statistics.metrics import ACCURACY, Measure
+from hssl_search.engine.verdict import Verdict
 from hssl_search.reporting.formats import (
     count,
     duration,
@@ -24,14 +28,54 @@ from hssl_search.reporting.formats import (
     signed,
     signed_interval,
 )
-from hssl_search.reporting.record import RunRecord
+from hssl_search.reporting.record import RunRecord, is_control
 from hssl_search.reporting.style import CONTROL, family_looks, phase_colour
-from hssl_search.reporting.tables import OTHER_DISCREPANCIES, Cost, judged_column
+from hssl_search.reporting.tables import OTHER_DISCREPANCIES, Cost, judged_column, leaderboard
+from hssl_search.reporting.text import verdict_sentence
 
 Plain = dict[str, Any]
 MOST_ROWS = 200
 """Rows of one table on the page; the files beside it have all."""
 _PACKAGES = ("hssl-search", "torch", "timm", "ray", "optuna", "scikit-learn", "numpy")
+
+
+def verdict_text(study: Study | RunRecord) -> str:
+    """The verdict's sentences; for a run without a verdict, how far it came and what leads."""
+    record = RunRecord.of(study)
+    if record.verdict:
+        verdict = Verdict.model_validate(record.verdict)
+        return verdict.sentence or verdict_sentence(verdict)
+    return f"No verdict yet: {_progress(record)}. {_leader(record)}"
+
+
+def _progress(record: RunRecord) -> str:
+    candidates = [trial for trial in record.heads if not is_control(trial)]
+    screened = sum(bool(trial.user_attrs.get("gate")) for trial in candidates)
+    finished = sum(trial.state is TrialState.COMPLETE for trial in candidates)
+    failed = sum(trial.state is TrialState.FAIL for trial in candidates)
+    told = (
+        f"{plural(len(candidates), 'head')}, {screened} screened, {finished} at full proxy fidelity"
+    )
+    return f"{told}, {failed} failed" if failed else told
+
+
+def _leader(record: RunRecord) -> str:
+    board = leaderboard(record)
+    ranked = board[(board["role"] == "candidate") & board["rank"].notna()]
+    if ranked.empty:
+        return "No head has a result that can be ranked."
+    best = ranked.iloc[0]
+    told = record.ranked_by.amount
+    if record.ranked_by.of_head:
+        return f"The most discrepant healthy head so far is {best['name']} ({told(best['score'])})."
+    no_head = record.no_head
+    result = record.scores(no_head, record.ranked_by) if no_head else {}
+    against = (
+        f"no head {told(mean(result.values()))}"
+        if result
+        else "the control without a head has no result yet"
+    )
+    return f"The best so far is {best['name']} with {told(best['score'])} ({against})."
 
 
 def facts(record: RunRecord, cost: Cost, ledger: list[Mapping[str, Any]]) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from optuna import Study
@@ -28,8 +28,11 @@ from hssl_search.reporting.formats import (
     signed,
 )
 from hssl_search.reporting.record import RunRecord
+from hssl_search.reporting.sections import verdict_text
 from hssl_search.reporting.tables import cost, judged_column, leaderboard
-from hssl_search.reporting.text import verdict_text
+
+if TYPE_CHECKING:
+    from hssl_search.engine.replay import Number, Replay
 
 TONES = {"better": "green", "undecided": "yellow", "no head": "cyan", "unranked": "white"}
 
@@ -215,3 +218,36 @@ def size(count: int | None) -> str:
     if count is None:
         return MISSING
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
+
+
+SHOWN = {
+    "accuracy": "accuracy",
+    "loss": "loss",
+    "head_losses.0": "head loss",
+    "heads.0.overlap": "overlap",
+}
+"""Numbers of a replay that have a column, and its title; all are compared."""
+
+
+def print_replay(console: Console, replay: Replay) -> None:
+    """Print what was recorded at each rung, `recorded -> replayed` where they differ, and how many
+    numbers are equal."""
+    shown = [name for name in SHOWN if any(each.name == name for each in replay.numbers)]
+    table = Table("step", *(SHOWN[name] for name in shown), "equal", box=box.SIMPLE_HEAD)
+    for step in dict.fromkeys(each.step for each in replay.numbers):
+        rung = {each.name: each for each in replay.numbers if each.step == step}
+        equal = sum(each.equal for each in rung.values())
+        cells = [_replayed(rung[name]) if name in rung else "" for name in shown]
+        table.add_row(str(step), *cells, f"{equal} of {len(rung)}")
+    console.print(table)
+    for note in replay.notes:
+        console.print(
+            f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True
+        )
+
+
+def _replayed(found: Number) -> str:
+    recorded, replayed = (
+        "none" if value is None else f"{value:.5g}" for value in (found.recorded, found.replayed)
+    )
+    return recorded if found.equal else f"{recorded} -> {replayed}"

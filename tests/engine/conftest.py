@@ -21,9 +21,10 @@ from hssl_search.engine.candidates.trials import Trials
 from hssl_search.engine.controller import Controller
 from hssl_search.engine.execution import inline as inline_executor
 from hssl_search.engine.execution.dispatcher import Dispatcher
-from hssl_search.engine.execution.jobs import Job, Plain, Send, Setting, Task
+from hssl_search.engine.execution.jobs import Job, Outcome, Plain, Send, Setting, Task
 from hssl_search.engine.execution.machine import Machine
-from hssl_search.engine.phases.runner import Runner
+from hssl_search.engine.phases.runner import Backend, attach_nothing
+from hssl_search.engine.policy import Policy
 from hssl_search.engine.records.ledger import Charge, Ledger
 from hssl_search.engine.records.meter import DeviceMeter
 from hssl_search.engine.records.run import FORMAT, Run
@@ -31,6 +32,7 @@ from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.statistics.metrics import LABELFREE, RANK_BY, RANKINGS
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.head import head_cost
+from hssl_search.reporting.text import verdict_sentence
 from hssl_search.spaces.space import Space
 
 MAP_SHAPE = (16, 4, 4)
@@ -169,6 +171,7 @@ class Lab:
         self.record: StudyRecord | None = None
         """A study elsewhere, instead of the one in `storage`."""
         self.now = 100.0
+        self.attach: Callable[[Job, Outcome], None] = attach_nothing
         self.watcher = Watcher()
         heads = [HeadConfig(**values).label() for values in space.enumerate()]
         self.accuracy = {head: 72.0 + number for number, head in enumerate(heads)}
@@ -216,19 +219,29 @@ class Lab:
         )
         self.now += self.start_s
         executor = inline_executor.InlineExecutor(self.work, self.meter)
-        runner = Runner(self.run, executor, self.meter, study, self.watcher, self.machine)
         resolved = self.run.config()
         sampler = CandidateSampler(resolved["sampler"])
         trials = Trials(
             study, self.run, self.space, [MAP_SHAPE], 0, self.meter.ledger.of_trial, sampler=sampler
         )
-        return Controller(self.run, resolved, trials, runner)
+        backend = Backend(
+            run=self.run,
+            study=study,
+            executor=executor,
+            meter=self.meter,
+            machine=self.machine,
+            watcher=self.watcher,
+            ended=study.job_outcomes(),
+            policy=Policy.model_validate(resolved["policy"]),
+            attach=self.attach,
+        )
+        return Controller(backend, resolved, trials, verdict_sentence)
 
     def search(self) -> Plain:
         """One controller's life."""
         controller = self.controller()
         try:
-            return controller.search()
+            return controller.search().model_dump(mode="json", by_alias=True)
         finally:
             if not self.storage.dead:
                 self.meter.close()

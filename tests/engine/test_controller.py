@@ -30,6 +30,8 @@ def test_a_search_finds_the_best_of_the_promoted_and_compares_it_with_no_head(la
         "difference": pytest.approx(7.0),
         "interval": pytest.approx([7.0, 7.0], abs=2.0),
         "seeds": 2,
+        "more_seeds": None,
+        "more_s": None,
     }
     assert verdict["comparison"]["interval"][0] < 6.9, (
         "equal gaps of two seeds do not tell that there is no noise"

@@ -18,9 +18,11 @@ from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.promotion import by_discrepancy
 from hssl_search.engine.candidates.promotion import choose as promote
 from hssl_search.engine.phases.confirm import Field, choose
+from hssl_search.engine.records.state import TrialState
 from hssl_search.engine.statistics import two_way as inference
 from hssl_search.engine.statistics.posterior import Posterior
 from hssl_search.engine.statistics.two_way import Scores, TwoWay
+from hssl_search.heads.config import HeadConfig
 from hssl_search.spaces.space import Space
 
 OFF = 1e-12
@@ -147,16 +149,16 @@ def screened(discrepancies: list[float]) -> list[Contender]:
     return [
         Contender(
             trial,
-            f"head {trial}",
-            [{"family": family, "depth": 1 + trial // 4}],
-            family,
-            attributes={
-                "gate": "healthy",
-                "discrepancy": value,
-                "overlap_excess": value,
-                "parameters": 1000,
-                "macs": 1000,
-            },
+            TrialState(
+                name=f"head {trial}",
+                family=family,
+                head=HeadConfig(family=family, depth=1 + trial // 4),
+                gate="healthy",
+                discrepancy=value,
+                overlap_excess=value,
+                parameters=1000,
+                macs=1000,
+            ),
         )
         for trial, value in enumerate(discrepancies)
         for family in [("mlp", "resnet")[trial // 2 % 2]]

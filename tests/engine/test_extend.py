@@ -10,6 +10,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from hssl_search.engine.budget import parse_budget
+from hssl_search.engine.records.state import PlanState, SearchState
 from hssl_search.errors import UserError
 from hssl_search.spaces.space import Space
 
@@ -80,16 +81,22 @@ def cuts(whole: Lab) -> Iterator[float]:
     yield from (12.0 + place * (spent - 12.0) / 11 for place in range(11))
 
 
+def undone(lab: Lab) -> PlanState:
+    """The plan of a search, as if it were still to be carried out."""
+    assert lab.study.state.plan is not None
+    return lab.study.state.plan.with_set(PlanState(done=False))
+
+
 def test_a_search_in_two_halves_leaves_the_same_study_as_in_one(
     make_lab: Callable[..., Lab],
 ) -> None:
     whole = make_lab(budget=WHOLE)
     verdict = whole.search()
-    plan = {**whole.study.study_attributes()["plan"], "done": False}
+    plan = undone(whole)
     cut_in: set[str] = set()
     for seconds in cuts(whole):
         lab = make_lab(budget=f"{seconds}cpu-s")
-        lab.study.set_study("plan", plan)
+        lab.study.write(SearchState(plan=plan))
         lab.search()
         cut_in |= {record["phase"] for record in lab.study.job_records().values()} - {"measure"}
         assert lab.charged() <= seconds + 1e-3
@@ -114,7 +121,7 @@ def test_a_search_cut_in_screening_and_extended_beyond_its_plan_trains_nothing_t
     planned = make_lab(many, budget=WHOLE)
     planned.search()
     lab = make_lab(many, budget="12cpu-s")
-    lab.study.set_study("plan", {**planned.study.study_attributes()["plan"], "done": False})
+    lab.study.write(SearchState(plan=undone(planned)))
     lab.search()
     extend(lab, "40cpu-min")
     assert len(lab.study.job_records()) > len(planned.study.job_records()), (
@@ -129,7 +136,7 @@ def test_what_the_budget_did_not_last_for_stays_undecided_and_is_told(
     whole = make_lab(budget=WHOLE)
     whole.search()
     lab = make_lab(budget="60cpu-s")
-    lab.study.set_study("plan", {**whole.study.study_attributes()["plan"], "done": False})
+    lab.study.write(SearchState(plan=undone(whole)))
     verdict = lab.search()
     assert verdict["winner"] is None
     assert {
@@ -363,7 +370,7 @@ def test_an_extension_that_was_cut_in_confirming_and_extended_leaves_the_same_as
     first = whole.charged()
     verdict = extend(whole, "44cpu-min")
     lab = begun(make_lab, many, noise=20.0, full_epochs="off")
-    lab.study.set_study("plan", {**whole.study.study_attributes()["plan"], "done": False})
+    lab.study.write(SearchState(plan=undone(whole)))
     extend(lab, f"{first + share * (whole.charged() - first)}cpu-s")
     assert len(lab.study.job_records()) < len(whole.study.job_records())
     found = extend(lab, "44cpu-min")

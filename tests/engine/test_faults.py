@@ -20,12 +20,13 @@ from hssl_search import api, cli
 from hssl_search.engine.budget import parse_budget
 from hssl_search.engine.execution.inline import InlineExecutor
 from hssl_search.engine.execution.jobs import Job, Send, Task
-from hssl_search.engine.phases.phase import Phase
+from hssl_search.engine.phases.runner import Phase
 from hssl_search.engine.records import storage
 from hssl_search.engine.records.disk import disk_errors, disk_is_full
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.meter import DeviceMeter
 from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.state import SearchState
 from hssl_search.engine.records.storage_url import sqlite_url
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.resolve import FORMAT
@@ -128,17 +129,19 @@ def test_a_checkpoint_on_a_full_disk_leaves_the_one_before_it_whole(disk: Disk) 
 def test_a_study_on_a_full_disk_says_so_and_keeps_what_it_had(disk: Disk) -> None:
     url = sqlite_url(disk.folder / "study.db")
     with StudyRecord.open(url, "demo", new=True) as record:
-        record.set_study("before", 1)
+        record.write(SearchState(ended="before"))
         disk.fill()
         with pytest.raises(
             UserError, match=r"free some space there, then run the command again\.$"
         ):
             for number in range(1000):
-                record.set_study(f"during {number}", "x" * 500)
+                record.write(
+                    SearchState(config={"number": number, "text": "x" * 500 * (number + 1)})
+                )
     disk.free()
     with StudyRecord.open(url, "demo") as record:
-        record.set_study("after", 2)
-        assert {"before": 1, "after": 2}.items() <= record.study_attributes().items()
+        record.write(SearchState(nothing_runs="after"))
+        assert (record.state.ended, record.state.nothing_runs) == ("before", "after")
 
 
 @pytest.mark.parametrize("left", [0, 40_960], ids=["nothing", "no study"])
@@ -188,7 +191,7 @@ def test_what_cannot_be_written_to_a_run_on_a_full_disk_is_told_in_one_sentence(
         {"format": FORMAT, "name": "demo", "seed": 0, "storage": None, "ray_address": None},
     )
     with StudyRecord.open(run.storage_url, "demo", new=True) as study:
-        study.set_study("config", {})
+        study.write(SearchState(config={}))
     large = bytes(2**20)
     monkeypatch.setattr(
         "hssl_search.reporting.files.write_report",
@@ -251,9 +254,9 @@ def test_a_database_that_another_program_writes_to_is_waited_for_a_minute_and_mo
     with StudyRecord.open(sqlite_url(path), "demo", new=True) as record, writing(path) as other:
         release = threading.Timer(0.5, other.rollback)
         release.start()
-        record.set_study("key", "value")
+        record.write(SearchState(ended="value"))
         release.join()
-        assert record.study_attributes()["key"] == "value"
+        assert record.state.ended == "value"
 
 
 def test_a_database_that_stays_locked_is_told_and_nothing_is_lost(
@@ -263,14 +266,14 @@ def test_a_database_that_stays_locked_is_told_and_nothing_is_lost(
     path = tmp_path / "study.db"
     with StudyRecord.open(sqlite_url(path), "demo", new=True) as record:
         monkeypatch.setattr(storage, "PATIENCE_S", 0.0)
-        record.set_study("before", 1)
+        record.write(SearchState(ended="before"))
         with (
             writing(path),
             pytest.raises(UserError, match=r"end that program, then run the command again\.$"),
         ):
-            record.set_study("during", 1)
-        record.set_study("after", 1)
-        assert {"before", "after"} <= record.study_attributes().keys()
+            record.write(SearchState(nothing_runs="during"))
+        record.write(SearchState(nothing_runs="after"))
+        assert (record.state.ended, record.state.nothing_runs) == ("before", "after")
 
 
 def test_a_reader_that_stays_in_the_database_keeps_no_one_from_writing(
@@ -284,8 +287,8 @@ def test_a_reader_that_stays_in_the_database_keeps_no_one_from_writing(
     ):
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM studies").fetchall()
-        record.set_study("key", "value")
-        assert record.study_attributes()["key"] == "value"
+        record.write(SearchState(ended="value"))
+        assert record.state.ended == "value"
 
 
 @pytest.mark.parametrize("jump", [3600.0, -3600.0])

@@ -19,15 +19,17 @@ from hssl_search.engine.execution.inline import InlineExecutor
 from hssl_search.engine.execution.jobs import Job, Plain, Setting, State
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.phases.jobs import JobMaker
-from hssl_search.engine.phases.phase import Phase
-from hssl_search.engine.phases.runner import Runner
+from hssl_search.engine.phases.runner import Backend, Phase, Runner
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.meter import DeviceMeter
 from hssl_search.engine.records.run import FORMAT, Run
+from hssl_search.engine.records.state import SearchState, TrialState
 from hssl_search.engine.records.study import JOB_PREFIX, StudyRecord
 from hssl_search.engine.replay import Differs
 from hssl_search.engine.worker.environment import processor
 from hssl_search.engine.worker.run_job import run_job
+from hssl_search.heads.config import HeadConfig
+from hssl_search.reporting.text import replay_sentence
 from hssl_search.training.recipe import Recipe
 
 MACHINE = Machine("cpu", cpus=1, gpus=0)
@@ -35,9 +37,13 @@ RECIPE = {
     "method": {"name": "simclr", "projector_hidden": 32, "projector_out": 16},
     "proxy": {"batch_size": 32, "precision": "fp32"},
 }
-NO_HEAD = Contender(0, "no head", [], "none", "none")
-CONVNEXT = Contender(1, "convnext 1", [{"family": "convnext", "depth": 1}], "convnext")
-SCREENED = Contender(2, "mlp 1", [{"family": "mlp", "depth": 1}], "mlp")
+NO_HEAD = Contender(0, TrialState(name="no head", family="none", control="none"))
+CONVNEXT = Contender(
+    1, TrialState(name="convnext 1", family="convnext", head=HeadConfig(family="convnext", depth=1))
+)
+SCREENED = Contender(
+    2, TrialState(name="mlp 1", family="mlp", head=HeadConfig(family="mlp", depth=1))
+)
 STEPS, RUNGS = 6, [2, 4, 6]
 
 
@@ -57,10 +63,16 @@ class Watcher:
 
 def train(run: Run, study: StudyRecord, job: Job, watcher: Watcher | None = None) -> None:
     meter = DeviceMeter(Ledger(run.ledger), parse_budget("10cpu-min"), 1, 0)
-    runner = Runner(
-        run, InlineExecutor(run_job, meter), meter, study, watcher or Watcher(), MACHINE
+    backend = Backend(
+        run=run,
+        study=study,
+        executor=InlineExecutor(run_job, meter),
+        meter=meter,
+        machine=MACHINE,
+        watcher=watcher or Watcher(),
+        ended=study.job_outcomes(),
     )
-    runner.run(job.phase, Phase([job], study.job_outcomes()), {}, lambda job, outcome: None)
+    Runner(backend, job.phase, Phase([job], backend.ended), {}).run()
     meter.close()
 
 
@@ -93,9 +105,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         )
         maker = JobMaker(setting, made.folder, MACHINE)
         with StudyRecord.open(made.storage_url, "demo") as study:
-            study.set_study("config", {})
+            study.write(SearchState(config={}))
             for one in (NO_HEAD, CONVNEXT, SCREENED):
-                study.add_control(one.name)
+                study.add_trial(one.state)
             no_head = maker.training("proxy", NO_HEAD, 0, STEPS, RUNGS, 0.0, 1)
             with pytest.raises(KeyboardInterrupt):
                 train(made, study, no_head, Watcher(interrupts="no head"))
@@ -114,7 +126,7 @@ def changed(run: Run) -> Iterator[Callable[[str, Callable[[Plain], Any]], None]]
 
     def write(key: str, record: Plain) -> None:
         with StudyRecord.open(run.storage_url, "demo") as study:
-            study.set_study(JOB_PREFIX + key, record)
+            study.study.set_user_attr(JOB_PREFIX + key, record)
 
     def change(key: str, edit: Callable[[Plain], Any]) -> None:
         record = json.loads(json.dumps(before[key]))
@@ -144,7 +156,7 @@ def test_every_number_of_a_training_comes_out_again(
 ) -> None:
     before, threads, random = contents(run), torch.get_num_threads(), torch.get_rng_state()
     found = api.replay(run, trial, seed)
-    assert found.equal, found.sentence()
+    assert found.equal, found.different
     assert (found.job, found.notes) == (job, [])
     assert list(dict.fromkeys(number.step for number in found.numbers)) == steps
     expected = {"loss", "base_losses.0", "accuracy"} | (
@@ -231,7 +243,7 @@ def test_what_is_different_here_is_said(
         f"torch was 1.0 and is {torch.__version__} here.",
     ]
     changed_number = replace(found, numbers=[replace(found.numbers[0], replayed=0.0)])
-    assert f"what is different here may be why: {change}" in changed_number.sentence()
+    assert f"what is different here may be why: {change}" in replay_sentence(changed_number)
 
 
 def test_a_number_that_is_none_is_equal_to_itself(run: Run) -> None:

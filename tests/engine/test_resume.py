@@ -219,9 +219,9 @@ def test_a_group_that_ended_and_was_not_fully_noted_before_a_kill_tells_the_same
         controller = lab.controller()
         controller.search()
         lab.meter.close()
-        return controller.runner.pace_of("screen"), lab.study.study_attributes()["plan"]["numbers"][
-            "rungs"
-        ]
+        return controller.backend.pace.of("screen"), lab.study.study_attributes()["plan"][
+            "numbers"
+        ]["rungs"]
 
     pace, rungs = found(begun())
     half_noted = 0

@@ -10,8 +10,9 @@ import pytest
 
 from hssl_search.engine.execution.jobs import Setting
 from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.state import SearchState
 from hssl_search.engine.records.study import StudyRecord
-from hssl_search.engine.resolve import ATTRIBUTE, differences, fixed, require_unchanged
+from hssl_search.engine.resolve import differences, fixed, require_unchanged
 from hssl_search.errors import UserError
 
 
@@ -99,7 +100,7 @@ def test_what_an_earlier_version_did_not_record_is_not_compared(
         "objective": "accuracy",
         "warm_start": [],
     }
-    study.set_study(ATTRIBUTE, recorded)
+    study.write(SearchState(fixed=recorded))
     run = Run.create(tmp_path / "demo", resolved)
     require_unchanged(run, resolved, study)
     require_unchanged(run, {**resolved, "objective": "accuracy", "warm_start": []}, study)

@@ -15,6 +15,7 @@ from hssl_search import load_head
 from hssl_search.backbones import Base
 from hssl_search.engine.execution.jobs import Job, Outcome, Report, State, Task
 from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.state import FullState, SearchState, TrialState
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.export.native import export_winner
 from hssl_search.heads.config import HeadConfig
@@ -87,17 +88,8 @@ def run(tmp_path: Path, base: Base) -> Run:
 def study(run: Run) -> Iterator[StudyRecord]:
     """Trial 0 is the no-head control, trial 1 the head."""
     with StudyRecord.open(run.storage_url, "demo") as record:
-        record.add_control("none", {"name": "no head", "head": None})
-        record.add_candidate(
-            {},
-            {},
-            {
-                "role": "candidate",
-                "name": "convnext",
-                "head": HEAD.model_dump(exclude_none=True),
-                **DISCREPANCY,
-            },
-        )
+        record.add_trial(TrialState(role="control", control="none", name="no head", head=None))
+        record.add_trial(TrialState(role="candidate", name="convnext", head=HEAD, **DISCREPANCY))
         yield record
 
 
@@ -125,7 +117,7 @@ def ended(study: StudyRecord, key: str, accuracy: float | None, state: State = S
 
 
 def exported(run: Run, study: StudyRecord, state: str = "undecided") -> Path:
-    study.set_study("verdict", {**VERDICT, "state": state})
+    study.write(SearchState(verdict={**VERDICT, "state": state}))
     folder = export_winner(run, study)
     assert folder == run.winner
     return folder
@@ -138,7 +130,7 @@ def outputs(model: Any, weights: dict[str, torch.Tensor], images: torch.Tensor) 
 
 def test_without_a_winner_nothing_is_exported(run: Run, study: StudyRecord) -> None:
     assert export_winner(run, study) is None
-    study.set_study("verdict", {**VERDICT, "winner": None})
+    study.write(SearchState(verdict={**VERDICT, "winner": None}))
     assert export_winner(run, study) is None
     assert not run.winner.exists()
 
@@ -198,8 +190,8 @@ def test_the_howto_says_when_the_full_training_was_of_the_base_alone(
     run: Run, study: StudyRecord, base: Base
 ) -> None:
     keep(run.winner / "checkpoint", base, 30)
-    study.set_study(
-        "full", {"steps": 30, "rungs": [30], "heads": [], "name": "full training with no head"}
+    study.write(
+        SearchState(full=FullState(steps=30, rungs=(30,), name="full training with no head"))
     )
     assert (
         "These weights come from the full training with no head (step 30)."
@@ -266,8 +258,8 @@ def test_the_howto_says_why_a_longer_training_was_not_taken(
 ) -> None:
     keep(run.winner / "checkpoint", base, 30)
     keep(run.checkpoint_folder(1), base, 5)
-    study.set_study(
-        "full", {"steps": 30, "rungs": [30], "heads": [], "name": "full training with convnext"}
+    study.write(
+        SearchState(full=FullState(steps=30, rungs=(30,), name="full training with convnext"))
     )
     ended(study, "full", 35.0)
     ended(study, "proxy/1", 36.24)

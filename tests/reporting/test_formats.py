@@ -39,8 +39,8 @@ def test_signed_has_a_true_minus_and_no_negative_zero() -> None:
     assert [formats.signed(value) for value in (0.44, -0.44, -0.01, 0.0, math.inf)] == [
         "+0.4",
         "\N{MINUS SIGN}0.4",
-        "±0.0",
-        "±0.0",
+        "0.0",
+        "0.0",
         formats.MISSING,
     ]
 

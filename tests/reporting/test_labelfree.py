@@ -20,8 +20,8 @@ from hssl_search.reporting import figures, sections, style, tables
 from hssl_search.reporting.page import build_page
 from hssl_search.reporting.record import RunRecord
 from hssl_search.reporting.relations import agreements
+from hssl_search.reporting.sections import verdict_text
 from hssl_search.reporting.terminal import print_verdict
-from hssl_search.reporting.text import verdict_text
 
 
 def opposite(accuracy: float) -> float:

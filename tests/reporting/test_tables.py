@@ -15,6 +15,7 @@ import pytest
 from optuna.trial import TrialState
 from scipy import stats
 
+from hssl_search.engine.records import state as states
 from hssl_search.engine.statistics.two_way import TwoWay
 from hssl_search.reporting import tables
 from hssl_search.reporting.files import write_tables, write_whole
@@ -122,30 +123,19 @@ def test_leaderboard_and_verdict_agree(run: Any) -> None:
     from hssl_search.engine.verdict import judge
 
     record = RunRecord.of(run.study)
-    contenders = [
-        Contender(
-            trial.number,
-            trial.user_attrs["name"],
-            [],
-            trial.user_attrs["family"],
-            trial.user_attrs.get("control"),
-        )
-        for trial in record.trials
-    ]
+    contenders = [Contender(trial.number, states.TrialState.of(trial)) for trial in record.trials]
     scores = {trial.number: found for trial in record.trials if (found := record.accuracies(trial))}
     verdict = judge(contenders, scores, scores, record.reference, ACCURACY, record.resolution)
     board = tables.leaderboard(record)
-    won = board.set_index("trial").loc[verdict["winner"]]
+    won = board.set_index("trial").loc[verdict.winner]
     assert won["rank"] == 1
-    assert (won["gain"], won["gain_low"]) == (
-        pytest.approx(verdict["comparison"]["difference"]),
-        pytest.approx(verdict["comparison"]["interval"][0]),
-    )
-    rows = {one["name"]: one for one in verdict["rows"] if one["role"] != "reference"}
-    assert all(
-        row(board, name)["accuracy"] == pytest.approx(one["mean"]) for name, one in rows.items()
-    )
-    assert all(row(board, name)["best"] == pytest.approx(one["best"]) for name, one in rows.items())
+    gap = verdict.comparison
+    assert gap is not None and gap.interval is not None
+    assert (won["gain"], won["gain_low"]) == pytest.approx((gap.difference, gap.interval[0]))
+    rows = {each.name: each for each in verdict.rows if each.role != "reference"}
+    for name, each in rows.items():
+        told = row(board, name)
+        assert (told["accuracy"], told["best"]) == pytest.approx((each.mean, each.best))
     assert set(rows) == set(board[board["rank"].notna()]["name"])
 
 

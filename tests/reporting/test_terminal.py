@@ -11,6 +11,7 @@ import pytest
 from optuna.trial import TrialState
 from rich.console import Console
 
+from hssl_search.reporting.sections import verdict_text
 from hssl_search.reporting.terminal import (
     amount,
     cannot_buy,
@@ -19,7 +20,6 @@ from hssl_search.reporting.terminal import (
     size,
     too_small,
 )
-from hssl_search.reporting.text import verdict_text
 
 
 def printed(run: Any, folder: Path, **options: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the controller knows of each trial of the study, and what may rank them."""
+"""The contenders of a search: what the phases know of each trial of the study."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hssl_search.engine.execution.jobs import Outcome, Plain, State
+from hssl_search.engine.records.state import HeadMeasures, TrialState
+from hssl_search.heads.config import HeadConfig
 
 SAME_TIME = "none_same_time"
 """The control without head for the device-time of the proxy that led when confirming began."""
@@ -14,21 +16,41 @@ SAME_TIME = "none_same_time"
 
 @dataclass(frozen=True, eq=False)
 class Contender:
-    """A head candidate or a control, as the phases see it; equal to itself alone, so that what is made of it can be remembered."""
+    """A head candidate or a control; equal to itself alone, so that what is made of it can be cached."""
 
     trial: int
-    name: str
-    heads: list[Plain]
-    """Its HeadConfig in a list; empty for a control without head."""
-    family: str
-    control: str | None = None
-    """Which control it is, None for a candidate."""
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    """The trial's: cost, and what screening found."""
+    """The number of its trial."""
+    state: TrialState = field(default_factory=TrialState)
+    """What the study holds of it."""
+
+    @property
+    def name(self) -> str:
+        """Return what people call it."""
+        return self.state.name
+
+    @property
+    def head(self) -> HeadConfig | None:
+        """Return its head; None for a control without a head."""
+        return self.state.head
+
+    @property
+    def heads(self) -> list[HeadConfig]:
+        """Return its head as the heads of a training."""
+        return [] if self.head is None else [self.head]
+
+    @property
+    def family(self) -> str:
+        """Return its head's family; `none` without a head."""
+        return self.state.family
+
+    @property
+    def control(self) -> str | None:
+        """Return which control it is; None for a candidate."""
+        return self.state.control
 
 
 def final_metrics(outcome: Outcome, steps: int) -> Plain | None:
-    """The metrics of a job that came to its last step; None when it ended before."""
+    """Return the metrics of a job that came to its last step; None when it ended before."""
     last = outcome.reports[-1] if outcome.reports else None
     return (
         last.metrics
@@ -38,6 +60,6 @@ def final_metrics(outcome: Outcome, steps: int) -> Plain | None:
 
 
 def ailment(metrics: Mapping[str, Any]) -> str:
-    """Which gate a head of a training did not pass, and why; empty where all are healthy. A candidate's training then does not count."""
-    sick = [head for head in metrics.get("heads") or [] if head.get("gate", "healthy") != "healthy"]
-    return f"{sick[0]['gate']}: {sick[0]['gate_reason']}" if sick else ""
+    """Return which gate a head of a training did not pass, and why; empty where all are healthy."""
+    heads = (HeadMeasures.model_validate(head) for head in metrics.get("heads") or [])
+    return next(filter(None, (head.ailment() for head in heads)), "")

@@ -13,7 +13,7 @@ import numpy as np
 from hssl_search.engine.candidates import surrogate
 from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.trials import Trials
-from hssl_search.engine.execution.jobs import Plain
+from hssl_search.engine.records.state import HEALTHY, PromotionState, SearchState, TrialState
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.statistics import ties
 from hssl_search.engine.statistics.correlation import (
@@ -30,13 +30,15 @@ WHY_NOT: Mapping[Rule, str] = {
     "random": "other heads were drawn.",
 }
 ENOUGH = 5
-"""Ended proxies that a forecast takes at least; before, the paper's rule promotes."""
+"""Ended proxies from which on the surrogate promotes; before, the paper's rule does."""
 SHARE = 3
-"""One promotion in so many stays with the paper's rule. In 40 simulated searches with 12 proxies of 40 heads each, the chosen head is then
-0.07 standard deviations short of the best instead of 0.05 where discrepancy is correlated with accuracy by 0.7, and 0.25 instead of 1.55
-where by -0.7 (tests/engine/candidates/test_promotion.py)."""
+"""One promotion in so many stays with the paper's rule. In 40 simulated searches with 12 proxies of
+40 heads each, the chosen head is then 0.07 standard deviations short of the best instead of 0.05
+where discrepancy is correlated with accuracy by 0.7, and 0.25 instead of 1.55 where by -0.7
+(tests/engine/candidates/test_promotion.py)."""
 ONE_BY_ONE, FOLDS = 50, 10
-"""Most heads that are each left out alone, and the parts into which more are divided, so that the fits do not grow in number."""
+"""Most heads that are each left out alone, and the parts into which more are divided, so that the
+fits do not grow in number."""
 
 
 def healthy(screened: Iterable[Contender]) -> list[Contender]:
@@ -44,7 +46,7 @@ def healthy(screened: Iterable[Contender]) -> list[Contender]:
     return [
         contender
         for contender in screened
-        if contender.control is None and contender.attributes.get("gate") == "healthy"
+        if contender.control is None and contender.state.gate == HEALTHY
     ]
 
 
@@ -54,7 +56,7 @@ def by_discrepancy(screened: tuple[Contender, ...]) -> tuple[Contender, ...]:
     the next of each."""
     candidates = {candidate.trial: candidate for candidate in healthy(screened)}
     discrepancies = {
-        trial: candidate.attributes["discrepancy"] for trial, candidate in candidates.items()
+        trial: candidate.state.discrepancy or 0.0 for trial, candidate in candidates.items()
     }
     ranked = [candidates[n] for n in ties.rank(discrepancies, DISCREPANCY.resolution(None))]
     places = Counter[str]()
@@ -125,7 +127,7 @@ def rank_correlations(
     return {
         "forecast": rank_correlation(predicted, reached[: len(predicted)]),
         "discrepancy": rank_correlation(
-            [candidate.attributes["discrepancy"] for candidate in ended], reached
+            [candidate.state.discrepancy for candidate in ended], reached
         ),
     }
 
@@ -147,18 +149,12 @@ def _left_out(ended: Sequence[Contender], reached: Sequence[float]) -> list[floa
     return found.tolist()
 
 
-PROMOTED, PROMOTION = "promoted", "promotion"
-"""The study's attributes: trials in the order of their promotion, and how well they were foretold."""
-
-
-COSTLY = "too_costly"
-"""Attribute of a head that is left out for its cost: how many times the base's step one with it takes."""
-
-
 class Promoter:
-    """
+    """Promotes heads one by one, and keeps in the study who was promoted.
+
     Args:
-        most: how many times the base's step one with a promoted head may take; None: any number of times.
+        most: how many times the base's step one with a promoted head may take; None: any number of
+            times.
         times_base: how many times it does.
     """
 
@@ -169,132 +165,130 @@ class Promoter:
         rule: Rule,
         seed: int,
         most: float | None = None,
-        times_base: Callable[[Contender], float] = lambda one: 1.0,
+        times_base: Callable[[Contender], float] = lambda candidate: 1.0,
     ) -> None:
         self.most, self.times_base = most, times_base
         self.trials, self.study, self.rule, self.seed = trials, study, rule, seed
         self._round: tuple[Contender, ...] | None = None
-        """All contenders as screening left them: what proxies add says nothing of who is promoted, but for their scores."""
+        """All contenders as screening left them: what proxies add says nothing of who is promoted,
+        but for their scores."""
 
     def promoted(self) -> list[Contender]:
-        """In the order of their promotion."""
+        """Return the promoted heads in the order of their promotion."""
         return [self.trials.contender(trial) for trial in self._promoted()]
 
     def healthy(self) -> int:
-        """How many heads may be promoted, those included that are."""
+        """Return how many heads may be promoted, those included that are."""
         return len(healthy(self._screened()))
 
     def likely(self, count: int) -> list[Contender]:
-        """That many heads: those that are promoted, and those that would be next by what screening found alone."""
+        """Return that many heads: those that are promoted, and those that would be next by what
+        screening found alone."""
         self.reject()
         screened, promoted = self._screened(), self._promoted()
         rule: Rule = "random" if self.rule == "random" else "discrepancy"
-        while (
-            len(promoted) < count
-            and (one := choose(rule, screened, promoted, {}, self.seed)) is not None
-        ):
-            promoted.append(one.trial)
+        while len(promoted) < count:
+            candidate = choose(rule, screened, promoted, {}, self.seed)
+            if candidate is None:
+                break
+            promoted.append(candidate.trial)
         return [self.trials.contender(trial) for trial in promoted]
 
     def promote(self, scores: Callable[[], Mapping[int, float]]) -> Contender | None:
-        """The next head, from now on promoted; None when no healthy one is left. One that was pruned before is given another trial.
+        """Promote the next head; one that was pruned before is given another trial.
 
         Args:
             scores: trial -> score of the proxies that have ended; asked for where they count.
+
+        Returns:
+            The head; None when no healthy one is left.
         """
         known = scores() if self.rule == "learned" else {}
         self._round, promoted = self._round or self._screened(), self._promoted()
-        if (chosen := choose(self.rule, self._round, promoted, known, self.seed)) is None:
+        chosen = choose(self.rule, self._round, promoted, known, self.seed)
+        if chosen is None:
             return None
-        if (one := self.trials.undecided(chosen)) is not chosen:
-            self._round = tuple(one if each is chosen else each for each in self._round)
-        self.study.set_study(PROMOTED, [*promoted, one.trial])
-        self.trials.note(one.trial, {"promoted": True})
-        return one
+        candidate = self.trials.undecided(chosen)
+        if candidate is not chosen:
+            self._round = tuple(candidate if each is chosen else each for each in self._round)
+        self.study.write(SearchState(promoted=(*promoted, candidate.trial)))
+        self.trials.note(candidate.trial, TrialState(promoted=True))
+        return candidate
 
     def reject(self) -> None:
-        """Prune the heads that are not healthy, and those that cost too much while there are others; to be called before promoting, once
-        more have been screened."""
+        """Prune the heads that are not healthy, and those that cost too much while there are
+        others; to be called before promoting, once more have been screened."""
         self._round = None
-        self._reject_costly()
-        for one in self.trials.contenders():
-            if one.attributes.get("gate", "healthy") != "healthy" and one.control in (
-                None,
-                "noise",
-            ):
-                self._prune(one, f"{one.attributes['gate']}: {one.attributes['gate_reason']}")
-
-    def _reject_costly(self) -> None:
-        """Prune the waiting heads that cost too much, unless all do, those included that are promoted: then none is left out."""
-        times = {one.trial: self.times_base(one) for one in healthy(self._screened())}
-        if (most := self.most) is None or not any(
-            ties.at_least(most, each) for each in times.values()
-        ):
-            return
-        for trial in sorted(times.keys() - set(self._promoted())):
-            if ties.above(times[trial], most):
-                self.trials.note(trial, {COSTLY: round(times[trial], 2)})
-                self._prune(
-                    self.trials.contender(trial),
-                    f"too costly: a step with it takes {times[trial]:.1f} times as long as without a head, and "
-                    f"--max-head-cost is {most:g}.",
-                )
+        times = {
+            candidate.trial: self.times_base(candidate) for candidate in healthy(self._screened())
+        }
+        most = self.most
+        # Where all cost too much, those included that are promoted, none is left out.
+        if most is not None and any(ties.at_least(most, each) for each in times.values()):
+            for trial in sorted(times.keys() - set(self._promoted())):
+                if ties.above(times[trial], most):
+                    self.trials.note(trial, TrialState(too_costly=round(times[trial], 2)))
+                    cause = (
+                        f"too costly: a step with it takes {times[trial]:.1f} times as long as "
+                        f"without a head, and --max-head-cost is {most:g}."
+                    )
+                    self._prune(self.trials.contender(trial), cause)
+        for contender in self.trials.contenders():
+            if contender.control in (None, "noise") and (cause := contender.state.ailment()):
+                self._prune(contender, cause)
 
     def close(self, scores: Mapping[int, float], final: bool = True) -> str:
-        """Keep how well the scores were foretold, and tell it; prune what was not promoted, where that is final."""
-        promoted = self._promoted()
-        contenders = self._screened()
-        candidates = [one for one in contenders if one.control is None]
-        for one in candidates:
-            if one.trial in promoted:
-                self.trials.note(one.trial, {"promoted": True})
+        """Keep how well the scores were predicted, and return it in words; prune what was not
+        promoted, where that is final."""
+        promoted, contenders = self._promoted(), self._screened()
+        candidates = [contender for contender in contenders if contender.control is None]
+        for candidate in candidates:
+            if candidate.trial in promoted:
+                self.trials.note(candidate.trial, TrialState(promoted=True))
             elif final:
-                self._prune(
-                    one,
-                    WHY_NOT[self.rule]
-                    if "gate" in one.attributes
-                    else "the budget ended before it was screened.",
-                )
+                screened = candidate.state.gate is not None
+                unscreened = "the budget ended before it was screened."
+                self._prune(candidate, WHY_NOT[self.rule] if screened else unscreened)
         if not promoted and self.healthy():
             return "No head was promoted: the budget ended before that."
         if not promoted:
-            screened = any("gate" in one.attributes for one in candidates)
-            return (
-                "No head candidate was healthy after screening; there is nothing to promote."
-                if screened
-                else "No head candidate was screened; there is nothing to promote."
-            )
+            screened = any(candidate.state.gate for candidate in candidates)
+            what = "healthy after screening" if screened else "screened"
+            return f"No head candidate was {what}; there is nothing to promote."
         found = rank_correlations(contenders, scores)
-        self.study.set_study(
-            PROMOTION,
-            {"rule": self.rule, **{name: one.as_plain() for name, one in found.items()}},
-        )
+        self.study.write(SearchState(promotion=PromotionState(rule=self.rule, **found)))
         return sentence(found)
 
-    def _prune(self, one: Contender, cause: str) -> None:
-        self.trials.note(one.trial, {"promoted": False})
-        self.trials.decide(one.trial, "PRUNED", cause=cause)
+    def _prune(self, contender: Contender, cause: str) -> None:
+        self.trials.note(contender.trial, TrialState(promoted=False))
+        self.trials.decide(contender.trial, "PRUNED", cause=cause)
 
     def _screened(self) -> tuple[Contender, ...]:
-        """All contenders but the too costly ones, of a head with several trials the last."""
-        contenders = [one for one in self.trials.contenders() if COSTLY not in one.attributes]
-        earlier = {one.attributes.get("retry_of") for one in contenders}
-        return tuple(one for one in contenders if one.trial not in earlier)
+        """Return all contenders but the too costly ones, of a head with several trials the last."""
+        contenders = [
+            contender
+            for contender in self.trials.contenders()
+            if contender.state.too_costly is None
+        ]
+        earlier = {contender.state.retry_of for contender in contenders}
+        return tuple(contender for contender in contenders if contender.trial not in earlier)
 
     def _promoted(self) -> list[int]:
-        return list(self.study.study_attributes().get(PROMOTED, []))
+        return list(self.study.state.promoted)
 
 
 def sentence(found: Mapping[str, RankCorrelation]) -> str:
-    """What foretold the proxies' scores, and how well."""
+    """Return in words what predicted the proxies' scores, and how well."""
+    names = {
+        "forecast": "the surrogate (each proxy left out in turn)",
+        "discrepancy": "discrepancy",
+    }
     proxies = found["discrepancy"].n
     if proxies < LEAST:
-        return f"Whether discrepancy foretells the score of a proxy cannot be told from {proxies}."
-    told = ", ".join(f"{one.words()} for {_NAMES[name]}" for name, one in found.items() if one.n)
+        return f"Whether discrepancy predicts the score of a proxy cannot be told from {proxies}."
+    told = ", ".join(
+        f"{correlation.words()} for {names[name]}"
+        for name, correlation in found.items()
+        if correlation.n
+    )
     return f"Rank correlation with the scores of {proxies} proxies: {told}."
-
-
-_NAMES: Plain = {
-    "forecast": "the forecast (each proxy left out in turn)",
-    "discrepancy": "discrepancy",
-}

@@ -1,4 +1,5 @@
-"""Pruning: which proxy is stopped at a rung. Pure functions of the scores of those that have been there."""
+"""Pruning: which proxy is stopped at a rung. Pure functions of the scores of those that have been
+there."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ Rule = Literal["median", "asha", "none"]
 ENOUGH_AT_RUNG = 4
 """Others that must have reached a rung before the median rule stops anyone there."""
 ETA = 2
-"""Of those at a rung, one in so many goes on: each rung is twice as long as the one before it."""
+"""Of those at a rung, one in so many continues: each rung is twice as long as the one before it."""
 
 
 @dataclass(frozen=True)
@@ -28,27 +29,32 @@ class AtRung:
 
 @dataclass(frozen=True)
 class Pruner:
+    """A rule, and its reason for people."""
+
     stops: Callable[[AtRung, Mapping[int, AtRung], float], bool]
-    """Whether the first is stopped, given the others that have reached the rung, by trial, and the resolution of scores. Who ties with
-    those that go on goes on."""
+    """Whether the first is stopped, given the others that have reached the rung, by trial, and the
+    resolution of scores. Who ties with those that continue continues."""
     why: str
     """What follows `stopped at step 75: `."""
 
 
-def below_median(one: AtRung, others: Mapping[int, AtRung], resolution: float = 0.0) -> bool:
-    """Median rule (Vizier, KDD 2017): below the median of those that reached the same rung before it."""
+def below_median(reached: AtRung, others: Mapping[int, AtRung], resolution: float = 0.0) -> bool:
+    """Return whether a score is below the median of those that reached the same rung before it
+    (Vizier's median rule, KDD 2017)."""
     if len(others) < ENOUGH_AT_RUNG:
         return False
     middle = median(other.score for other in others.values())
-    return ties.above(
-        middle, one.score, resolution / 2
-    )  # the median of an even number lies half a step between two scores
+    # The median of an even number lies half a step between two scores.
+    return ties.above(middle, reached.score, resolution / 2)
 
 
-def below_half(one: AtRung, others: Mapping[int, AtRung], resolution: float = 0.0) -> bool:
-    """Asynchronous successive halving (Li et al., MLSys 2020), as it stops: not among the better `1 / ETA` of those at the rung, itself
-    counted. The best so far always goes on."""
-    better = sum(ties.above(other.score, one.score, resolution) for other in others.values())
+def below_half(reached: AtRung, others: Mapping[int, AtRung], resolution: float = 0.0) -> bool:
+    """Return whether a score is not among the better `1 / ETA` of those at the rung, itself counted
+    (asynchronous successive halving as it stops, Li et al., MLSys 2020).
+
+    The best so far always continues.
+    """
+    better = sum(ties.above(other.score, reached.score, resolution) for other in others.values())
     return better >= max(1, (1 + len(others)) // ETA)
 
 

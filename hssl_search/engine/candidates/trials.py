@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.trial import FixedTrial, FrozenTrial
 
 from hssl_search.engine.candidates.candidate import SAME_TIME, Contender
 from hssl_search.engine.candidates.sampler import ENUMERATED, CandidateSampler
-from hssl_search.engine.execution.jobs import CountedHead, Plain
+from hssl_search.engine.execution.jobs import CountedHead
 from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.state import TrialState
 from hssl_search.engine.records.study import Finished, StudyRecord
 from hssl_search.heads.config import HeadConfig
 from hssl_search.spaces.space import Space
 
-OWN_STEPS = "same_time_steps"
-"""Attribute of such a control: its steps, where they are not those of a proxy."""
 NAMES = {
     "none": "no head",
     "identity": "identity head",
@@ -35,11 +34,14 @@ Shape = tuple[int, int, int]
 
 
 class Trials:
-    """Keeps its own view of the study's trials, which nobody else writes, so that no decision looks through all of them.
+    """The contenders of a search, each one trial of the study.
+
+    It keeps its own view of the trials, which nobody else writes, so that no decision reads all of
+    them.
 
     Args:
         device_seconds: what a trial has cost so far, by its number.
-        map_shapes: C x h x w of the maps that heads may be fed, by `tap`: that of the last stage first.
+        map_shapes: C x h x w of the maps that heads may be fed, by `tap`: the last stage's first.
         cost: (parameters, multiply-adds) of a head on such a map; None: counted.
     """
 
@@ -63,43 +65,54 @@ class Trials:
             seed,
         )
         self.device_seconds, self.cost = device_seconds, cost or _counted
-        trials = [trial for trial in study.trials() if "role" in trial.user_attrs]
-        self._known = {trial.number: _contender(trial.number, trial.user_attrs) for trial in trials}
-        self._controls = {one.control: one.trial for one in self._known.values() if one.control}
+        trials = study.trials()
+        states = {trial.number: TrialState.of(trial) for trial in trials}
+        self._known = {
+            number: Contender(number, state) for number, state in states.items() if state.role
+        }
+        self._controls = {
+            state.control: number for number, state in states.items() if state.control
+        }
         self._decided = {trial.number for trial in trials if trial.state.is_finished()}
 
     def candidates(self, count: int) -> list[Contender]:
-        """That many candidates: those that the study holds, and new ones."""
+        """Return that many candidates: those that the study holds, then new ones."""
         if (missing := count - len(self._candidates())) > 0:
             proposals = self.sampler.proposals(
                 self.space, self._candidate_trials(), iter(self._shuffled() or [])
             )
             for head in islice(proposals, missing):
-                self._add(head)
+                shown = FixedTrial(self.space.trial_parameters(head))
+                self.space.sample(shown)
+                state = self._described(head, TrialState(role="candidate", name=head.label()))
+                self._add(state, shown.params, shown.distributions)
         return self._candidates()[:count]
 
-    def _candidate_trials(self) -> list[FrozenTrial]:
+    def _candidates(self) -> list[Contender]:
+        """Return the first trial of each head."""
         return [
-            trial for trial in self.study.trials() if trial.user_attrs.get("role") == "candidate"
+            contender
+            for contender in self.contenders()
+            if contender.control is None and contender.state.retry_of is None
         ]
 
-    def undecided(self, one: Contender) -> Contender:
-        """The candidate, or where its trial is decided a new trial of the same head that knows what its screening found (`retry_of`)."""
-        if one.trial not in self._decided:
-            return one
-        earlier = self.study.frozen(one.trial)
-        screened = {
-            key: value
-            for key, value in one.attributes.items()
-            if key not in ("promoted", "cause", "device_s")
-        }
-        attributes = {**screened, "retry_of": one.trial}
-        number = self.study.add_candidate(earlier.params, earlier.distributions, attributes)
-        self._keep(number, HeadConfig(**one.heads[0]), attributes)
-        return self.contender(number)
+    def _candidate_trials(self) -> list[FrozenTrial]:
+        numbers = {each.trial for each in self._known.values() if each.control is None}
+        return [trial for trial in self.study.trials() if trial.number in numbers]
+
+    def undecided(self, candidate: Contender) -> Contender:
+        """Return the candidate, or a new trial of its head where its own is decided (`retry_of`).
+
+        The new trial knows what screening found of the head.
+        """
+        if candidate.trial not in self._decided:
+            return candidate
+        earlier = self.study.frozen(candidate.trial)
+        state = candidate.state.as_screened().with_set(TrialState(retry_of=candidate.trial))
+        return self._add(state, earlier.params, earlier.distributions)
 
     def control(
-        self, kind: str, head: Plain | None = None, own_steps: int | None = None
+        self, kind: str, head: HeadConfig | None = None, own_steps: int | None = None
     ) -> Contender:
         """Return the control of that kind; its trial is opened when it has none.
 
@@ -108,46 +121,65 @@ class Trials:
         """
         if kind in self._controls:
             return self.contender(self._controls[kind])
-        config = HeadConfig(**head) if head else None
-        attributes = {
-            "role": "control",
-            "control": kind,
-            "name": NAMES[kind],
-            "family": config.family if config else "none",
-            **self._described(config),
-            **({} if own_steps is None else {OWN_STEPS: own_steps}),
-        }
-        number = self._controls[kind] = self.study.add_control(kind, attributes)
-        self._known[number] = _contender(number, attributes)
-        if config:
-            self.run.write_head(number, config.model_dump(exclude_none=True))
-        return self.contender(number)
+        state = self._described(head, TrialState(role="control", control=kind, name=NAMES[kind]))
+        if own_steps is not None:
+            state = state.with_set(TrialState(same_time_steps=own_steps))
+        contender = self._add(state)
+        self._controls[kind] = contender.trial
+        return contender
+
+    def _described(self, head: HeadConfig | None, state: TrialState) -> TrialState:
+        """Return the state with what is known of a head before it is trained."""
+        parameters, macs = self._cost(head) if head else (0, 0)
+        return state.with_set(
+            TrialState(
+                family=head.family if head else "none",
+                head=head,
+                parameters=parameters,
+                macs=macs,
+                seed=self.seed,
+            )
+        )
+
+    def _add(
+        self,
+        state: TrialState,
+        parameters: Mapping[str, Any] | None = None,
+        distributions: Mapping[str, BaseDistribution] | None = None,
+    ) -> Contender:
+        """Open a trial, all in one write."""
+        number = self.study.add_trial(state, parameters, distributions)
+        if state.head:
+            self.run.write_head(number, state.head.model_dump(exclude_none=True))
+        self._known[number] = Contender(number, state)
+        return self._known[number]
 
     def contenders(self) -> list[Contender]:
+        """Return all contenders in the order of their trials."""
         return [self._known[number] for number in sorted(self._known)]
 
     def contender(self, number: int) -> Contender:
+        """Return the contender of that trial."""
         return self._known[number]
 
-    def note(self, number: int, attributes: Mapping[str, Any]) -> None:
-        """Set the attributes that the trial has not already; nothing happens when it is decided."""
+    def note(self, number: int, state: TrialState) -> None:
+        """Write the fields that `state` sets and the trial has not, unless it is decided."""
         if number in self._decided:
             return
-        one = self._known[number]
+        known = self._known[number].state
         new = {
-            key: value
-            for key, value in attributes.items()
-            if key not in one.attributes or one.attributes[key] != value
+            key
+            for key in state.model_fields_set
+            if key not in known.model_fields_set or getattr(known, key) != getattr(state, key)
         }
-        self._known[number] = replace(
-            one, attributes={**one.attributes, **self.study.set_attributes(number, new)}
-        )
+        written = self.study.write_trial(number, state.only(new))
+        self._known[number] = Contender(number, known.with_set(written))
 
     def decide(
         self, number: int, state: Finished, value: float | None = None, cause: str | None = None
     ) -> None:
-        """Decide a trial, with the device-time it has cost."""
-        self.note(number, {"device_s": round(self.device_seconds(number), 3)})
+        """Decide a trial, with the device-time that it has cost, unless it is decided."""
+        self.note(number, TrialState(device_s=round(self.device_seconds(number), 3)))
         if number not in self._decided:
             self.study.finish(number, state, value, cause)
             self._decided.add(number)
@@ -157,49 +189,12 @@ class Trials:
         for number in sorted(set(self._known) - self._decided):
             self.decide(number, "PRUNED", cause=cause)
 
-    def _candidates(self) -> list[Contender]:
-        """The first trial of each head."""
-        return [
-            one
-            for one in self.contenders()
-            if one.control is None and "retry_of" not in one.attributes
-        ]
-
-    def _add(self, head: HeadConfig) -> None:
-        """A new trial with this head, all in one write."""
-        shown = FixedTrial(self.space.trial_parameters(head))
-        self.space.sample(shown)
-        attributes = self._attributes(head)
-        number = self.study.add_candidate(shown.params, shown.distributions, attributes)
-        self._keep(number, head, attributes)
-
-    def _keep(self, number: int, head: HeadConfig, attributes: Plain) -> None:
-        self.run.write_head(number, head.model_dump(exclude_none=True))
-        self._known[number] = _contender(number, attributes)
-
-    def _attributes(self, head: HeadConfig) -> Plain:
-        return {
-            **self._described(head),
-            "name": head.label(),
-            "family": head.family,
-            "role": "candidate",
-        }
-
-    def _described(self, head: HeadConfig | None) -> Plain:
-        parameters, macs = self._cost(head) if head else (0, 0)
-        return {
-            "head": head and head.model_dump(exclude_none=True),
-            "parameters": parameters,
-            "macs": macs,
-            "seed": self.seed,
-        }
-
     def typical(self) -> list[tuple[str, int]]:
-        """(family, multiply-adds) of a few heads drawn from the space, without opening trials."""
+        """Return (family, multiply-adds) of a few heads of the space, without opening trials."""
         return [(head.family, macs) for head, macs in self._typical]
 
     def group(self, size: int) -> list[CountedHead]:
-        """Some of them, at most so many, as `Task.together` has them."""
+        """Return at most so many of them, for `Task.together`."""
         return [CountedHead(head=head, macs=macs) for head, macs in self._typical[:size]]
 
     @cached_property
@@ -209,7 +204,7 @@ class Trials:
         return [(head, self._cost(head)[1]) for head in islice(heads, TYPICAL)]
 
     def of_space(self, space: Space) -> list[tuple[str, int]]:
-        """(family, multiply-adds) of a few heads drawn from another space."""
+        """Return (family, multiply-adds) of a few heads drawn from another space."""
         return [(head.family, self._cost(head)[1]) for head in self._drawn(space)]
 
     def _drawn(self, space: Space) -> list[HeadConfig]:
@@ -220,7 +215,7 @@ class Trials:
         return self.cost(head, self.map_shapes[head.tap or 0])
 
     def _shuffled(self) -> list[HeadConfig] | None:
-        """Every head of the space in random order; None where there are too many."""
+        """Return every head of the space in random order; None where there are too many."""
         size = self.space.size()
         if size is None or size > ENUMERATED:
             return None
@@ -233,15 +228,3 @@ def _counted(head: HeadConfig, shape: Shape) -> tuple[int, int]:
     from hssl_search.heads.head import head_cost  # torch, which deciding does not need
 
     return head_cost(head, shape)
-
-
-def _contender(number: int, attributes: Mapping[str, Any]) -> Contender:
-    head = attributes.get("head")
-    return Contender(
-        number,
-        attributes["name"],
-        [head] if head else [],
-        attributes["family"],
-        attributes.get("control"),
-        attributes,
-    )

@@ -134,6 +134,10 @@ class Job:
         )
 
 
+MEASURE_REPORTS = 4
+"""Of a `measure` job: the base's first step, the base's step, the heads, all."""
+
+
 class Halt(UserError):
     """Raised by a worker: no job can go on before the user has mended this. The search stops, and its jobs can be taken up again."""
 

@@ -1,22 +1,22 @@
-"""confirm: a second seed of leader and no head, the remaining controls, then more seeds where they decide most, as results come in."""
+"""confirm: a second seed of leader and no head, the remaining controls, then more seeds where they
+decide most, as results come in."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hssl_search.engine.candidates.candidate import SAME_TIME, Contender
-from hssl_search.engine.candidates.trials import OWN_STEPS, Trials
-from hssl_search.engine.execution.jobs import Job, Outcome, Plain, State
-from hssl_search.engine.phases.jobs import Workshop
-from hssl_search.engine.phases.phase import Phase
-from hssl_search.engine.phases.scores import Scoreboard
-from hssl_search.engine.planning.cost_model import CostModel
+from hssl_search.engine.execution.jobs import Job, Outcome, State
+from hssl_search.engine.phases.context import Context
+from hssl_search.engine.phases.runner import Phase, Runner
 from hssl_search.engine.planning.plan import Plan
+from hssl_search.engine.records.state import ConfirmingState, SearchState
 from hssl_search.engine.statistics import ties
 from hssl_search.engine.statistics.posterior import Posterior
 from hssl_search.engine.statistics.two_way import PAIRED, Scores
+from hssl_search.heads.config import HeadConfig
 
 CONTENTION = 0.05
 """Probability of being better than the leader below which a trial gets no more seeds."""
@@ -42,7 +42,7 @@ class Field:
     when it is first asked for. None where it has no score by what ranks."""
 
     def contests(self, trial: int | None) -> bool:
-        """Whether a further seed of the trial is one run more of a turn."""
+        """Return whether a further seed of the trial is one run more of a turn."""
         return trial in (*self.candidates, self.no_head, self.identity)
 
 
@@ -54,12 +54,13 @@ def choose(
     resolution: float = 0.0,
     running: Mapping[int, Collection[int]] | None = None,
 ) -> int | None:
-    """The trial that gets a further seed; None when the verdict is settled.
+    """Return the trial that gets a further seed; None when the verdict is settled.
 
-    First a second seed of leader and no head, without which their difference has no interval; again whenever another leads. Then the
-    controls that had no proxy, the one that trains as long as the leader too. Then leader and no head, the challenger (of the other candidates that which is most likely better than
-    the leader) and the identity head, each as long as it may be better than the leader: of the leader and whom it is compared with in
-    this turn, the one that had fewer runs.
+    First a second seed of leader and no head, without which their difference has no interval; again
+    whenever another leads. Then the controls that had no proxy, the one of the same device-time
+    too. Then leader and no head, the challenger (of the other candidates that which is most likely
+    better than the leader) and the identity head, each as long as it may be better than the leader:
+    of the leader and whom it is compared with in this turn, the one that had fewer runs.
 
     Args:
         tried: runs of each trial, those that are going on and those that came to nothing included.
@@ -71,8 +72,9 @@ def choose(
     assert leader is not None
     if (lacking := _lacking(field, leader, scores, tried, running or {})) is not None:
         return lacking
-    if waiting := [trial for trial in field.unseen if not tried.get(trial)]:
-        return waiting[0]
+    for control in field.unseen:
+        if not tried.get(control):
+            return control
     if field.same_time is not None and not tried.get(control := field.same_time(leader)):
         return control
     rivals = _rivals(posterior, leader)
@@ -86,10 +88,9 @@ def choose(
     partner = compared.get(TURNS[turn % len(TURNS)])
     if partner is None:
         partner = leader if field.no_head is None else field.no_head
-    return min(
-        (leader, partner) if partner == field.no_head else (partner, leader),
-        key=lambda trial: tried.get(trial, 0),
-    )
+    # Who had fewer runs; where both had as many the leader goes before no head, and after others.
+    pair = (leader, partner) if partner == field.no_head else (partner, leader)
+    return min(pair, key=lambda trial: tried.get(trial, 0))
 
 
 def _lacking(
@@ -99,20 +100,19 @@ def _lacking(
     tried: Mapping[int, int],
     running: Mapping[int, Collection[int]],
 ) -> int | None:
-    """Return which of leader and no head needs a run for them to share two seeds; None where they do, or will when what runs has ended."""
+    """Return which of leader and no head needs a run for them to share two seeds; None where they
+    do, or will when what runs has ended."""
     if field.no_head is None:
         return None
-    seeds = [{*scores.get(trial, ()), *running.get(trial, ())} for trial in (leader, field.no_head)]
-    behind = min((leader, field.no_head), key=lambda trial: tried.get(trial, 0))
-    return (
-        behind
-        if len(set.intersection(*seeds)) < PAIRED and tried.get(behind, 0) < MOST_TRIES
-        else None
-    )
+    pair = (leader, field.no_head)
+    first, second = ({*scores.get(trial, ()), *running.get(trial, ())} for trial in pair)
+    behind = min(pair, key=lambda trial: tried.get(trial, 0))
+    lacks = len(first & second) < PAIRED and tried.get(behind, 0) < MOST_TRIES
+    return behind if lacks else None
 
 
 def _rivals(posterior: Posterior, leader: int) -> list[int]:
-    """The trials that may be better, the likeliest first."""
+    """Return the trials that may be better, the likeliest first."""
     chances = {
         trial: chance
         for trial, chance in posterior.above(leader).items()
@@ -122,7 +122,7 @@ def _rivals(posterior: Posterior, leader: int) -> list[int]:
 
 
 def _settled(field: Field, posterior: Posterior, leader: int, challenger: int | None) -> bool:
-    """Whether neither who leads nor how that compares with no head is open any more."""
+    """Return whether neither who leads nor how that compares with no head is open any more."""
     if field.no_head is None:
         return bool(posterior.fit.dof) and challenger is None
     sign = posterior.fit.sign_beyond_doubt(leader, field.no_head)
@@ -134,8 +134,9 @@ def _settled(field: Field, posterior: Posterior, leader: int, challenger: int | 
 class Confirm(Phase):
     """Runs chosen one after the other, `at_once` of them at a time, up to `most`.
 
-    Each is chosen by the results of all runs that were chosen at least `at_once` before it, whatever the order in which they end. What
-    was chosen is kept, so that a search which was stopped, or extended by further candidates, goes on after it.
+    Each is chosen by the results of all runs that were chosen at least `at_once` before it,
+    whatever the order in which they end. What was chosen is kept, so that a search which was
+    stopped, or extended by further candidates, continues after it.
 
     Args:
         scores: trial -> seed -> score before the first run.
@@ -169,7 +170,7 @@ class Confirm(Phase):
         self._choose()
 
     def waiting(self) -> int:
-        """Runs that may still be handed out, at most; 0 when there is none."""
+        """Return how many runs may still be handed out, at most; 0 when there is none."""
         self._choose()
         return len(self._waiting) and len(self._waiting) + self.most - len(self.jobs)
 
@@ -178,7 +179,8 @@ class Confirm(Phase):
         return super().next_job()
 
     def _choose(self) -> None:
-        """Choose runs as far as the results that count for them are in; those that ended in an earlier run of the search are taken up."""
+        """Choose runs as far as the results that count for them are in; those that ended in an
+        earlier run of the search are taken up."""
         while len(self.jobs) < self.most:
             counted = self.jobs[: max(0, len(self.jobs) + 1 - self.at_once)]
             if any(job.key not in self.outcomes for job in counted):
@@ -202,7 +204,7 @@ class Confirm(Phase):
         self.add(job)
 
     def _scores(self, jobs: Sequence[Job]) -> Scores:
-        """What was known before, and what came of these jobs."""
+        """Return what was known before, and what came of these jobs."""
         scores = {trial: dict(by_seed) for trial, by_seed in self._before.items()}
         for job in jobs:
             found = self._score(job, self.outcomes[job.key])
@@ -211,122 +213,80 @@ class Confirm(Phase):
         return scores
 
 
-CONFIRMING = "confirming"
-"""The study's attribute: which trials were chosen, in order, and how many run at once."""
+def confirm(
+    context: Context, same_architecture: HeadConfig, plan: Plan, promoted: Sequence[Contender]
+) -> None:
+    """Confirm as far as the plan goes what is known of those that were promoted; nothing where no
+    proxy has a score.
 
-
-class Confirming:
-    """
     Args:
         same_architecture: the head of the control of that name.
     """
+    trials, board, seed = context.trials, context.board, context.seed
+    proxied = {
+        trial: {seed: by_seed[seed]} for trial, by_seed in board.scores.items() if seed in by_seed
+    }
+    ranked = [candidate.trial for candidate in promoted if candidate.trial in proxied]
+    if not ranked:
+        return
+    no_head, identity = trials.control("none"), trials.control("identity")
+    unseen = trials.control("same_architecture", same_architecture)
+    kept, jobs = context.study.state.confirming or ConfirmingState(), plan.confirm_jobs
+    # How many run at once stays as it was when the plan was made, wherever it is resumed.
+    at_once = kept.at_once if kept.jobs == jobs else context.machine.concurrency(jobs)
+    kept = ConfirmingState(trials=kept.trials, jobs=jobs, at_once=at_once)
+    expected: dict[str, float] = {}  # grows with the runs that are chosen
 
-    def __init__(
-        self,
-        trials: Trials,
-        workshop: Workshop,
-        cost_model: CostModel,
-        board: Scoreboard,
-        seed: int,
-        same_architecture: Plain,
-    ) -> None:
-        self.trials, self.workshop, self.cost_model, self.board = (
-            trials,
-            workshop,
-            cost_model,
-            board,
-        )
-        self.study, self.seed, self.same_architecture = (
-            workshop.runner.study,
-            seed,
-            same_architecture,
-        )
-
-    def run(self, plan: Plan, promoted: Sequence[Contender]) -> None:
-        """Confirm as far as the plan goes what is known of those that were promoted; nothing where no proxy has a score."""
-        proxied = {
-            trial: {self.seed: by_seed[self.seed]}
-            for trial, by_seed in self.board.scores.items()
-            if self.seed in by_seed
-        }
-        ranked = [one.trial for one in promoted if one.trial in proxied]
-        if not ranked:
-            return
-        field, kept = self._field(plan, ranked), self._kept(plan)
-        expected: dict[str, float] = {}  # grows with the runs that are chosen
-
-        def make(trial: int, offset: int) -> Job:
-            one = self.trials.contender(trial)
-            steps = one.attributes.get(OWN_STEPS, plan.proxy_steps)
-            job = self.workshop.maker.training(
-                "confirm",
-                one,
-                self.seed + offset,
-                steps,
-                [steps],
-                self.cost_model.reserve(),
-                kept["at_once"],
-            )
-            expected[job.key] = self.cost_model.training(job, one)
-            return job
-
-        def keep(trial: int) -> None:
-            kept["trials"] = [*kept["trials"], trial]
-            self.study.set_study(CONFIRMING, kept)
-
-        controls = [self.trials.control(kind).trial for kind in ("none", "identity")]
-        scores = {trial: proxied[trial] for trial in (*ranked, *controls) if trial in proxied}
-        tried = dict.fromkeys((*(one.trial for one in promoted), *controls), 1)
-        phase = Confirm(
-            field,
-            scores,
-            tried,
-            make,
-            self.board.score,
-            plan.confirm_jobs,
-            kept["at_once"],
-            self.board.resolution,
-            self.workshop.ended,
-            kept["trials"],
-            keep,
-        )
-        self.workshop.run("confirm", phase, expected, self._ended)
-
-    def _field(self, plan: Plan, ranked: Sequence[int]) -> Field:
-        identity = self.trials.control("identity").trial
-        unseen = self.trials.control("same_architecture", self.same_architecture).trial
-        if self.board.ranked_by.of_head:
-            return Field(tuple(ranked), None, identity, (unseen,))
-        return Field(
-            tuple(ranked),
-            self.trials.control("none").trial,
-            identity,
-            (unseen,),
-            lambda leader: (
-                self.trials.control(SAME_TIME, own_steps=self._same_time_steps(plan, leader)).trial
-            ),
-        )
-
-    def _kept(self, plan: Plan) -> Plain:
-        """What was chosen before; how many run at once stays as it was when the plan was made, wherever it is resumed."""
-        known: Plain = self.study.study_attributes().get(CONFIRMING, {"trials": []})
-        jobs = plan.confirm_jobs
-        at_once = (
-            known["at_once"]
-            if known.get("jobs") == jobs
-            else self.workshop.machine.concurrency(jobs)
-        )
-        return {**known, "jobs": jobs, "at_once": at_once}
-
-    def _same_time_steps(self, plan: Plan, leader: int) -> int:
-        """Steps that the no-head control can make while the leader's proxy trains."""
-        pair = [self.trials.contender(leader), self.trials.control("none")]
-        timed = all(one.trial in self.board.step_s for one in pair)
+    def same_time(leader: int) -> int:
+        """Return the control that trains while the leader's proxy does."""
+        pair = [trials.contender(leader), no_head]
+        timed = all(contender.trial in board.step_s for contender in pair)
         leader_s, control_s = (
-            self.board.step_s[one.trial] if timed else self.cost_model.step([one]) for one in pair
+            board.step_s[contender.trial] if timed else context.cost_model.step([contender])
+            for contender in pair
         )
-        return max(1, ties.nearest(plan.proxy_steps * leader_s / control_s))
+        steps = max(1, ties.nearest(plan.proxy_steps * leader_s / control_s))
+        return trials.control(SAME_TIME, own_steps=steps).trial
 
-    def _ended(self, job: Job, outcome: Outcome) -> None:
+    def make(trial: int, offset: int) -> Job:
+        contender = trials.contender(trial)
+        steps = contender.state.same_time_steps or plan.proxy_steps
+        job = context.jobs.training(
+            "confirm",
+            contender,
+            seed + offset,
+            steps,
+            [steps],
+            context.cost_model.reserve(),
+            kept.at_once,
+        )
+        expected[job.key] = context.cost_model.training(job, contender)
+        return job
+
+    def keep(trial: int) -> None:
+        nonlocal kept
+        kept = kept.with_set(ConfirmingState(trials=(*kept.trials, trial)))
+        context.study.write(SearchState(confirming=kept))
+
+    def ended(job: Job, outcome: Outcome) -> None:
         if outcome.state is not State.CUT:
-            self.board.take(job, outcome)
+            board.take(job, outcome)
+
+    field = Field(tuple(ranked), no_head.trial, identity.trial, (unseen.trial,), same_time)
+    if board.ranked_by.of_head:  # which no control without head has
+        field = replace(field, no_head=None, same_time=None)
+    controls = [no_head.trial, identity.trial]
+    phase = Confirm(
+        field,
+        {trial: proxied[trial] for trial in (*ranked, *controls) if trial in proxied},
+        dict.fromkeys((*(candidate.trial for candidate in promoted), *controls), 1),
+        make,
+        board.score,
+        jobs,
+        kept.at_once,
+        board.resolution,
+        context.ended,
+        kept.trials,
+        keep,
+    )
+    Runner(context, "confirm", phase, expected, ended).run()

@@ -1,48 +1,101 @@
-"""full: which training the winner gets, for as long as the budget holds."""
+"""full: which training the winner gets, for as long as the budget lasts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from hssl_search.engine.candidates.candidate import Contender
-from hssl_search.engine.execution.jobs import Plain, State
+from hssl_search.engine.execution.jobs import Job, Outcome, State
+from hssl_search.engine.phases.context import Context
+from hssl_search.engine.phases.jobs import full_key
+from hssl_search.engine.phases.runner import Phase, Runner
+from hssl_search.engine.planning.costs import FullTraining, Wanted
+from hssl_search.engine.records.state import FullState, SearchState
+from hssl_search.engine.verdict import Verdict
+
+
+def train_winner(context: Context, verdict: Verdict, wanted: Wanted, proxy_steps: int) -> None:
+    """Train the winner by the full recipe, as far as the budget lasts; nothing where that is shorter
+    than its proxy was.
+
+    Args:
+        wanted: the training that was asked for.
+        proxy_steps: steps of a proxy.
+    """
+    if not wanted.steps or verdict.winner is None:
+        return
+    training = _chosen(context, verdict, wanted, proxy_steps)
+    if training.steps == 0:
+        least = wanted.least(proxy_steps)
+        cause = "the budget left is too small for that"
+        if wanted.steps < least:
+            cause = f"--full-epochs gives it {wanted.steps}"
+        context.watcher.note(
+            "No full training: one shorter than a proxy comes out worse, so it needs "
+            f"{least} steps, and {cause}. The base of the best proxy is exported."
+        )
+        return
+
+    def tell_failure(job: Job, outcome: Outcome) -> None:
+        if outcome.state is State.FAILED:
+            context.watcher.note(f"The {job.task.name} failed: {outcome.cause}")
+
+    job = context.jobs.full(
+        training.name,
+        training.heads,
+        training.steps,
+        training.rungs,
+        context.seed,
+        context.cost_model.reserve(),
+        training.number,
+    )
+    Runner(context, "full", Phase([job], context.ended), {}, tell_failure).run()
+
+
+def _chosen(context: Context, verdict: Verdict, wanted: Wanted, proxy_steps: int) -> FullState:
+    """Return what is to be trained, as the study keeps it."""
+    assert verdict.winner is not None
+    winner = context.trials.contender(verdict.winner)
+    chosen = context.trials.control("none") if verdict.state == "no head" else winner
+    before = context.study.state.full
+    key = full_key(before.number) if before else ""
+    ended = context.ended.get(key, Outcome(State.CUT)).state
+    costs, cost_model = context.cost_model.costs, context.cost_model
+    step_s, remaining_s = cost_model.pace * cost_model.step([chosen]), context.meter.remaining()
+    affordable = wanted.affordable(remaining_s, costs, step_s, proxy_steps)
+    training = to_run(before, ended, winner, chosen, affordable)
+    if training.steps and training != before:
+        context.study.write(SearchState(full=training))
+    return training
 
 
 def to_run(
-    known: Mapping[str, Any] | None,
+    before: FullState | None,
     ended: State,
     winner: Contender,
     chosen: Contender,
-    steps: int,
-    rungs: list[int],
-) -> Plain:
-    """The full training that is planned, or was made; another where the winner is, or where more of its steps are affordable now.
+    affordable: FullTraining,
+) -> FullState:
+    """Return the full training that is planned, or was made; another where the winner is, or where
+    more of its steps are affordable now.
 
     Args:
-        known: what was returned last.
+        before: what was returned last.
         ended: how that ended; CUT where it is still to come to its end.
         chosen: who is trained: the winner, or no head where that is better.
-        steps: that are affordable now, 0 for none; with the rungs where they are evaluated.
-
-    Returns:
-        Plain data with `steps`, 0 where nothing is affordable, `rungs`, `heads`, `name`, `winner`, and `number`, from 1 on.
+        affordable: what is affordable now.
     """
-    known = known or {"number": 0, "steps": 0, "heads": None}
-    number = known.get("number", 1)
-    if (
-        known["steps"]
-        and known["heads"] == chosen.heads
-        and (ended is State.CUT or steps <= known["steps"])
-    ):
-        return dict(known)
-    if steps == 0 and known["steps"]:
-        return {**known, "steps": 0}
-    return {
-        "number": max(1, number + bool(known["steps"])),
-        "winner": winner.trial,
-        "steps": steps,
-        "rungs": rungs,
-        "heads": chosen.heads,
-        "name": f"full training with {chosen.name}",
-    }
+    number, steps = 1 if before is None else before.number, affordable.steps
+    if before is not None and before.steps:
+        same = list(before.heads) == chosen.heads
+        if same and (ended is State.CUT or steps <= before.steps):
+            return before
+        if steps == 0:
+            return before.with_set(FullState(steps=0))
+        number += 1
+    return FullState(
+        number=number,
+        winner=winner.trial,
+        steps=steps,
+        rungs=tuple(affordable.rungs),
+        heads=tuple(chosen.heads),
+        name=f"full training with {chosen.name}",
+    )

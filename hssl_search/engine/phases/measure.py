@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from statistics import mean
 
-from hssl_search.engine.execution.jobs import Decision, Job, Outcome, Plain, Report, State
-from hssl_search.engine.phases.phase import Phase
+from hssl_search.engine.candidates.trials import Trials
+from hssl_search.engine.execution.jobs import (
+    MEASURE_REPORTS,
+    Decision,
+    Job,
+    Outcome,
+    Plain,
+    Report,
+    State,
+)
+from hssl_search.engine.phases.jobs import JobMaker
+from hssl_search.engine.phases.runner import Backend, Phase, Runner
+from hssl_search.engine.planning.cost_model import Measurement
+from hssl_search.engine.planning.costs import Costs
+from hssl_search.engine.planning.plan import BudgetTooSmall, smallest_s
+from hssl_search.engine.planning.preview import after_first_step, too_small
+from hssl_search.engine.statistics import ties
+from hssl_search.errors import UserError
+from hssl_search.heads.config import HeadConfig
 
 SHARE = 0.05
 """Of the budget that measuring may take."""
@@ -13,8 +31,6 @@ MOST_S = 120.0
 """Seconds that it may take at most, of however large a budget, for what multiply-adds predict too."""
 START_S = 10.0
 """Of those, what passes before a worker has loaded torch and timm."""
-STAGES = 4
-"""Reports: the base's first step, the base's step, the heads, all."""
 
 
 def limit_s(budget_s: float) -> float:
@@ -26,20 +42,69 @@ class Measuring(Phase):
     """The one job that measures. It is done again where it did not come to its end before.
 
     Args:
-        goes_on: told what is known by each report; whether it is worth to measure on.
+        continues: told what is known by each report; whether it is worth to measure on.
     """
 
     def __init__(
-        self, job: Job, ended: Mapping[str, Outcome], goes_on: Callable[[Plain], bool]
+        self, job: Job, ended: dict[str, Outcome], continues: Callable[[Plain], bool]
     ) -> None:
-        super().__init__(
-            [job], {key: outcome for key, outcome in ended.items() if outcome.state is State.DONE}
-        )
-        self._goes_on = goes_on
+        done = {key: outcome for key, outcome in ended.items() if outcome.state is State.DONE}
+        super().__init__([job], done)
+        self._continues = continues
 
     def on_report(self, job: Job, report: Report) -> Decision:
-        return (
-            Decision.CONTINUE
-            if report.step >= STAGES or self._goes_on(report.metrics)
-            else Decision.STOP
-        )
+        """Stop where the search is refused by what is known; the last report has all of it."""
+        if report.step >= MEASURE_REPORTS or self._continues(report.metrics):
+            return Decision.CONTINUE
+        return Decision.STOP
+
+
+def measure(
+    backend: Backend,
+    trials: Trials,
+    jobs: JobMaker,
+    seed: int,
+    budget_s: float,
+    fits: Callable[[float, Costs], list[str]],
+    when_mended: str,
+    to_the_end: bool = False,
+) -> Measurement:
+    """Measure what training costs here.
+
+    Args:
+        budget_s: the budget that a search will have.
+        fits: options with which a smallest search would fit into so many device-seconds.
+        when_mended: what a user is told to do after a failure.
+        to_the_end: whether also where the first step shows that the budget is too small.
+
+    Raises:
+        BudgetTooSmall: where it is, unless `to_the_end` or the search has a plan already.
+        UserError: where measuring failed, or the budget ended before it was done.
+    """
+    families, policy, meter = list(trials.space.families), backend.policy, backend.meter
+    refused: list[tuple[float, Costs]] = []
+
+    def continues(measured: Plain) -> bool:
+        backend.watcher.note(f"measure: {measured['doing']}.")
+        least, most = after_first_step(measured, mean(macs for _, macs in trials.typical()))
+        planned = backend.study.state.plan is not None
+        affordable = ties.at_least(meter.remaining(), smallest_s(least, policy))
+        if to_the_end or planned or affordable:
+            return True
+        refused.append((smallest_s(most, policy) + SHARE * meter.budget.seconds, most))
+        return False
+
+    heads = [HeadConfig(family=family) for family in families]
+    job = jobs.measure(heads, seed, trials.group(policy.group_size), limit_s(budget_s))
+    phase = Measuring(job, backend.ended, continues)
+    Runner(backend, "measure", phase, {}).run()
+    if refused:
+        raise BudgetTooSmall(too_small(backend.run, meter, *refused[0], fits))
+    outcome = phase.outcomes.get(job.key, Outcome(State.CUT))
+    if outcome.state is not State.DONE:
+        remedy = f"extend it with: {backend.run.how_to_resume(meter.budget.newest)}"
+        if outcome.cause:
+            remedy = f"mend the cause, then {when_mended}"
+        cause = outcome.cause or "the budget ended before it was done"
+        raise UserError(f"measuring a few training steps did not succeed ({cause}); {remedy}.")
+    return Measurement.of(outcome, families, backend.machine, policy)

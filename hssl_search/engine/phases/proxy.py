@@ -1,4 +1,5 @@
-"""proxy: each promoted head alone with the base, beside two controls; the weak ones are stopped at a rung."""
+"""proxy: each promoted head alone with the base, beside two controls; the weak ones are stopped at
+a rung."""
 
 from __future__ import annotations
 
@@ -9,16 +10,13 @@ from statistics import fmean
 from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.promotion import Promoter
 from hssl_search.engine.candidates.pruners import AtRung, Pruner
-from hssl_search.engine.candidates.trials import Trials
 from hssl_search.engine.execution.jobs import Decision, Job, Outcome, Report, State
-from hssl_search.engine.phases.jobs import Workshop
-from hssl_search.engine.phases.phase import Phase
-from hssl_search.engine.phases.scores import Scoreboard
-from hssl_search.engine.planning.cost_model import CostModel
-from hssl_search.engine.planning.costs import PROXY_CONTROLS, shares
+from hssl_search.engine.phases.context import Context
+from hssl_search.engine.phases.runner import Phase, Runner
+from hssl_search.engine.planning.costs import PROXY_CONTROLS
 from hssl_search.engine.planning.plan import Plan
-from hssl_search.engine.policy import Policy
 from hssl_search.engine.statistics.metrics import Measure
+from hssl_search.heads.config import HeadConfig
 
 
 class Proxy(Phase):
@@ -27,7 +25,8 @@ class Proxy(Phase):
     Args:
         jobs: those to begin with.
         total: how many there will be.
-        choose: the next job, asked for when these are handed out; None when there is none. It may read `scores`.
+        choose: the next job, asked for when these are handed out; None when there is none. It may
+            read `scores`.
         resolution: step in which scores move.
     """
 
@@ -76,12 +75,17 @@ class Proxy(Phase):
         return job
 
     def scores(self) -> dict[int, float]:
-        """trial -> score of the proxies that have ended by themselves or were stopped.
+        """Return trial -> score of the proxies that have ended by themselves or were stopped.
 
-        One that was stopped at a rung is taken to gain as much from there to the end as those that went on have, in the mean.
+        One that was stopped at a rung is taken to gain as much from there to the end as those that
+        continued have, in the mean.
         """
         steps = set(self._reached.values())
-        gains = {step: self._gain(step, max(steps)) for step in steps}
+        gains = {}
+        for step in steps:
+            at, last = self._at_rung[step], self._at_rung[max(steps)]
+            gained = [last[trial].score - at[trial].score for trial in at.keys() & last.keys()]
+            gains[step] = fmean(gained) if gained else 0.0
         return {
             trial: self._at_rung[step][trial].score + gains[step]
             for trial, step in self._reached.items()
@@ -92,6 +96,7 @@ class Proxy(Phase):
         self._count(job, outcome)
 
     def _count(self, job: Job, outcome: Outcome) -> None:
+        """Count a proxy among `scores`, by the last rung where it had one."""
         assert job.trial is not None
         steps = [step for step, at in self._at_rung.items() if job.trial in at]
         if steps and outcome.reports and outcome.state in (State.DONE, State.STOPPED):
@@ -100,146 +105,89 @@ class Proxy(Phase):
     def on_report(self, job: Job, report: Report) -> Decision:
         if report.step not in job.task.rungs:  # where it ran out of time
             return Decision.CONTINUE
-        others = {
-            trial: one
-            for trial, one in self._at_rung.get(report.step, {}).items()
-            if trial != job.trial
-        }
-        found = self._note(job, report)
-        if found is None:
+        at = self._at_rung.get(report.step, {})
+        others = {trial: other for trial, other in at.items() if trial != job.trial}
+        reached = self._note(job, report)
+        if reached is None:
             return Decision.CONTINUE
-        self.on_score(job, report.step, found.score)
-        if found.control or report.step >= job.task.steps or not math.isfinite(found.score):
+        self.on_score(job, report.step, reached.score)
+        last = report.step >= job.task.steps
+        if reached.control or last or not math.isfinite(reached.score):
             return Decision.CONTINUE
-        return (
-            Decision.STOP
-            if self.pruner.stops(found, others, self.resolution)
-            else Decision.CONTINUE
-        )
-
-    def _gain(self, step: int, last: int) -> float:
-        both = self._at_rung[step].keys() & self._at_rung[last].keys()
-        return (
-            fmean(
-                self._at_rung[last][trial].score - self._at_rung[step][trial].score
-                for trial in both
-            )
-            if both
-            else 0.0
-        )
+        stops = self.pruner.stops(reached, others, self.resolution)
+        return Decision.STOP if stops else Decision.CONTINUE
 
     def _note(self, job: Job, report: Report) -> AtRung | None:
+        """Keep the score of a report; None where it has none."""
         assert job.trial is not None
         if (score := self.ranked_by.score(report.metrics)) is None:
             return None
-        found = AtRung(job.trial, score, self.contenders[job.trial].control is not None)
+        reached = AtRung(job.trial, score, self.contenders[job.trial].control is not None)
         if math.isfinite(score):
-            self._at_rung.setdefault(report.step, {})[job.trial] = found
-        return found
+            self._at_rung.setdefault(report.step, {})[job.trial] = reached
+        return reached
 
 
 DEARER = 1.2
-"""How many times what was planned proxies may cost; then no more heads are promoted, so that what confirms them keeps its share."""
+"""How many times what was planned proxies may cost; then no more heads are promoted, so that what
+confirms them keeps its share."""
 
 
-class Proxies:
-    def __init__(
-        self,
-        trials: Trials,
-        workshop: Workshop,
-        cost_model: CostModel,
-        board: Scoreboard,
-        promoter: Promoter,
-        pruner: Pruner,
-        seed: int,
-        policy: Policy,
-    ) -> None:
-        self.trials, self.workshop, self.cost_model, self.board = (
-            trials,
-            workshop,
-            cost_model,
-            board,
-        )
-        self.promoter, self.pruner, self.seed, self.policy = promoter, pruner, seed, policy
+def run_proxies(
+    context: Context, promoter: Promoter, pruner: Pruner, plan: Plan, number: int
+) -> dict[int, float]:
+    """Train the promoted heads of the round of that number and of those before, each chosen when
+    there is a place for it, and return their scores."""
+    promoter.reject()
+    no_head = context.trials.control("none")
+    identity = context.trials.control("identity", HeadConfig(family="identity"))
+    promoted = promoter.promoted() or list(filter(None, [promoter.promote(dict)]))
+    total = PROXY_CONTROLS + max(len(promoted), min(plan.promoted_by(number), promoter.healthy()))
+    at_once = context.machine.concurrency(total)
+    contenders: dict[int, Contender] = {}
+    expected: dict[str, float] = {}
 
-    def run(self, plan: Plan, number: int) -> dict[int, float]:
-        """The promoted heads of the round of that number and of those before, each chosen when there is a place for it; their scores."""
-        self.promoter.reject()
-        no_head, identity = (
-            self.trials.control("none"),
-            self.trials.control("identity", {"family": "identity"}),
-        )
-        promoted = self.promoter.promoted() or list(filter(None, [self.promoter.promote(dict)]))
-        first = [
-            no_head,
-            *promoted[:1],
-            identity,
-            *promoted[1:],
-        ]  # should the budget end early, there is something to compare
-        total = PROXY_CONTROLS + max(
-            len(promoted), min(_wanted(plan, number), self.promoter.healthy())
-        )
-        at_once, contenders, expected = (
-            self.workshop.machine.concurrency(total),
-            dict[int, Contender](),
-            dict[str, float](),
-        )
-
-        def job_of(one: Contender) -> Job:
-            job = self.workshop.maker.training(
-                "proxy",
-                one,
-                self.seed,
-                plan.proxy_steps,
-                plan.rungs,
-                self.cost_model.reserve(),
-                at_once,
-            )
-            contenders[one.trial], expected[job.key] = one, self.cost_model.training(job, one)
-            self.workshop.recall(job)
-            return job
-
-        def choose() -> Job | None:
-            enough = len(expected) >= PROXY_CONTROLS + self.policy.fewest_proxies
-            if enough and sum(expected.values()) + max(expected.values()) > most_s:
-                phase.total = len(phase.jobs)
-                self.workshop.runner.watcher.note(
-                    f"The promoted heads cost more than was planned: {total - phase.total} fewer proxies."
-                )
-                return None
-            one = (
-                None
-                if "proxy" in self.workshop.runner.short
-                else self.promoter.promote(phase.scores)
-            )
-            return None if one is None else job_of(one)
-
-        most_s = DEARER * self.cost_model.proxies(plan)
-        jobs = [job_of(one) for one in first]
-        phase = Proxy(
-            jobs,
-            self.workshop.ended,
-            contenders,
-            self.board.ranked_by,
-            self.board.report,
-            self.pruner,
-            total,
-            choose,
-            self.board.resolution,
-        )
-        self.workshop.run(
+    def job_of(contender: Contender) -> Job:
+        job = context.jobs.training(
             "proxy",
-            phase,
-            expected,
-            self.board.take,
-            keep_s=self.cost_model.confirming(plan, self.policy.fewest_confirm_jobs),
+            contender,
+            context.seed,
+            plan.proxy_steps,
+            plan.rungs,
+            context.cost_model.reserve(),
+            at_once,
         )
-        return phase.scores()
+        contenders[contender.trial] = contender
+        expected[job.key] = context.cost_model.training(job, contender)
+        context.recall(job)
+        return job
 
+    def choose() -> Job | None:
+        enough = len(expected) >= PROXY_CONTROLS + context.policy.fewest_proxies
+        if enough and sum(expected.values()) + max(expected.values()) > most_s:
+            phase.total = len(phase.jobs)
+            context.watcher.note(
+                "The promoted heads cost more than was planned: "
+                f"{total - phase.total} fewer proxies."
+            )
+            return None
+        candidate = None if "proxy" in context.short else promoter.promote(phase.scores)
+        return None if candidate is None else job_of(candidate)
 
-def _wanted(plan: Plan, number: int) -> int:
-    """How many heads are to be promoted by the end of that round; where the budget was extended, more only in the last."""
-    rounds = len(plan.ends)
-    if number == rounds - 1:
-        return plan.proxies
-    return 0 if plan.batches else shares(plan.proxies, rounds)[number]
+    most_s = DEARER * context.cost_model.proxies(plan)
+    # Should the budget end early, there is something to compare.
+    first = [no_head, *promoted[:1], identity, *promoted[1:]]
+    phase = Proxy(
+        [job_of(contender) for contender in first],
+        context.ended,
+        contenders,
+        context.board.ranked_by,
+        context.board.report,
+        pruner,
+        total,
+        choose,
+        context.board.resolution,
+    )
+    keep_s = context.cost_model.confirming(plan, context.policy.fewest_confirm_jobs)
+    Runner(context, "proxy", phase, expected, context.board.take, keep_s=keep_s).run()
+    return phase.scores()

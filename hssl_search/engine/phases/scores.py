@@ -9,6 +9,7 @@ from hssl_search.engine.candidates.candidate import ailment, final_metrics
 from hssl_search.engine.candidates.trials import Trials
 from hssl_search.engine.execution.jobs import Job, Outcome, Plain, State
 from hssl_search.engine.phases.runner import Watcher
+from hssl_search.engine.records.state import HeadMeasures, TrialState
 from hssl_search.engine.statistics.metrics import ACCURACY, OF_BASES, Measure
 from hssl_search.engine.statistics.posterior import Posterior
 
@@ -56,7 +57,7 @@ class Scoreboard:
         if metrics is not None:
             if (step_s := _seconds_a_step(outcome)) > 0:
                 self.step_s.setdefault(job.trial, step_s)
-                self.trials.note(job.trial, {"step_s": self.step_s[job.trial]})
+                self.trials.note(job.trial, TrialState(step_s=self.step_s[job.trial]))
             self.trials.note(job.trial, _measured_alone(metrics))
             self._complete(job, metrics)
         elif outcome.state is State.FAILED:
@@ -139,10 +140,13 @@ def _seconds_a_step(outcome: Outcome) -> float:
     )  # 0: all steps were an earlier process's
 
 
-def _measured_alone(metrics: Plain) -> Plain:
-    """What a proxy adds to its trial's attributes, beside what the joint screening found."""
-    of_base = {measure.key: metrics[measure.key] for measure in OF_BASES if measure.key in metrics}
-    heads = metrics.get("heads") or []
-    return of_base | (
-        {f"proxy_{key}": heads[0][key] for key in ("cka", "overlap", "head_loss")} if heads else {}
+def _measured_alone(metrics: Plain) -> TrialState:
+    """Return what a proxy adds to its trial, beside what its joint screening found."""
+    keys = [measure.key for measure in OF_BASES if measure.key in metrics]
+    of_base = TrialState.model_validate({key: metrics[key] for key in keys})
+    if not metrics.get("heads"):
+        return of_base
+    head = HeadMeasures.model_validate(metrics["heads"][0])
+    return of_base.with_set(
+        TrialState(proxy_cka=head.cka, proxy_overlap=head.overlap, proxy_head_loss=head.head_loss)
     )

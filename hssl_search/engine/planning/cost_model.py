@@ -1,4 +1,4 @@
-"""What the measure phase found."""
+"""What the measure phase found, and what jobs therefore cost."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ from hssl_search.engine.statistics.metrics import Measure
 
 @dataclass(frozen=True)
 class Measurement:
+    """What the measure job found of this base, these heads and this machine."""
+
     costs: Costs
     macs: Mapping[str, int]
     """Multiply-adds of each family's default head."""
@@ -40,84 +42,79 @@ class Measurement:
     checkpoint_bytes: int | None = None
     """Of one checkpoint of the base with a head."""
     side_by_side: float = 1.0
-    """How many times the core-seconds of a step on all cores it takes on the fewest that a job may have."""
+    """How many times the core-seconds of a step on all cores it takes on the fewest that a job may
+    have."""
 
     @classmethod
     def of(
         cls, outcome: Outcome, families: Sequence[str], machine: Machine, policy: Policy = DEFAULT
     ) -> Measurement:
         """Read the measure job's outcome; seconds become device-seconds."""
-        found = outcome.reports[-1].metrics
+        metrics = outcome.reports[-1].metrics
         held = 1.0 if machine.device == "cpu" else machine.gpus_per_trial
-        heads = {
-            family: held * seconds
-            for family, seconds in zip(families, found["head_step_s"], strict=True)
-        }
-        startup = max(
-            0.0, (outcome.seconds if outcome.last_s is None else outcome.last_s) - found["worker_s"]
-        )
-        costs = Costs(
-            held * found["step_s"],
-            heads,
-            held * found["evaluate_s"],
-            held * found["checkpoint_s"],
-            held * startup,
-            held * found["profile_s"],
-            found["joint"],
-            held * found["last_evaluate_s"],
-        )
-        ratio = found.get("side_by_side", 1.0)
+        seconds = outcome.seconds if outcome.last_s is None else outcome.last_s
+        ratio = metrics.get("side_by_side", 1.0)
+        # Proxies have more or fewer cores by how many there are: the dearest share counts.
         at_once = range(policy.fewest_confirm_jobs, PROXY_CONTROLS + policy.most_proxies + 1)
         cores = {machine.resources(machine.concurrency(jobs))[0] for jobs in at_once}
-        costs = replace(costs, side_by_side=max(machine.cores_used(cpus, ratio) for cpus in cores))
-        macs = {family: cost[1] for family, cost in zip(families, found["costs"], strict=True)}
-        gpu_bytes = found.get("gpu_bytes")
-        share = packed(found["memory_bytes"], gpu_bytes) if gpu_bytes else 1.0
+        costs = Costs(
+            step=held * metrics["step_s"],
+            heads={
+                family: held * head_s
+                for family, head_s in zip(families, metrics["head_step_s"], strict=True)
+            },
+            evaluate=held * metrics["evaluate_s"],
+            checkpoint=held * metrics["checkpoint_s"],
+            startup=held * max(0.0, seconds - metrics["worker_s"]),
+            profile=held * metrics["profile_s"],
+            joint=metrics["joint"],
+            last=held * metrics["last_evaluate_s"],
+            side_by_side=max(machine.cores_used(cpus, ratio) for cpus in cores),
+        )
+        gpu_bytes = metrics.get("gpu_bytes")
         return cls(
             costs,
-            macs,
-            _references(found["reference"]),
-            found["precision"],
-            found["images"],
-            share,
-            found.get("memory_bytes"),
-            found.get("checkpoint_bytes"),
-            ratio,
+            {family: cost[1] for family, cost in zip(families, metrics["costs"], strict=True)},
+            _references(metrics["reference"]),
+            metrics["precision"],
+            metrics["images"],
+            gpu_share=packed(metrics["memory_bytes"], gpu_bytes) if gpu_bytes else 1.0,
+            memory_bytes=metrics.get("memory_bytes"),
+            checkpoint_bytes=metrics.get("checkpoint_bytes"),
+            side_by_side=ratio,
         )
 
     def reference(self, measure: Measure) -> dict[str, float]:
-        """The score of each reference that has one: accuracies need labels, and pixels have nothing but an accuracy."""
+        """Return the score of each reference that has one: accuracies need labels, and pixels have
+        nothing but an accuracy."""
         scores = {name: measure.score(metrics) for name, metrics in self.references.items()}
-        return {name: found for name, found in scores.items() if found is not None}
+        return {name: score for name, score in scores.items() if score is not None}
 
     def head_s(self, family: str, macs: int) -> float:
-        """Device-seconds that a head adds to a step."""
+        """Return the device-seconds that a head adds to a step."""
         if not self.macs.get(family):
             return 0.0 if family in ("identity", "noise", "none") else self.costs.mean_head
         return head_cost_s(self.costs.heads[family], self.macs[family], macs)
 
     def settle(self, setting: Setting) -> Setting:
-        """The setting with `precision: auto` replaced by what was faster."""
+        """Return the setting with `precision: auto` replaced by what was faster."""
         recipe = dict(setting.recipe)
         for stage in ("proxy", "full"):
             if recipe[stage]["precision"] == "auto":
                 recipe[stage] = {**recipe[stage], "precision": self.precision}
         return setting.model_copy(update={"recipe": recipe})
 
-    def full_step_s(self, setting: Setting, proxy_step_s: float) -> float:
-        """Device-seconds of a step of the full training, whose batches may be larger than a proxy's."""
-        full, proxy = (
-            min(self.images, setting.recipe[stage]["batch_size"]) for stage in ("full", "proxy")
-        )
-        return proxy_step_s * full / proxy
-
-    def full_steps(self, setting: Setting) -> int:
-        """Steps of one epoch of the full training."""
-        return max(1, self.images // setting.recipe["full"]["batch_size"])
+    def full(self, setting: Setting, epochs: int | str) -> Wanted:
+        """Return the full training of so many epochs; none of `off`. Its batches may be larger than
+        a proxy's."""
+        batch, proxy_batch = (setting.recipe[stage]["batch_size"] for stage in ("full", "proxy"))
+        steps = 0 if isinstance(epochs, str) else epochs * max(1, self.images // batch)
+        return Wanted(steps, min(self.images, batch) / min(self.images, proxy_batch))
 
 
 def _references(found: Plain) -> dict[str, Plain]:
-    """By names for people; a base's accuracy by another token than the one that ranks is a row of its own."""
+    """Return the references by names for people; a base's accuracy by another token than the one
+    that ranks is a row of its own."""
     rows = {}
     for name, metrics in found.items():
         tokens = {
@@ -130,12 +127,9 @@ def _references(found: Plain) -> dict[str, Plain]:
     return rows
 
 
-RATIO = "step_ratio"
-"""Attribute of a screened head: how many times the seconds of the base's step one with this head alone takes, in the same worker."""
-
-
 class CostModel:
-    """
+    """What the jobs of a search cost.
+
     Args:
         typical: (family, multiply-adds) of heads as the space has them.
         pace: device-seconds taken for each one expected.
@@ -150,29 +144,21 @@ class CostModel:
         pace: Callable[[], float],
         machine: Machine,
     ) -> None:
-        self.costs, self._measured, self._setting, self._pace, self._machine = (
-            measured.costs,
-            measured,
-            setting,
-            pace,
-            machine,
-        )
-        self.typical = list(typical)
-        self.planned = replace(
-            self.costs,
-            heads={"typical": mean(measured.head_s(family, macs) for family, macs in self.typical)},
-        )
-        """The costs with the mean of typical heads as the only head; once heads are promoted, with the mean of those."""
-        self._reference_s = self.planned.mean_head
-        """What each reference head of a group adds to a step, whichever heads are promoted by then."""
+        self._measured, self._setting, self._pace = measured, setting, pace
+        self.costs, self._machine, self.typical = measured.costs, machine, list(typical)
+        self._reference_s = mean(measured.head_s(*head) for head in self.typical)
+        """What each reference head of a group adds to a step, whichever heads are promoted."""
+        self.planned = replace(self.costs, heads={"typical": self._reference_s})
+        """The costs with the mean of typical heads as the only head; once heads are promoted, with
+        the mean of those."""
 
     @property
     def pace(self) -> float:
-        """That of work which is to be on the safe side."""
+        """Return the pace of work that is to be on the safe side."""
         return max(1.0, self._pace())
 
     def at_pace(self) -> Costs:
-        """The planned costs as they turned out."""
+        """Return the planned costs as they turned out."""
         return self.planned.scaled(self.pace)
 
     def promoted(self, heads: Sequence[Contender]) -> None:
@@ -184,25 +170,27 @@ class CostModel:
         if head_s is not None:
             self.planned = replace(self.costs, heads={"promoted": head_s})
 
-    def head(self, one: Contender) -> float:
-        """What a head adds to a step: as its screening timed it, else what its family's default head adds, by multiply-adds."""
-        if not one.heads:
+    def head(self, contender: Contender) -> float:
+        """Return what a head adds to a step: as its screening timed it, else what its family's
+        default head adds, by multiply-adds."""
+        if not contender.heads:
             return 0.0
-        by_family = self._measured.head_s(one.family, one.attributes["macs"])
-        if (ratio := one.attributes.get(RATIO)) is None:
+        by_family = self._measured.head_s(contender.family, contender.state.macs or 0)
+        if (ratio := contender.state.step_ratio) is None:
             return by_family
         return max(LEAST_SHARE * by_family, (ratio - 1) * self.costs.step)
 
     def step(self, together: Sequence[Contender]) -> float:
-        """A step of the base with these heads together."""
+        """Return what a step of the base costs with these heads together."""
         return self.costs.step + sum(map(self.head, together))
 
-    def times_base(self, one: Contender) -> float:
-        """How many times the base's step one with this head takes."""
-        return self.step([one]) / self.costs.step
+    def times_base(self, contender: Contender) -> float:
+        """Return how many times the base's step one with this head takes."""
+        return self.step([contender]) / self.costs.step
 
     def costly(self, most: float) -> dict[str, float]:
-        """family -> how many times the base's step one with its costliest typical head takes, where that is more than so many."""
+        """Return family -> how many times the base's step one with its costliest typical head
+        takes, where that is more than so many."""
         found: dict[str, float] = {}
         for family, macs in self.typical:
             times = 1 + self._measured.head_s(family, macs) / self.costs.step
@@ -210,41 +198,42 @@ class CostModel:
                 found[family] = max(times, found.get(family, 0.0))
         return found
 
-    def training(self, job: Job, one: Contender) -> float:
-        """A training of one contender, on a worker that is up."""
+    def training(self, job: Job, contender: Contender) -> float:
+        """Return what a training of one contender costs, on a worker that is up."""
         factor = self._machine.cores_used(job.cpus, self._measured.side_by_side)
-        return factor * self.costs.training(job.task.steps, self.step([one]), len(job.task.rungs))
+        step_s = self.step([contender])
+        return factor * self.costs.training(job.task.steps, step_s, len(job.task.rungs))
 
     def screening(self, job: Job, group: Sequence[Contender]) -> float:
-        """A joint screening, on a worker that is up, as if it had all cores: beside others many heads gain little of having fewer."""
-        step_s = self.costs.together(
-            self.step(group) - self.costs.step + REFERENCES * self._reference_s
-        )
-        return self.costs.training(
-            job.task.steps, step_s, len(job.task.rungs)
-        ) + self.costs.profiles(len(group))
+        """Return what a joint screening costs, on a worker that is up, as if it had all cores:
+        beside others many heads gain little of having fewer."""
+        heads_s = sum(map(self.head, group)) + REFERENCES * self._reference_s
+        step_s = self.costs.together(heads_s)
+        training_s = self.costs.training(job.task.steps, step_s, len(job.task.rungs))
+        return training_s + self.costs.profiles(len(group))
 
     def proxies(self, plan: Plan) -> float:
-        """The proxies of the plan with their controls, as their heads were expected to cost."""
+        """Return what the proxies of the plan cost with their controls, as their heads were
+        expected to cost."""
         return proxies_cost(self.planned, plan.proxies, plan.proxy_steps, len(plan.rungs))
 
     def confirming(self, plan: Plan, jobs: int) -> float:
-        """So many confirming runs."""
+        """Return what so many confirming runs cost."""
         return confirming_cost(self.planned, jobs, plan.proxy_steps)
 
     def further_seeds(self, plan: Plan, contenders: Sequence[Contender]) -> dict[int, float]:
-        """trial -> one more seed, at the pace of the search."""
+        """Return trial -> what one more seed costs, at the pace of the search."""
         pace = self._pace() * self.costs.side_by_side
         return {
-            one.trial: pace * self.costs.training(plan.proxy_steps, self.step([one]), 1)
-            for one in contenders
+            contender.trial: pace * self.costs.training(plan.proxy_steps, self.step([contender]), 1)
+            for contender in contenders
         }
 
     def full(self, epochs: int | str) -> Wanted:
-        """The full training of so many epochs; none of `off`."""
-        steps = 0 if isinstance(epochs, str) else epochs * self._measured.full_steps(self._setting)
-        return Wanted(steps, self._measured.full_step_s(self._setting, 1.0))
+        """Return the full training of so many epochs; none of `off`."""
+        return self._measured.full(self._setting, epochs)
 
     def reserve(self) -> float:
-        """What a worker keeps for its last evaluation and checkpoint, at the pace of the search."""
+        """Return what a worker keeps for its last evaluation and checkpoint, at the pace of the
+        search."""
         return self.pace * (2 * self.costs.rung() + self.costs.last)

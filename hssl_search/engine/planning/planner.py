@@ -1,16 +1,16 @@
-"""Planning: makes the plan of a search, makes it anew as the search goes, and keeps it in the study and in search.yaml."""
+"""The planner: makes the plan of a search, makes it anew as the search goes, and keeps it in the
+study and in search.yaml."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from hssl_search.engine.budget import Budget
 from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.sampler import LEARNING
 from hssl_search.engine.execution.jobs import Plain
-from hssl_search.engine.phases.jobs import Workshop
-from hssl_search.engine.planning.cost_model import CostModel, Measurement
+from hssl_search.engine.phases.context import Context
+from hssl_search.engine.planning.cost_model import Measurement
 from hssl_search.engine.planning.costs import Costs
 from hssl_search.engine.planning.plan import (
     BudgetTooSmall,
@@ -19,71 +19,59 @@ from hssl_search.engine.planning.plan import (
     make_plan,
     plan_again,
 )
-from hssl_search.engine.planning.preview import FullTraining, PlannedPhase, planned_phases, preview
-from hssl_search.engine.policy import Policy
-from hssl_search.engine.records.run import Run
+from hssl_search.engine.planning.preview import PlannedPhase, planned_phases, preview, too_small
+from hssl_search.engine.records.state import PlanState, SearchState
 from hssl_search.engine.statistics import ties
-
-PLAN = "plan"
-"""The study's attribute."""
 
 
 class Planning:
-    """
+    """The plan of one search, as it stands.
+
     Args:
         resolved: what search.yaml held when the search was begun or taken up.
         space_size: how many heads there are, None for endless.
-        fits: options with which a smallest search would fit into so many device-seconds, by the costs of this one.
+        fits: options with which a smallest search would fit into so many device-seconds, by the
+            costs of this one.
     """
 
     def __init__(
         self,
-        run: Run,
+        context: Context,
         resolved: Plain,
-        workshop: Workshop,
-        cost_model: CostModel,
         space_size: int | None,
         fits: Callable[[float, Costs], list[str]],
     ) -> None:
-        self.run, self.workshop, self.cost_model, self.space_size, self.fits = (
-            run,
-            workshop,
-            cost_model,
-            space_size,
-            fits,
-        )
+        self.context, self.space_size, self.fits = context, space_size, fits
+        self.run, self.study, self.meter = context.run, context.study, context.meter
+        self.cost_model, self.policy = context.cost_model, context.policy
         self.max_head_cost: float | None = resolved["max_head_cost"]
-        self.policy = Policy.model_validate(resolved["policy"])
-        self.runner, self.study, self.meter = (
-            workshop.runner,
-            workshop.runner.study,
-            workshop.runner.meter,
-        )
         self.learning, self.full = (
             resolved["sampler"] in LEARNING,
-            cost_model.full(resolved["full_epochs"]),
+            self.cost_model.full(resolved["full_epochs"]),
         )
         self.plan: Plan
 
     @property
-    def known(self) -> Plain:
-        """What the study holds of the plan."""
-        return dict(self.study.study_attributes().get(PLAN, {}))
+    def known(self) -> PlanState:
+        """Return what the study holds of the plan."""
+        return self.study.state.plan or PlanState()
 
     @property
     def extended(self) -> bool:
-        """Whether the budget is larger than what was planned for."""
-        return bool(self.meter.budget.seconds > self.known["budget_s"])
+        """Return whether the budget is larger than what was planned for."""
+        return self.meter.budget.seconds > (self.known.budget_s or 0.0)
 
     @property
     def done(self) -> bool:
-        return bool(self.known.get("done")) and not self.extended
+        """Return whether all that was planned for this budget is done."""
+        return bool(self.known.done) and not self.extended
 
     def begin(self, resolved: Plain) -> None:
-        """Take up the plan that the study holds, or make one for what is left; search.yaml then holds all of it."""
-        if known := self.known:
-            self.plan = Plan(**known["numbers"])
-            self.cost_model.expect(known.get("head_s"))
+        """Take up the plan that the study holds, or make one for what is left; search.yaml then
+        holds all of it."""
+        if (known := self.known).numbers:
+            self.plan = Plan(**known.numbers)
+            self.cost_model.expect(known.head_s)
         else:
             try:
                 self.plan = make_plan(
@@ -96,7 +84,9 @@ class Planning:
                 )
             except BudgetTooSmall as error:
                 raise BudgetTooSmall(
-                    self.workshop.too_small(error.needed_s, self.cost_model.planned, self.fits),
+                    too_small(
+                        self.run, self.meter, error.needed_s, self.cost_model.planned, self.fits
+                    ),
                     error.needed_s,
                 ) from None
             phases = {
@@ -104,35 +94,38 @@ class Planning:
                 **self._phases_s(self.plan),
             }
             self.note(
-                budget_s=self.meter.budget.seconds,
-                phases=phases,
-                jobs=self.plan.jobs,
-                numbers=self.plan.as_plain(),
+                PlanState(
+                    budget_s=self.meter.budget.seconds,
+                    phases=phases,
+                    jobs=self.plan.jobs,
+                    numbers=self.plan.as_plain(),
+                )
             )
         self.run.write_config({**resolved, "plan": self.plan.as_plain()})
-        self.runner.watcher.note(self.plan.sentence())
-        costly = {} if self.max_head_cost is None else self.cost_model.costly(self.max_head_cost)
-        if costly:
+        self.context.watcher.note(self.plan.sentence())
+        if costly := self._costly():
             told = ", ".join(f"{family} {times:.1f}" for family, times in costly.items())
-            self.runner.watcher.note(
-                f"Some heads make a step many times as long as without a head ({told} times); after screening, those "
-                f"above {self.max_head_cost:g} times are left out while there are others (--max-head-cost)."
+            self.context.watcher.note(
+                f"Some heads make a step many times as long as without a head ({told} times); "
+                f"after screening, those above {self.max_head_cost:g} times are left out while "
+                "there are others (--max-head-cost)."
             )
 
     def again(self, likely: Callable[[int], Sequence[Contender]], short: bool = False) -> bool:
-        """Fit proxies and confirming, once, after the first screening, to what is left now, at the pace that it has shown, and to what
-        the heads cost that will be promoted.
+        """Fit proxies and confirming, once, after the first screening, to what is left now, at the
+        pace that it has shown, and to what the heads cost that will be promoted.
 
         Args:
             likely: which heads are promoted where so many are.
             short: whether the budget did not last for all of that screening.
 
         Returns:
-            Whether there are proxies to run: not where screening was short and what it left is too little for the shortest proxies. Then
-            nothing is settled, and an extended budget is planned for anew.
+            Whether there are proxies to run: not where screening was short and what it left is too
+            little for the shortest proxies. Then nothing is settled, and an extended budget is
+            planned for anew.
         """
         known = self.known
-        if "first" in known:
+        if known.first:
             return True
         if (remaining_s := self.meter.remaining()) <= 0:
             return not short
@@ -146,28 +139,35 @@ class Planning:
         ):
             return False
         if not plan.runs_as(self.plan):
-            self.runner.watcher.note(f"Planned anew after screening: {plan.proxies_sentence()}")
+            self.context.watcher.note(f"Planned anew after screening: {plan.proxies_sentence()}")
+        planned_s = known.phases or {}
         phases = {
-            **known["phases"],
+            **planned_s,
             **self._phases_s(plan, self.cost_model.pace),
-            "screen": known["phases"]["screen"],
+            "screen": planned_s["screen"],
         }
         self._replace(
             plan,
-            first=known["numbers"],
-            first_phases=known["phases"],
-            phases=phases,
-            head_s=self.cost_model.planned.mean_head,
+            PlanState(
+                first=known.numbers,
+                first_phases=planned_s,
+                phases=phases,
+                head_s=self.cost_model.planned.mean_head,
+            ),
         )
         return True
 
     def extend(self, waiting: int) -> bool:
-        """Plan more at the same fidelity, where the budget was extended and what was planned before is done; whether there is more.
+        """Plan more at the same fidelity, where the budget was extended and what was planned before
+        is done.
 
         Args:
             waiting: healthy candidates that were screened and had no proxy.
+
+        Returns:
+            Whether there is more to do.
         """
-        if self.runner.short or not self.extended:
+        if self.context.short or not self.extended:
             return False
         plan = extend_plan(
             self.plan,
@@ -184,20 +184,22 @@ class Planning:
             for phase, seconds in {"measure": 0.0, **plan.expected_s}.items()
         }
         more = not plan.runs_as(self.plan)
-        self._replace(plan, budget_s=self.meter.budget.seconds, phases=phases, done=not more)
-        self.runner.watcher.note(
+        self._replace(
+            plan, PlanState(budget_s=self.meter.budget.seconds, phases=phases, done=not more)
+        )
+        self.context.watcher.note(
             f"The budget was extended. {plan.sentence()}"
             if more
             else "The extended budget buys no more proxies."
         )
         return more
 
-    def note(self, **values: Any) -> None:
+    def note(self, state: PlanState) -> None:
         """Keep these values with the plan in the study."""
-        self.study.set_study(PLAN, {**self.known, **values})
+        self.study.write(SearchState(plan=self.known.with_set(state)))
 
     def preview(self, budget: Budget, measured: Measurement) -> Plain:
-        """What a search with this budget would do and cost (`hssl_search.engine.planning.preview`), after measuring."""
+        """Return what a search with this budget would do and cost, after measuring (`preview`)."""
         measuring_s, reserve_s, costs = (
             self.meter.spent(),
             self.meter.reserve_s,
@@ -217,7 +219,6 @@ class Planning:
             plan = None
             fits = self.fits(budget.seconds - reserve_s - measuring_s, costs)
         phases = [] if plan is None else self._phases(plan)
-        costly = {} if self.max_head_cost is None else self.cost_model.costly(self.max_head_cost)
         return preview(
             budget,
             measuring_s,
@@ -228,24 +229,29 @@ class Planning:
             phases,
             self.space_size,
             fits,
-            costly,
+            self._costly(),
             self.max_head_cost,
             self.policy,
         )
 
-    def _replace(self, plan: Plan, **values: Any) -> None:
+    def _replace(self, plan: Plan, state: PlanState) -> None:
         self.plan = plan
-        self.note(jobs=plan.jobs, numbers=plan.as_plain(), **values)
+        self.note(state.with_set(PlanState(jobs=plan.jobs, numbers=plan.as_plain())))
         self.run.write_config({**self.run.config(), "plan": plan.as_plain()})
 
     def _phases(self, plan: Plan, pace: float = 1.0) -> list[PlannedPhase]:
         costs = self.cost_model.costs
         step_s = pace * (costs.step + self.cost_model.planned.mean_head)
-        full = FullTraining.within(
-            plan.expected_s["full"], costs, step_s, self.full, plan.proxy_steps
-        )
-        return planned_phases(plan, full, costs, self.workshop.machine, self.workshop.whole)
+        left_s = plan.expected_s["full"] + costs.between_phases()
+        full = self.full.affordable(left_s, costs, step_s, plan.proxy_steps)
+        return planned_phases(plan, full, costs, self.context.machine, self.context.jobs.whole)
 
     def _phases_s(self, plan: Plan, pace: float = 1.0) -> dict[str, float]:
-        """Device-seconds of each phase after measuring, the starting of workers included."""
-        return {"full": 0.0, **{one.phase: one.device_s for one in self._phases(plan, pace)}}
+        """Return the device-seconds of each phase after measuring, the starting of workers
+        included."""
+        return {"full": 0.0, **{row.phase: row.device_s for row in self._phases(plan, pace)}}
+
+    def _costly(self) -> dict[str, float]:
+        """Return family -> times the base's step, of heads that cost more than is allowed."""
+        most = self.max_head_cost
+        return {} if most is None else self.cost_model.costly(most)

@@ -1,24 +1,61 @@
-"""What a search would do and cost: the plan's content, as plain data."""
+"""Preview: what a search would do and cost, as plain data, and what would fit into a budget that
+is too small."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from hssl_search.engine.budget import Budget
+from hssl_search.engine.budget import Budget, written
 from hssl_search.engine.execution.jobs import Plain
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.planning.cost_model import Measurement
-from hssl_search.engine.planning.costs import PHASE_OVERHEAD_S, PROXY_CONTROLS, Costs, Wanted
+from hssl_search.engine.planning.costs import (
+    PHASE_OVERHEAD_S,
+    PROXY_CONTROLS,
+    Costs,
+    FullTraining,
+)
 from hssl_search.engine.planning.plan import Plan, ranking_s, smallest_s
-from hssl_search.engine.planning.too_small import ENOUGH
 from hssl_search.engine.policy import DEFAULT, Policy
+from hssl_search.engine.records.meter import OVERHEAD, DeviceMeter
+from hssl_search.engine.records.run import Run
+from hssl_search.engine.statistics import ties
+from hssl_search.errors import UserError
 
 RANKED = 20
 """Heads of the ranking whose cost is told where the budget buys a smaller one."""
 CHECKPOINTS = 2
 """That a training which runs has; one that ended keeps its newest."""
+ENOUGH = 1.25
+"""How many times what a smallest search was measured to need is named to a user: work may turn out
+slower than a few steps were."""
+PRECISION_GAIN = 2.5
+"""How many times faster the base's step may turn out in a precision that was not tried yet."""
+STARTUP_S = 15.0
+"""Seconds, at most, in which a worker starts, where it is not known yet."""
+VIEWS = 2_048
+"""Views that the last evaluation of a training embeds at most."""
+SIZES = (224, 192, 160, 128, 96, 64, 48, 32)
+SMALLER = {
+    "resnet": ("resnet50", "resnet34", "resnet18", "resnet10t", "test_resnet"),
+    "vit": ("vit_base_patch16_224", "vit_small_patch16_224", "vit_tiny_patch16_224", "test_vit"),
+    "convnext": (
+        "convnext_base",
+        "convnext_small",
+        "convnext_tiny",
+        "convnext_nano",
+        "convnext_atto",
+        "test_convnext",
+    ),
+    "efficientnet": ("efficientnet_b4", "efficientnet_b2", "efficientnet_b0", "test_efficientnet"),
+}
+"""Bases of one kind, the largest first."""
+MacsOf = Callable[[str], int | None]
+"""Multiply-adds of a base by its name; None for one that cannot be built like the given one."""
 
 
 @dataclass(frozen=True)
@@ -35,79 +72,43 @@ class PlannedPhase:
     wall_s: float
 
 
-@dataclass(frozen=True)
-class FullTraining:
-    steps: int
-    device_s: float
-
-    @classmethod
-    def within(
-        cls, left_s: float, costs: Costs, step_s: float, wanted: Wanted, proxy_steps: int
-    ) -> FullTraining:
-        """That of the device-seconds which the phases before leave; none where they do not suffice for more than a proxy.
-
-        Args:
-            step_s: device-seconds of a step of a proxy.
-        """
-        steps, rungs = wanted.affordable(
-            left_s + costs.between_phases(), costs, step_s, proxy_steps
-        )
-        return cls(
-            steps, costs.training(steps, wanted.batches * step_s, len(rungs)) if steps else 0.0
-        )
-
-
 def planned_phases(
     plan: Plan, full: FullTraining, costs: Costs, machine: Machine, whole: Machine
 ) -> list[PlannedPhase]:
-    """The phases after measuring.
+    """Return the phases after measuring.
 
     Args:
         machine: as the trainings of the search have it.
         whole: as measuring had it, and the full training has it.
     """
-    asked = [
-        ("screen", plan.screen_steps, plan.rounds),
-        ("proxy", plan.proxy_steps, plan.rounds),
-        ("confirm", plan.proxy_steps, 1),
-    ]
+    startup_s = costs.startup / whole.charged(1)
+
+    def phase(
+        name: str, steps: int, jobs: int, device_s: float, machine: Machine, rounds: int = 1
+    ) -> PlannedPhase:
+        at_once = machine.concurrency(math.ceil(jobs / rounds))
+        turns = rounds * math.ceil(math.ceil(jobs / rounds) / at_once)
+        wall_s = turns * machine.wall_s(device_s / jobs, at_once)
+        wall_s += rounds * (startup_s + PHASE_OVERHEAD_S)
+        # Workers are started anew in each round.
+        device_s += rounds * startup_s * machine.charged(at_once)
+        return PlannedPhase(name, jobs, steps, at_once, device_s, wall_s)
+
+    asked = {"screen": plan.screen_steps, "proxy": plan.proxy_steps, "confirm": plan.proxy_steps}
     found = [
-        _phase(
+        phase(
             name,
-            plan.jobs[name],
             steps,
+            plan.jobs[name],
             plan.expected_s[name],
-            costs.startup / whole.charged(1),
             machine,
-            rounds,
+            1 if name == "confirm" else plan.rounds,
         )
-        for name, steps, rounds in asked
+        for name, steps in asked.items()
     ]
     if full.steps:
-        found.append(
-            _phase("full", 1, full.steps, full.device_s, costs.startup / whole.charged(1), whole, 1)
-        )
+        found.append(phase("full", full.steps, 1, full.device_s, whole))
     return found
-
-
-def _phase(
-    name: str,
-    jobs: int,
-    steps: int,
-    device_s: float,
-    startup_s: float,
-    machine: Machine,
-    rounds: int,
-) -> PlannedPhase:
-    """`device_s` without, `startup_s` the seconds for, the starting of workers, which is done in each round anew."""
-    at_once = machine.concurrency(math.ceil(jobs / rounds))
-    turns = rounds * math.ceil(math.ceil(jobs / rounds) / at_once)
-    wall_s = turns * machine.wall_s(device_s / jobs, at_once) + rounds * (
-        startup_s + PHASE_OVERHEAD_S
-    )
-    return PlannedPhase(
-        name, jobs, steps, at_once, device_s + rounds * startup_s * machine.charged(at_once), wall_s
-    )
 
 
 def preview(
@@ -124,7 +125,8 @@ def preview(
     max_head_cost: float | None = None,
     policy: Policy = DEFAULT,
 ) -> Plain:
-    """What the command `plan` shows; times are seconds, and device-seconds where they are so named.
+    """Return what the command `plan` shows; times are seconds, and device-seconds where they are
+    so named.
 
     Args:
         measuring_s: device-seconds until measuring was done.
@@ -134,8 +136,24 @@ def preview(
         fits: options with which one would fit.
         costly: family -> times the base's step, of heads that cost more than `max_head_cost`.
     """
-    measuring = PlannedPhase("measure", 1, 0, 1, measuring_s, measuring_s)
-    rows = [measuring, *phases]
+    rows = [PlannedPhase("measure", 1, 0, 1, measuring_s, measuring_s), *phases]
+    numbers = plan and {
+        "candidates": plan.candidates,
+        "groups": plan.groups,
+        "group_size": plan.group_size,
+        "screen_steps": plan.screen_steps,
+        "rounds": plan.rounds,
+        "proxies": plan.proxies,
+        "controls": PROXY_CONTROLS,
+        "proxy_steps": plan.proxy_steps,
+        "rungs": list(plan.rungs),
+        "confirming_runs": plan.confirm_jobs,
+    }
+    # Checkpoints that lie on the disk at the most: the newest of each training, and one more of
+    # each that runs.
+    checkpoints = sum(row.jobs for row in phases if row.phase != "screen")
+    checkpoints += (CHECKPOINTS - 1) * max((row.at_once for row in phases), default=0)
+    each_bytes = measured.checkpoint_bytes
     return {
         "budget": budget.text,
         "device": budget.device,
@@ -151,43 +169,18 @@ def preview(
         },
         "max_head_cost": max_head_cost,
         "costly": dict(costly or {}),
-        "plan": None if plan is None else _numbers(plan),
+        "plan": numbers,
         "phases": [asdict(row) for row in rows],
         "reserve_s": reserve_s,
         "device_s": sum(row.device_s for row in rows) + reserve_s,
         "eta_s": sum(row.wall_s for row in rows) + reserve_s,
         "memory_bytes": measured.memory_bytes,
-        "checkpoint_bytes": measured.checkpoint_bytes,
-        "disk_bytes": _disk_bytes(phases, measured.checkpoint_bytes),
+        "checkpoint_bytes": each_bytes,
+        "disk_bytes": None if each_bytes is None else each_bytes * checkpoints,
         "smallest_s": measuring_s + reserve_s + ENOUGH * smallest_s(costs, policy),
         "fits": list(fits),
         "beyond": _beyond(plan, budget.seconds, measuring_s + reserve_s, costs, space_size, policy),
     }
-
-
-def _numbers(plan: Plan) -> Plain:
-    return {
-        "candidates": plan.candidates,
-        "groups": plan.groups,
-        "group_size": plan.group_size,
-        "screen_steps": plan.screen_steps,
-        "rounds": plan.rounds,
-        "proxies": plan.proxies,
-        "controls": PROXY_CONTROLS,
-        "proxy_steps": plan.proxy_steps,
-        "rungs": list(plan.rungs),
-        "confirming_runs": plan.confirm_jobs,
-    }
-
-
-def _disk_bytes(phases: Sequence[PlannedPhase], checkpoint_bytes: int | None) -> int | None:
-    """Of the checkpoints that lie there at the most: the newest of each training, and one more of each that runs."""
-    if checkpoint_bytes is None:
-        return None
-    kept = sum(row.jobs for row in phases if row.phase != "screen")
-    return checkpoint_bytes * (
-        kept + (CHECKPOINTS - 1) * max((row.at_once for row in phases), default=0)
-    )
 
 
 def _beyond(
@@ -198,26 +191,131 @@ def _beyond(
     space_size: int | None,
     policy: Policy,
 ) -> list[Plain]:
-    """Rankings that the budget does not buy, by the planner's own costs: of more heads, and of the most at the greatest length."""
-    most = (
-        policy.most_proxies
-        if space_size is None
-        else min(policy.most_proxies, math.ceil(space_size / 2))
-    )
+    """Return the rankings that the budget does not buy, by the planner's own costs: of more heads,
+    and of the most at the greatest length."""
+    most = policy.most_proxies
+    if space_size is not None:
+        most = min(most, math.ceil(space_size / 2))
     rankings = {(min(RANKED, most), policy.proxy_steps.wanted), (most, policy.proxy_steps.most)}
-    found = [
-        {
-            "heads": heads,
-            "steps": steps,
-            "device_s": fixed_s + ranking_s(heads, steps, costs, policy),
-        }
-        for heads, steps in rankings
-    ]
-    better = [
-        one
-        for one in found
-        if plan is None or one["heads"] > plan.proxies or one["steps"] > plan.proxy_steps
-    ]
-    return sorted(
-        (one for one in better if one["device_s"] > budget_s), key=lambda one: one["device_s"]
+    found = []
+    for heads, steps in rankings:
+        device_s = fixed_s + ranking_s(heads, steps, costs, policy)
+        better = plan is None or heads > plan.proxies or steps > plan.proxy_steps
+        if better and device_s > budget_s:
+            found.append({"heads": heads, "steps": steps, "device_s": device_s})
+    return sorted(found, key=lambda ranking: ranking["device_s"])
+
+
+def after_first_step(known: Mapping[str, Any], typical_macs: float) -> tuple[Costs, Costs]:
+    """Return the least and the most that a search can turn out to cost, by what measuring knows
+    after a step of the base.
+
+    Args:
+        known: a report of the measure job.
+        typical_macs: mean multiply-adds of the space's heads.
+    """
+    step_s = float(known["step_s"])
+    head_s = step_s * typical_macs / known["base_macs"]
+    images_a_second = 4 * known["batch_size"] / step_s
+    least = Costs(step_s, {"typical": 0.5 * head_s}, 0.0, 0.0, 0.0)
+    most = Costs(
+        step_s,
+        {"typical": 3.0 * head_s},
+        evaluate=known["judged"] / images_a_second,
+        checkpoint=0.5,
+        startup=STARTUP_S,
+        joint=1.5,
+        last=min(VIEWS, 8 * known["judged"]) / images_a_second,
     )
+    return (least.scaled(1 / PRECISION_GAIN) if known["open"] else least), most
+
+
+def too_small(
+    run: Run,
+    meter: DeviceMeter,
+    needed_s: float,
+    costs: Costs,
+    fits: Callable[[float, Costs], list[str]],
+) -> str:
+    """Say that the budget is too small, by which command it becomes large enough, and what would fit
+    into it as it is.
+
+    Args:
+        needed_s: device-seconds that a smallest search needs from now on.
+        fits: options with which one would fit into so many device-seconds.
+    """
+    # A further start takes no longer than this one.
+    overhead_s = meter.ledger.by_phase().get(OVERHEAD, 0.0)
+    budget, wanted_s = meter.budget, ENOUGH * needed_s + overhead_s + 2 * meter.reserve_s
+    command = run.how_to_resume(written(wanted_s + meter.spent() - budget.seconds, budget.device))
+    options = ", or with ".join(fits(budget.seconds - meter.reserve_s - meter.spent(), costs))
+    within = f" (into {budget.text} a search would fit with {options})" if options else ""
+    return (
+        f"the budget {budget.text} is too small for this base and these data; extend it with: "
+        f"{command}{within}."
+    )
+
+
+def what_fits(
+    available_s: float,
+    costs: Costs,
+    setting: Plain,
+    macs_of: MacsOf,
+    heads_of: Callable[[], float | None],
+    policy: Policy = DEFAULT,
+) -> list[str]:
+    """Return the options with which a smallest search would fit into so many device-seconds after
+    measuring, each alone.
+
+    Args:
+        costs: of the search that does not fit.
+        setting: `Setting` as plain data.
+        macs_of: see `MacsOf`.
+        heads_of: mean multiply-adds of the tiny space's heads, of those of this space; None where
+            that is this one.
+    """
+
+    def fits(of_step: float, of_heads: float) -> bool:
+        smaller = replace(
+            costs,
+            step=of_step * costs.step,
+            heads={name: of_heads * seconds for name, seconds in costs.heads.items()},
+            evaluate=of_step * costs.evaluate,
+            last=of_step * costs.last,
+        )
+        return ties.at_least(available_s, ENOUGH * smallest_s(smaller, policy))
+
+    found = []
+    base, size = setting["base"], setting["image_size"]
+    # Bases that may stand in for this one: smaller ones of its kind.
+    kind = re.match(r"(?:test_)?([a-z]+)", base)
+    names = SMALLER.get(kind[1] if kind else base, ("test_resnet",))
+    names = names[names.index(base) + 1 :] if base in names else names
+    whole = macs_of(base) if names else None
+    for name in names if whole else ():
+        macs = macs_of(name)
+        if macs and whole and macs < whole and fits(macs / whole, macs / whole):
+            found.append(f"--base {name}")
+            break
+    shares = ((side, (side / size) ** 2) for side in SIZES if side < size)
+    if side := next((side for side, share in shares if fits(share, share)), None):
+        found.append(f"--image-size {side}")
+    if (of_heads := heads_of()) is not None and fits(1.0, of_heads):
+        found.append("--space tiny")
+    return found
+
+
+def macs_like(setting: Plain) -> MacsOf:
+    """Return what counts the multiply-adds of bases at the setting's image size, with its arguments
+    where they take them."""
+
+    def count(name: str) -> int | None:
+        # torch and timm, which deciding does not need
+        from hssl_search.backbones import Base, base_macs
+
+        try:
+            return base_macs(Base(name, setting["image_size"], setting["base_args"]))
+        except UserError:
+            return None
+
+    return count

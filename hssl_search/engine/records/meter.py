@@ -39,6 +39,7 @@ class DeviceMeter:
     monotonic clock's; setting the system's clock changes nothing.
 
     Args:
+        tell: told of the device-seconds spent, and of those of the budget, at every tick.
         reserve_s: device-seconds kept back for what comes after the jobs; `exhausted` and `remaining` count without them.
     """
 
@@ -51,12 +52,12 @@ class DeviceMeter:
         reserve_s: float = 0.0,
         clock: Clock = time.monotonic,
         heartbeat_s: float = 2.0,
+        tell: Callable[[float, float], None] = lambda spent_s, budget_s: None,
     ) -> None:
         self.ledger = ledger
         self.budget = budget
         self.reserve_s = reserve_s
-        self.tell: Callable[[float, float], None] = lambda spent_s, budget_s: None
-        """Told of the device-seconds spent, and of those of the budget, at every tick."""
+        self._tell = tell
         self._total_cpus = total_cpus
         self._total_gpus = total_gpus
         self.clock = clock
@@ -75,14 +76,14 @@ class DeviceMeter:
         with self._lock:
             self._live, self._skips = list(live), False
             self._charge()
-        self.tell(self.spent(), self.budget.seconds)
+        self._tell(self.spent(), self.budget.seconds)
 
     def skip(self) -> None:
         """Charge nothing for the time since the last tick or heartbeat, nor for heartbeats until the next tick."""
         with self._lock:
             self._live, self._skips = [], True
             self._charge()
-        self.tell(self.spent(), self.budget.seconds)
+        self._tell(self.spent(), self.budget.seconds)
 
     @contextmanager
     def beating(self) -> Iterator[None]:

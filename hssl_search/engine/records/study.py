@@ -12,10 +12,12 @@ import optuna
 import sqlalchemy
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import StorageInternalError
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as Status
 
 from hssl_search.engine.execution.jobs import Job, Outcome, Plain, Report, State
 from hssl_search.engine.records.attributes import joined, split
+from hssl_search.engine.records.state import SearchState, TrialState
 from hssl_search.engine.records.storage import (
     database_errors,
     flush,
@@ -62,10 +64,10 @@ class StudyRecord:
     @classmethod
     @contextmanager
     def open(cls, url: str, name: str, new: bool = False) -> Iterator[StudyRecord]:
-        """The study `name` in the database at `url`, made when it is missing.
+        """Open the study `name` in the database at `url`; make it when it is missing.
 
         Args:
-            new: UserError when the database holds a study of this name already.
+            new: whether a study of this name that is there already is a UserError.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with open_storage(url) as storage:
@@ -76,7 +78,7 @@ class StudyRecord:
     @classmethod
     @contextmanager
     def existing(cls, url: str, name: str) -> Iterator[StudyRecord]:
-        """The study `name` in the database at `url`. UserError when there is none; nothing is made."""
+        """Open the study `name` in the database at `url`; raise MissingStudy when there is none."""
         missing = MissingStudy(
             f"the storage {shown(url)!r} holds no study {name!r}; name a run whose study is there."
         )
@@ -94,62 +96,55 @@ class StudyRecord:
 
     @property
     def storage(self) -> optuna.storages.BaseStorage:
-        """For what Optuna writes of itself, such as artifacts."""
+        """Return the storage, for what Optuna writes of itself, such as artifacts."""
         return self._storage
 
-    def add_candidate(
+    def add_trial(
         self,
-        parameters: Mapping[str, Any],
-        distributions: Mapping[str, BaseDistribution],
-        attributes: Mapping[str, Any],
+        state: TrialState,
+        parameters: Mapping[str, Any] | None = None,
+        distributions: Mapping[str, BaseDistribution] | None = None,
     ) -> int:
-        """A new candidate with these parameters, RUNNING; its number. One write, however many trials there are."""
-        return self._add(
-            optuna.trial.create_trial(
-                state=TrialState.RUNNING,
-                params=dict(parameters),
-                distributions=dict(distributions),
-                user_attrs=_kept(attributes),
-            )
-        )
+        """Add a trial that is RUNNING, in one write; return its number.
 
-    def add_control(self, name: str, attributes: Mapping[str, Any] | None = None) -> int:
-        """A new trial without parameters, RUNNING; its number."""
+        Args:
+            parameters: those of a candidate, with their distributions; none for a control.
+        """
         template = optuna.trial.create_trial(
-            state=TrialState.RUNNING,
-            user_attrs=_kept({"role": "control", "control": name, **(attributes or {})}),
+            state=Status.RUNNING,
+            params=dict(parameters or {}),
+            distributions=dict(distributions or {}),
+            user_attrs=_kept(state.attributes()),
         )
-        return self._add(template)
-
-    def _add(self, template: FrozenTrial) -> int:
         with self._errors():
             trial = self._storage.create_new_trial(self._id, template_trial=template)
             return self._storage.get_trial_number_from_id(trial)
 
     def frozen(self, number: int) -> FrozenTrial:
-        """The trial as it is now."""
+        """Return the trial as it is now."""
         with self._errors():
             return self._storage.get_trial(self._trial_id(number))
 
     def trials(self) -> list[FrozenTrial]:
-        """All trials as they are now; not to be changed."""
+        """Return all trials as they are now; they must not be changed."""
         with self._errors():
             return self.study.get_trials(deepcopy=False)
 
-    def set_attributes(self, number: int, attributes: Mapping[str, Any]) -> Plain:
-        """Set user attributes of a trial that is not finished; numbers that are not finite become None, as JSON has none.
+    def write_trial(self, number: int, state: TrialState) -> TrialState:
+        """Write the fields that `state` sets to a trial that is not finished.
 
-        Returns them as they are now.
+        Returns:
+            Them as the study holds them: without numbers that are not finite, long texts cut.
         """
-        written = _kept(attributes)
+        written = _kept(state.attributes())
         with self._errors():
             trial = self._trial_id(number)
             for key, value in written.items():
                 self._storage.set_trial_user_attr(trial, key, value)
-        return written
+        return TrialState.model_validate(written)
 
     def report(self, number: int, step: int, value: float) -> None:
-        """Set the trial's intermediate value; nothing happens for a step that has one, or when the trial is finished."""
+        """Set an intermediate value, unless the step has one or the trial is finished."""
         trial = self.frozen(number)
         if step in trial.intermediate_values or trial.state.is_finished():
             return
@@ -159,38 +154,44 @@ class StudyRecord:
     def finish(
         self, number: int, state: Finished, value: float | None = None, cause: str | None = None
     ) -> None:
-        """Decide a trial; nothing happens when it is decided already. A COMPLETE value that is not a number makes it FAIL instead.
+        """Decide a trial, unless it is decided already.
 
         Args:
-            value: for COMPLETE: accuracy in per cent at full proxy fidelity. PRUNED takes the last intermediate value.
-            cause: one sentence, required for FAIL; becomes the user attribute `cause`.
+            value: the score at full proxy fidelity, for COMPLETE; one that is not a number makes the
+                trial FAIL instead. PRUNED takes the last intermediate value.
+            cause: one sentence, required for FAIL.
         """
         if self.frozen(number).state.is_finished():
             return
         if state == "COMPLETE" and (value is None or not math.isfinite(value)):
-            state, cause = "FAIL", f"the accuracy was {value}"
+            state, cause = "FAIL", f"the score was {value}"
         if state == "FAIL" and not cause:
             raise ValueError(f"trial {number} failed without a cause")
         if cause:
-            self.set_attributes(number, {"cause": cause})
+            self.write_trial(number, TrialState(cause=cause))
         with self._errors(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.study.tell(
                 number,
                 values=value if state == "COMPLETE" else None,
-                state=TrialState[state],
+                state=Status[state],
                 skip_if_finished=True,
             )
 
-    def set_study(self, key: str, value: Any) -> None:
-        """Set a user attribute of the study: `config`, `reference`, `plan`, `verdict`."""
-        written = _finite(value)
-        self._set(key, written)
-        if self._own is not None:
-            self._own[key] = written
+    @property
+    def state(self) -> SearchState:
+        """Return what the study holds of the search."""
+        return SearchState.model_validate(self.study_attributes())
 
-    def study_attributes(self) -> dict[str, Any]:
-        """The study's user attributes, without the job records."""
+    def write(self, state: SearchState) -> None:
+        """Write the fields that `state` sets."""
+        for key, value in _finite(state.attributes()).items():
+            self._set(key, value)
+            if self._own is not None:
+                self._own[key] = value
+
+    def study_attributes(self) -> Plain:
+        """Return the study's user attributes as they are, without the job records."""
         if self._own is None:
             self._own = {
                 key: value
@@ -198,6 +199,30 @@ class StudyRecord:
                 if not key.startswith(JOB_PREFIX)
             }
         return dict(self._own)
+
+    def announce_standstill(self, resume: str) -> None:
+        """Say in the note that nothing runs, where the dashboard shows a trial as running.
+
+        Args:
+            resume: the command that continues the search.
+        """
+        self.lift_standstill()
+        waiting = sum(trial.state is Status.RUNNING for trial in self.trials())
+        if waiting:
+            trials = (
+                "1 trial that is shown as running waits"
+                if waiting == 1
+                else f"{waiting} trials that are shown as running wait"
+            )
+            sentence = f"**Nothing runs at the moment:** {trials} for the search to go on, with `{resume}`."
+            self.set_note("\n\n".join(filter(None, [sentence, self.note()])))
+            self.write(SearchState(nothing_runs=sentence))
+
+    def lift_standstill(self) -> None:
+        """Take that sentence out of the note; what a person wrote there stays."""
+        if sentence := self.state.nothing_runs:
+            self.set_note(self.note().replace(sentence, "").strip())
+            self.write(SearchState(nothing_runs=""))
 
     def note(self) -> str:
         """Return the study's note in the Optuna dashboard."""

@@ -1,1 +1,4 @@
 """Pure statistics: scores, intervals, correlations, ties."""
+
+CONFIDENCE = 0.95
+"""Of intervals."""

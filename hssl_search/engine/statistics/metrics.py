@@ -1,11 +1,14 @@
-"""What is measured of a trained base or its head, and may rank contenders."""
+"""What is measured of a trained base or its head, and may rank contenders; what chance gives."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, Literal
+
+from hssl_search.engine.statistics import CONFIDENCE
 
 
 @dataclass(frozen=True)
@@ -13,7 +16,8 @@ class Measure:
     """A number of each contender, and how people are told of it."""
 
     key: str
-    """In the metrics that a worker reports and in the attributes of a trial; as `rank_by` of a run, what ranks there."""
+    """In the metrics that a worker reports and in the attributes of a trial; as `rank_by` of a run,
+    what ranks there."""
     name: str
     good: Literal["high", "low", "near 1"] = "high"
     """What its source takes for a sign of a good base."""
@@ -24,21 +28,25 @@ class Measure:
     high: float = math.inf
     """What values can be, at the least and at the most."""
     of_head: str = ""
-    """Of a measure of the head, its key in the head's metrics. A contender without a head lacks it, and cannot be ranked by it."""
+    """Of a measure of the head, its key in the head's metrics. A contender without a head lacks it,
+    and cannot be ranked by it."""
 
     def value(self, metrics: Mapping[str, Any]) -> float | None:
-        """As a worker reported it; None where it was not measured, or is spelled out in a record as no number."""
+        """Return the value as a worker reported it; None where it was not measured, or is spelled
+        out in a record as no number."""
         heads = metrics.get("heads") or [{}]
-        found = heads[0].get(self.of_head) if self.of_head else metrics.get(self.key)
-        return found if isinstance(found, int | float) else None
+        value = heads[0].get(self.of_head) if self.of_head else metrics.get(self.key)
+        return value if isinstance(value, int | float) else None
 
     def score(self, metrics: Mapping[str, Any]) -> float | None:
-        """What ranks, larger is better: the value, or the negative of one that is good when it is low."""
-        found = self.value(metrics)
-        return -found if found is not None and self.good == "low" else found
+        """Return what ranks, larger is better: the value, or the negative of one that is good when
+        it is low."""
+        value = self.value(metrics)
+        return -value if value is not None and self.good == "low" else value
 
     def resolution(self, images: int | None) -> float:
-        """Step in which scores move: that of the last digit told, or of one image more that is classified right."""
+        """Return the step in which scores move: that of the last digit told, or of one image more
+        that is classified right."""
         return max(10.0**-self.digits, 100 / images if self.unit and images else 0.0)
 
     def within(self, low: float, high: float) -> tuple[float, float]:
@@ -53,15 +61,16 @@ class Measure:
 
     @property
     def score_name(self) -> str:
+        """Return what a score is called: `RankMe`, `negative alignment`."""
         return f"negative {self.name}" if self.good == "low" else self.name
 
     @property
     def points(self) -> str:
-        """What follows a difference of scores: `points`, `in RankMe`."""
+        """Return what follows a difference of scores: `points`, `in RankMe`."""
         return "points" if self.unit else f"in {self.score_name}"
 
     def amount(self, score: float) -> str:
-        """A score that stands alone in a sentence: `41.2 %`, `RankMe 23.4`."""
+        """Return a score as it stands alone in a sentence: `41.2 %`, `RankMe 23.4`."""
         return (
             f"{score:.{self.digits}f}{self.unit}"
             if self.unit
@@ -78,18 +87,46 @@ ALIGNMENT = Measure("labelfree_alignment", "alignment", "low", digits=3, low=0.0
 UNIFORMITY = Measure("labelfree_uniformity", "uniformity", "low", digits=3, high=0.0)
 
 OF_BASES = (RANKME, ALPHA_REQ, LIDAR, ALIGNMENT, UNIFORMITY)
-"""Of the base, without labels: arXiv 2210.02885; Agrawal et al., NeurIPS 2022; arXiv 2312.04000; arXiv 2005.10242 (the last two)."""
-RANKINGS = {one.key: one for one in (ACCURACY, DISCREPANCY, *OF_BASES) if one.good != "near 1"}
+"""Of the base, without labels: arXiv 2210.02885; Agrawal et al., NeurIPS 2022; arXiv 2312.04000;
+arXiv 2005.10242 (the last two)."""
+RANKINGS = {
+    measure.key: measure
+    for measure in (ACCURACY, DISCREPANCY, *OF_BASES)
+    if measure.good != "near 1"
+}
 """Those that tell which of two is better, by what a run has as `rank_by`."""
-
-
 LABELFREE = RANKME
 """What `--rank-by labelfree` stands for; a run keeps the one that it began with."""
-
-
 RANK_BY: Mapping[str, Measure] = {
     "accuracy": ACCURACY,
     "discrepancy": DISCREPANCY,
     "labelfree": LABELFREE,
 }
 """What each answer to `--rank-by` ranks by."""
+CHANCE = "chance"
+"""Of the reference in leaderboards and reports."""
+
+
+@dataclass(frozen=True)
+class Chance:
+    """The accuracy that needs no representation at all."""
+
+    level: float
+    """Accuracy, in per cent, of naming the most frequent class of the queries each time."""
+    queries: int
+
+    @classmethod
+    def of(cls, images: Mapping[str, Any]) -> Chance | None:
+        """Return that of `images` as search.yaml holds them; None where nothing is labelled, or
+        where an earlier version wrote them."""
+        counts = images.get("query_counts")
+        return cls(100 * max(counts) / sum(counts), sum(counts)) if counts else None
+
+    def exceeded_by(self, accuracy: float) -> bool:
+        """Return whether so many queries tell an accuracy from chance (one-sided, at 95 %).
+
+        Further seeds are judged by the same queries, so that they do not help here.
+        """
+        share = self.level / 100
+        deviation = 100 * math.sqrt(share * (1 - share) / self.queries)
+        return accuracy - self.level > NormalDist().inv_cdf(CONFIDENCE) * deviation

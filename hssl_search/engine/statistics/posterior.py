@@ -13,16 +13,19 @@ from hssl_search.engine.statistics.two_way import MOST_NUMBERS, Scores, TwoWay
 RATIOS = np.exp(np.arange(-5.0, 10.5, 0.5))
 """Variance of trials over that of noise."""
 PRIOR = RATIOS / (1 + RATIOS) ** 2
-"""That share of a score's variance which is noise is uniform (Daniels 1999); as density on the logarithmic scale of `RATIOS`."""
+"""The share of a score's variance which is noise is uniform (Daniels 1999); as density on the
+logarithmic scale of `RATIOS`."""
 DRAWS = 20_000
 
 
 class Posterior:
-    """What a table says of its trials, controls too, if their effects come from one normal population of unknown spread.
+    """What a table says of its trials, controls too, if their effects come from one normal
+    population of unknown spread.
 
-    The model is that of `TwoWay`, with flat seeds and 1 / variance for the noise. A trial with few seeds is drawn to the middle, the
-    more so the less trials differ beside noise: the best of many on one seed is not taken at its word. Whichever way runs were chosen by
-    what had been seen, it needs no correction. Closed form for each of `RATIOS`, then their mixture.
+    The model is that of `TwoWay`, with flat seeds and 1 / variance for the noise. A trial with few
+    seeds is drawn to the middle, the more so the less trials differ beside noise: the best of many
+    on one seed is not taken at its word. Whichever way runs were chosen by what had been seen, it
+    needs no correction. Closed form for each of `RATIOS`, then their mixture.
     """
 
     def __init__(self, scores: Scores, resolution: float = 0.0) -> None:
@@ -48,18 +51,21 @@ class Posterior:
 
     @cached_property
     def expected(self) -> dict[int, float]:
-        """Trial -> its expected effect; their differences count."""
+        """Return trial -> its expected effect; their differences count."""
         return dict(zip(self.trials, (self.weights @ self.means).tolist(), strict=True))
 
     def leader(self, among: Collection[int]) -> int | None:
-        """Return that of these trials which is expected to be the best, the lowest number on a tie; None when none has a score."""
+        """Return that of these trials which is expected to be the best, the lowest number on a tie;
+        None when none has a score."""
         scored = {trial: self.expected[trial] for trial in among if trial in self.expected}
         return ties.best(scored, self._step(scored)) if scored else None
 
     def _step(self, among: Collection[int]) -> float:
-        """Return the resolution of expected effects: by how much they differ where means over seeds differ by one step.
+        """Return the resolution of expected effects: by how much they differ where means over seeds
+        differ by one step.
 
-        The mean of n seeds moves in 1 / n of the resolution of scores, and what is expected by less, for it is drawn to the middle.
+        The mean of n seeds moves in 1 / n of the resolution of scores, and what is expected by
+        less, for it is drawn to the middle.
         """
         places = [self.trials.index(trial) for trial in among]
         axes, drawn = self._axes[places], self.weights @ (self._variances * self._values)
@@ -71,7 +77,7 @@ class Posterior:
         )
 
     def above(self, trial: int) -> dict[int, float]:
-        """Every other trial -> probability that it is better than this one."""
+        """Return every other trial -> probability that it is better than this one."""
         from scipy.special import stdtr
 
         place = self.trials.index(trial)
@@ -88,11 +94,13 @@ class Posterior:
         }
 
     def best(self, draws: int = DRAWS) -> dict[int, float]:
-        """Trial -> probability that none is better; by simulation, always with the same draws."""
+        """Return trial -> probability that none is better; by simulation, always with the same
+        draws."""
         random, draws = np.random.default_rng(0), min(draws, MOST_NUMBERS // len(self.trials))
         ratio = random.choice(len(RATIOS), draws, p=self.weights)
         noise = self.noise[ratio] * self.dof / random.chisquare(self.dof, draws)
-        # Turned into the axes first, so that it is the same whichever axes a library returns for equal eigenvalues.
+        # Turned into the axes first, so that it is the same whichever axes a library returns for
+        # equal eigenvalues.
         along = (
             random.standard_normal((draws, len(self.trials)))
             @ self._axes

@@ -1,8 +1,10 @@
 """Ties: comparisons that do not hang on rounding, so that every machine decides the same.
 
-Two values are a tie when they differ by less than the resolution of what they measure, or by less than `RELATIVE` of their size, which is
-far more than linear algebra on different processors differs by. "Is a tie with" is not transitive: of three values each neighbouring two
-may tie and the outer two not. What is chosen is therefore always compared with the largest value, whatever the order in which they come.
+Two values are a tie when they differ by less than the resolution of what they measure, or by less
+than `RELATIVE` of their size, which is far more than linear algebra on different processors differs
+by. "Is a tie with" is not transitive: of three values each neighbouring two may tie and the outer
+two not. What is chosen is therefore always compared with the largest value, whatever the order in
+which they come.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 RELATIVE = 1e-9
 """Of the larger of two values."""
 WITHIN = 0.999
-"""Of a resolution. Scores move in steps of their resolution, and a mean over n seeds in 1 / n of such steps: at exactly one whole step,
-whether two scores tie would hang on rounding again."""
+"""Of a resolution. Scores move in steps of their resolution, and a mean over n seeds in 1 / n of
+such steps: at exactly one whole step, whether two scores tie would hang on rounding again."""
 
 
 def tolerance(values: Iterable[float], resolution: float = 0.0) -> float:
@@ -41,7 +43,8 @@ def at_least(one: float, other: float, resolution: float = 0.0) -> bool:
 
 
 def groups(values: Mapping[int, float], resolution: float = 0.0) -> list[list[int]]:
-    """Return the numbers of these values in groups, the largest values first, in each group the lowest number first.
+    """Return the numbers of these values in groups, the largest values first, in each group the
+    lowest number first.
 
     A group is the largest value that is left and all that tie with it.
 
@@ -61,12 +64,14 @@ def groups(values: Mapping[int, float], resolution: float = 0.0) -> list[list[in
 
 
 def rank(values: Mapping[int, float], resolution: float = 0.0) -> list[int]:
-    """Return the numbers of these values, the largest value first, of those that tie the lowest number first."""
+    """Return the numbers of these values, the largest value first, of those that tie the lowest
+    number first."""
     return [number for group in groups(values, resolution) for number in group]
 
 
 def best(values: Mapping[int, float], resolution: float = 0.0) -> int | None:
-    """Return the lowest of the numbers whose values tie with the largest; None where there are no values."""
+    """Return the lowest of the numbers whose values tie with the largest; None where there are no
+    values."""
     return next(iter(rank(values, resolution)), None)
 
 
@@ -78,7 +83,8 @@ def levels(values: Sequence[float]) -> list[int]:
 
 
 def floor(value: float) -> int:
-    """Return the largest whole number that is not above the value: 3 for 0.3 / 0.1, which is 2.9999999999999996."""
+    """Return the largest whole number that is not above the value: 3 for 0.3 / 0.1, which is
+    2.9999999999999996."""
     return math.floor(value + RELATIVE * max(1.0, abs(value)))
 
 

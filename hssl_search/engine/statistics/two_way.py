@@ -10,10 +10,8 @@ from statistics import mean, stdev
 
 import numpy as np
 
-from hssl_search.engine.statistics import ties
+from hssl_search.engine.statistics import CONFIDENCE, ties
 
-CONFIDENCE = 0.95
-"""Of intervals."""
 Scores = Mapping[int, Mapping[int, float]]
 """trial -> seed -> score at full proxy fidelity."""
 DRAWS = 40_000
@@ -25,13 +23,14 @@ MOST_SEEDS = 100
 PAIRED = 2
 """Seeds that two trials must share before their difference is given an interval."""
 BEYOND_DOUBT = 0.999
-"""Confidence at which one need not go on. Who looks after every result whether 95 % are reached will reach them by luck too often; at
-this level looking costs next to nothing (Haybittle 1971, Peto et al. 1976)."""
+"""Confidence at which one need not continue. Who looks after every result whether 95 % are reached
+will reach them by luck too often; at this level looking costs next to nothing (Haybittle 1971, Peto
+et al. 1976)."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One trial minus another; where both have the same seeds, the mean of the gaps seed by seed."""
+    """One trial minus another; where both have the same seeds, the mean of the gaps by seed."""
 
     mean: float
     error: float | None
@@ -43,27 +42,32 @@ class Difference:
 
     @property
     def interval(self) -> tuple[float, float] | None:
+        """Return the ends of its interval; None where nothing tells the noise."""
         return None if self.half is None else (self.mean - self.half, self.mean + self.half)
 
     @property
     def decided(self) -> bool:
+        """Return whether the interval is on one side of zero."""
         return self.half is not None and abs(self.mean) > self.half
 
     @property
     def paired(self) -> Difference:
-        """The same without an interval where too few seeds are shared: then other trials alone tell the noise."""
+        """Return the difference without an interval where too few seeds are shared: then other
+        trials alone tell the noise."""
         return self if self.seeds >= PAIRED else replace(self, error=None, half=None)
 
 
 class TwoWay:
     """The two-way model, fitted to a table in which any trial may have any seeds.
 
-    A seed makes all trials better or worse alike (same weights of the base, same images in the same order), so that it drops out of
-    differences. The noise is taken to be as large for one trial as for another, and all that share two seeds tell it together.
+    A seed makes all trials better or worse alike (same weights of the base, same images in the same
+    order), so that it drops out of differences. The noise is taken to be as large for one trial as
+    for another, and all that share two seeds tell it together.
 
     Args:
-        resolution: step in which scores move. Gaps that are equal by luck would say that there is no noise; so the variance of rounding
-            to such steps, resolution^2 / 12, is added to what they say. At least what rounding of floats leaves (`ties.tolerance`).
+        resolution: step in which scores move. Gaps that are equal by luck would say that there is
+            no noise; so the variance of rounding to such steps, resolution^2 / 12, is added to what
+            they say. At least what rounding of floats leaves (`ties.tolerance`).
     """
 
     def __init__(self, scores: Scores, resolution: float = 0.0) -> None:
@@ -93,16 +97,18 @@ class TwoWay:
         """Degrees of freedom of the noise: 0 where no two trials share two seeds."""
         self.rounding = self.resolution**2 / 12
         fitted = self.effects[:, None] - self.has.T @ self.effects / per_seed
-        # Summed up from the residuals: the difference of two sums of squares would be noise where the fit is close.
+        # Summed up from the residuals: the difference of two sums of squares would be noise where
+        # the fit is close.
         self._misfit = float(((centred - self.has * fitted) ** 2).sum())
 
     @property
     def sd(self) -> float | None:
-        """Of the noise of one score; None where nothing tells it."""
+        """Return the standard deviation of the noise of one score; None where nothing tells it."""
         return math.sqrt(self._misfit / self.dof + self.rounding) if self.dof else None
 
     def interval_of_mean(self, trial: int) -> tuple[float, float] | None:
-        """Of a trial's mean over its seeds, as far as chance under these seeds goes; None where nothing tells the noise."""
+        """Return the interval of a trial's mean over its seeds, as far as chance under these seeds
+        goes; None where nothing tells the noise."""
         if self.sd is None or trial not in self.trials:
             return None
         place = self.trials.index(trial)
@@ -110,10 +116,12 @@ class TwoWay:
         return float(self.means[place] - half), float(self.means[place] + half)
 
     def against(self, other: int) -> dict[int, Difference]:
-        """Every trial that can be compared with `other`, with simultaneous intervals: with probability `CONFIDENCE` all hold together,
-        and so does that of the trial which the same scores made one pick (Dunnett 1955; here for any pattern of seeds).
+        """Return the difference to `other` of every trial that can be compared with it, with
+        simultaneous intervals: with probability `CONFIDENCE` all hold together, and so does that of
+        the trial which the same scores made one pick (Dunnett 1955; here for any pattern of seeds).
 
-        Where earlier scores decided who got more seeds, only that of the pick does: those who had bad luck at first kept it.
+        Where earlier scores decided who got more seeds, only that of the pick does: those who had
+        bad luck at first kept it.
         """
         trials, means, covariance = self._contrasts(other)
         if not trials:
@@ -131,13 +139,13 @@ class TwoWay:
             for trial, mean, error, half in zip(trials, means, errors, halves, strict=True)
         }
 
-    def sign_beyond_doubt(self, one: int, other: int) -> int:
-        """1 or -1 where `one` is better or worse than `other` at a level at which one need not go on, all that are compared with `other`
-        allowed for (Bonferroni); else 0."""
+    def sign_beyond_doubt(self, trial: int, other: int) -> int:
+        """Return 1 or -1 where `trial` is better or worse than `other` at a level at which one need
+        not continue, all that are compared with `other` allowed for (Bonferroni); else 0."""
         trials, means, covariance = self._contrasts(other)
-        if self.sd is None or one not in trials:
+        if self.sd is None or trial not in trials:
             return 0
-        place = trials.index(one)
+        place = trials.index(trial)
         reached = means[place] / (self.sd * math.sqrt(covariance[place, place]))
         return (
             int(np.sign(reached))
@@ -145,22 +153,28 @@ class TwoWay:
             else 0
         )
 
-    def seeds_to_settle(self, found: Difference) -> int | None:
-        """How many more seeds of both would set a difference off from zero, should it and the noise stay what they are; None for more
-        than `MOST_SEEDS`."""
+    def seeds_to_settle(self, gap: Difference, within: float) -> int | None:
+        """Return how many more seeds of both would narrow a difference's interval enough, should
+        the noise stay what it is; None for more than `MOST_SEEDS`.
+
+        Args:
+            within: what half the interval has to fall below: the difference itself, to set it off
+                from zero.
+        """
         from scipy.stats import t
 
-        assert found.error is not None and found.half is not None and self.sd is not None, (
+        assert gap.error is not None and gap.half is not None and self.sd is not None, (
             "nothing tells the noise"
         )
-        level, worth = t.sf(found.half / found.error, self.dof), 2 * (self.sd / found.error) ** 2
+        level, worth = t.sf(gap.half / gap.error, self.dof), 2 * (self.sd / gap.error) ** 2
         more = np.arange(1, MOST_SEEDS + 1)
         halves = t.isf(level, self.dof + more) * self.sd * np.sqrt(2 / (worth + more))
-        enough = more[halves < abs(found.mean)]
+        enough = more[halves < within]
         return int(enough[0]) if len(enough) else None
 
     def _contrasts(self, other: int) -> tuple[list[int], np.ndarray, np.ndarray]:
-        """(trials, effect of each less that of `other`, their covariance in units of the noise's variance), as far as seeds link them."""
+        """Return (trials, effect of each less that of `other`, their covariance in units of the
+        noise's variance), of those that seeds link with `other`."""
         if other not in self.trials:
             return [], np.empty(0), np.empty((0, 0))
         place, one_each = self.trials.index(other), np.eye(len(self.trials))
@@ -176,7 +190,8 @@ class TwoWay:
 
 
 def ranked(scores: Scores, resolution: float = 0.0) -> list[int]:
-    """Return the trials that have scores by their means over seeds, the best first, of those that tie the lowest number first.
+    """Return the trials that have scores by their means over seeds, the best first, of those that
+    tie the lowest number first.
 
     Args:
         resolution: step in which scores move; a mean over n seeds moves in 1 / n of it.
@@ -186,7 +201,8 @@ def ranked(scores: Scores, resolution: float = 0.0) -> list[int]:
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Student's t interval of the mean of values that have nothing in common; None for fewer than two."""
+    """Return Student's t interval of the mean of values that have nothing in common; None for fewer
+    than two."""
     if len(values) < 2:
         return None
     half = _student(CONFIDENCE, len(values) - 1) * stdev(values) / math.sqrt(len(values))
@@ -194,7 +210,8 @@ def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def critical(covariance: np.ndarray, dof: int) -> float:
-    """The c with P(max |z_i / s| <= c) = `CONFIDENCE`, for z normal with the correlations of `covariance`, and s^2 chi-square / dof.
+    """Return the c with P(max |z_i / s| <= c) = `CONFIDENCE`, for z normal with the correlations of
+    `covariance`, and s^2 chi-square / dof.
 
     Student's for one; by simulation, always with the same draws, for several.
     """
@@ -210,7 +227,8 @@ def critical(covariance: np.ndarray, dof: int) -> float:
 def _critical(correlation: bytes, count: int, dof: int) -> float:
     values, vectors = np.linalg.eigh(np.frombuffer(correlation).reshape(count, count))
     draws = min(DRAWS, MOST_NUMBERS // count)
-    # The symmetric root: of equal eigenvalues every library returns other vectors, and with them the draws would be others.
+    # The symmetric root: of equal eigenvalues every library returns other vectors, and with them
+    # the draws would be others.
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
     normal = np.random.default_rng(0).standard_normal((draws, count)) @ root
     return float(np.quantile(np.abs(normal).max(axis=1) / _scales(dof, draws), CONFIDENCE))
@@ -218,7 +236,7 @@ def _critical(correlation: bytes, count: int, dof: int) -> float:
 
 @lru_cache(maxsize=256)
 def _scales(dof: int, draws: int) -> np.ndarray:
-    """Evenly spread draws of sqrt(chi-square / dof)."""
+    """Return evenly spread draws of sqrt(chi-square / dof)."""
     from scipy.stats import chi2
 
     return np.sqrt(chi2.ppf((np.arange(draws) + 0.5) / draws, dof) / dof)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 
 from hssl_search.engine.execution.jobs import REFERENCE_HEADS, Plain
-from hssl_search.engine.planning.cost_model import RATIO
 from hssl_search.engine.planning.costs import ALONE
 from hssl_search.engine.worker.memory import in_memory
 from hssl_search.engine.worker.setup import WorkerSetup
@@ -61,7 +60,7 @@ def alone(
     reference heads and for those that are not healthy, which have no proxy."""
     base_s = step_seconds(setup, stage, [], most=ALONE)
     return [
-        {RATIO: step_seconds(setup, stage, [head], most=ALONE) / base_s}
+        {"step_ratio": step_seconds(setup, stage, [head], most=ALONE) / base_s}
         if well and head not in REFERENCE_HEADS
         else {}
         for head, well in zip(heads, healthy, strict=True)

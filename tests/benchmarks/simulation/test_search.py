@@ -82,8 +82,7 @@ def test_a_search_of_many_trials_ends_with_true_states_within_its_budget(
         max(trial.intermediate_values) == 80 for trial in trials if trial.state.name == "COMPLETE"
     )
     assert (
-        next(trial for trial in trials if trial.number == verdict["winner"]).state.name
-        == "COMPLETE"
+        next(trial for trial in trials if trial.number == verdict.winner).state.name == "COMPLETE"
     )
     assert started.meter.spent() <= 10_000.0
 
@@ -111,7 +110,7 @@ def test_64_workers_that_straggle_and_die_meet_the_budget_within_a_step(
         "what runs when the budget is spent is cut then"
     )
     if cut_in:
-        assert started.controller.runner.short == cut_in
+        assert started.controller.backend.short == cut_in
         assert started.meter.spent() > budget_s - step_s
 
 
@@ -152,7 +151,7 @@ def test_on_several_gpus_slow_trainings_are_confirmed_as_long_as_the_budget_buys
         for key, record in started.study.job_records().items()
         if key.startswith("confirm/") and record["state"] == "done"
     ]
-    assert started.controller.runner.pace > 2
+    assert started.controller.backend.pace.now > 2
     assert len(confirmed) > 4, "more than the controls"
     assert started.meter.remaining() < machine.gpus_per_trial * max(
         record["seconds"] for record in confirmed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
 from statistics import mean, stdev
 from typing import Any
 
@@ -19,19 +18,26 @@ from hssl_search.engine.candidates.promotion import (
     choose,
     rank_correlations,
 )
+from hssl_search.engine.records.state import TrialState
+from hssl_search.heads.config import HeadConfig
 
 PROXY_NOISE = 0.2
 """Standard deviation of a proxy's score about the truth, which has 1."""
 
 
-NO_HEAD = Contender(999, "no head", [], "none", "none", {})
+NO_HEAD = Contender(999, TrialState(name="no head", family="none", control="none"))
 
 
 def contender(
     trial: int, discrepancy: float | None, family: str = "mlp", gate: str | None = "healthy"
 ) -> Contender:
-    attributes: Mapping[str, Any] = {"discrepancy": discrepancy, "gate": gate} if gate else {}
-    return Contender(trial, f"head {trial}", [{"family": family}], family, None, attributes)
+    return Contender(trial, described(trial, family, discrepancy=discrepancy, gate=gate))
+
+
+def described(trial: int, family: str, depth: int = 1, **measured: Any) -> TrialState:
+    """What is known of a head, whose family may be one that nobody has registered."""
+    head = HeadConfig.model_construct(family=family, depth=depth)
+    return TrialState(name=f"head {trial}", family=family, head=head, **measured)
 
 
 def test_the_best_of_each_family_is_promoted_first_then_the_next_of_each() -> None:
@@ -86,21 +92,20 @@ def world(
     heads = [
         Contender(
             trial,
-            f"head {trial}",
-            [{"family": f"family {family}", "depth": int(draws.integers(1, 5))}],
-            f"family {family}",
-            None,
-            {
-                "gate": "healthy",
-                "discrepancy": gap,
-                "overlap_excess": gap,
-                "cka_excess": gap + draws.normal(),
-                "output": draws.normal(),
-                "parameters": int(draws.integers(1_000, 90_000)),
-                "macs": int(draws.integers(10_000, 900_000)),
-                "head_loss": 3.0 + draws.normal(),
-                "chance_loss": 4.5,
-            },
+            described(
+                trial,
+                f"family {family}",
+                int(draws.integers(1, 5)),
+                gate="healthy",
+                discrepancy=gap,
+                overlap_excess=gap,
+                cka_excess=gap + draws.normal(),
+                output=draws.normal(),
+                parameters=int(draws.integers(1_000, 90_000)),
+                macs=int(draws.integers(10_000, 900_000)),
+                head_loss=3.0 + draws.normal(),
+                chance_loss=4.5,
+            ),
         )
         for trial, (family, gap) in enumerate(
             zip(families.tolist(), discrepancy.tolist(), strict=True)
@@ -195,10 +200,7 @@ def test_random_promotion_depends_on_the_seed_and_on_no_measurement() -> None:
 def test_a_head_that_lacks_a_measurement_can_be_learned_from_and_promoted() -> None:
     heads, truth = world(1, 0.5, count=12)
     tapped = [
-        Contender(
-            one.trial, one.name, one.heads, one.family, None, {**one.attributes, "output": None}
-        )
-        for one in heads[::2]
+        Contender(one.trial, one.state.with_set(TrialState(output=None))) for one in heads[::2]
     ]
     assert len(set(promoted("learned", [*tapped, *heads[1::2]], truth, 12))) == 12
 

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.trials import NAMES, Trials
+from hssl_search.engine.records import state as states
 from hssl_search.engine.records.run import Run
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.heads.config import HeadConfig
@@ -45,7 +46,7 @@ def endless_space() -> Space:
 
 
 def heads(trials: Trials, count: int) -> list[HeadConfig]:
-    return [HeadConfig(**one.heads[0]) for one in trials.candidates(count)]
+    return [one.head for one in trials.candidates(count) if one.head]
 
 
 def held(contenders: Iterable[Contender]) -> list[dict[str, Any]]:
@@ -92,7 +93,8 @@ def test_a_trial_tells_what_the_head_is_and_costs(
     make: Callable[..., Trials], study: StudyRecord, run: Run
 ) -> None:
     for one in make(seed=4).candidates(3):
-        config = HeadConfig(**one.heads[0])
+        config = one.head
+        assert config is not None
         trial = study.frozen(one.trial)
         assert trial.state is TrialState.RUNNING
         assert trial.params == {"family": config.family, "depth": config.depth}
@@ -112,7 +114,7 @@ def test_a_trial_tells_what_the_head_is_and_costs(
             HeadConfig(**yaml.safe_load((run.trial_folder(one.trial) / "head.yaml").read_text()))
             == config
         )
-        assert (one.name, one.family, one.control, one.attributes) == (
+        assert (one.name, one.family, one.control, one.state.attributes()) == (
             config.label(),
             config.family,
             None,
@@ -176,7 +178,7 @@ def test_wherever_a_controller_is_killed_the_next_completes_what_it_left(
             == {"role", "head", "name", "family", "parameters", "macs", "seed"}
             for trial in trials
         )
-        assert [HeadConfig(**one.heads[0]).label() for one in found] == [
+        assert [one.head.label() for one in found if one.head] == [
             trial.user_attrs["name"] for trial in trials
         ]
         assert len({one.name for one in found}) == 4
@@ -186,14 +188,14 @@ def test_wherever_a_controller_is_killed_the_next_completes_what_it_left(
 def test_a_control_is_opened_once(
     make: Callable[..., Trials], study: StudyRecord, run: Run
 ) -> None:
-    identity = make().control("identity", {"family": "identity"})
-    again = [make().control("identity", {"family": "identity"}), make().control("identity")]
+    identity = make().control("identity", HeadConfig(family="identity"))
+    again = [make().control("identity", HeadConfig(family="identity")), make().control("identity")]
     assert held(again) == held([identity, identity])
     assert (identity.name, identity.family, identity.control, identity.heads) == (
         "identity head",
         "identity",
         "identity",
-        [{"format": "hssl-head/1", "family": "identity"}],
+        [HeadConfig(family="identity")],
     )
     assert len(study.trials()) == 1
     assert (run.trial_folder(identity.trial) / "head.yaml").exists()
@@ -205,11 +207,11 @@ def test_the_control_without_head_costs_nothing_and_has_no_head_file(
     none = make(seed=3).control("none")
     assert (
         none.heads,
-        none.attributes["head"],
-        none.attributes["parameters"],
-        none.attributes["macs"],
+        none.state.head,
+        none.state.parameters,
+        none.state.macs,
     ) == ([], None, 0, 0)
-    assert (none.attributes["role"], none.attributes["seed"]) == ("control", 3)
+    assert (none.state.role, none.state.seed) == ("control", 3)
     assert not run.trial_folder(none.trial).exists()
 
 
@@ -217,7 +219,7 @@ def test_the_control_for_the_same_device_time_keeps_the_steps_that_it_was_opened
     make: Callable[..., Trials],
 ) -> None:
     first = make().control("none_same_time", own_steps=200)
-    assert first.attributes["same_time_steps"] == 200
+    assert first.state.same_time_steps == 200
     assert held([make().control("none_same_time", own_steps=300)]) == held([first])
 
 
@@ -227,7 +229,7 @@ def test_controls_have_names_of_their_own_and_are_no_candidates(
     trials = make()
     trials.candidates(2)
     controls = [
-        trials.control(kind, {"family": "mlp"} if kind == "same_architecture" else None)
+        trials.control(kind, HeadConfig(family="mlp") if kind == "same_architecture" else None)
         for kind in NAMES
     ]
     assert [one.name for one in controls] == list(NAMES.values())
@@ -242,7 +244,7 @@ def test_a_decision_is_taken_once_with_what_the_trial_has_cost(
     number = trials.candidates(2)[1].trial
     trials.decide(number, "COMPLETE", 41.5)
     trials.decide(number, "FAIL", cause="never")
-    trials.note(number, {"gate": "collapsed"})
+    trials.note(number, states.TrialState(gate="collapsed"))
     trial = study.frozen(number)
     assert (trial.state, trial.value, trial.user_attrs["device_s"]) == (
         TrialState.COMPLETE,
@@ -256,9 +258,9 @@ def test_noting_writes_what_is_new_only(
     make: Callable[..., Trials], opened: Callable[[Any], StudyRecord], study: StudyRecord
 ) -> None:
     number = make().candidates(1)[0].trial
-    make().note(number, {"group": 0, "cka": 0.25})
+    make().note(number, states.TrialState(group=0, cka=0.25))
     before = study._storage.writes  # type: ignore[attr-defined]
-    make().note(number, {"group": 0, "cka": 0.5})
+    make().note(number, states.TrialState(group=0, cka=0.5))
     assert study._storage.writes == before + 1  # type: ignore[attr-defined]
     assert study.frozen(number).user_attrs["cka"] == 0.5
 

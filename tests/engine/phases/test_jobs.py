@@ -11,9 +11,12 @@ from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.execution.jobs import Job, Setting, Task
 from hssl_search.engine.execution.machine import Machine, packed
 from hssl_search.engine.phases.jobs import JobMaker
+from hssl_search.engine.records.state import TrialState
 from hssl_search.heads.config import HeadConfig
 
-MLP = Contender(7, "mlp depth 1", [{"family": "mlp", "depth": 1}], "mlp")
+MLP = Contender(
+    7, TrialState(name="mlp depth 1", family="mlp", head=HeadConfig(family="mlp", depth=1))
+)
 CPU = Machine("cpu", cpus=8, gpus=0)
 
 

@@ -10,13 +10,17 @@ from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.pruners import PRUNERS, Rule
 from hssl_search.engine.execution.jobs import Decision, Job, Outcome, Report, State, Task
 from hssl_search.engine.phases.proxy import Proxy
+from hssl_search.engine.records.state import TrialState
 from hssl_search.engine.statistics.metrics import ACCURACY, DISCREPANCY, LABELFREE, Measure
 
 RUNGS = [25, 50, 100]
 CONTENDERS = {
-    0: Contender(0, "no head", [], "none", "none"),
-    1: Contender(1, "identity head", [{}], "identity", "identity"),
-    **{trial: Contender(trial, f"head {trial}", [{}], "mlp") for trial in range(2, 9)},
+    0: Contender(0, TrialState(name="no head", family="none", control="none")),
+    1: Contender(1, TrialState(name="identity head", family="identity", control="identity")),
+    **{
+        trial: Contender(trial, TrialState(name=f"head {trial}", family="mlp"))
+        for trial in range(2, 9)
+    },
 }
 
 
@@ -229,7 +233,10 @@ def test_a_job_that_is_chosen_again_goes_on_with_what_is_known_of_it() -> None:
         "proxy/more2": Outcome(State.CUT, "", [Report(25, {"accuracy": 20.0})]),
     }
     setup = WorkerSetup(known, more=3)
-    setup.phase.contenders = {**CONTENDERS, 9: Contender(9, "head 9", [{}], "mlp")}
+    setup.phase.contenders = {
+        **CONTENDERS,
+        9: Contender(9, TrialState(name="head 9", family="mlp")),
+    }
     for _ in setup.jobs:
         setup.phase.next_job()
     assert [job.key for job in iter(setup.phase.next_job, None)] == [

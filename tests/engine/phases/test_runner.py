@@ -16,6 +16,7 @@ from hssl_search.engine.execution import inline as inline_executor
 from hssl_search.engine.execution.dispatcher import Dispatcher
 from hssl_search.engine.execution.inline import InlineExecutor
 from hssl_search.engine.execution.jobs import (
+    Decision,
     DeviceFull,
     Job,
     JobSource,
@@ -26,14 +27,15 @@ from hssl_search.engine.execution.jobs import (
     Task,
 )
 from hssl_search.engine.execution.machine import Machine
-from hssl_search.engine.phases.phase import Phase
-from hssl_search.engine.phases.runner import PATIENCE, Runner
+from hssl_search.engine.phases.runner import Backend, Phase, Runner
+from hssl_search.engine.policy import DEFAULT
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.meter import DeviceMeter
 from hssl_search.engine.records.run import Run
 from hssl_search.engine.records.study import StudyRecord
 
 LEAVES = object()
+PATIENCE = DEFAULT.patience, DEFAULT.patience_s
 ACTS: dict[str, tuple[Any, ...]] = {}
 """What each job does, by its key."""
 CPU = Machine("cpu", cpus=4, gpus=0)
@@ -70,14 +72,16 @@ class WorkerSetup:
             machine.cpus,
             machine.gpus,
             clock=self.clock,
+            tell=watcher.device_time,
         )
-        self.runner = Runner(
-            self.run_folder,
-            InlineExecutor(self.work, self.meter),
-            self.meter,
-            study,
-            watcher,
-            machine,
+        self.backend = Backend(
+            run=self.run_folder,
+            study=study,
+            executor=InlineExecutor(self.work, self.meter),
+            meter=self.meter,
+            machine=machine,
+            watcher=watcher,
+            ended={},
         )
         self.started: list[Job] = []
         self.ended: list[tuple[str, State, str]] = []
@@ -107,13 +111,14 @@ class WorkerSetup:
         kind: type[Phase] = Phase,
     ) -> Phase:
         phase = kind(jobs, ended or {})
-        self.runner.run(
+        Runner(
+            self.backend,
             "proxy",
             phase,
             expected or {},
             lambda job, outcome: self.ended.append((job.key, outcome.state, outcome.cause)),
             keep_s,
-        )
+        ).run()
         return phase
 
 
@@ -128,9 +133,11 @@ def setup(
 
 def test_each_job_that_has_ended_is_shown_before_it_decides_anything(setup: WorkerSetup) -> None:
     shown: list[str] = []
-    setup.runner.show = lambda job, outcome: shown.append(
-        f"{job.key} {outcome.state.value} after {len(setup.ended)}"
-    )
+
+    def attach(job: Job, outcome: Outcome) -> None:
+        shown.append(f"{job.key} {outcome.state.value} after {len(setup.ended)}")
+
+    setup.backend = replace(setup.backend, attach=attach)
     setup.run(
         job("proxy/0"), job("proxy/1", acts=(1.0, 1.0)), ended={"proxy/0": Outcome(State.DONE)}
     )
@@ -139,9 +146,13 @@ def test_each_job_that_has_ended_is_shown_before_it_decides_anything(setup: Work
 
 
 def seconds(
-    runner: Runner, asked: Job, expected_s: float | None, concurrency: int = 1
+    setup: WorkerSetup, asked: Job, expected_s: float | None, concurrency: int = 1
 ) -> float | None:
-    fitting = runner.affordable(asked, expected_s, concurrency)
+    """Return the seconds that a job of a phase may take that runs so many at once."""
+    expected = {} if expected_s is None else {asked.key: expected_s}
+    runner = Runner(setup.backend, "proxy", Phase([], {}), expected)
+    runner.concurrency = concurrency
+    fitting = runner.affordable(asked)
     return None if fitting is None else fitting.seconds
 
 
@@ -149,47 +160,48 @@ def test_a_job_may_take_a_few_times_what_was_expected_but_no_more_than_is_left(
     setup: WorkerSetup,
 ) -> None:
     factor, more = PATIENCE
-    assert seconds(setup.runner, job("a"), 100.0) == factor * 100 + more
-    assert seconds(setup.runner, job("a"), 500.0) == 1_000
-    assert seconds(setup.runner, job("a"), None) == 1_000
+    assert seconds(setup, job("a"), 100.0) == factor * 100 + more
+    assert seconds(setup, job("a", reserve_s=200.0), 20.0) == factor * 20 + more + 200
+    assert seconds(setup, job("a"), 500.0) == 1_000
+    assert seconds(setup, job("a"), None) == 1_000
     setup.spend(600.0)
-    assert seconds(setup.runner, job("a"), 300.0) == 400
-    assert seconds(setup.runner, job("a"), None) == 400
+    assert seconds(setup, job("a"), 300.0) == 400
+    assert seconds(setup, job("a"), None) == 400
 
 
 def test_a_job_that_would_not_end_within_the_budget_does_not_fit(setup: WorkerSetup) -> None:
     setup.spend(600.0)
-    assert seconds(setup.runner, job("a"), 400.0) == 400
-    assert seconds(setup.runner, job("a"), 400.1) is None
-    assert seconds(setup.runner, job("a", reserve_s=10.0), 390.0) == 400
-    assert seconds(setup.runner, job("a", reserve_s=10.0), 390.1) is None
-    setup.runner.startup_s = 30.0
-    assert seconds(setup.runner, job("a", reserve_s=10.0), 360.0) == 370
-    assert seconds(setup.runner, job("a", reserve_s=10.0), 360.1) is None
+    assert seconds(setup, job("a"), 400.0) == 400
+    assert seconds(setup, job("a"), 400.1) is None
+    assert seconds(setup, job("a", reserve_s=10.0), 390.0) == 400
+    assert seconds(setup, job("a", reserve_s=10.0), 390.1) is None
+    setup.backend = replace(setup.backend, startup_s=30.0)
+    assert seconds(setup, job("a", reserve_s=10.0), 360.0) == 370
+    assert seconds(setup, job("a", reserve_s=10.0), 360.1) is None
 
 
 def test_nothing_fits_when_nothing_is_left(setup: WorkerSetup) -> None:
     setup.spend(1_000.0)
-    assert seconds(setup.runner, job("a"), None) is None
-    assert seconds(setup.runner, job("a"), 0.1) is None
+    assert seconds(setup, job("a"), None) is None
+    assert seconds(setup, job("a"), 0.1) is None
 
 
 def test_a_job_with_a_part_of_the_cpus_needs_longer(setup: WorkerSetup) -> None:
     factor, more = PATIENCE
-    assert seconds(setup.runner, job("a", cpus=1), 10.0, concurrency=4) == factor * 40 + more
-    assert seconds(setup.runner, job("a", cpus=1), 250.1, concurrency=4) is None
+    assert seconds(setup, job("a", cpus=1), 10.0, concurrency=4) == factor * 40 + more
+    assert seconds(setup, job("a", cpus=1), 250.1, concurrency=4) is None
 
 
 def test_jobs_at_once_on_gpus_share_what_is_left(
     tmp_path: Path, study: StudyRecord, watcher: Any
 ) -> None:
-    runner = WorkerSetup(tmp_path, study, watcher, GPUS).runner
+    gpus = WorkerSetup(tmp_path, study, watcher, GPUS)
     factor, more = PATIENCE
-    assert seconds(runner, job("a", gpus=0.5), None, concurrency=8) == 250
-    assert seconds(runner, job("a", gpus=0.5), 10.0, concurrency=8) == factor * 20 + more
-    assert seconds(runner, job("a", gpus=0.5), 200.0, concurrency=8) == 400 + (2_000 - 400) / 8
-    assert seconds(runner, job("a", gpus=0.5), 1_000.0, concurrency=8) == 2_000
-    assert seconds(runner, job("a", gpus=0.5), 1_000.1, concurrency=8) is None
+    assert seconds(gpus, job("a", gpus=0.5), None, concurrency=8) == 250
+    assert seconds(gpus, job("a", gpus=0.5), 10.0, concurrency=8) == factor * 20 + more
+    assert seconds(gpus, job("a", gpus=0.5), 200.0, concurrency=8) == 400 + (2_000 - 400) / 8
+    assert seconds(gpus, job("a", gpus=0.5), 1_000.0, concurrency=8) == 2_000
+    assert seconds(gpus, job("a", gpus=0.5), 1_000.1, concurrency=8) is None
 
 
 @pytest.mark.parametrize(
@@ -211,10 +223,16 @@ def test_a_job_on_gpus_fits_beside_what_those_that_run_should_still_take(
     reserve_s: float,
     given_s: float | None,
 ) -> None:
-    runner = WorkerSetup(tmp_path, study, watcher, Machine("gpu", cpus=16, gpus=8)).runner
-    fitting = runner.affordable(
-        job("a", gpus=1.0, reserve_s=reserve_s), expected_s, concurrency=8, live_s=4 * 150.0
-    )
+    setup = WorkerSetup(tmp_path, study, watcher, Machine("gpu", cpus=16, gpus=8))
+    live = [job(f"proxy/{number}", gpus=1.0) for number in range(4)]
+    expected = {**dict.fromkeys((started.key for started in live), 150.0), "a": expected_s}
+    phase = Phase([*live, job("a", gpus=1.0, reserve_s=reserve_s)], {})
+    runner = Runner(setup.backend, "proxy", phase, expected)
+    runner.concurrency = 8
+    assert [started.key for started in live] == [
+        asked.key for asked in (runner.next_job() for _ in live) if asked
+    ]
+    fitting = runner.next_job()
     assert (fitting and fitting.seconds) == given_s
 
 
@@ -251,7 +269,8 @@ def test_what_jobs_on_gpus_have_done_is_no_longer_kept_for_them(
     tmp_path: Path, study: StudyRecord, watcher: Any, passes_s: float, last_s: float, fits: bool
 ) -> None:
     setup = WorkerSetup(tmp_path, study, watcher, Machine("gpu", cpus=16, gpus=8))
-    setup.runner.executor = side_by_side = SideBySide(setup, passes_s)
+    side_by_side = SideBySide(setup, passes_s)
+    setup.backend = replace(setup.backend, executor=side_by_side)
     jobs = [job(f"proxy/{number}", gpus=1.0) for number in range(8)]
     setup.run(
         *jobs,
@@ -267,7 +286,8 @@ def test_what_jobs_on_gpus_have_done_is_no_longer_kept_for_them(
 
 
 def test_jobs_side_by_side_on_a_cpu_take_nothing_from_each_other(setup: WorkerSetup) -> None:
-    setup.runner.executor = side_by_side = SideBySide(setup, 100.0)
+    side_by_side = SideBySide(setup, 100.0)
+    setup.backend = replace(setup.backend, executor=side_by_side)
     jobs = [job(f"proxy/{number}", cpus=1.0) for number in range(5)]
     setup.run(*jobs, expected=dict.fromkeys((asked.key for asked in jobs), 225.0))
     assert [asked.seconds for asked in side_by_side.started] == [1_000.0] * 4 + [900.0]
@@ -285,7 +305,7 @@ def test_a_job_that_ends_early_so_that_others_can_end_was_cut_by_the_budget(
     gpus.run(*jobs, expected=dict.fromkeys((asked.key for asked in jobs), 110.0))
     assert gpus.started[0].seconds == 220 + (2_000 - 220) / 8 == 442.5
     assert [state for _, state, _ in gpus.ended[:2]] == [State.CUT, State.DONE]
-    assert gpus.runner.short == {"proxy"}
+    assert gpus.backend.short == {"proxy"}
 
 
 def test_a_job_that_does_not_fit_is_not_started_and_said_so_and_a_smaller_one_is(
@@ -350,9 +370,13 @@ def test_every_job_that_ended_is_recorded_and_what_one_that_was_cut_had_reported
 def test_a_job_is_recorded_before_anyone_decides_by_it(setup: WorkerSetup) -> None:
     known: list[list[str]] = []
     phase = Phase([job("proxy/a", acts=(1.0, 1.0))], {})
-    setup.runner.run(
-        "proxy", phase, {}, lambda job, outcome: known.append(list(setup.study.job_records()))
-    )
+    Runner(
+        setup.backend,
+        "proxy",
+        phase,
+        {},
+        lambda job, outcome: known.append(list(setup.study.job_records())),
+    ).run()
     assert known == [["proxy/a"]]
 
 
@@ -411,75 +435,75 @@ def test_an_error_in_a_decision_stops_the_phase_and_comes_out(
     setup: WorkerSetup, never: Callable[..., Any]
 ) -> None:
     with pytest.raises(AssertionError, match="must not be called"):
-        setup.runner.run("proxy", Phase([job("proxy/a"), job("proxy/b")], {}), {}, never)
+        phase = Phase([job("proxy/a"), job("proxy/b")], {})
+        Runner(setup.backend, "proxy", phase, {}, never).run()
     assert [started.key for started in setup.started] == ["proxy/a"]
 
 
 def test_jobs_that_take_longer_than_expected_make_later_ones_expected_to(
     setup: WorkerSetup,
 ) -> None:
-    assert setup.runner.pace == 1
+    assert setup.backend.pace.now == 1
     setup.run(
         job("proxy/a", acts=(150.0,)),
         job("proxy/b", acts=(150.0,)),
         expected={"proxy/a": 100.0, "proxy/b": 50.0},
     )
-    assert setup.runner.pace == pytest.approx(2.0)
-    assert seconds(setup.runner, job("c"), 350.0) == 700
-    assert seconds(setup.runner, job("c"), 350.1) is None
+    assert setup.backend.pace.now == pytest.approx(2.0)
+    assert seconds(setup, job("c"), 350.0) == 700
+    assert seconds(setup, job("c"), 350.1) is None
 
 
 def test_pace_is_that_of_the_last_phase_that_tells(setup: WorkerSetup) -> None:
     setup.run(job("screen/a", acts=(300.0,)), expected={"screen/a": 100.0})
-    assert setup.runner.pace == pytest.approx(3.0)
+    assert setup.backend.pace.now == pytest.approx(3.0)
     setup.run(job("proxy/a", acts=(ValueError("no luck"),)), expected={"proxy/a": 100.0})
-    assert setup.runner.pace == pytest.approx(3.0)
+    assert setup.backend.pace.now == pytest.approx(3.0)
     setup.run(
         job("proxy/b", acts=(150.0,)),
         job("proxy/c", acts=(150.0,)),
         expected={"proxy/b": 100.0, "proxy/c": 100.0},
     )
-    assert setup.runner.pace == pytest.approx(1.5)
+    assert setup.backend.pace.now == pytest.approx(1.5)
 
 
 def test_all_jobs_but_the_first_two_leave_later_phases_their_time(setup: WorkerSetup) -> None:
-    phase = Phase([job(f"proxy/{number}", acts=(280.0,)) for number in range(4)], {})
-    expected = {f"proxy/{number}": 280.0 for number in range(4)}
-    setup.runner.run("proxy", phase, expected, lambda job, outcome: None, keep_s=200.0)
+    jobs = [job(f"proxy/{number}", acts=(280.0,)) for number in range(4)]
+    setup.run(*jobs, expected=dict.fromkeys((asked.key for asked in jobs), 280.0), keep_s=200.0)
     assert [started.key for started in setup.started] == ["proxy/0", "proxy/1"]
     assert setup.meter.remaining() == 440
-    assert seconds(setup.runner, job("confirm/0"), 280.0) == 440
+    assert seconds(setup, job("confirm/0"), 280.0) == 440
 
 
 def test_faster_jobs_are_no_reason_to_start_what_might_not_end(setup: WorkerSetup) -> None:
     setup.run(job("proxy/a", acts=(10.0,)), expected={"proxy/a": 100.0})
-    assert setup.runner.pace == pytest.approx(0.1)
-    assert seconds(setup.runner, job("b"), 991.0) is None
+    assert setup.backend.pace.now == pytest.approx(0.1)
+    assert seconds(setup, job("b"), 991.0) is None
 
 
 def test_the_start_of_workers_is_no_part_of_the_pace(setup: WorkerSetup) -> None:
-    setup.runner.startup_s = 30.0
+    setup.backend = replace(setup.backend, startup_s=30.0)
     acts = {"proxy/first": 130.0, "proxy/second": 100.0}
     setup.run(
         *(job(key, acts=(taken,)) for key, taken in acts.items()),
         expected=dict.fromkeys(acts, 100.0),
     )
-    assert setup.runner.pace == pytest.approx(1.0)
+    assert setup.backend.pace.now == pytest.approx(1.0)
 
 
 def test_the_pace_is_learned_again_from_what_ended_before_a_resume(
     setup: WorkerSetup, tmp_path: Path, study: StudyRecord, watcher: Any
 ) -> None:
-    setup.runner.startup_s = 30.0
+    setup.backend = replace(setup.backend, startup_s=30.0)
     jobs, expected = (
         [job(f"proxy/{number}", acts=(230.0 if number == 0 else 200.0,)) for number in range(2)],
         {"proxy/0": 100.0, "proxy/1": 100.0},
     )
     setup.run(*jobs, expected=expected)
     again = WorkerSetup(tmp_path / "again", study, watcher)
-    again.runner.startup_s = 30.0
+    again.backend = replace(again.backend, startup_s=30.0)
     again.run(*jobs, ended=study.job_outcomes(), expected=expected)
-    assert again.runner.pace == setup.runner.pace == pytest.approx(2.0)
+    assert again.backend.pace.now == setup.backend.pace.now == pytest.approx(2.0)
 
 
 def test_a_job_teaches_the_pace_once_whatever_share_of_the_machine_a_later_round_would_give_it(
@@ -487,14 +511,14 @@ def test_a_job_teaches_the_pace_once_whatever_share_of_the_machine_a_later_round
 ) -> None:
     expected = {"proxy/0": 100.0, "proxy/1": 100.0}
     setup.run(job("proxy/0", cpus=2.0, acts=(400.0,)), expected=expected)
-    assert setup.runner.pace == pytest.approx(2.0)
+    assert setup.backend.pace.now == pytest.approx(2.0)
     setup.run(
         job("proxy/0", cpus=1.0),
         job("proxy/1", cpus=1.0, acts=(800.0,)),
         ended=setup.study.job_outcomes(),
         expected=expected,
     )
-    assert setup.runner.pace == pytest.approx(2.0)
+    assert setup.backend.pace.now == pytest.approx(2.0)
 
 
 FULL = DeviceFull("no memory")
@@ -529,7 +553,7 @@ def test_a_job_that_begins_again_is_given_what_it_needs_and_what_is_left(
 
 def test_only_what_came_to_its_end_teaches_the_pace(setup: WorkerSetup) -> None:
     setup.run(job("proxy/a", acts=(300.0, ValueError("no luck"))), expected={"proxy/a": 100.0})
-    assert setup.runner.pace == 1
+    assert setup.backend.pace.now == 1
 
 
 def test_a_job_with_a_checkpoint_needs_the_rest_of_its_time(
@@ -539,10 +563,10 @@ def test_a_job_with_a_checkpoint_needs_the_rest_of_its_time(
     for step in (25, 75):
         (tmp_path / "checkpoint" / f"step-{step:09d}").mkdir(parents=True)
     setup.spend(600.0)
-    assert seconds(setup.runner, begun, 1_600.0) == 400
-    assert seconds(setup.runner, begun, 1_601.0) is None
+    assert seconds(setup, begun, 1_600.0) == 400
+    assert seconds(setup, begun, 1_601.0) is None
     setup.run(begun, expected={"proxy/a": 200.0})
-    assert setup.runner.pace == pytest.approx(1.0)
+    assert setup.backend.pace.now == pytest.approx(1.0)
 
 
 def test_a_job_that_goes_on_is_recorded_with_what_it_reported_before_it_was_cut(
@@ -568,20 +592,13 @@ def test_a_job_that_goes_on_is_recorded_with_what_it_reported_before_it_was_cut(
     assert (outcome.state, outcome.seconds) == (State.DONE, 7.0)
 
 
-def test_a_job_that_ends_early_was_cut_where_the_budget_left_does_not_buy_the_rest(
-    setup: WorkerSetup,
-) -> None:
-    setup.run(job("proxy/a", acts=(950.0, LEAVES)), expected={"proxy/a": 100.0})
-    assert setup.ended == [("proxy/a", State.CUT, "")]
-    assert setup.runner.short == {"proxy"}
-
-
 class Steady:
     """Jobs whose steps take the seconds that they are told, which leave at a checkpoint when theirs are over, and go on from there."""
 
     def __init__(self, setup: WorkerSetup, folder: Path) -> None:
         self.setup, self.folder = setup, folder
-        setup.runner.executor = InlineExecutor(self.work, setup.meter)
+        executor = InlineExecutor(self.work, setup.meter)
+        setup.backend = replace(setup.backend, executor=executor)
 
     def job(self, name: str, step_s: float, **more: Any) -> Job:
         return replace(job(f"proxy/{name}", acts=(step_s,), **more), folder=str(self.folder / name))
@@ -594,7 +611,7 @@ class Steady:
         assert asked.seconds is not None
         reached = min(100, begun + max(0, int((asked.seconds - asked.task.reserve_s) / step_s)))
         self.setup.now += (
-            self.setup.runner.startup_s * (len(self.setup.started) == 1)
+            self.setup.backend.startup_s * (len(self.setup.started) == 1)
             + (reached - begun) * step_s
         )
         (Path(asked.folder) / f"step-{reached}").mkdir(parents=True, exist_ok=True)
@@ -616,245 +633,33 @@ def steady(setup: WorkerSetup, tmp_path: Path) -> Steady:
     return Steady(setup, tmp_path)
 
 
-def test_a_job_that_runs_out_of_patience_goes_on_after_the_others(steady: Steady) -> None:
-    phase = steady.run(steady.job("slow", 2.0), steady.job("quick", 0.2))
-    assert steady.started() == ["slow", "quick", "slow"]
-    assert steady.setup.started[0].seconds == PATIENCE[0] * 20 + PATIENCE[1] == 120.0
-    assert [(key, state) for key, state, _ in steady.setup.ended] == [
+def test_a_job_that_runs_out_of_its_seconds_is_cut_and_a_later_run_takes_it_up_at_its_checkpoint(
+    steady: Steady,
+) -> None:
+    asked = [steady.job("slow", 2.0), steady.job("quick", 0.2)]
+    steady.run(*asked)
+    setup = steady.setup
+    assert steady.started() == ["slow", "quick"]
+    assert setup.started[0].seconds == PATIENCE[0] * 20 + PATIENCE[1] == 120.0
+    assert [(key, state) for key, state, _ in setup.ended] == [
+        ("proxy/slow", State.CUT),
         ("proxy/quick", State.DONE),
-        ("proxy/slow", State.DONE),
     ]
+    outcomes = setup.study.job_outcomes()
+    assert [report.step for report in outcomes["proxy/slow"].reports] == [50, 60]
+    assert setup.backend.short == {"proxy"}, "it is undecided, as what the budget did not last for"
+    assert setup.backend.pace.now == pytest.approx(1.0), "what was cut teaches nothing"
+    phase = steady.run(*asked, ended=outcomes)
+    assert steady.started() == ["slow", "quick", "slow"]
+    assert phase.outcomes["proxy/slow"].state is State.DONE
     assert [report.step for report in phase.outcomes["proxy/slow"].reports] == [50, 100]
-    assert steady.setup.runner.short == set()
-
-
-def test_a_phase_that_is_slow_throughout_ends_no_job_before_its_time(steady: Steady) -> None:
-    phase = steady.run(*(steady.job(name, 2.0) for name in "abcd"))
-    assert [phase.outcomes[f"proxy/{name}"].reports[-1].step for name in "abcd"] == [100] * 4
-    assert steady.setup.meter.spent() == pytest.approx(800.0)
-    assert steady.setup.runner.pace == pytest.approx(10.0)
-
-
-def test_a_slow_job_that_the_budget_does_not_last_for_ends_with_what_it_has(steady: Steady) -> None:
-    phase = steady.run(
-        steady.job("slower", 60.0),
-        steady.job("slow", 2.4),
-        steady.job("quick", 0.2),
-        steady.job("other", 7.0),
-    )
-    assert steady.started() == ["slower", "slow", "slow", "quick", "other"]
-    assert {
-        key: [report.step for report in outcome.reports] for key, outcome in phase.outcomes.items()
-    } == {
-        "proxy/slower": [2],
-        "proxy/slow": [50, 100],
-        "proxy/quick": [50, 100],
-        "proxy/other": [50, 64],
-    }
-    assert steady.setup.runner.short == set()
-    assert [values[1] for values in steady.setup.watcher.of("job_ended")].count("done") == 4
-    assert steady.setup.watcher.of("job_waits") == [
-        ("the proxy/slower",),
-        ("the proxy/slow",),
-        ("the proxy/other",),
-    ]
-
-
-def test_where_all_jobs_are_slow_the_budget_brings_some_to_their_end(steady: Steady) -> None:
-    phase = steady.run(*(steady.job(name, 4.0) for name in "abcdefgh"), expected_s=100.0)
-    assert [(name, phase.outcomes[f"proxy/{name}"].state) for name in "ab"] == [
-        ("a", State.DONE),
-        ("b", State.DONE),
-    ]
-    assert steady.started() == ["a", "b", "a", "b"], (
-        "of the others it is known then what they would need"
-    )
-    assert steady.setup.meter.spent() == 800
-
-
-@pytest.mark.parametrize("startup_s", [0.0, 30.0])
-@pytest.mark.parametrize("cpus", [2.0, 4.0])
-def test_a_job_in_two_parts_teaches_the_pace_of_both_without_the_start_of_its_worker(
-    steady: Steady, startup_s: float, cpus: float
-) -> None:
-    steady.setup.runner.startup_s = startup_s
-    steady.run(steady.job("slow", 4.0, cpus=cpus))
-    assert steady.started() == ["slow", "slow"]
-    assert steady.setup.runner.pace == pytest.approx(4.0 * 100 * cpus / 4 / 20)
-
-
-def test_a_slow_job_near_its_end_is_given_time_beside_its_reserve(steady: Steady) -> None:
-    phase = steady.run(steady.job("slow", 1.3, reserve_s=200.0), expected_s=20.0)
-    assert steady.setup.started[0].seconds == 120.0 + 200.0
-    assert phase.outcomes["proxy/slow"].reports[-1].step == 100
-
-
-@pytest.mark.parametrize(
-    ("first", "steps"), [(0, 100), (2, 72)], ids=["one of the first two", "a later one"]
-)
-def test_a_slow_job_takes_from_later_phases_only_what_it_might_at_first(
-    steady: Steady, first: int, steps: int
-) -> None:
-    before = {f"proxy/{number}": Outcome(State.DONE) for number in range(first)}
-    jobs = [steady.job(str(number), 0.0) for number in range(first)] + [steady.job("slow", 5.0)]
-    phase = steady.run(*jobs, ended=before, expected_s=100.0, keep_s=550.0)
-    assert phase.outcomes["proxy/slow"].reports[-1].step == steps
-
-
-def test_of_two_slow_jobs_the_less_slow_goes_on_first(steady: Steady) -> None:
-    steady.run(steady.job("slower", 4.0), steady.job("slow", 2.0))
-    assert steady.started() == ["slower", "slow", "slow", "slower"]
-
-
-class EndsWhileOneWaits:
-    """An executor in which the budget ends when the first job has run out of patience."""
-
-    def run(self, source: JobSource, concurrency: int) -> None:
-        asked = source.next_job()
-        assert asked is not None
-        source.on_end(
-            asked, Outcome(State.DONE, reports=[Report(60, {})], seconds=asked.seconds or 0.0)
-        )
-
-
-def test_a_phase_is_short_where_the_budget_ends_while_a_slow_job_waits(setup: WorkerSetup) -> None:
-    setup.runner.executor = EndsWhileOneWaits()
-    phase = setup.run(job("proxy/slow"), expected={"proxy/slow": 20.0})
-    assert phase.outcomes == {} and setup.runner.short == {"proxy"}
-    assert setup.study.job_outcomes()["proxy/slow"].state is State.CUT
-
-
-class OneByOne(Phase):
-    """Hands a job out when the one before has ended, as confirming does."""
-
-    def next_job(self) -> Job | None:
-        handed_out = len(self.jobs) - len(self._waiting)
-        return super().next_job() if len(self.outcomes) == handed_out else None
-
-
-@pytest.mark.parametrize("step_s", [2.0, 60.0], ids=["goes on", "cannot go on"])
-def test_what_waits_for_a_slow_job_is_handed_out_when_that_has_ended(
-    steady: Steady, step_s: float
-) -> None:
-    phase = steady.run(
-        steady.job("quick", 0.2),
-        steady.job("slow", step_s),
-        *(steady.job(name, 0.2) for name in "abc"),
-        kind=OneByOne,
-    )
-    assert [report.step for report in phase.outcomes["proxy/slow"].reports] == (
-        [50, 100] if step_s == 2.0 else [2]
-    )
-    assert [phase.outcomes[f"proxy/{name}"].state for name in "abc"] == [State.DONE] * 3
-    assert steady.setup.runner.short == set()
-
-
-class TwoAtOnce:
-    """An executor of two jobs that run side by side on GPUs; what the second does is told it."""
-
-    def __init__(self, setup: WorkerSetup, second_s: float) -> None:
-        self.setup, self.second_s = setup, second_s
-        self.started: list[str] = []
-
-    def run(self, source: JobSource, concurrency: int) -> None:
-        slow, other = source.next_job(), source.next_job()
-        assert slow is not None and other is not None and slow.seconds is not None
-        self._pass(slow.seconds, slow, other)
-        source.on_end(slow, Outcome(State.DONE, reports=[Report(60, {})], seconds=slow.seconds))
-        asked = source.next_job()
-        assert asked is None, "it would not end beside the other"
-        self._pass(self.second_s, other)
-        source.on_end(
-            other,
-            Outcome(State.STOPPED, reports=[Report(50, {})], seconds=slow.seconds + self.second_s),
-        )
-        while (asked := source.next_job()) is not None:
-            self.started.append(asked.key)
-            source.on_end(
-                asked, Outcome(State.DONE, reports=[Report(100, {})], seconds=asked.seconds or 0.0)
-            )
-
-    def _pass(self, seconds: float, *live: Job) -> None:
-        self.setup.meter.tick(list(live))
-        self.setup.now += seconds
-        self.setup.meter.tick(list(live))
-
-
-@pytest.mark.parametrize(
-    ("second_s", "goes_on"),
-    [(10.0, True), (300.0, False)],
-    ids=["leaves enough", "leaves too little"],
-)
-def test_a_slow_job_on_gpus_is_given_up_only_when_nothing_runs_that_may_leave_it_time(
-    tmp_path: Path, study: StudyRecord, watcher: Any, second_s: float, goes_on: bool
-) -> None:
-    setup = WorkerSetup(tmp_path, study, watcher, Machine("gpu", cpus=16, gpus=2))
-    setup.runner.executor = two = TwoAtOnce(setup, second_s)
-    setup.run(
-        job("proxy/slow", gpus=1.0),
-        job("proxy/other", gpus=1.0),
-        expected={"proxy/slow": 50.0, "proxy/other": 600.0},
-    )
-    assert two.started == (["proxy/slow"] if goes_on else [])
-    assert setup.ended[-1] == ("proxy/slow", State.DONE if goes_on else State.CUT, "")
-
-
-class SlowOneFirst:
-    """An executor of two jobs side by side on a CPU, of which the first runs out of patience before the second comes to its end."""
-
-    def run(self, source: JobSource, concurrency: int) -> None:
-        slow, other = source.next_job(), source.next_job()
-        assert slow is not None and other is not None and slow.seconds is not None
-        source.on_end(slow, Outcome(State.DONE, reports=[Report(5, {})], seconds=slow.seconds))
-        assert source.next_job() is None, (
-            "whether it straggles is not known before the other has ended"
-        )
-        source.on_end(other, Outcome(State.DONE, reports=[Report(100, {})], seconds=700.0))
-        assert source.next_job() is None
-
-
-def test_a_slow_job_is_not_given_up_before_it_is_known_how_slow_the_others_are(
-    setup: WorkerSetup,
-) -> None:
-    setup.runner.executor = SlowOneFirst()
-    setup.run(
-        job("proxy/slow", cpus=2.0),
-        job("proxy/other", cpus=2.0),
-        expected={"proxy/slow": 20.0, "proxy/other": 400.0},
-    )
-    assert setup.ended == [("proxy/other", State.DONE, ""), ("proxy/slow", State.DONE, "")]
-    assert setup.runner.short == set()
-
-
-def test_where_all_jobs_are_slow_those_that_the_budget_does_not_last_for_are_cut(
-    steady: Steady,
-) -> None:
-    phase = steady.run(*(steady.job(name, 6.0) for name in "ab"))
-    assert [phase.outcomes[f"proxy/{name}"].state for name in "ab"] == [State.DONE, State.CUT]
-    assert steady.setup.runner.short == {"proxy"}
-    assert [record["state"] for record in steady.setup.study.job_records().values()] == [
-        "done",
-        "cut",
-    ]
-
-
-def test_a_slow_job_that_waits_when_the_search_is_stopped_is_cut_and_goes_on_later(
-    steady: Steady,
-) -> None:
-    asked, stopped = steady.job("slow", 2.0), job("proxy/stopped", acts=(KeyboardInterrupt(),))
-    with pytest.raises(KeyboardInterrupt):
-        steady.run(asked, stopped)
-    assert steady.setup.study.job_outcomes()["proxy/slow"].state is State.CUT
-    phase = steady.run(asked, ended=steady.setup.study.job_outcomes())
-    assert [report.step for report in phase.outcomes["proxy/slow"].reports] == [50, 100]
-    assert steady.started() == ["slow", "stopped", "slow"]
 
 
 def test_a_phase_is_short_whose_jobs_the_budget_does_not_last_for(setup: WorkerSetup) -> None:
     setup.run(job("proxy/a", acts=(1.0, 1.0)))
-    assert setup.runner.short == set()
+    assert setup.backend.short == set()
     setup.run(job("proxy/b"), expected={"proxy/b": 5_000.0})
-    assert setup.runner.short == {"proxy"}
+    assert setup.backend.short == {"proxy"}
 
 
 def test_a_job_that_goes_on_after_a_cut_teaches_the_pace_of_what_it_had_left(
@@ -865,4 +670,37 @@ def test_a_job_that_goes_on_after_a_cut_teaches_the_pace_of_what_it_had_left(
     before = {"proxy/a": Outcome(State.CUT, "", [Report(50, {})], 50.0)}
     phase = setup.run(asked, ended=before, expected={"proxy/a": 100.0})
     assert phase.outcomes["proxy/a"].seconds == pytest.approx(100.0), "both parts"
-    assert setup.runner.pace == pytest.approx(1.0)
+    assert setup.backend.pace.now == pytest.approx(1.0)
+
+
+def handed_out(phase: Phase) -> list[str]:
+    found = []
+    while (asked := phase.next_job()) is not None:
+        found.append(asked.key)
+    return found
+
+
+def test_jobs_are_handed_out_once_in_their_order() -> None:
+    phase = Phase([job("c"), job("a"), job("b")], {})
+    assert phase.waiting() == 3
+    assert handed_out(phase) == ["c", "a", "b"]
+    assert (phase.waiting(), phase.next_job()) == (0, None)
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_what_ended_before_is_not_handed_out_unless_it_was_cut(state: State) -> None:
+    outcome = Outcome(state, "cause", [Report(50, {})])
+    phase = Phase([job("a"), job("b")], {"a": outcome, "elsewhere": outcome})
+    again = state is State.CUT
+    assert phase.waiting() == 1 + again
+    assert handed_out(phase) == (["a", "b"] if again else ["b"])
+    assert phase.outcomes == ({} if again else {"a": outcome})
+
+
+def test_a_phase_goes_on_at_reports_and_keeps_how_its_jobs_ended() -> None:
+    phase = Phase([job("a")], {})
+    asked = phase.next_job()
+    assert asked is not None
+    assert phase.on_report(asked, Report(1, {"accuracy": 0.0})) is Decision.CONTINUE
+    phase.on_end(asked, Outcome(State.DONE))
+    assert phase.outcomes == {"a": Outcome(State.DONE)}

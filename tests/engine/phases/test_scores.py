@@ -9,7 +9,9 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
+from hssl_search.engine.records.state import SearchState
 from hssl_search.engine.statistics.metrics import ACCURACY, LABELFREE
+from hssl_search.reporting.formats import signed
 from hssl_search.reporting.relations import agreements
 
 Lab = Any
@@ -96,7 +98,8 @@ def test_ranked_without_labels_the_best_base_is_compared_with_no_head(
     ahead = pytest.approx(lab.quality[verdict["name"]] - 20.0)
     low, high = verdict["comparison"].pop("interval")
     assert low < lab.quality[verdict["name"]] - 20.0 < high
-    assert verdict["comparison"] == {"against": "no head", "difference": ahead, "seeds": 2}
+    gap = {key: verdict["comparison"][key] for key in ("against", "difference", "seeds")}
+    assert gap == {"against": "no head", "difference": ahead, "seeds": 2}
     rows = {row["name"]: row["mean"] for row in verdict["rows"]}
     assert (rows["untrained base"], rows["no head"]) == (5.0, pytest.approx(20.05))
     assert rows.keys() >= {"identity head", "same-architecture head", "no head, same device-time"}
@@ -128,10 +131,10 @@ def test_ranked_without_labels_and_judged_with_them_the_verdict_tells_their_agre
         "trials": trials,
     }
     assert (
-        f"Over {trials} trials the rank correlation of {LABELFREE.score_name} with accuracy is {expected:+.2f}"
+        f"Over {trials} trials the rank correlation of {LABELFREE.score_name} with accuracy is {signed(expected, 2)}"
         in verdict["sentence"]
     )
-    lab.study.set_study("config", {"rank_by": LABELFREE.key})
+    lab.study.write(SearchState(config={"rank_by": LABELFREE.key}))
     [told] = [one.correlation for one in agreements(lab.study.study) if one.measure is LABELFREE]
     assert (abs(told.value or 0), told.n) == (pytest.approx(abs(expected)), trials), (
         "the report has the same number"
@@ -154,7 +157,7 @@ def test_ranked_without_labels_and_not_judged_with_them_no_accuracy_is_told(
     )
     assert lab.watcher.of("best")[-1] == (verdict["name"], None)
     assert lab.watcher.of("control") == []
-    lab.study.set_study("config", {"rank_by": LABELFREE.key})
+    lab.study.write(SearchState(config={"rank_by": LABELFREE.key}))
     assert agreements(lab.study.study) == []
 
 

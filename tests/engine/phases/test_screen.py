@@ -8,6 +8,8 @@ import pytest
 
 from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.phases import screen
+from hssl_search.engine.records.state import TrialState
+from hssl_search.heads.config import HeadConfig
 
 
 def candidates(count: int) -> list[Contender]:
@@ -15,9 +17,11 @@ def candidates(count: int) -> list[Contender]:
     return [
         Contender(
             trial,
-            f"head {trial}",
-            [{"family": families[trial % 4], "depth": trial}],
-            families[trial % 4],
+            TrialState(
+                name=f"head {trial}",
+                family=families[trial % 4],
+                head=HeadConfig(family=families[trial % 4], depth=trial + 1),
+            ),
         )
         for trial in range(count)
     ]
@@ -52,10 +56,10 @@ def test_candidates_drawn_one_after_another_are_spread() -> None:
 def test_the_reference_heads_train_last_in_every_group() -> None:
     group = candidates(2)
     assert screen.heads_of(group) == [
-        {"family": "convnext", "depth": 0},
-        {"family": "resnet", "depth": 1},
-        {"family": "identity"},
-        {"family": "noise"},
+        HeadConfig(family="convnext", depth=1),
+        HeadConfig(family="resnet", depth=2),
+        HeadConfig(family="identity"),
+        HeadConfig(family="noise"),
     ]
 
 
@@ -80,24 +84,25 @@ def test_discrepancies_are_read_as_excess_over_the_identity_head() -> None:
             head(0.95, 0.99, 4.4, "not learning"),
         ]
     }
-    found, references = screen.read(group, metrics)
-    assert {trial: one["discrepancy"] for trial, one in found.items()} == pytest.approx(
+    found, references = screen.read(group, metrics, 5)
+    assert {trial: one.discrepancy for trial, one in found.items()} == pytest.approx(
         {0: 0.25, 1: 0.10, 2: -0.05}
     )
-    assert [one["cka_excess"] for one in found.values()] == pytest.approx([0.4, 0.1, 0.8])
-    assert found[0] == head(0.5, 0.6) | {
+    assert [one.cka_excess for one in found.values()] == pytest.approx([0.4, 0.1, 0.8])
+    assert found[0].attributes() == head(0.5, 0.6) | {
+        "group": 5,
         "cka_excess": pytest.approx(0.4),
         "overlap_excess": pytest.approx(0.25),
         "discrepancy": pytest.approx(0.25),
         "chance_loss": 4.4,
     }
     assert (
-        references["identity"]["overlap_excess"]
-        == references["identity"]["cka_excess"]
-        == references["identity"]["discrepancy"]
+        references["identity"].overlap_excess
+        == references["identity"].cka_excess
+        == references["identity"].discrepancy
         == 0.0
     )
-    assert (references["noise"]["gate"], references["noise"]["discrepancy"]) == (
+    assert (references["noise"].gate, references["noise"].discrepancy) == (
         "not learning",
         pytest.approx(0.64),
     )
@@ -109,8 +114,9 @@ def test_excess_puts_heads_of_a_group_in_the_order_of_their_overlap() -> None:
     found, _ = screen.read(
         group,
         {"heads": [head(0.0, overlap) for overlap in overlaps] + [head(0.0, 0.4), head(0.0, 1.0)]},
+        0,
     )
-    assert sorted(found, key=lambda trial: found[trial]["discrepancy"]) == sorted(
+    assert sorted(found, key=lambda trial: found[trial].discrepancy or 0.0) == sorted(
         range(6), key=lambda trial: overlaps[trial]
     )
 
@@ -118,6 +124,6 @@ def test_excess_puts_heads_of_a_group_in_the_order_of_their_overlap() -> None:
 def test_heads_that_an_earlier_version_screened_a_second_time_are_left_out() -> None:
     again = [head(0.9, 0.9)]
     references = [head(0.1, 0.35), head(0.95, 0.99, 4.4, "not learning")]
-    found, noted = screen.read(candidates(1), {"heads": [head(0.5, 0.6), *again, *references]})
-    assert list(found) == [0] and found[0]["discrepancy"] == pytest.approx(0.25)
-    assert noted["identity"]["discrepancy"] == 0.0 and noted["noise"]["gate"] == "not learning"
+    found, noted = screen.read(candidates(1), {"heads": [head(0.5, 0.6), *again, *references]}, 0)
+    assert list(found) == [0] and found[0].discrepancy == pytest.approx(0.25)
+    assert noted["identity"].discrepancy == 0.0 and noted["noise"].gate == "not learning"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from hssl_search.engine.execution.jobs import Job, Outcome, Report, State, Task
 from hssl_search.engine.execution.machine import Machine
-from hssl_search.engine.phases.jobs import Workshop
 
 Lab = Any
 """See conftest.py."""
@@ -77,19 +77,18 @@ def test_what_a_killed_search_had_heard_of_a_job_is_known_again(
     for step, accuracy in ((10, 31.0), (20, 32.0)):
         lab.run.append_metrics(3, {"job": KEY, "step": step, "accuracy": accuracy})
         lab.run.append_metrics(3, {"job": "confirm/0003/seed1", "step": step + 5, "accuracy": 0.0})
-    workshop: Workshop = lab.controller().workshop
-    workshop.ended = dict(ended)
-    workshop.recall(Job(KEY, "proxy", Task.model_construct(), "/nowhere", trial))
-    reports = workshop.ended[KEY].reports if KEY in workshop.ended else []
+    backend = replace(lab.controller().backend, ended=dict(ended))
+    backend.recall(Job(KEY, "proxy", Task.model_construct(), "/nowhere", trial))
+    reports = backend.ended[KEY].reports if KEY in backend.ended else []
     assert [report.step for report in reports] == steps
     assert HELD in reports or not ended, "what the study holds is not replaced"
-    assert not steps or workshop.ended[KEY].state is (
+    assert not steps or backend.ended[KEY].state is (
         State.DONE if ended == {KEY: DONE} else State.CUT
     )
 
 
 def test_a_search_that_is_taken_up_knows_how_its_jobs_ended(lab: Lab) -> None:
     lab.search()
-    outcomes = lab.controller().workshop.ended
+    outcomes = lab.controller().backend.ended
     assert outcomes == lab.study.job_outcomes()
     assert list(outcomes) == lab.starts

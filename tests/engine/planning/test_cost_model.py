@@ -129,15 +129,16 @@ def test_auto_precision_becomes_what_was_faster_and_a_chosen_one_stays(setting: 
 
 
 @pytest.mark.parametrize(
-    ("images", "steps", "step_s"), [(1_000, 3, 0.4), (256, 1, 0.4), (200, 1, 0.3125), (100, 1, 0.2)]
+    ("images", "steps", "batches"),
+    [(1_000, 3, 2.0), (256, 1, 2.0), (200, 1, 1.5625), (100, 1, 1.0)],
 )
 def test_steps_and_seconds_of_the_full_training_follow_its_batches(
-    setting: Setting, images: int, steps: int, step_s: float
+    setting: Setting, images: int, steps: int, batches: float
 ) -> None:
     assert [setting.recipe[stage]["batch_size"] for stage in ("proxy", "full")] == [128, 256]
-    found = measured(images=images)
-    assert found.full_steps(setting) == steps
-    assert found.full_step_s(setting, 0.2) == pytest.approx(step_s)
+    full = measured(images=images).full(setting, 1)
+    assert (full.steps, full.batches) == (steps, pytest.approx(batches))
+    assert measured(images=images).full(setting, "off").steps == 0
 
 
 def test_the_share_of_a_gpu_is_that_of_the_memory_measured_and_a_whole_one_where_there_is_none() -> (

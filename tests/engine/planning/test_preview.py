@@ -13,7 +13,7 @@ from hssl_search.engine.budget import parse_budget
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.planning.costs import Costs, Wanted
 from hssl_search.engine.planning.plan import make_plan, ranking_s, smallest_s
-from hssl_search.engine.planning.preview import FullTraining, planned_phases
+from hssl_search.engine.planning.preview import planned_phases
 from hssl_search.engine.records.ledger import Ledger
 
 COSTS = Costs(step=0.1, heads={"typical": 0.02}, evaluate=0.5, checkpoint=0.1, startup=3.0)
@@ -103,9 +103,8 @@ def test_a_ranking_is_planned_from_its_cost_on_and_not_much_before(heads: int, s
 def test_phases_take_turns_on_the_places_that_the_machine_has() -> None:
     whole, packed = Machine("gpu", 16, 2), Machine("gpu", 16, 2, gpus_per_trial=0.25)
     plan = make_plan(3600.0, COSTS, 30)
-    full = FullTraining.within(
-        plan.expected_s["full"], COSTS, 0.12, Wanted(10**6), plan.proxy_steps
-    )
+    full_s = plan.expected_s["full"] + COSTS.between_phases()
+    full = Wanted(10**6).affordable(full_s, COSTS, 0.12, plan.proxy_steps)
     rows = {row.phase: row for row in planned_phases(plan, full, COSTS, packed, whole)}
     proxy, jobs = rows["proxy"], plan.proxies + 2
     assert (proxy.jobs, proxy.steps, proxy.at_once) == (

@@ -11,6 +11,7 @@ from optuna.artifacts import get_all_artifact_meta
 from hssl_search.engine.execution.jobs import Job, Outcome, Report, State, Task
 from hssl_search.engine.records.artifacts import LOG_LINES, Artifacts
 from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.state import TrialState
 from hssl_search.engine.records.study import StudyRecord
 
 REPORTS = [Report(20, {"accuracy": 31.0}), Report(40, {"accuracy": 35.5})]
@@ -25,7 +26,7 @@ class WorkerSetup:
             study,
             list[str](),
         )
-        self.number = study.add_control("identity", {})
+        self.number = study.add_trial(TrialState(role="control", control="identity"))
         self.run.write_head(self.number, {"format": "hssl-head/1", "family": "identity"})
         self.job = Job(
             "proxy/0000/seed0",

@@ -28,11 +28,14 @@ from hssl_search.engine.budget import Budget
 from hssl_search.engine.execution.jobs import Job, Outcome, Report, Setting, State, Task
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.planning.plan import Plan
+from hssl_search.engine.records import state as states
 from hssl_search.engine.records import storage
+from hssl_search.engine.records.state import SearchState
 from hssl_search.engine.records.storage import StorageError
 from hssl_search.engine.records.storage_url import absolute, check_storage
 from hssl_search.engine.records.study import MissingStudy, StudyRecord
 from hssl_search.errors import UserError
+from hssl_search.heads.config import HeadConfig
 from hssl_search.reporting.record import RunRecord
 from hssl_search.spaces.space import Space
 
@@ -302,9 +305,9 @@ def test_what_is_larger_than_a_text_of_mysql_is_whole_again(server: Server) -> N
     )
     reports = [Report(step, {"accuracy": 50.0, "heads": LARGE}) for step in (1, 2)]
     with StudyRecord.open(url, "名前𠀀ü", new=True) as record:
-        record.set_study("config", {"classes": LARGE})
-        record.set_study("config", {"classes": LARGE[::-1]})
-        record.add_candidate({}, {}, {"role": "candidate", "head": {"family": "mlp"}})
+        record.write(SearchState(config={"classes": LARGE}))
+        record.write(SearchState(config={"classes": LARGE[::-1]}))
+        record.add_trial(states.TrialState(role="candidate", head=HeadConfig(family="mlp")))
         record.record_job(job, Outcome(State.CUT, reports=reports[:1]))
         record.record_job(job, Outcome(State.DONE, reports=reports))
         record.finish(0, "FAIL", cause="図" * 100_000)
@@ -361,15 +364,15 @@ def test_the_password_may_stand_in_a_file_of_the_drivers(
     for storage_url in (url, relative):
         check_storage(storage_url)
         with StudyRecord.open(storage_url, "demo") as record:
-            record.set_study("key", "value")
+            record.write(SearchState(ended="value"))
 
 
 def test_connections_that_the_server_ends_are_made_again(server: Server) -> None:
     with StudyRecord.open(server.new_database(), "demo", new=True) as record:
         for number in range(5):
-            assert record.add_candidate({}, {}, {"number": number}) == number
+            assert record.add_trial(states.TrialState(seed=number)) == number
             assert server.end_connections() >= 1
-            record.set_attributes(number, {"cka": 0.5})
+            record.write_trial(number, states.TrialState(cka=0.5))
             assert server.end_connections() >= 1
             record.report(number, 10, 50.0)
             assert server.end_connections() >= 1
@@ -380,7 +383,7 @@ def test_connections_that_the_server_ends_are_made_again(server: Server) -> None
                 Outcome(State.DONE),
             )
         assert [(trial.state, trial.user_attrs) for trial in record.trials()] == [
-            (TrialState.COMPLETE, {"number": number, "cka": 0.5}) for number in range(5)
+            (TrialState.COMPLETE, {"seed": number, "cka": 0.5}) for number in range(5)
         ]
         assert len(record.job_outcomes()) == 5
 
@@ -389,14 +392,14 @@ def test_a_restart_in_the_middle_of_a_search_is_waited_for(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     with StudyRecord.open(server.new_database(), "demo", new=True) as record:
-        record.add_candidate({}, {}, {})
+        record.add_trial(states.TrialState())
         for number in (1, 2):
             server.stop()
             back = threading.Timer(2.0, server.start)
             back.start()
-            assert record.add_candidate({}, {}, {}) == number
+            assert record.add_trial(states.TrialState()) == number
             back.join()
-        record.set_study("key", "value")
+        record.write(SearchState(ended="value"))
         assert len(record.trials()) == 3
     assert all("does not answer" in told and "s3@" not in told for told in caplog.messages)
 
@@ -471,7 +474,7 @@ def test_a_server_that_stays_away_is_one_sentence_and_is_not_waited_for_again(
 ) -> None:
     pauses: list[float] = []
     with StudyRecord.open(server.new_database(), "demo", new=True) as record:
-        record.set_study("before", 1)
+        record.write(SearchState(ended="before"))
         server.stop()
         try:
             monkeypatch.setattr(storage, "PATIENCE_S", 0.0)
@@ -481,7 +484,7 @@ def test_a_server_that_stays_away_is_one_sentence_and_is_not_waited_for_again(
                     StorageError,
                     match=r"^the storage '[^']*optuna:\*\*\*@127.* failed \(.*\); check that it ",
                 ) as error:
-                    record.set_study("during", 1)
+                    record.write(SearchState(nothing_runs="during"))
                 assert not any(
                     part in str(error.value)
                     for part in (PASSWORD, quote(PASSWORD, safe=""), "s3@", "s3%40")
@@ -490,8 +493,8 @@ def test_a_server_that_stays_away_is_one_sentence_and_is_not_waited_for_again(
         finally:
             monkeypatch.undo()
             server.start()
-        record.set_study("after", 1)
-        assert record.study_attributes() == {"before": 1, "after": 1}
+        record.write(SearchState(nothing_runs="after"))
+        assert record.study_attributes() == {"ended": "before", "nothing_runs": "after"}
 
 
 @pytest.mark.parametrize("mistake", ["password", "database", "option"])

@@ -4,6 +4,7 @@ import errno
 import random
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ class WorkerSetup:
         self,
         folder: Path,
         budget: str,
+        tell: Callable[[float, float], None] = lambda spent_s, budget_s: None,
         cpus: float = 4,
         gpus: float = 2,
         reserve_s: float = 0.0,
@@ -36,7 +38,7 @@ class WorkerSetup:
         self.path = folder / "ledger.jsonl"
         self.ledger = Ledger(self.path, clock=self.clock)
         self.meter = DeviceMeter(
-            self.ledger, parse_budget(budget), cpus, gpus, reserve_s, self.clock, heartbeat_s
+            self.ledger, parse_budget(budget), cpus, gpus, reserve_s, self.clock, heartbeat_s, tell
         )
 
     def clock(self) -> float:
@@ -205,8 +207,8 @@ def test_what_an_earlier_controller_spent_counts(tmp_path: Path) -> None:
 
 
 def test_who_watches_is_told_at_every_tick_what_is_spent(tmp_path: Path) -> None:
-    setup, told = WorkerSetup(tmp_path, "10gpu-min"), list[tuple[float, float]]()
-    setup.meter.tell = lambda spent_s, budget_s: told.append((spent_s, budget_s))
+    told = list[tuple[float, float]]()
+    setup = WorkerSetup(tmp_path, "10gpu-min", lambda *seconds: told.append(seconds))
     setup.after(0.5, job("a", gpus=1))
     setup.after(0.5, job("a", gpus=1), job("b", gpus=1))
     assert told == [(0.5, 600.0), (1.5, 600.0)]

@@ -24,6 +24,7 @@ from sqlalchemy.exc import (
 
 from hssl_search.engine.execution.jobs import Job, Outcome, State, Task
 from hssl_search.engine.records import storage
+from hssl_search.engine.records.state import SearchState, TrialState
 from hssl_search.engine.records.storage import StorageError, flush
 from hssl_search.engine.records.storage_url import sqlite_url
 from hssl_search.engine.records.study import StudyRecord
@@ -41,7 +42,7 @@ def test_how_a_job_ended_is_on_the_disk_before_anything_goes_on_from_it(
 
     with StudyRecord.open(sqlite_url(tmp_path / "study.db"), "demo", new=True) as record:
         monkeypatch.setattr("os.fsync", fsync)
-        record.set_study("reference", {})
+        record.write(SearchState(reference={}))
         assert synced == {}, "what a search can find out again need not be"
         record.record_job(
             Job("screen/group0", "screen", Task.model_construct(), "/nowhere"), Outcome(State.DONE)
@@ -67,7 +68,7 @@ def test_a_study_that_may_only_be_read_is_read_and_nothing_is_written(
     (tmp_path / name).mkdir()
     path = tmp_path / name / "study.db"
     with StudyRecord.open(sqlite_url(path), "demo", new=True) as record:
-        record.set_study("key", "value")
+        record.write(SearchState(ended="value"))
     before = path.read_bytes(), path.stat().st_mtime_ns
     access, connect = os.access, sqlite3.connect
 
@@ -80,12 +81,12 @@ def test_a_study_that_may_only_be_read_is_read_and_nothing_is_written(
     )
     monkeypatch.setattr("sqlite3.dbapi2.connect", connect_without_writing)
     with StudyRecord.existing(sqlite_url(path), "demo") as record:
-        assert record.study_attributes() == {"key": "value"}
+        assert record.study_attributes() == {"ended": "value"}
         assert [one.name for one in path.parent.iterdir()] == ["study.db"], (
             "no log and no index beside it"
         )
         with pytest.raises(StorageError, match=r"attempt to write a readonly database"):
-            record.set_study("key", "another")
+            record.write(SearchState(ended="another"))
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
 
 
@@ -178,14 +179,14 @@ def test_a_call_is_repeated_until_it_is_answered_and_carried_out_once(
     record = patient(flaky)
     getattr(flaky, when).update(range(0, 40, 2))
     for number in range(3):
-        assert record.add_candidate({}, {}, {"number": number}) == number
-        record.set_attributes(number, {"cka": 0.5})
+        assert record.add_trial(TrialState(seed=number)) == number
+        record.write_trial(number, TrialState(cka=0.5))
         record.finish(number, "COMPLETE", 50.0)
-    record.set_study("key", "value")
+    record.write(SearchState(ended="value"))
     assert [(trial.state.name, trial.value, trial.user_attrs) for trial in record.trials()] == [
-        ("COMPLETE", 50.0, {"number": number, "cka": 0.5}) for number in range(3)
+        ("COMPLETE", 50.0, {"seed": number, "cka": 0.5}) for number in range(3)
     ]
-    assert record.study_attributes() == {"key": "value"}
+    assert record.study_attributes() == {"ended": "value"}
     assert set(pauses) == {storage.PAUSES_S[0]} and len(pauses) >= 7, (
         "pauses are short again after each answer"
     )
@@ -205,14 +206,14 @@ def test_a_server_that_stays_silent_is_given_up_once(
             match=r"^the storage 'postgresql://user@host/name' failed \(server closed the connection "
             r"unexpectedly\); check that it .*, then run the command again\.$",
         ):
-            record.set_study("key", "value")
+            record.write(SearchState(ended="value"))
     assert pauses == [0.5, 1.0, 2.0, 4.0, *[8.0] * 9], (
         "for 120 seconds, and the later calls were not waited for"
     )
     assert len(caplog.messages) == 1
     flaky.before.clear()
-    record.set_study("key", "value")
-    assert record.study_attributes() == {"key": "value"}
+    record.write(SearchState(ended="value"))
+    assert record.study_attributes() == {"ended": "value"}
 
 
 def test_whoever_interrupts_the_waiting_does_not_wait_again(
@@ -226,9 +227,9 @@ def test_whoever_interrupts_the_waiting_does_not_wait_again(
     record = patient(flaky)
     flaky.before.update(range(10))
     with pytest.raises(KeyboardInterrupt):
-        record.set_study("key", "value")
+        record.write(SearchState(ended="value"))
     with pytest.raises(StorageError):
-        record.set_study("key", "value")
+        record.write(SearchState(ended="value"))
     assert flaky.calls == 2
 
 
@@ -241,13 +242,13 @@ def test_whoever_has_asked_to_stop_waits_for_one_more_answer_and_not_for_the_ser
     monkeypatch.setattr(storage.time, "sleep", slept.append)
     with heeding(lambda: True):
         flaky.before.add(0)
-        record.set_study("key", "value")
-        assert record.study_attributes() == {"key": "value"}
+        record.write(SearchState(ended="value"))
+        assert record.study_attributes() == {"ended": "value"}
         flaky.before.update(range(100))
         with pytest.raises(KeyboardInterrupt):
-            record.set_study("key", "another")
+            record.write(SearchState(ended="another"))
     with pytest.raises(StorageError):
-        record.set_study("key", "another")
+        record.write(SearchState(ended="another"))
     assert slept == [storage.PAUSES_S[0]] * 2 and flaky.calls == 5
 
 
@@ -274,8 +275,8 @@ def test_a_file_that_another_program_writes_to_is_waited_for(
     record, other = request.getfixturevalue("writer")
     monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(storage, "pause", lambda seconds: other.execute("COMMIT"))
-    record.set_study("key", "value")
-    assert record.study_attributes() == {"key": "value"}
+    record.write(SearchState(ended="value"))
+    assert record.study_attributes() == {"ended": "value"}
 
 
 @pytest.mark.usefixtures("impatient")
@@ -284,10 +285,10 @@ def test_a_request_to_stop_ends_the_waiting_for_another_program(
 ) -> None:
     record, other = request.getfixturevalue("writer")
     with heeding(lambda: True), pytest.raises(KeyboardInterrupt):
-        record.set_study("key", "value")
+        record.write(SearchState(ended="value"))
     other.execute("COMMIT")
-    record.set_study("key", "value")
-    assert record.study_attributes() == {"key": "value"}
+    record.write(SearchState(ended="value"))
+    assert record.study_attributes() == {"ended": "value"}
 
 
 @pytest.mark.parametrize(
@@ -313,7 +314,7 @@ def test_whatever_tells_of_a_broken_connection_is_asked_again(
     record = patient(flaky)
     flaky.error = error
     flaky.before.add(0)
-    record.set_study("key", "value")
+    record.write(SearchState(ended="value"))
     assert (pauses, flaky.calls) == ([storage.PAUSES_S[0]], 2)
 
 
@@ -348,5 +349,5 @@ def test_what_asking_again_cannot_mend_is_not_asked_again(
         ValueError if isinstance(error, ValueError) else StorageError,
         match=re.escape(str(getattr(error, "orig", error))),
     ):
-        record.set_study("key", "value")
+        record.write(SearchState(ended="value"))
     assert (pauses, flaky.calls) == ([], 1)

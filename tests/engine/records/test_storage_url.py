@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hssl_search.engine.records.state import SearchState
 from hssl_search.engine.records.storage_url import (
     absolute,
     check_storage,
@@ -192,7 +193,7 @@ def test_a_study_is_in_its_run_whatever_characters_are_in_the_path(
     folder.mkdir()
     url = sqlite_url(folder / "study.db")
     with StudyRecord.open(url, "demo", new=True) as record:
-        record.set_study("key", "value")
+        record.write(SearchState(ended="value"))
     assert sqlite_file(url) == folder / "study.db"
     assert [path.name for path in tmp_path.iterdir()] == [name] and [
         path.name for path in folder.iterdir()

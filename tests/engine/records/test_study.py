@@ -11,9 +11,11 @@ import pytest
 from optuna.trial import TrialState
 
 from hssl_search.engine.execution.jobs import Job, Outcome, Report, State, Task
+from hssl_search.engine.records import state as states
 from hssl_search.engine.records.storage_url import sqlite_url
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.errors import UserError
+from hssl_search.heads.config import HeadConfig
 
 
 @pytest.fixture
@@ -22,7 +24,7 @@ def url(tmp_path: Path) -> str:
 
 
 def opened(record: StudyRecord) -> int:
-    return record.add_candidate({}, {}, {})
+    return record.add_trial(states.TrialState())
 
 
 def test_states_values_curves_and_attributes_are_what_optuna_reads_afterwards(url: str) -> None:
@@ -31,11 +33,13 @@ def test_states_values_curves_and_attributes_are_what_optuna_reads_afterwards(ur
         for step, value in ((40, 30.0), (80, 35.5)):
             record.report(done, step, value)
         record.report(pruned, 40, 28.0)
-        record.set_attributes(done, {"role": "candidate", "head": {"family": "mlp"}, "cka": 0.25})
+        record.write_trial(
+            done, states.TrialState(role="candidate", head=HeadConfig(family="mlp"), cka=0.25)
+        )
         record.finish(done, "COMPLETE", 35.5)
         record.finish(pruned, "PRUNED")
         record.finish(failed, "FAIL", cause="the loss was nan at step 3")
-        record.set_study("reference", {"raw pixels": 39.8})
+        record.write(states.SearchState(reference={"raw pixels": 39.8}))
     study = optuna.load_study(study_name="demo", storage=url)
     assert [trial.state for trial in study.trials] == [
         TrialState.COMPLETE,
@@ -46,7 +50,7 @@ def test_states_values_curves_and_attributes_are_what_optuna_reads_afterwards(ur
     assert study.trials[0].intermediate_values == {40: 30.0, 80: 35.5}
     assert study.trials[0].user_attrs == {
         "role": "candidate",
-        "head": {"family": "mlp"},
+        "head": HeadConfig(family="mlp").model_dump(exclude_none=True),
         "cka": 0.25,
     }
     assert study.trials[2].user_attrs == {"cause": "the loss was nan at step 3"}
@@ -81,7 +85,7 @@ def test_a_value_that_is_no_number_becomes_a_failure_with_its_cause(
         record.finish(number, "COMPLETE", value)
         trial = record.frozen(number)
     assert (trial.state, trial.values) == (TrialState.FAIL, None)
-    assert trial.user_attrs["cause"] == f"the accuracy was {value}"
+    assert trial.user_attrs["cause"] == f"the score was {value}"
 
 
 def test_a_failure_needs_a_cause(url: str) -> None:
@@ -132,15 +136,11 @@ def test_large_attributes_are_kept_whole(url: str) -> None:
 def test_numbers_that_json_cannot_hold_become_null_in_attributes(url: str) -> None:
     with StudyRecord.open(url, "demo") as record:
         number = opened(record)
-        record.set_attributes(
-            number, {"head_loss": float("nan"), "nested": {"list": [1.0, float("inf")]}}
-        )
-        record.set_study("plan", {"eta": float("inf")})
-        assert record.frozen(number).user_attrs == {
-            "head_loss": None,
-            "nested": {"list": [1.0, None]},
-        }
-        assert record.study_attributes() == {"plan": {"eta": None}}
+        written = record.write_trial(number, states.TrialState(head_loss=float("nan"), cka=0.5))
+        record.write(states.SearchState(config={"eta": float("inf"), "list": [float("nan")]}))
+        assert record.frozen(number).user_attrs == written.attributes()
+        assert written.attributes() == {"head_loss": None, "cka": 0.5}
+        assert record.study_attributes() == {"config": {"eta": None, "list": [None]}}
 
 
 def test_a_name_that_is_taken_in_a_shared_database_is_refused(url: str) -> None:
@@ -205,11 +205,12 @@ def test_a_closed_study_is_one_file(url: str, tmp_path: Path) -> None:
 
 KILLED = """
 import os, signal, sys
+from hssl_search.engine.records import state as states
 from hssl_search.engine.records.study import StudyRecord
 with StudyRecord.open(sys.argv[1], "demo") as record:
-    record.finish(record.add_candidate({}, {}, {}), "COMPLETE", 30.0)
-    record.report(record.add_candidate({}, {}, {}), 40, 25.0)
-    record.add_control("identity", {"name": "identity head"})
+    record.finish(record.add_trial(states.TrialState()), "COMPLETE", 30.0)
+    record.report(record.add_trial(states.TrialState()), 40, 25.0)
+    record.add_trial(states.TrialState(control="identity", name="identity head"))
     os.kill(os.getpid(), signal.SIGKILL)
 """
 

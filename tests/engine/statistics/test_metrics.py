@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 import pytest
+from scipy import stats
 
 from hssl_search.engine.config import SearchConfig
 from hssl_search.engine.statistics.metrics import (
@@ -18,6 +19,7 @@ from hssl_search.engine.statistics.metrics import (
     RANK_BY,
     RANKINGS,
     RANKME,
+    Chance,
     Measure,
 )
 from hssl_search.evaluation.labelfree import OF_PLAIN, OF_VIEWS
@@ -104,3 +106,19 @@ def test_scores_move_in_steps_of_an_image_or_of_the_last_digit_told(
     measure: Measure, images: int | None, step: float
 ) -> None:
     assert measure.resolution(images) == pytest.approx(step)
+
+
+def test_chance_is_the_share_of_the_most_frequent_class_of_the_queries() -> None:
+    assert Chance.of({"query_counts": [16, 24, 8]}) == Chance(50.0, 48)
+    assert Chance.of({"query_counts": []}) is None
+    assert Chance.of({}) is None
+
+
+@pytest.mark.parametrize(
+    ("level", "queries"), [(50.0, 48), (100 / 3, 48), (10.0, 360), (0.1, 2_000)]
+)
+def test_what_exceeds_it_is_rarely_reached_by_guessing(level: float, queries: int) -> None:
+    chance = Chance(level, queries)
+    least = next(right for right in range(queries + 1) if chance.exceeded_by(100 * right / queries))
+    assert 0.01 < stats.binom.sf(least - 1, queries, level / 100) < 0.1
+    assert not chance.exceeded_by(level)

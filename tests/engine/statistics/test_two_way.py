@@ -240,7 +240,7 @@ def test_as_many_more_seeds_as_it_says_settle_a_difference_that_stays() -> None:
 
     fit = TwoWay(table(4))
     found = fit.against(0)[1]
-    more = fit.seeds_to_settle(found)
+    more = fit.seeds_to_settle(found, abs(found.mean))
     assert not found.decided and more is not None
     assert [TwoWay(table(4 + more + change)).against(0)[1].decided for change in (-2, 0)] == [
         False,
@@ -250,7 +250,8 @@ def test_as_many_more_seeds_as_it_says_settle_a_difference_that_stays() -> None:
 
 def test_a_difference_near_zero_is_not_to_be_settled() -> None:
     fit = TwoWay({0: {0: 40.0, 1: 41.0}, 1: {0: 39.0, 1: 42.1}})
-    assert fit.seeds_to_settle(fit.against(0)[1]) is None
+    gap = fit.against(0)[1]
+    assert fit.seeds_to_settle(gap, abs(gap.mean)) is None
     assert MOST_SEEDS >= 100
 
 

@@ -14,6 +14,8 @@ from hssl_search.engine.phases.jobs import JobMaker
 from hssl_search.engine.planning.cost_model import CostModel, Measurement
 from hssl_search.engine.planning.costs import Costs
 from hssl_search.engine.planning.plan import make_plan
+from hssl_search.engine.records.state import TrialState
+from hssl_search.heads.config import HeadConfig
 
 COSTS = Costs(
     step=0.1,
@@ -26,9 +28,11 @@ COSTS = Costs(
     last=0.3,
 )
 MEASURED = Measurement(COSTS, {"mlp": 100, "resnet": 100}, {}, "fp32", images=1_000)
-NO_HEAD = Contender(0, "no head", [], "none", "none", {"macs": 0})
-MLP = Contender(1, "mlp", [{"family": "mlp"}], "mlp", None, {"macs": 200})
-RESNET = Contender(2, "resnet", [{"family": "resnet"}], "resnet", None, {"macs": 50})
+NO_HEAD = Contender(0, TrialState(name="no head", family="none", control="none"))
+MLP = Contender(1, TrialState(name="mlp", family="mlp", head=HeadConfig(family="mlp"), macs=200))
+RESNET = Contender(
+    2, TrialState(name="resnet", family="resnet", head=HeadConfig(family="resnet"), macs=50)
+)
 
 
 class Paced:

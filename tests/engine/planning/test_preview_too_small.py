@@ -11,7 +11,7 @@ import pytest
 from hssl_search.engine.budget import parse_budget
 from hssl_search.engine.planning.costs import Costs
 from hssl_search.engine.planning.plan import BudgetTooSmall, make_plan, smallest_s
-from hssl_search.engine.planning.too_small import ENOUGH, after_first_step, what_fits
+from hssl_search.engine.planning.preview import ENOUGH, after_first_step, what_fits
 from hssl_search.spaces.space import Space
 
 MakeLab = Callable[..., Any]

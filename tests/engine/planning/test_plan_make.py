@@ -196,7 +196,7 @@ def test_a_full_training_is_at_least_as_long_as_a_proxy_or_its_share_goes_to_con
             found.expected_s["full"] + costs.between_phases(),
             costs.step + costs.mean_head,
         )
-        steps, _ = full.affordable(left_s, costs, step_s, found.proxy_steps)
+        steps, *_ = full.affordable(left_s, costs, step_s, found.proxy_steps)
         counted[found.without_full] += 1
         assert (found.jobs["full"], steps > 0) == ((0, False) if found.without_full else (1, True))
         assert (

@@ -40,10 +40,9 @@ def test_a_failing_screening_fails_its_candidates_and_the_others_go_on(
     )
     lab = make_lab(twelve, budget="30cpu-min")
     lab.raises = {"screen/group1"}
-    controller, shown = lab.controller(), set[tuple[int | None, State]]()
-    controller.runner.show = lambda job, outcome: shown.add((job.trial, outcome.state))
-    verdict = controller.search()
-    lab.meter.close()
+    shown = set[tuple[int | None, State]]()
+    lab.attach = lambda job, outcome: shown.add((job.trial, outcome.state))
+    verdict = lab.search()
     lab.check()
     failed = [trial for trial in lab.study.trials() if trial.state is FAIL]
     assert {trial.user_attrs["cause"] for trial in failed} == {

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from hssl_search.engine.records.state import SearchState
 from hssl_search.reporting.tables import leaderboard
 
 Lab = Any
@@ -17,7 +18,7 @@ COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
 
 def on_the_leaderboard(lab: Lab) -> dict[str, tuple[int, float]]:
     """(seeds, mean) of each trial that counts."""
-    lab.study.set_study("config", {"rank_by": "accuracy"})
+    lab.study.write(SearchState(config={"rank_by": "accuracy"}))
     board = leaderboard(lab.study.study)
     counted = board[board["role"].ne("reference") & board["seeds"].gt(0)]
     return {

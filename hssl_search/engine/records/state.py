@@ -1,0 +1,235 @@
+"""What the Optuna study of a search holds beyond Optuna's own fields, field by field.
+
+`SearchState` is the study's user attributes, `TrialState` those of one trial: a field's name is the
+attribute's key, and its value the attribute's JSON. No other module names such a key.
+
+Every field has a default, and keys that are not declared are ignored, so that the study of an
+earlier version and that of a search which has just begun are read alike. A state that is made to
+be written sets only the fields to write: `study.write(SearchState(ended="2cpu-h"))`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from hssl_search.engine.execution.jobs import TaskHead
+from hssl_search.engine.statistics.correlation import RankCorrelation
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+HEALTHY = "healthy"
+"""What the health gate says of a head that may be promoted."""
+
+
+class State(BaseModel):
+    """Fields that the study keeps as JSON."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the fields that were set, as the study keeps them."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+    def only(self, keys: Iterable[str]) -> Self:
+        """Return these fields of the state; only they are set."""
+        return self.model_validate({key: getattr(self, key) for key in keys})
+
+    def with_set(self, other: Self) -> Self:
+        """Return this state with the fields that `other` sets."""
+        return self.model_copy(update={key: getattr(other, key) for key in other.model_fields_set})
+
+
+class HeadMeasures(State):
+    """What a worker measured of one head beside its base."""
+
+    cka: float | None = None
+    """1 - debiased linear CKA of the embeddings of base and head, on held-out images."""
+    overlap: float | None = None
+    """1 - the share of nearest neighbours that base and head have in common."""
+    output: float | None = None
+    """How far what base and head assign to an image is apart."""
+    architecture: float | None = None
+    """How different the structures of base and head are; None for a head on an earlier stage."""
+    head_loss: float | None = None
+    """The loss of the head's student."""
+    excess_loss: float | None = None
+    """The base's loss above the head's."""
+    gate: str | None = None
+    """What the health gate says: `HEALTHY`, or which check the head did not pass."""
+    gate_reason: str | None = None
+    """Why, with numbers; empty for a healthy head."""
+    step_ratio: float | None = None
+    """Seconds of a step with this head alone, over those of a step without a head."""
+
+    def ailment(self) -> str:
+        """Return which gate the head did not pass, and why; empty where it passed, or had none."""
+        return "" if self.gate in (None, HEALTHY) else f"{self.gate}: {self.gate_reason}"
+
+
+class TrialState(HeadMeasures):
+    """The user attributes of one trial: a head candidate or a control.
+
+    What is inherited is of its joint screening, beside other heads.
+    """
+
+    role: Literal["candidate", "control"] | None = None
+    """None for a trial that no search made."""
+    control: str | None = None
+    """Which control it is; None for a candidate."""
+    name: str = ""
+    """What people call it; unique within the study."""
+    family: str = ""
+    """The head's family; `none` without a head."""
+    head: TaskHead | None = None
+    """None for the controls without a head."""
+    parameters: int | None = None
+    """Weights of the head."""
+    macs: int | None = None
+    """Multiply-adds of the head for one image."""
+    seed: int = 0
+    """The seed of its proxy; later runs have their own in their job records."""
+    retry_of: int | None = None
+    """The trial that was decided before an extended budget gave its head another chance."""
+    same_time_steps: int | None = None
+    """Steps of a control that trains as long as a candidate, where they are not a proxy's."""
+
+    group: int | None = None
+    """The group that it was screened in."""
+    cka_excess: float | None = None
+    """`cka` above that of the identity head in the same group."""
+    overlap_excess: float | None = None
+    """`overlap` above that of the identity head in the same group."""
+    discrepancy: float | None = None
+    """By what heads are ranked after screening; the same as `overlap_excess`."""
+    chance_loss: float | None = None
+    """The loss of the noise head in the same group."""
+    too_costly: float | None = None
+    """How many times a step without a head one with it takes; None where that is not too many."""
+    promoted: bool | None = None
+    """Whether it was given a proxy; None while that is open."""
+
+    step_s: float | None = None
+    """Seconds of a step of its proxy."""
+    proxy_cka: float | None = None
+    """`cka` at the end of its proxy."""
+    proxy_overlap: float | None = None
+    """`overlap` at the end of its proxy."""
+    proxy_head_loss: float | None = None
+    """`head_loss` at the end of its proxy."""
+    labelfree_rankme: float | None = None
+    """RankMe of the base at the end of its proxy (`statistics.metrics` has the sources)."""
+    labelfree_alpha_req: float | None = None
+    """α-ReQ, likewise."""
+    labelfree_lidar: float | None = None
+    """LiDAR, likewise."""
+    labelfree_alignment: float | None = None
+    """Alignment, likewise."""
+    labelfree_uniformity: float | None = None
+    """Uniformity, likewise."""
+
+    cause: str | None = None
+    """Why it failed, was pruned or was stopped, in one sentence."""
+    device_s: float | None = None
+    """Device-seconds that it had cost when it was decided."""
+
+    @classmethod
+    def of(cls, trial: FrozenTrial) -> TrialState:
+        """Return what the study holds of a trial."""
+        return cls.model_validate(trial.user_attrs)
+
+    def as_screened(self) -> TrialState:
+        """Return what was known before the trial was promoted or decided."""
+        return self.only(self.model_fields_set - {"promoted", "cause", "device_s"})
+
+
+class PlanState(State):
+    """The plan of a search, and how it came about."""
+
+    numbers: dict[str, Any] | None = None
+    """The `Plan` as it is now."""
+    jobs: dict[str, int] | None = None
+    """Jobs of each phase."""
+    phases: dict[str, Any] | None = None
+    """Device-seconds of each phase; in earlier versions mappings with `device_s`."""
+    budget_s: float | None = None
+    """The device-seconds that were planned for."""
+    first: dict[str, Any] | None = None
+    """`numbers` before it was fitted to what screening had shown; None until then."""
+    first_phases: dict[str, Any] | None = None
+    """`phases` before that."""
+    head_s: float | None = None
+    """What a promoted head is expected to add to a step, in device-seconds."""
+    done: bool | None = None
+    """Whether all of it is done."""
+
+
+class PromotionState(State):
+    """How heads were promoted."""
+
+    rule: str = ""
+    """`discrepancy`, `learned` or `random`."""
+    forecast: RankCorrelation | None = None
+    """Of the proxies' scores with those that the surrogate predicts, each left out in turn."""
+    discrepancy: RankCorrelation | None = None
+    """Of the proxies' scores with discrepancy."""
+
+
+class ConfirmingState(State):
+    """Which confirming runs were chosen."""
+
+    trials: tuple[int, ...] = ()
+    """The trial of each run, in the order in which they were chosen."""
+    jobs: int | None = None
+    """How many the plan allowed."""
+    at_once: int = 1
+    """How many run at a time."""
+
+
+class FullState(State):
+    """The full training."""
+
+    number: int = 1
+    """Which full training of the search it is, from 1 on."""
+    winner: int | None = None
+    """The trial that had won."""
+    steps: int = 0
+    """0 where none is affordable."""
+    rungs: tuple[int, ...] = ()
+    """Steps after which it is evaluated."""
+    heads: tuple[TaskHead, ...] = ()
+    """The winner's head; none where no head is better."""
+    name: str = "full training"
+    """What people call it."""
+
+
+class SearchState(State):
+    """The user attributes of the study, without the job records (`job/KEY`)."""
+
+    config: dict[str, Any] | None = None
+    """The search as reports show it; with `rank_by` and `images`, which tell how to read scores."""
+    fixed: dict[str, Any] | None = None
+    """That part of search.yaml without which no result would be comparable."""
+    reference: dict[str, float] = {}
+    """Accuracy in per cent of raw pixels, the untrained base and chance, where there are labels."""
+    reference_scores: dict[str, float] = {}
+    """The same by what ranks."""
+    plan: PlanState | None = None
+    """None before measuring has ended."""
+    promoted: tuple[int, ...] = ()
+    """Trials in the order of their promotion."""
+    promotion: PromotionState | None = None
+    """None until the proxies have ended."""
+    confirming: ConfirmingState | None = None
+    """None until proxies are confirmed."""
+    verdict: dict[str, Any] | None = None
+    """What `engine.verdict` found; None until then."""
+    full: FullState | None = None
+    """None where none was planned yet."""
+    ended: str | None = None
+    """The budget up to which the search has ended."""
+    nothing_runs: str = ""
+    """The part of the study's note that says that nothing runs; empty while the search runs."""
