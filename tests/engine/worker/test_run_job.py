@@ -486,7 +486,7 @@ class Seconds:
     def __call__(
         self, setup: WorkerSetup, stage: Stage, heads: list[Plain], *more: Any, **others: Any
     ) -> float:
-        self.asked.append("+".join(head["family"] for head in heads) or "base")
+        self.asked.append("+".join(head.family for head in heads) or "base")
         return self.seconds[self.asked[-1]].pop(0)
 
 
