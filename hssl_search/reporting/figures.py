@@ -1,4 +1,8 @@
-"""The figures of a report: the data of each, and how plotly draws it."""
+"""The figures of a report: the data of each, and beside it how plotly draws it.
+
+A function that draws returns None where there is nothing to draw. Names come from users: they are
+escaped before plotly, which reads a subset of HTML in its texts, gets them.
+"""
 
 from __future__ import annotations
 
@@ -47,9 +51,14 @@ from hssl_search.reporting.style import (
 from hssl_search.reporting.tables import OTHER_DISCREPANCIES, judged_column
 from hssl_search.reporting.text import agreement
 
+SICK = "#b00020"
+_STRIPS = ("failed", "gated out", "not promoted", "stopped early", "not finished", "no accuracy")
+"""Why a point has no accuracy at full proxy fidelity, from the lowest row up."""
+
 
 def references(study: Study | RunRecord) -> list[Reference]:
-    """Raw pixels, the untrained base, and the control without a head; those that have what bases are judged by."""
+    """Return raw pixels, the untrained base, and the control without a head, as far as each has
+    what bases are judged by."""
     record = RunRecord.of(study)
     digits = record.judged_by.digits
     lines = [
@@ -57,116 +66,22 @@ def references(study: Study | RunRecord) -> list[Reference]:
         for name, value in record.judged_references.items()
         if known(value)
     ]
-    no_head = record.no_head
-    if no_head is None:
-        return lines
-    board = tables.leaderboard(record)
-    row = board[(board["trial"] == no_head.number) & (board["seeds"] > 0)]
-    if row.empty:
-        return lines
-    value, low, high = (
-        row[column].iloc[0] for column in (judged_column(record.judged_by), "low", "high")
-    )
-    between = known(low) and known(high)
-    return [
-        *lines,
-        Reference(
-            "no head",
-            float(value),
-            float(low) if between else None,
-            float(high) if between else None,
-            digits,
-        ),
-    ]
-
-
-@dataclass(frozen=True)
-class DiscrepancyAccuracy:
-    """Does discrepancy foretell what bases are judged by? `points`: a row a trial with name, role, family, state, gate, discrepancy,
-    value (of `measure`, missing where it was only screened), seeds, low, high, and the other discrepancies that were measured.
-    `correlation` is over the healthy candidates at full proxy fidelity."""
-
-    points: pd.DataFrame
-    correlation: RankCorrelation
-    measure: Measure
-
-    def caption(self) -> str:
-        """Return how well discrepancy predicts it."""
-        name = self.measure.score_name
-        return agreement(self.correlation, "discrepancy", name, "healthy head")
-
-
-def discrepancy_accuracy(study: Study | RunRecord) -> DiscrepancyAccuracy:
-    record = RunRecord.of(study)
-    told = [
-        "trial",
-        "name",
-        "role",
-        "family",
-        "gate",
-        "gate_reason",
-        "discrepancy",
-        *OTHER_DISCREPANCIES,
-        "state",
-    ]
-    measured = tables.screening(record)
-    board = _with_value(tables.leaderboard(record), record)[
-        ["trial", "value", "low", "high", "seeds"]
-    ].dropna(subset=["trial"])
-    points = (
-        measured[[column for column in told if column in measured]]
-        .merge(board, on="trial", how="left")
-        .dropna(subset=["discrepancy"])
-    )
-    points["seeds"] = points["seeds"].fillna(0)
-    compared = points[
-        (points["role"] == "candidate") & (points["gate"] == "healthy") & (points["seeds"] > 0)
-    ]
-    correlation = rank_correlation(compared["discrepancy"], compared["value"])
-    return DiscrepancyAccuracy(points.reset_index(drop=True), correlation, record.judged_by)
+    board = _with_value(tables.leaderboard(record), record)
+    no_head = record.no_head.number if record.no_head else -1
+    for row in board[(board["trial"] == no_head) & (board["seeds"] > 0)].itertuples():
+        low, high = (float(row.low), float(row.high)) if known(row.low) else (None, None)
+        lines.append(Reference("no head", float(row.value), low, high, digits))
+    return lines
 
 
 def _with_value(board: pd.DataFrame, record: RunRecord) -> pd.DataFrame:
-    """The leaderboard with what bases are judged by as `value`."""
+    """Return the leaderboard with what bases are judged by as `value`."""
     return board.assign(value=board[judged_column(record.judged_by)].astype(float))
 
 
-def curve_lines(study: Study | RunRecord, most: int = 60) -> pd.DataFrame:
-    """The learning curves, a line for each control and for the `most` candidates that came highest.
-
-    Columns: trial, name, role, family, control, step, value (mean over seeds), low and high (the seeds' range), seeds. Only the
-    seeds that came as far as the trial's last step count, so that no line jumps where one of them ends.
-    """
-    every = tables.curves(study)
-    every = every[every["phase"] != "full"]
-    last = every.groupby(["trial", "seed"])["step"].transform("max")
-    farthest = every.groupby("trial")["step"].transform("max")
-    complete = every[last == farthest]
-    by = ["trial", "name", "role", "family", "control", "step"]
-    lines = complete.groupby(by, dropna=False)["value"].agg(
-        value="mean", low="min", high="max", seeds="count"
-    )
-    lines = lines.reset_index()
-    highest = (
-        lines[lines["role"] != "control"]
-        .groupby("trial")["value"]
-        .max()
-        .astype(float)
-        .nlargest(most)
-        .index
-    )
-    return lines[(lines["role"] == "control") | lines["trial"].isin(highest)].reset_index(drop=True)
-
-
-def full_line(study: Study | RunRecord) -> pd.DataFrame:
-    """What bases are judged by, by step of the full training; empty without one."""
-    every = tables.curves(study)
-    return every[every["phase"] == "full"].reset_index(drop=True)
-
-
 def leaderboard_rows(study: Study | RunRecord, most: int = 15) -> pd.DataFrame:
-    """The best `most` candidates and all controls that have what bases are judged by, best first, with its mean as `value` and that of
-    each seed in `by_seed`."""
+    """Return the best `most` candidates and all controls that have what bases are judged by, the
+    best first, with its mean as `value` and that of each seed in `by_seed`."""
     record = RunRecord.of(study)
     board = _with_value(tables.leaderboard(record), record).dropna(subset=["trial", "value"])
     best = board[board["role"] == "candidate"].head(most)
@@ -180,29 +95,10 @@ def leaderboard_rows(study: Study | RunRecord, most: int = 15) -> pd.DataFrame:
     return rows.assign(by_seed=by_seed, winner=rows["trial"] == (-1 if winner is None else winner))
 
 
-def timeline(ledger: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """`tables.device_time` with a `lane` for each attempt, so that attempts which ran at the same time lie in different lanes.
-
-    The controller's own time (phase `overhead`) is left out: it is what lies between the bars."""
-    frame = tables.device_time(ledger)
-    frame = frame[frame["phase"] != OVERHEAD].reset_index(drop=True)
-    ends: list[float] = []
-    lanes = []
-    for start, end in zip(frame["start"], frame["end"], strict=True):
-        free = next((lane for lane, busy in enumerate(ends) if busy <= start + 1e-6), len(ends))
-        ends[free : free + 1] = [end]
-        lanes.append(free)
-    return frame.assign(lane=pd.Series(lanes, dtype="Int64"))
-
-
-_STRIPS = ("failed", "gated out", "not promoted", "stopped early", "not finished", "no accuracy")
-"""Why a point has no accuracy at full proxy fidelity, from the lowest row up."""
-
-
 def draw_leaderboard(
     rows: pd.DataFrame, references: Sequence[Reference], measure: Measure
 ) -> go.Figure | None:
-    """The mean of `measure` with its interval, and a light mark for each seed, best on top."""
+    """Draw the mean of `measure` with its interval, and a pale mark for each seed, best on top."""
     if rows.empty:
         return None
     figure = go.Figure()
@@ -210,6 +106,7 @@ def draw_leaderboard(
     heights = range(len(rows), 0, -1)
     for height, row in zip(heights, rows.itertuples(), strict=True):
         colour, mark = (CONTROL, "diamond-tall") if row.role == "control" else looks[row.family]
+        bars = error_bars([row.value], [row.low], [row.high], colour) if known(row.low) else None
         figure.add_scatter(
             x=row.by_seed,
             y=[height] * len(row.by_seed),
@@ -221,10 +118,8 @@ def draw_leaderboard(
             x=[row.value],
             y=[height],
             mode="markers",
-            error_x=error_bars([row.value], [row.low], [row.high], colour)
-            if known(row.low)
-            else None,
-            hovertext=_told(row, measure),
+            error_x=bars,
+            hovertext=_row_text(row, measure),
             hoverinfo="text",
             marker={
                 "size": 12,
@@ -233,46 +128,39 @@ def draw_leaderboard(
                 "line": {"width": 1.5, "color": colour},
             },
         )
+    names = [short(row.name) for row in rows.itertuples()]
     figure.update_layout(
         **base_layout(), height=145 + 30 * len(rows), showlegend=False, margin_t=70, margin_r=40
     )
     figure.update_yaxes(
         tickvals=list(heights),
-        ticktext=[_tick(row) for row in rows.itertuples()],
+        ticktext=[
+            f"<b>{name} ★</b>" if won else name
+            for name, won in zip(names, rows["winner"], strict=True)
+        ],
         range=[0.4, len(rows) + 0.6],
         showgrid=True,
         gridcolor=GRID,
     )
-    inside = frame_around(
-        rows["value"],
-        [value for values in rows["by_seed"] for value in values],
-        rows["low"],
-        rows["high"],
-    )
+    seeds = [value for values in rows["by_seed"] for value in values]
+    inside = frame_around(rows["value"], seeds, rows["low"], rows["high"])
     figure.update_xaxes(title=axis_title(measure), range=inside)
     reference_lines(figure, references, inside, vertical=True)
     return figure
 
 
-def _tick(row: pd.Series) -> str:
-    name = short(row.name)
-    return f"<b>{name} ★</b>" if row.winner else name
-
-
-def _told(row: pd.Series, measure: Measure) -> str:
+def _row_text(row: Any, measure: Measure) -> str:
+    """Return what a mark of the leaderboard shows under the pointer."""
     digits = measure.digits + 1
     lines = [
         f"<b>{short(row.name, 80)}</b>",
         f"{_reached(row.value, measure)} {interval(row.value, row.low, row.high, digits)}",
+        f"mean of {plural(row.seeds, 'seed')}" if row.seeds else f"stopped at step {row.steps}",
     ]
-    lines.append(
-        f"mean of {plural(row.seeds, 'seed')}" if row.seeds else f"stopped at step {row.steps}"
-    )
     if not pd.isna(row.gain):
         between = interval(row.gain, row.gain_low, row.gain_high, digits)
-        lines.append(
-            f"{signed(row.gain, digits)} {between} {measure.points} over no head, {plural(row.gain_seeds, 'common seed')}"
-        )
+        gain = f"{signed(row.gain, digits)} {between} {measure.points} over no head"
+        lines.append(f"{gain}, {plural(row.gain_seeds, 'common seed')}")
     if not pd.isna(row.parameters):
         lines.append(f"{count(row.parameters)} parameters")
     return "<br>".join(lines)
@@ -282,10 +170,46 @@ def _reached(value: float, measure: Measure) -> str:
     return f"{measure.score_name} {number(value, measure.digits + 1)}{measure.unit}"
 
 
+@dataclass(frozen=True)
+class DiscrepancyAccuracy:
+    """Discrepancy beside what bases are judged by."""
+
+    points: pd.DataFrame
+    """A row a trial: name, role, family, state, gate, discrepancy, value (of `measure`, missing
+    where it was only screened), seeds, low, high, and the other discrepancies that were
+    measured."""
+    correlation: RankCorrelation
+    """Over the healthy candidates at full proxy fidelity."""
+    measure: Measure
+
+    def caption(self) -> str:
+        """Return how well discrepancy agrees with it."""
+        name = self.measure.score_name
+        return agreement(self.correlation, "discrepancy", name, "healthy head")
+
+
+def discrepancy_accuracy(study: Study | RunRecord) -> DiscrepancyAccuracy:
+    """Return the data of the figure that `draw_discrepancy` draws."""
+    record = RunRecord.of(study)
+    screened = tables.screening(record)
+    columns = ["trial", "name", "role", "family", "gate", "gate_reason", "discrepancy"]
+    columns += [name for name in OTHER_DISCREPANCIES if name in screened]
+    board = _with_value(tables.leaderboard(record), record).dropna(subset=["trial"])
+    scored = board[["trial", "value", "low", "high", "seeds"]]
+    points = screened[[*columns, "state"]].merge(scored, on="trial", how="left")
+    points = points.dropna(subset=["discrepancy"]).reset_index(drop=True)
+    points["seeds"] = points["seeds"].fillna(0)
+    healthy = (points["role"] == "candidate") & (points["gate"] == "healthy")
+    compared = points[healthy & (points["seeds"] > 0)]
+    correlation = rank_correlation(compared["discrepancy"], compared["value"])
+    return DiscrepancyAccuracy(points, correlation, record.judged_by)
+
+
 def draw_discrepancy(
     data: DiscrepancyAccuracy, references: Sequence[Reference]
 ) -> go.Figure | None:
-    """Discrepancy against what bases are judged by; below, in rows of their own, the heads without it at full proxy fidelity."""
+    """Draw discrepancy against what bases are judged by; below, in rows of their own, the heads
+    without it at full proxy fidelity."""
     points = data.points.assign(strip=[_strip(row) for row in data.points.itertuples()])
     if points.empty:
         return None
@@ -300,13 +224,31 @@ def draw_discrepancy(
         reference_lines(figure, references, inside, vertical=False, **panel)
     if strips:
         _strip_points(figure, rest, strips, data.measure, below)
-    figure.update_xaxes(range=_from_zero(points["discrepancy"]))
-    figure.update_xaxes(title=_DISCREPANCY, **below)
+    # The axis holds zero, and all values with their marks.
+    low, high = min(0.0, *points["discrepancy"]), max(0.1, *points["discrepancy"])
+    figure.update_xaxes(range=[low - 0.05 * (high - low), high + 0.05 * (high - low)])
+    title = (
+        "discrepancy of head and base: share of neighbours not in common, in excess of the "
+        "identity head's"
+    )
+    figure.update_xaxes(title=title, **below)
     return figure
 
 
+def _strip(row: Any) -> str:
+    """Return why a point has no accuracy at full proxy fidelity; nothing where it has one."""
+    if row.seeds > 0:
+        return ""
+    if row.gate != "healthy":
+        return "gated out"
+    if row.state == "PRUNED":
+        return "not promoted" if pd.isna(row.value) else "stopped early"
+    return {"FAIL": "failed", "COMPLETE": "no accuracy"}.get(row.state, "not finished")
+
+
 def _panels(measured: bool, strips: int) -> tuple[go.Figure, dict[str, int], dict[str, int]]:
-    """A figure of two panels with a common x-axis, where the points go whose y is known, and where, below, the rows of the others go.
+    """Return a figure of two panels with a common x-axis, the place of the points whose y is
+    known, and the place, below, of the rows of the others.
 
     Either is left out where there is nothing for it; both places are empty then.
     """
@@ -322,71 +264,36 @@ def _panels(measured: bool, strips: int) -> tuple[go.Figure, dict[str, int], dic
     return figure, {"row": 1, "col": 1}, {"row": 2, "col": 1}
 
 
-def _from_zero(values: pd.Series) -> list[float]:
-    """The range of an axis that holds zero and all values, marks included."""
-    low, high = min(0.0, float(values.min())), max(0.1, float(values.max()))
-    return [low - 0.05 * (high - low), high + 0.05 * (high - low)]
-
-
-_DISCREPANCY = "discrepancy of head and base: share of neighbours not in common, in excess of the identity head's"
-
-
-def _strip(row: pd.Series) -> str:
-    if row.seeds > 0:
-        return ""
-    if row.gate != "healthy":
-        return "gated out"
-    if row.state == "PRUNED":
-        return "not promoted" if pd.isna(row.value) else "stopped early"
-    return {"FAIL": "failed", "COMPLETE": "no accuracy"}.get(row.state, "not finished")
-
-
 def _measured_points(
     figure: go.Figure, points: pd.DataFrame, measure: Measure, where: dict[str, int]
 ) -> None:
+    """Draw the points whose y is known: families, controls, and what the gate left out."""
     looks = family_looks(points["family"])
-    healthy = (points["role"] == "candidate") & (points["gate"] == "healthy")
-    for family, group in points[healthy].groupby("family"):
-        _marks(
-            figure, group, str(family), looks[str(family)][0], looks[str(family)][1], measure, where
+    healthy = points["gate"] == "healthy"
+    candidates = points[healthy & (points["role"] == "candidate")]
+    groups = [
+        (str(family), *looks[str(family)], group) for family, group in candidates.groupby("family")
+    ]
+    controls = points[healthy & (points["role"] == "control")]
+    groups += [
+        ("control", CONTROL, "star", controls),
+        ("gated out", SICK, "x-thin", points[~healthy]),
+    ]
+    for name, colour, mark, group in groups:
+        if group.empty:
+            continue
+        ends = group["low"], group["high"]
+        figure.add_scatter(
+            x=group["discrepancy"],
+            y=group["value"],
+            error_y=error_bars(group["value"], *ends, faded(colour, 0.4), thin=True),
+            mode="markers",
+            name=short(name),
+            hovertext=[_point_text(row, measure) for row in group.itertuples()],
+            hoverinfo="text",
+            marker=_marker(12, mark, colour),
+            **where,
         )
-    controls = points[(points["role"] == "control") & (points["gate"] == "healthy")]
-    _marks(figure, controls, "control", CONTROL, "star", measure, where)
-    _marks(
-        figure,
-        points[points["gate"] != "healthy"],
-        "gated out",
-        "#b00020",
-        "x-thin",
-        measure,
-        where,
-    )
-
-
-def _marks(
-    figure: go.Figure,
-    group: pd.DataFrame,
-    name: str,
-    colour: str,
-    mark: str,
-    measure: Measure,
-    where: dict[str, int],
-) -> None:
-    if group.empty:
-        return
-    figure.add_scatter(
-        x=group["discrepancy"],
-        y=group["value"],
-        error_y=error_bars(
-            group["value"], group["low"], group["high"], faded(colour, 0.4), thin=True
-        ),
-        mode="markers",
-        name=short(name),
-        hovertext=[_point(row, measure) for row in group.itertuples()],
-        hoverinfo="text",
-        marker={"size": 12, "color": colour, "symbol": mark, "line": {"width": 2, "color": colour}},
-        **where,
-    )
 
 
 def _strip_points(
@@ -396,6 +303,7 @@ def _strip_points(
     measure: Measure,
     where: dict[str, int],
 ) -> None:
+    """Draw the points without a y, each in the row that says why."""
     looks = family_looks(points["family"])
     for (strip, role, family), group in points.groupby(["strip", "role", "family"]):
         colour = CONTROL if role == "control" else looks[family][0]
@@ -405,14 +313,9 @@ def _strip_points(
             y=[strips.index(strip)] * len(group),
             mode="markers",
             showlegend=False,
-            hovertext=[_point(row, measure) for row in group.itertuples()],
+            hovertext=[_point_text(row, measure) for row in group.itertuples()],
             hoverinfo="text",
-            marker={
-                "size": 9,
-                "symbol": mark,
-                "color": colour,
-                "line": {"width": 2, "color": colour},
-            },
+            marker=_marker(9, mark, colour),
             **where,
         )
     figure.update_yaxes(
@@ -424,7 +327,12 @@ def _strip_points(
     )
 
 
-def _point(row: pd.Series, measure: Measure) -> str:
+def _marker(size: int, mark: str, colour: str) -> dict[str, Any]:
+    return {"size": size, "color": colour, "symbol": mark, "line": {"width": 2, "color": colour}}
+
+
+def _point_text(row: Any, measure: Measure) -> str:
+    """Return what a point shows under the pointer."""
     lines = [
         f"<b>{short(row.name, 80)}</b>",
         f"discrepancy {number(row.discrepancy, 3)}",
@@ -432,50 +340,57 @@ def _point(row: pd.Series, measure: Measure) -> str:
     ]
     if row.gate != "healthy" and row.gate_reason and not pd.isna(row.gate_reason):
         lines.append(short(row.gate_reason, 90))
-    told = {name: getattr(row, name, None) for name in OTHER_DISCREPANCIES}
-    lines += [
-        f"{name} discrepancy {number(value, 3)}" for name, value in told.items() if known(value)
-    ]
+    for name in OTHER_DISCREPANCIES:
+        if known(value := getattr(row, name, None)):
+            lines.append(f"{name} discrepancy {number(value, 3)}")
     if not pd.isna(row.value):
         lines.append(_reached(row.value, measure) + ("" if row.seeds else " so far"))
     return "<br>".join(lines)
 
 
+def curve_lines(study: Study | RunRecord, most: int = 60) -> pd.DataFrame:
+    """Return the learning curves: a line for each control and for the `most` candidates that came
+    highest.
+
+    Columns: trial, name, role, family, control, step, value (mean over seeds), low and high (the
+    seeds' range), seeds. Only the seeds that came as far as the trial's last step count, so that
+    no line jumps where one of them ends.
+    """
+    every = tables.curves(study)
+    every = every[every["phase"] != "full"]
+    last = every.groupby(["trial", "seed"])["step"].transform("max")
+    farthest = every.groupby("trial")["step"].transform("max")
+    by = ["trial", "name", "role", "family", "control", "step"]
+    values = every[last == farthest].groupby(by, dropna=False)["value"]
+    lines = values.agg(value="mean", low="min", high="max", seeds="count").reset_index()
+    candidates = lines[lines["role"] != "control"]
+    highest = candidates.groupby("trial")["value"].max().astype(float).nlargest(most).index
+    shown = (lines["role"] == "control") | lines["trial"].isin(highest)
+    return lines[shown].reset_index(drop=True)
+
+
 def draw_curves(
     lines: pd.DataFrame, references: Sequence[Reference], measure: Measure
 ) -> go.Figure | None:
-    """`measure` by step of every trained head, thin and coloured by family; the controls thick and dark, on top."""
+    """Draw `measure` by step of every trained head, thin and coloured by family; the controls
+    thick and dark, on top."""
     if lines.empty:
         return None
     figure = go.Figure()
     looks = family_looks(lines["family"].dropna())
-    shown: set[str] = set()
+    in_legend: set[str] = set()
     for _, line in lines[lines["role"] != "control"].groupby("trial"):
         family = str(line["family"].iloc[0])
         colour, mark = looks[family]
-        _line(
-            figure,
-            line,
-            short(family),
-            family not in shown,
-            {"color": faded(colour, 0.75), "width": 1.6},
-            mark,
-            6,
-            measure,
-        )
-        shown.add(family)
+        style = {"color": faded(colour, 0.75), "width": 1.6}
+        shown = family not in in_legend
+        _curve(figure, line, family, shown, style, {"size": 6, "symbol": mark}, measure)
+        in_legend.add(family)
     for _, line in lines[lines["role"] == "control"].groupby("trial"):
         dash = CONTROL_DASHES.get(str(line["control"].iloc[0]), "dot")
-        _line(
-            figure,
-            line,
-            short(line["name"].iloc[0]),
-            True,
-            {"color": CONTROL, "width": 2.8, "dash": dash},
-            "circle",
-            5,
-            measure,
-        )
+        style = {"color": CONTROL, "width": 2.8, "dash": dash}
+        name = str(line["name"].iloc[0])
+        _curve(figure, line, name, True, style, {"size": 5, "symbol": "circle"}, measure)
     figure.update_layout(**base_layout(), height=460)
     inside = frame_around(lines["low"], lines["high"])
     figure.update_xaxes(title="training step of the proxy (batches)", rangemode="tozero")
@@ -484,16 +399,17 @@ def draw_curves(
     return figure
 
 
-def _line(
+def _curve(
     figure: go.Figure,
     line: pd.DataFrame,
     legend: str,
     in_legend: bool,
-    style: dict[str, object],
-    mark: str,
-    size: int,
+    style: dict[str, Any],
+    marker: dict[str, Any],
     measure: Measure,
 ) -> None:
+    """Draw one learning curve; that of the control without a head with the range of its seeds."""
+    legend = short(legend)
     if (line["control"] == "none").any():
         figure.add_scatter(
             x=[*line["step"], *line["step"][::-1]],
@@ -505,12 +421,16 @@ def _line(
             showlegend=False,
             legendgroup=legend,
         )
-    digits = measure.digits + 1
-    told = [
-        f"<b>{short(row.name, 80)}</b><br>step {row.step}: {number(row.value, digits)}{measure.unit}, "
-        f"{plural(row.seeds, 'seed')}{_range(row, digits)}"
-        for row in line.itertuples()
-    ]
+    texts = []
+    for row in line.itertuples():
+        value, low, high = (
+            number(each, measure.digits + 1) for each in (row.value, row.low, row.high)
+        )
+        between = f" from {low} to {high}" if row.seeds > 1 else ""
+        texts.append(
+            f"<b>{short(row.name, 80)}</b><br>step {row.step}: {value}{measure.unit}, "
+            f"{plural(row.seeds, 'seed')}{between}"
+        )
     figure.add_scatter(
         x=line["step"],
         y=line["value"],
@@ -519,20 +439,22 @@ def _line(
         name=legend,
         legendgroup=legend,
         showlegend=in_legend,
-        hovertext=told,
+        hovertext=texts,
         hoverinfo="text",
-        marker={"size": size, "symbol": mark},
+        marker=marker,
     )
 
 
-def _range(row: pd.Series, digits: int) -> str:
-    return f" from {number(row.low, digits)} to {number(row.high, digits)}" if row.seeds > 1 else ""
+def full_line(study: Study | RunRecord) -> pd.DataFrame:
+    """Return what bases are judged by, by step of the full training; empty without one."""
+    every = tables.curves(study)
+    return every[every["phase"] == "full"].reset_index(drop=True)
 
 
 def draw_full(
     line: pd.DataFrame, references: Sequence[Reference], measure: Measure
 ) -> go.Figure | None:
-    """`measure` by step of the winner's full training."""
+    """Draw `measure` by step of the winner's full training."""
     if line.empty:
         return None
     figure = go.Figure()
@@ -551,16 +473,35 @@ def draw_full(
     return figure
 
 
+def timeline(ledger: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return `tables.device_time` with a `lane` for each attempt, so that attempts which ran at
+    the same time lie in different lanes.
+
+    The controller's own time (phase `overhead`) is left out: it is what lies between the bars.
+    """
+    frame = tables.device_time(ledger)
+    frame = frame[frame["phase"] != OVERHEAD].reset_index(drop=True)
+    ends: list[float] = []
+    lanes = []
+    for start, end in zip(frame["start"], frame["end"], strict=True):
+        free = next((lane for lane, busy in enumerate(ends) if busy <= start + 1e-6), len(ends))
+        ends[free : free + 1] = [end]
+        lanes.append(free)
+    return frame.assign(lane=pd.Series(lanes, dtype="Int64"))
+
+
 def draw_timeline(frame: pd.DataFrame) -> go.Figure | None:
-    """Every attempt as a bar from start to end, coloured by phase, in lanes of what ran at the same time."""
+    """Draw every attempt as a bar from start to end, coloured by phase, in lanes of what ran at
+    the same time."""
     if frame.empty:
         return None
     seconds, unit = time_unit(float(frame["end"].max()))
     figure = go.Figure()
     for phase in phase_order(frame["phase"]):
         part = frame[frame["phase"] == phase]
-        told = [
-            f"<b>{short(row.attempt, 80)}</b><br>{short(phase)}, {duration(row.device_s)} of device-time"
+        texts = [
+            f"<b>{short(row.attempt, 80)}</b><br>{short(phase)}, {duration(row.device_s)} of "
+            "device-time"
             for row in part.itertuples()
         ]
         figure.add_bar(
@@ -571,7 +512,7 @@ def draw_timeline(frame: pd.DataFrame) -> go.Figure | None:
             width=0.72,
             name=short(phase),
             marker={"color": phase_colour(phase), "line": {"color": "white", "width": 1}},
-            hovertext=told,
+            hovertext=texts,
             hoverinfo="text",
         )
     lanes = int(frame["lane"].max()) + 1

@@ -1,4 +1,4 @@
-"""What goes with what: whether measures agree with what ranks."""
+"""What goes with what in a run: rank correlations, and what values of parameters went with."""
 
 from __future__ import annotations
 
@@ -24,86 +24,81 @@ OF_HEADS = (
     Measure("output", "discrepancy: output"),
     Measure("architecture", "discrepancy: architecture"),
 )
-"""Of head and base, as screening found them. HSSL (arXiv 2310.05108) takes a large one for good."""
+"""Measures of head and base that screening takes. HSSL (arXiv 2310.05108) calls large ones good."""
+PREDICTORS = {
+    "forecast": "forecast from screening, each proxy left out in turn",
+    "discrepancy": "discrepancy, the paper's rule",
+}
+"""What may predict a proxy's score, by its key in the study's attribute `promotion`."""
 
 
 @dataclass(frozen=True)
 class Agreement:
+    """How far a measure that needs no labels puts heads into the order of their accuracies."""
+
     measure: Measure
     correlation: RankCorrelation
 
 
 def agreements(study: Study | RunRecord) -> list[Agreement]:
-    """Of each measure that a trial with an accuracy at full proxy fidelity has: those of the head over healthy candidates, those of the
-    base, means over seeds like the accuracy, over all trials, controls too."""
-    trained = _trained(RunRecord.of(study))
-    heads = trained[(trained["role"] == "candidate") & (trained["gate"] == "healthy")]
-    return [*_agreements(OF_HEADS, heads), *_agreements(OF_BASES, trained)]
+    """Return the agreement of each measure that a fully trained proxy with an accuracy has.
 
-
-def _trained(record: RunRecord) -> pd.DataFrame:
-    """Measures and accuracy of each trial that came to full proxy fidelity and has one."""
+    Measures of the head count healthy candidates alone. Measures of the base count all trials,
+    controls too, and are means over seeds as the accuracy is.
+    """
+    record = RunRecord.of(study)
     columns = ["trial", "role", "gate", *(measure.key for measure in (*OF_HEADS, *OF_BASES))]
-    every = pd.DataFrame([_measured(record, trial) for trial in record.trials], columns=columns)
+    rows = pd.DataFrame([_measured(record, trial) for trial in record.trials], columns=columns)
     board = leaderboard(record)
-    return every.merge(
-        board.loc[(board["seeds"] > 0) & board["accuracy"].notna(), ["trial", "accuracy"]],
-        on="trial",
-    )
-
-
-def _measured(record: RunRecord, trial: FrozenTrial) -> dict[str, Any]:
-    """Its attributes, which hold what its own seed came to; of more seeds the means."""
-    of_base = {measure.key: record.values(trial, measure) for measure in OF_BASES}
-    return row_of(trial) | {
-        key: mean(by_seed.values()) for key, by_seed in of_base.items() if by_seed
-    }
-
-
-def _agreements(measures: Sequence[Measure], trials: pd.DataFrame) -> list[Agreement]:
+    scored = board.loc[(board["seeds"] > 0) & board["accuracy"].notna(), ["trial", "accuracy"]]
+    trained = rows.merge(scored, on="trial")
+    heads = trained[(trained["role"] == "candidate") & (trained["gate"] == "healthy")]
     return [
         Agreement(measure, rank_correlation(trials[measure.key], trials["accuracy"]))
+        for measures, trials in ((OF_HEADS, heads), (OF_BASES, trained))
         for measure in measures
         if trials[measure.key].map(known).any()
     ]
 
 
-Plain = dict[str, Any]
+def _measured(record: RunRecord, trial: FrozenTrial) -> dict[str, Any]:
+    """Return the trial's attributes; measures of the base as their means where it has more seeds
+    than its own, whose values the attributes hold."""
+    of_base = {measure.key: record.values(trial, measure) for measure in OF_BASES}
+    means = {key: mean(by_seed.values()) for key, by_seed in of_base.items() if by_seed}
+    return row_of(trial) | means
 
 
-def value_rows(values: pd.DataFrame) -> list[Plain]:
+def agreement_rows(found: Sequence[Agreement]) -> list[dict[str, Any]]:
+    """Return a row for each measure, for the page's template."""
+    return [_correlation_row(each.measure, each.correlation, "accuracy") for each in found]
+
+
+def promotion_rows(promotion: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a row for each `PREDICTORS` of the proxies' scores; none before there are proxies."""
+    return [
+        _correlation_row(Measure(key, name), RankCorrelation(**promotion[key]), "the score")
+        for key, name in PREDICTORS.items()
+        if key in promotion
+    ]
+
+
+def _correlation_row(measure: Measure, found: RankCorrelation, of: str) -> dict[str, Any]:
+    """Return the row of a correlation, without its value where too few points make one."""
+    return {
+        "name": measure.name,
+        "good": measure.good,
+        "correlation": signed(found.value if found.n >= LEAST else None, 2),
+        "between": signed_interval(found.low, found.high, 2),
+        "n": found.n,
+        "words": trend(found, of),
+    }
+
+
+def value_rows(values: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of `tables.parameter_values`, their means as texts."""
     digits = {"discrepancy": 3, "discrepancy_without": 3, "accuracy": 1, "accuracy_without": 1}
     return [
         {**row, **{name: number(row[name], places) for name, places in digits.items()}}
         for row in values.to_dict("records")
     ]
-
-
-def agreement_rows(found: Sequence[Agreement]) -> list[Plain]:
-    """A row a measure; no correlation where there are too few points for one that means anything."""
-    return [_agreement_row(one, "accuracy") for one in found]
-
-
-def promotion_rows(promotion: Mapping[str, Any]) -> list[Plain]:
-    """What foretold the scores of the promoted heads' proxies, a row each; none before there are proxies."""
-    names = {
-        "forecast": "forecast from screening, each proxy left out in turn",
-        "discrepancy": "discrepancy, the paper's rule",
-    }
-    measures = {key: Measure(key, name) for key, name in names.items() if key in promotion}
-    return [
-        _agreement_row(Agreement(measure, RankCorrelation(**promotion[key])), "the score")
-        for key, measure in measures.items()
-    ]
-
-
-def _agreement_row(one: Agreement, of: str) -> Plain:
-    return {
-        "name": one.measure.name,
-        "good": one.measure.good,
-        "correlation": signed(one.correlation.value if one.correlation.n >= LEAST else None, 2),
-        "between": signed_interval(one.correlation.low, one.correlation.high, 2),
-        "n": one.correlation.n,
-        "words": trend(one.correlation, of),
-    }

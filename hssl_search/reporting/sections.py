@@ -43,8 +43,8 @@ def verdict_text(study: Study | RunRecord) -> str:
     """The verdict's sentences; for a run without a verdict, how far it came and what leads."""
     record = RunRecord.of(study)
     if record.verdict:
-        verdict = Verdict.model_validate(record.verdict)
-        return verdict.sentence or verdict_sentence(verdict)
+        stored = str(record.verdict.get("sentence") or "")
+        return stored or verdict_sentence(Verdict.model_validate(record.verdict))
     return f"No verdict yet: {_progress(record)}. {_leader(record)}"
 
 

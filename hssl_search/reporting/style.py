@@ -1,4 +1,8 @@
-"""The look of figures: colours, marks, axes, and lines to compare with."""
+"""The look of figures: colours, marks, axes, and lines to compare with.
+
+Colours are those of Okabe and Ito, which colour-blind people can tell apart; each family has a mark
+of its own too, so that a figure can be read without colour.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +24,8 @@ CONTROL = "#2f3640"
 
 _COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d1f", "#5e3c99"]
 _MARKS = [
-    "circle",
-    "square",
-    "diamond",
-    "triangle-up",
-    "pentagon",
-    "hexagon",
-    "star-square",
-    "triangle-down",
+    *("circle", "square", "diamond", "triangle-up"),
+    *("pentagon", "hexagon", "star-square", "triangle-down"),
 ]
 _FIXED = ("convnext", "transformer", "resnet", "mlp")
 """Families that keep their colour from report to report."""
@@ -51,7 +49,7 @@ CONTROL_DASHES = {
 
 
 def family_looks(families: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """(colour, mark) of each family; more families than colours share them in order."""
+    """Return (colour, mark) of each family; more families than colours share them in order."""
     names = [*_FIXED, *sorted(set(families) - set(_FIXED))]
     return {
         name: (_COLOURS[index % len(_COLOURS)], _MARKS[index % len(_MARKS)])
@@ -64,28 +62,28 @@ def phase_colour(phase: str) -> str:
 
 
 def phase_order(phases: Iterable[str]) -> list[str]:
-    """The phases in the order of a search, unknown ones last."""
-    known = list(_PHASES)
-    return sorted(
-        set(phases), key=lambda phase: (known.index(phase) if phase in known else len(known), phase)
-    )
+    """Return the phases in the order of a search, unknown ones last."""
+    places = {phase: place for place, phase in enumerate(_PHASES)}
+    return sorted(set(phases), key=lambda phase: (places.get(phase, len(places)), phase))
 
 
 def faded(colour: str, opacity: float) -> str:
-    """`#rrggbb` as an rgba() value."""
+    """Return `#rrggbb` as an rgba() value."""
     red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
     return f"rgba({red}, {green}, {blue}, {opacity})"
 
 
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', Arial, sans-serif"
-
-
+FONT = (
+    "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', Arial, "
+    "sans-serif"
+)
 _LABEL: dict[str, Any] = {"showarrow": False, "font": {"size": 11.5, "color": MUTED}}
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A line to compare with: what bases are judged by, and its interval where it was trained with several seeds."""
+    """A line to compare with: what bases are judged by, and its interval where it was trained with
+    several seeds."""
 
     name: str
     value: float
@@ -95,15 +93,17 @@ class Reference:
 
 
 def axis_title(measure: Measure) -> str:
-    """With its unit."""
-    return (
-        "k-NN accuracy on held-out images (%)"
-        if measure == ACCURACY
-        else f"{measure.score_name} on held-out images, without labels"
-    )
+    """Return the title of the axis of a measure, with its unit."""
+    if measure == ACCURACY:
+        return "k-NN accuracy on held-out images (%)"
+    return f"{measure.score_name} on held-out images, without labels"
 
 
 def base_layout() -> dict[str, Any]:
+    """Return the layout that all figures share."""
+    # Tables need this module's order of phases, and are printed without plotly.
+    import plotly.graph_objects as go
+
     axis = {
         "gridcolor": GRID,
         "zeroline": False,
@@ -114,7 +114,7 @@ def base_layout() -> dict[str, Any]:
         "title": {"standoff": 12, "font": {"size": 13}},
     }
     return {
-        "template": {"layout": {"xaxis": axis, "yaxis": axis}},
+        "template": go.layout.Template(layout={"xaxis": axis, "yaxis": axis}),
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
         "font": {"family": FONT, "size": 13, "color": INK},
@@ -142,11 +142,10 @@ def error_bars(
     colour: str,
     thin: bool = False,
 ) -> dict[str, object]:
-    """Bars from `low` to `high` around `middle`; none around a point whose ends are missing."""
-    around = zip(middle, low, high, strict=True)
+    """Return bars from `low` to `high` around `middle`; none at a point whose ends are missing."""
     ends = [
         (top - at, at - bottom) if known(bottom) and known(top) else (None, None)
-        for at, bottom, top in around
+        for at, bottom, top in zip(middle, low, high, strict=True)
     ]
     return {
         "type": "data",
@@ -160,7 +159,8 @@ def error_bars(
 
 
 def frame_around(*groups: Iterable[float]) -> list[float]:
-    """A range around the first group's values with some air; the other groups may widen it to at most three times their span.
+    """Return a range around the first group's values with some air; the other groups may widen it
+    to at most three times their span.
 
     So one seed gone astray, or the wide interval of two seeds, does not press all else into a line.
     """
@@ -180,7 +180,8 @@ def reference_lines(
     vertical: bool,
     **where: int,
 ) -> None:
-    """A line for each reference, with its name at the end; one outside of the range is named at the edge beyond which it lies."""
+    """Draw a line for each reference, with its name at the end; one outside of the range is named
+    at the edge beyond which it lies."""
     lines = sorted(references, key=lambda line: line.value)
     for line in lines:
         if line.low is not None and line.high is not None:
@@ -191,14 +192,14 @@ def reference_lines(
         for level, line in enumerate(lines):
             _label_on_top(figure, line, inside, level)
     else:
-        for line, height in zip(
-            lines, spread([line.value for line in lines], inside, least=0.07), strict=True
-        ):
+        heights = spread([line.value for line in lines], inside, least=0.07)
+        for line, height in zip(lines, heights, strict=True):
             _label_at_right(figure, line, inside, height)
 
 
 def spread(values: Sequence[float], inside: Sequence[float], least: float) -> list[float]:
-    """Ascending `values`, brought into the range `inside` and moved apart to at least the share `least` of it."""
+    """Return ascending `values`, brought into the range `inside` and moved apart to at least the
+    share `least` of it."""
     low, high = inside
     gap = least * (high - low)
     apart: list[float] = []
@@ -267,6 +268,6 @@ def _label(line: Reference) -> str:
 
 
 def short(text: object, most: int = 46) -> str:
-    """`text`, cut to `most` characters and escaped."""
+    """Return `text`, cut to `most` characters and escaped."""
     text = str(text)
     return html.escape(text if len(text) <= most else f"{text[: most - 1]}…", quote=False)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from scipy import stats
 
-from hssl_search.engine.candidates.candidate import Contender, final_metrics
+from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.execution.jobs import Outcome, Report, State
+from hssl_search.engine.records.results import ScoreTable, final_metrics
 from hssl_search.engine.records.state import TrialState
 from hssl_search.engine.statistics.metrics import (
     ACCURACY,
@@ -77,7 +77,9 @@ def verdict(
     resolution: float = 0.0,
 ) -> Verdict:
     reference = REFERENCE if ranked_by == ACCURACY else {}
-    found = judge(ALL, scores, accuracies or {}, reference, ranked_by, resolution, SEED_S)
+    found = judge(
+        ALL, ScoreTable(ranked_by, scores, resolution), accuracies or {}, reference, SEED_S
+    )
     stored = json.dumps(found.model_dump(mode="json", by_alias=True))
     assert Verdict.model_validate(json.loads(stored)) == found
     return found
@@ -207,7 +209,7 @@ def test_intervals_reach_no_further_than_accuracies_and_their_differences_can() 
 
 def judged(table: Table) -> Verdict:
     chance, pixels = Chance(33.3, 48), {"raw pixels": 47.9}
-    return judge(ALL, table, table, pixels, ACCURACY, 100 / 48, SEED_S, chance=chance)
+    return judge(ALL, ScoreTable(ACCURACY, table, 100 / 48), table, pixels, SEED_S, chance=chance)
 
 
 def test_at_chance_level_no_seeds_settle_anything() -> None:
@@ -256,9 +258,7 @@ def test_the_winner_is_compared_with_the_other_controls() -> None:
     assert [gap.interval for gap in others[1:]] == [None, None]
 
 
-def test_a_control_with_one_paired_seed_is_given_no_interval_whatever_others_tell_of_the_noise() -> (
-    None
-):
+def test_a_control_with_one_paired_seed_gets_no_interval_whatever_others_tell_of_noise() -> None:
     found = verdict({0: {0: 40.0, 1: 41.0}, 3: {0: 47.3, 1: 43.9}, 1: {0: 40.0}})
     [identity] = found.others
     assert (identity.seeds, identity.interval) == (1, None)
@@ -394,7 +394,7 @@ def without_winner(
     causes: dict[int, str] | None = None,
     images: str = "",
 ) -> NoWinner:
-    control = replace(head(9, gate="not learning"), control="noise")
+    control = head(9, gate="not learning", control="noise")
     return why_no_winner([*heads, control], causes or {}, short, images, EXTEND)
 
 

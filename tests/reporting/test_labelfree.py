@@ -169,7 +169,7 @@ def test_the_page_speaks_of_the_measure(run: Any) -> None:
         }
     )
     page = build_page(run.study, run.ledger, Path("runs/photos"))
-    titles = ("RankMe, and how sure it is", "Does discrepancy foretell RankMe?")
+    titles = ("RankMe, and how sure it is", "Does discrepancy predict RankMe?")
     for text in (*titles, "RankMe 60.0", "in RankMe over no head, 3 seeds, paired"):
         assert text in page
     assert "figure-accuracy" in page and "no labelled images" not in page

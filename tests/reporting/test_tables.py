@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from scipy import stats
 
 from hssl_search.engine.records import state as states
+from hssl_search.engine.records.results import ScoreTable
 from hssl_search.engine.statistics.two_way import TwoWay
 from hssl_search.reporting import tables
 from hssl_search.reporting.files import write_tables, write_whole
@@ -123,9 +124,20 @@ def test_leaderboard_and_verdict_agree(run: Any) -> None:
     from hssl_search.engine.verdict import judge
 
     record = RunRecord.of(run.study)
-    contenders = [Contender(trial.number, states.TrialState.of(trial)) for trial in record.trials]
+    shown = ("name", "family", "control")
+    contenders = [
+        Contender(
+            trial.number,
+            states.TrialState(
+                **{key: trial.user_attrs[key] for key in shown if key in trial.user_attrs}
+            ),
+        )
+        for trial in record.trials
+    ]
     scores = {trial.number: found for trial in record.trials if (found := record.accuracies(trial))}
-    verdict = judge(contenders, scores, scores, record.reference, ACCURACY, record.resolution)
+    verdict = judge(
+        contenders, ScoreTable(ACCURACY, scores, record.resolution), scores, record.reference
+    )
     board = tables.leaderboard(record)
     won = board.set_index("trial").loc[verdict.winner]
     assert won["rank"] == 1

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import pytest
 
 from hssl_search.engine.candidates.candidate import Contender
-from hssl_search.engine.candidates.pruners import PRUNERS, Rule
+from hssl_search.engine.candidates.pruners import PRUNERS
+from hssl_search.engine.config import PrunerName
 from hssl_search.engine.execution.jobs import Decision, Job, Outcome, Report, State, Task
 from hssl_search.engine.phases.proxy import Proxy
 from hssl_search.engine.records.state import TrialState
@@ -31,7 +32,7 @@ class WorkerSetup:
         self,
         ended: Mapping[str, Outcome] | None = None,
         ranked_by: Measure = ACCURACY,
-        pruner: Rule = "median",
+        pruner: PrunerName = "median",
         more: int = 0,
     ) -> None:
         self.scored: list[tuple[int | None, int, float]] = []
@@ -142,9 +143,7 @@ def test_what_ended_before_a_resume_counts(state: State) -> None:
     assert setup.scored == [(6, 50, 39.0)]
 
 
-def test_rungs_that_were_reached_before_a_cut_count_and_what_was_reached_between_them_does_not() -> (
-    None
-):
+def test_rungs_that_were_reached_before_a_cut_count_and_steps_between_them_do_not() -> None:
     def setup(step: int) -> WorkerSetup:
         return WorkerSetup(
             {

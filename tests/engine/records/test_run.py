@@ -95,7 +95,8 @@ def test_an_empty_folder_may_become_a_run(tmp_path: Path) -> None:
     [
         (
             "r" * 250,
-            r"cannot be made \(File name too long\); work in another folder, or give a shorter --name\.$",
+            r"cannot be made \(File name too long\); work in another folder, or give a shorter "
+            r"--name\.$",
         ),
         ("/".join(["r" * 200] * 21), r"cannot be made \(File name too long\)"),
         (
@@ -117,14 +118,16 @@ def test_a_storage_that_was_edited_into_no_text_is_refused(tmp_path: Path) -> No
     run = Run.create(tmp_path / "demo", {"storage": ["sqlite:////a.db"]})
     with pytest.raises(
         UserError,
-        match=r"search\.yaml: storage is \['sqlite:////a\.db'\], but should be a text; correct it\.$",
+        match=(
+            r"search\.yaml: storage is \['sqlite:////a\.db'\], but should be a text; correct it\.$"
+        ),
     ):
-        run.study_url(run.config())
+        run.study_url(run.config()["storage"])
 
 
 def test_the_longest_name_that_a_search_may_have_can_be_made(tmp_path: Path) -> None:
     run = Run.create(tmp_path / ("図" * (NAME_BYTES // 3)), {"base": "a"})
-    run.write_config({"base": "b"})
+    run.update_config(base="b")
     with run.lock():
         assert run.config()["base"] == "b"
 
