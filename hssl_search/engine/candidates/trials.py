@@ -200,8 +200,10 @@ class Trials:
 
     @cached_property
     def _typical(self) -> list[tuple[HeadConfig, int]]:
-        heads = self._shuffled() or self._drawn(self.space)
-        return [(head, self._cost(head)[1]) for head in heads[: self.policy.typical_heads]]
+        """The heads that a search draws first, so that what is timed is what will be screened."""
+        heads = self.sampler.proposals(self.space, [], iter(self._shuffled() or []))
+        count = self.policy.typical_heads
+        return [(head, self._cost(head)[1]) for head in islice(heads, count)]
 
     def of_space(self, space: Space) -> list[tuple[str, int]]:
         """Return (family, multiply-adds) of a few heads drawn from another space."""
