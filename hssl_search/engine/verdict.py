@@ -12,12 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from hssl_search.data.look import Look
 from hssl_search.engine.candidates.candidate import SAME_TIME, Contender
 from hssl_search.engine.execution.jobs import Plain
+from hssl_search.engine.records.results import ScoreTable
 from hssl_search.engine.records.state import HEALTHY
 from hssl_search.engine.statistics import ties
 from hssl_search.engine.statistics.correlation import rank_correlation
 from hssl_search.engine.statistics.metrics import ACCURACY, Chance, Measure
 from hssl_search.engine.statistics.posterior import Posterior
-from hssl_search.engine.statistics.two_way import PAIRED, Difference, Scores, ranked
+from hssl_search.engine.statistics.two_way import PAIRED, Difference, Scores
 
 PIXELS = "raw pixels"
 """The reference whose accuracy a base should exceed."""
@@ -143,11 +144,9 @@ class Verdict(_Data):
 
 def judge(
     contenders: Sequence[Contender],
-    scores: Scores,
+    table: ScoreTable,
     accuracies: Scores,
     reference: Mapping[str, float],
-    ranked_by: Measure,
-    resolution: float = 0.0,
     seed_s: Mapping[int, float] | None = None,
     chance: Chance | None = None,
     no_winner: NoWinner | None = None,
@@ -156,16 +155,15 @@ def judge(
     """Return the verdict on these scores, in what ranks.
 
     Args:
-        scores: trial -> seed -> score.
+        table: the scores by what ranks.
         accuracies: per cent; of the trials that were judged by labels too.
         reference: the score of each reference that has one.
-        resolution: step in which scores move.
         seed_s: trial -> device-seconds of one more seed.
         chance: where accuracies rank, and it is known.
         no_winner: why no candidate has a score, told where none has.
         doubt: see `Verdict`.
     """
-    posterior = Posterior(scores, resolution)
+    ranked_by, scores, posterior = table.measure, table.scores, table.posterior
     best = posterior.leader([one.trial for one in contenders if one.control is None])
     winner = next((one for one in contenders if one.trial == best), None)
     verdict = Verdict(
@@ -173,7 +171,7 @@ def judge(
         name=winner and winner.name,
         rank_by=ranked_by.key,
         state="unranked",
-        rows=[*_reference_rows(reference), *_rows(contenders, scores, posterior, ranked_by)],
+        rows=[*_reference_rows(reference), *_rows(contenders, table)],
     )
     if winner is None:
         return verdict.model_copy(update={"no_winner": no_winner})
@@ -289,28 +287,17 @@ def _reference_rows(reference: Mapping[str, float]) -> list[Row]:
     ]
 
 
-def _rows(
-    contenders: Sequence[Contender], scores: Scores, posterior: Posterior, ranked_by: Measure
-) -> list[Row]:
+def _rows(contenders: Sequence[Contender], table: ScoreTable) -> list[Row]:
     """Return a row for each contender that has a score, the best mean first."""
-    by_trial = {one.trial: one for one in contenders}
-    table = {trial: scores.get(trial, {}) for trial in by_trial}
-    best = posterior.best() if posterior.fit.dof else {}
-    rows = []
-    for trial in ranked(table, posterior.fit.resolution):
-        between = posterior.fit.interval_of_mean(trial)
-        rows.append(
-            Row(
-                name=by_trial[trial].name,
-                role="control" if by_trial[trial].control else "candidate",
-                trial=trial,
-                seeds=len(table[trial]),
-                mean=mean(table[trial].values()),
-                interval=between and ranked_by.within(*between),
-                best=best.get(trial),
-            )
+    by_trial = {contender.trial: contender for contender in contenders}
+    return [
+        Row(
+            name=by_trial[row.trial].name,
+            role="control" if by_trial[row.trial].control else "candidate",
+            **row._asdict(),
         )
-    return rows
+        for row in table.rows
+    ]
 
 
 def why_no_winner(

@@ -11,8 +11,8 @@ from typing import Any
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from hssl_search.engine.candidates.candidate import ailment
 from hssl_search.engine.records.attributes import joined
+from hssl_search.engine.records.results import ailment
 from hssl_search.engine.statistics.metrics import ACCURACY, RANKINGS, Measure
 from hssl_search.reporting.formats import known
 

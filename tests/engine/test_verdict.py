@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from hssl_search.engine.candidates.candidate import Contender, final_metrics
+from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.execution.jobs import Outcome, Report, State
+from hssl_search.engine.records.results import ScoreTable, final_metrics
 from hssl_search.engine.records.state import TrialState
 from hssl_search.engine.statistics.metrics import (
     ACCURACY,
@@ -76,7 +77,9 @@ def verdict(
     resolution: float = 0.0,
 ) -> Verdict:
     reference = REFERENCE if ranked_by == ACCURACY else {}
-    found = judge(ALL, scores, accuracies or {}, reference, ranked_by, resolution, SEED_S)
+    found = judge(
+        ALL, ScoreTable(ranked_by, scores, resolution), accuracies or {}, reference, SEED_S
+    )
     stored = json.dumps(found.model_dump(mode="json", by_alias=True))
     assert Verdict.model_validate(json.loads(stored)) == found
     return found
@@ -206,7 +209,7 @@ def test_intervals_reach_no_further_than_accuracies_and_their_differences_can() 
 
 def judged(table: Table) -> Verdict:
     chance, pixels = Chance(33.3, 48), {"raw pixels": 47.9}
-    return judge(ALL, table, table, pixels, ACCURACY, 100 / 48, SEED_S, chance=chance)
+    return judge(ALL, ScoreTable(ACCURACY, table, 100 / 48), table, pixels, SEED_S, chance=chance)
 
 
 def test_at_chance_level_no_seeds_settle_anything() -> None:

@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from scipy import stats
 
 from hssl_search.engine.records import state as states
+from hssl_search.engine.records.results import ScoreTable
 from hssl_search.engine.statistics.two_way import TwoWay
 from hssl_search.reporting import tables
 from hssl_search.reporting.files import write_tables, write_whole
@@ -134,7 +135,9 @@ def test_leaderboard_and_verdict_agree(run: Any) -> None:
         for trial in record.trials
     ]
     scores = {trial.number: found for trial in record.trials if (found := record.accuracies(trial))}
-    verdict = judge(contenders, scores, scores, record.reference, ACCURACY, record.resolution)
+    verdict = judge(
+        contenders, ScoreTable(ACCURACY, scores, record.resolution), scores, record.reference
+    )
     board = tables.leaderboard(record)
     won = board.set_index("trial").loc[verdict.winner]
     assert won["rank"] == 1

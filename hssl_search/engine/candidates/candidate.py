@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from hssl_search.engine.execution.jobs import Outcome, Plain, State
-from hssl_search.engine.records.state import HeadMeasures, TrialState
+from hssl_search.engine.records.state import TrialState
 from hssl_search.heads.config import HeadConfig
 
 SAME_TIME = "none_same_time"
@@ -47,19 +44,3 @@ class Contender:
     def control(self) -> str | None:
         """Return which control it is; None for a candidate."""
         return self.state.control
-
-
-def final_metrics(outcome: Outcome, steps: int) -> Plain | None:
-    """Return the metrics of a job that came to its last step; None when it ended before."""
-    last = outcome.reports[-1] if outcome.reports else None
-    return (
-        last.metrics
-        if outcome.state is State.DONE and last is not None and last.step >= steps
-        else None
-    )
-
-
-def ailment(metrics: Mapping[str, Any]) -> str:
-    """Return which gate a head of a training did not pass, and why; empty where all are healthy."""
-    heads = (HeadMeasures.model_validate(head) for head in metrics.get("heads") or [])
-    return next(filter(None, (head.ailment() for head in heads)), "")

@@ -223,8 +223,9 @@ def confirm(
         same_architecture: the head of the control of that name.
     """
     trials, board, seed = context.trials, context.board, context.seed
+    table = board.results.table()
     proxied = {
-        trial: {seed: by_seed[seed]} for trial, by_seed in board.scores.items() if seed in by_seed
+        trial: {seed: by_seed[seed]} for trial, by_seed in table.scores.items() if seed in by_seed
     }
     ranked = [candidate.trial for candidate in promoted if candidate.trial in proxied]
     if not ranked:
@@ -273,7 +274,7 @@ def confirm(
             board.take(job, outcome)
 
     field = Field(tuple(ranked), no_head.trial, identity.trial, (unseen.trial,), same_time)
-    if board.ranked_by.of_head:  # which no control without head has
+    if table.measure.of_head:  # which no control without head has
         field = replace(field, no_head=None, same_time=None)
     controls = [no_head.trial, identity.trial]
     phase = Confirm(
@@ -284,7 +285,7 @@ def confirm(
         board.score,
         jobs,
         kept.at_once,
-        board.resolution,
+        table.resolution,
         context.ended,
         kept.trials,
         keep,

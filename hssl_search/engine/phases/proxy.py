@@ -181,12 +181,12 @@ def run_proxies(
         [job_of(contender) for contender in first],
         context.ended,
         contenders,
-        context.board.ranked_by,
+        context.board.results.ranked_by,
         context.board.report,
         pruner,
         total,
         choose,
-        context.board.resolution,
+        context.board.results.table().resolution,
     )
     keep_s = context.cost_model.confirming(plan, context.policy.fewest_confirm_jobs)
     Runner(context, "proxy", phase, expected, context.board.take, keep_s=keep_s).run()

@@ -1,143 +1,114 @@
-"""The scoreboard: what trainings of single contenders came to, and what that decides of their trials."""
+"""The scoreboard: decides the trial of a training that has ended."""
 
 from __future__ import annotations
 
-import math
 from statistics import mean
 
-from hssl_search.engine.candidates.candidate import ailment, final_metrics
 from hssl_search.engine.candidates.trials import Trials
 from hssl_search.engine.execution.jobs import Job, Outcome, Plain, State
 from hssl_search.engine.phases.runner import Watcher
+from hssl_search.engine.records.results import Results, ailment, counted, final_metrics, number
 from hssl_search.engine.records.state import HeadMeasures, TrialState
-from hssl_search.engine.statistics.metrics import ACCURACY, OF_BASES, Measure
+from hssl_search.engine.statistics.metrics import ACCURACY, OF_BASES
 from hssl_search.engine.statistics.posterior import Posterior
 
 
 class Scoreboard:
-    """
+    """Takes the trainings of single contenders into the results, and decides their trials.
+
     Args:
-        resolution: step in which scores move.
+        results: of the trainings that were taken before.
         why_stopped: what the study says of a trial that was stopped at a rung.
     """
 
     def __init__(
-        self,
-        trials: Trials,
-        watcher: Watcher,
-        ranked_by: Measure,
-        resolution: float,
-        why_stopped: str,
+        self, trials: Trials, watcher: Watcher, results: Results, why_stopped: str
     ) -> None:
-        self.trials, self.watcher, self.ranked_by, self.resolution, self.why_stopped = (
-            trials,
-            watcher,
-            ranked_by,
-            resolution,
-            why_stopped,
-        )
-        self.scores: dict[int, dict[int, float]] = {}
-        """trial -> seed -> score at full proxy fidelity"""
-        self.accuracies: dict[int, dict[int, float]] = {}
-        """The same of accuracies, where there are labels"""
+        self.trials, self.watcher, self.results = trials, watcher, results
+        self.why_stopped = why_stopped
         self.step_s: dict[int, float] = {}
-        """trial -> seconds a step in its proxy, as they were"""
+        """trial -> seconds of a step of its proxy, as they were"""
         self._leader: int | None = None
         """The candidate with the best score so far; only a new score of another can overtake it."""
 
-    def report(self, job: Job, step: int, found: float) -> None:
-        """A score at a rung."""
+    def report(self, job: Job, step: int, score: float) -> None:
+        """Write a score at a rung to the trial."""
         assert job.trial is not None
-        self.trials.study.report(job.trial, step, found)
+        self.trials.study.report(job.trial, step, score)
+
+    def score(self, job: Job, outcome: Outcome) -> float | None:
+        """Return the score of a training; None where it does not count."""
+        metrics = counted(outcome, job.task.steps, self._is_control(job))
+        return None if metrics is None else number(self.results.ranked_by.score(metrics))
 
     def take(self, job: Job, outcome: Outcome) -> None:
-        """Decide the trial of a training that has ended; one that was cut goes on later."""
-        assert job.trial is not None
+        """Decide the trial of a training that has ended; one that was cut continues later."""
+        trial = job.trial
+        assert trial is not None
         metrics = final_metrics(outcome, job.task.steps)
         if metrics is not None:
             if (step_s := _seconds_a_step(outcome)) > 0:
-                self.step_s.setdefault(job.trial, step_s)
-                self.trials.note(job.trial, TrialState(step_s=self.step_s[job.trial]))
-            self.trials.note(job.trial, _measured_alone(metrics))
-            self._complete(job, metrics)
+                self.step_s.setdefault(trial, step_s)
+                self.trials.note(trial, TrialState(step_s=self.step_s[trial]))
+            self.trials.note(trial, _measured_alone(metrics))
+            self._complete(job, trial, metrics)
         elif outcome.state is State.FAILED:
-            self.trials.decide(job.trial, "FAIL", cause=outcome.cause)
+            self.trials.decide(trial, "FAIL", cause=outcome.cause)
         elif outcome.state is State.STOPPED:
-            self.trials.decide(
-                job.trial,
-                "PRUNED",
-                cause=f"stopped at step {outcome.reports[-1].step}: {self.why_stopped}",
-            )
+            cause = f"stopped at step {outcome.reports[-1].step}: {self.why_stopped}"
+            self.trials.decide(trial, "PRUNED", cause=cause)
         elif outcome.state is State.DONE:
-            self.trials.decide(
-                job.trial,
-                "PRUNED",
-                cause="it took much longer than expected and was ended at a checkpoint.",
-            )
+            cause = "it took much longer than expected and was ended at a checkpoint."
+            self.trials.decide(trial, "PRUNED", cause=cause)
 
-    def score(self, job: Job, outcome: Outcome) -> float | None:
-        """What a training came to; None for nothing that counts."""
-        metrics = final_metrics(outcome, job.task.steps)
-        found = None if metrics is None else self.ranked_by.score(metrics)
-        return (
-            found
-            if found is not None and math.isfinite(found) and not self._sick(job, metrics or {})
-            else None
-        )
-
-    def _complete(self, job: Job, metrics: Plain) -> None:
-        """Take the score of a training that came to its end, and decide its trial."""
-        assert job.trial is not None
-        found = self.ranked_by.score(metrics)
-        if sick := self._sick(job, metrics):
-            self.trials.decide(job.trial, "PRUNED", cause=sick)
-        elif found is None:
-            self.trials.decide(
-                job.trial, "PRUNED", cause=f"it has no {self.ranked_by.name} to be ranked by."
-            )
-        elif not math.isfinite(found):
-            self.trials.decide(job.trial, "FAIL", cause=f"its {self.ranked_by.name} was no number.")
+    def _complete(self, job: Job, trial: int, metrics: Plain) -> None:
+        """Take the metrics of a training that came to its last step, and decide its trial."""
+        measure = self.results.ranked_by
+        if not self._is_control(job) and (cause := ailment(metrics)):
+            self.trials.decide(trial, "PRUNED", cause=cause)
+            return
+        self.results.take(trial, job.task.seed, metrics)
+        if (score := measure.score(metrics)) is None:
+            cause = f"it has no {measure.name} to be ranked by."
+            self.trials.decide(trial, "PRUNED", cause=cause)
+        elif number(score) is None:
+            self.trials.decide(trial, "FAIL", cause=f"its {measure.name} was no number.")
         else:
-            self.report(job, job.task.steps, found)
-            self._keep(job.trial, job.task.seed, found, ACCURACY.score(metrics))
-            self._tell_best(job.trial)
-            self.trials.decide(job.trial, "COMPLETE", found)
-
-    def _keep(self, trial: int, seed: int, found: float, accuracy: float | None) -> None:
-        self.scores.setdefault(trial, {})[seed] = found
-        if accuracy is not None:
-            self.accuracies.setdefault(trial, {})[seed] = accuracy
+            self.report(job, job.task.steps, score)
+            self._tell_best(trial)
+            self.trials.decide(trial, "COMPLETE", score)
 
     def _tell_best(self, trial: int) -> None:
-        """Tell the leader, or the control to beat, after a new score of the trial, with the accuracy that is known."""
+        """Tell the leader, or the control to beat, after a new score of the trial."""
         control = self.trials.contender(trial).control
-        if control == "none" and trial in self.accuracies:
-            self.watcher.control(mean(self.accuracies[trial].values()))
+        accuracies = self.results.table(ACCURACY).scores
+        if control == "none" and trial in accuracies:
+            self.watcher.control(mean(accuracies[trial].values()))
         if control is None:
+            table = self.results.table()
+            # Two rivals alone: the posterior of all trials after each score would cost too much.
             rivals = {trial, trial if self._leader is None else self._leader}
-            self._leader = Posterior(
-                {each: self.scores[each] for each in rivals}, self.resolution
-            ).leader(rivals)
+            scores = {rival: table.scores[rival] for rival in rivals}
+            self._leader = Posterior(scores, table.resolution).leader(rivals)
             assert self._leader is not None
-            known = self.accuracies.get(self._leader)
-            self.watcher.best(
-                self.trials.contender(self._leader).name, mean(known.values()) if known else None
-            )
+            by_seed = accuracies.get(self._leader)
+            accuracy = mean(by_seed.values()) if by_seed else None
+            self.watcher.best(self.trials.contender(self._leader).name, accuracy)
 
-    def _sick(self, job: Job, metrics: Plain) -> str:
-        """Why a candidate's run does not count; empty for a healthy one, and for controls."""
+    def _is_control(self, job: Job) -> bool:
         assert job.trial is not None
-        return "" if self.trials.contender(job.trial).control else ailment(metrics)
+        return self.trials.contender(job.trial).control is not None
 
 
 def _seconds_a_step(outcome: Outcome) -> float:
-    """Mean seconds of the steps that were timed in a training."""
+    """Return the mean seconds of the steps that a training timed; 0 where it timed none.
+
+    A training that was resumed after its last step has timed none of its own.
+    """
     timed = [
         (report.metrics["train_s"], report.metrics["train_steps"]) for report in outcome.reports
     ]
-    return sum(seconds for seconds, _ in timed) / max(
-        1, sum(steps for _, steps in timed)
-    )  # 0: all steps were an earlier process's
+    return sum(seconds for seconds, _ in timed) / max(1, sum(steps for _, steps in timed))
 
 
 def _measured_alone(metrics: Plain) -> TrialState:

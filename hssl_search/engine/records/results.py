@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from statistics import mean
 from typing import Any, NamedTuple
 
@@ -30,6 +32,20 @@ def ailment(metrics: Mapping[str, Any]) -> str:
     return next(filter(None, (head.ailment() for head in heads)), "")
 
 
+def counted(outcome: Outcome, steps: int, is_control: bool) -> Plain | None:
+    """Return the last metrics of a training if it counts; else None.
+
+    It counts when it came to its last step and its head is healthy; a control counts in any health.
+    """
+    metrics = final_metrics(outcome, steps)
+    return None if metrics is None or (not is_control and ailment(metrics)) else metrics
+
+
+def number(value: float | None) -> float | None:
+    """Return a score or value if it is a finite number; else None, for it does not count."""
+    return value if value is not None and math.isfinite(value) else None
+
+
 class Row(NamedTuple):
     """What the scores of one trial say of it."""
 
@@ -42,9 +58,36 @@ class Row(NamedTuple):
     """The probability that no other trial is better; None where nothing tells the noise."""
 
 
+@dataclass(frozen=True)
+class ScoreTable:
+    """The scores by one measure, and what they say together."""
+
+    measure: Measure
+    scores: Scores
+    """trial -> seed -> score"""
+    resolution: float = 0.0
+    """Step in which scores move."""
+
+    @cached_property
+    def posterior(self) -> Posterior:
+        """Return the posterior of these scores."""
+        return Posterior(self.scores, self.resolution)
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """Return a row for each trial that has scores, the best mean first."""
+        fit = self.posterior.fit
+        best = self.posterior.best() if fit.dof else {}
+        rows = []
+        for trial in ranked(self.scores, fit.resolution):
+            values, between = list(self.scores[trial].values()), fit.interval_of_mean(trial)
+            interval = between and self.measure.within(*between)
+            rows.append(Row(trial, len(values), mean(values), interval, best.get(trial)))
+        return rows
+
+
 class Results:
-    """The last metrics of every training that counts: of one that came to its last step, whose head
-    is healthy unless it is a control's. A score counts where it is a number.
+    """The last metrics of every training that counts, by trial and seed.
 
     Args:
         ranked_by: what ranks heads.
@@ -53,58 +96,39 @@ class Results:
 
     def __init__(self, ranked_by: Measure = ACCURACY, queries: int | None = None) -> None:
         self.ranked_by, self.queries = ranked_by, queries
-        self.judged_by = ACCURACY if ranked_by.of_head else ranked_by
-        """What bases are compared by: what ranks, unless that is of the head."""
         self._metrics: dict[int, dict[int, Plain]] = {}
-        self._posteriors: dict[Measure, Posterior] = {}
+        self._tables: dict[Measure, ScoreTable] = {}
 
-    def take(self, trial: int, seed: int, metrics: Plain | None, is_control: bool) -> None:
-        """Take the `final_metrics` of a training of the trial, if it counts."""
-        if metrics is not None and (is_control or not ailment(metrics)):
-            self._metrics.setdefault(trial, {})[seed] = metrics
-            self._posteriors.clear()
+    @property
+    def judged_by(self) -> Measure:
+        """Return what bases are compared by: what ranks, unless that is of the head."""
+        return ACCURACY if self.ranked_by.of_head else self.ranked_by
 
-    def scores(self, measure: Measure | None = None) -> Scores:
-        """Return trial -> seed -> score, of the trials that have one.
+    def take(self, trial: int, seed: int, metrics: Plain) -> None:
+        """Take the metrics of a training that counts (`counted`)."""
+        self._metrics.setdefault(trial, {})[seed] = metrics
+        self._tables.clear()
+
+    def table(self, measure: Measure | None = None) -> ScoreTable:
+        """Return the scores by a measure, read once until there are others.
 
         Args:
             measure: None for what ranks.
         """
-        return self._read(lambda metrics: (measure or self.ranked_by).score(metrics))
+        measure = measure or self.ranked_by
+        if measure not in self._tables:
+            resolution = measure.resolution(self.queries)
+            self._tables[measure] = ScoreTable(measure, self._read(measure.score), resolution)
+        return self._tables[measure]
 
     def values(self, measure: Measure) -> Scores:
         """Return trial -> seed -> value as it was measured, of the trials that have one."""
         return self._read(measure.value)
 
     def _read(self, read: Callable[[Plain], float | None]) -> Scores:
-        numbers: dict[int, dict[int, float]] = {}
+        found: dict[int, dict[int, float]] = {}
         for trial, by_seed in self._metrics.items():
             for seed, metrics in by_seed.items():
-                number = read(metrics)
-                if number is not None and math.isfinite(number):
-                    numbers.setdefault(trial, {})[seed] = number
-        return numbers
-
-    def resolution(self, measure: Measure | None = None) -> float:
-        """Return the step in which scores move."""
-        return (measure or self.ranked_by).resolution(self.queries)
-
-    def posterior(self, measure: Measure | None = None) -> Posterior:
-        """Return the posterior of the scores, fitted once until there are others."""
-        measure = measure or self.ranked_by
-        if measure not in self._posteriors:
-            self._posteriors[measure] = Posterior(self.scores(measure), self.resolution(measure))
-        return self._posteriors[measure]
-
-    def rows(self, measure: Measure | None = None) -> list[Row]:
-        """Return a row for each trial with scores, the best mean first."""
-        measure = measure or self.ranked_by
-        scores, posterior = self.scores(measure), self.posterior(measure)
-        best = posterior.best() if posterior.fit.dof else {}
-        rows = []
-        for trial in ranked(scores, posterior.fit.resolution):
-            interval = posterior.fit.interval_of_mean(trial)
-            within = interval and measure.within(*interval)
-            average = mean(scores[trial].values())
-            rows.append(Row(trial, len(scores[trial]), average, within, best.get(trial)))
-        return rows
+                if (value := number(read(metrics))) is not None:
+                    found.setdefault(trial, {})[seed] = value
+        return found

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from hssl_search.engine.candidates.candidate import ailment, final_metrics
 from hssl_search.engine.execution.jobs import Outcome, Report, State
+from hssl_search.engine.records.results import ailment, final_metrics
 
 ENDS = [Report(50, {"accuracy": 40.0}), Report(100, {"accuracy": 41.0})]
 
