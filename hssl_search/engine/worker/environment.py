@@ -15,7 +15,7 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def surroundings(device: str) -> Plain:
-    """Hardware, threads, and the versions of what computes, of this process."""
+    """Return hardware, threads, and the versions of what computes, of this process."""
     hardware = torch.cuda.get_device_name() if device == "cuda" else processor()
     return {
         "hardware": hardware,
@@ -27,7 +27,7 @@ def surroundings(device: str) -> Plain:
 
 @lru_cache
 def processor() -> str:
-    """The processor's model, or as much of it as the system tells."""
+    """Return the processor's model, or as much of it as the system tells."""
     lines = CPUINFO.read_text(encoding="utf-8").splitlines() if CPUINFO.exists() else []
     models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(models, platform.processor() or platform.machine())

@@ -8,9 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from hssl_search.backbones import Base
 from hssl_search.data.resident import on_device
-from hssl_search.discrepancy.architecture import Profile, base_profile, distance, head_profile
+from hssl_search.discrepancy.architecture import base_profile, distance, head_profile
 from hssl_search.discrepancy.feature import feature_discrepancy
 from hssl_search.engine.execution.jobs import REFERENCE_HEADS, Plain, Task
 from hssl_search.engine.planning.costs import ALONE
@@ -30,40 +29,35 @@ MATCHED = 512
 
 
 def evaluate(setup: WorkerSetup, trainer: Trainer, task: Task, report: StepReport) -> Plain:
-    """Accuracy and label-free quality of the base, discrepancy and health of each head; of the
-    network that is kept.
+    """Return accuracy and label-free quality of the base, and under `heads` discrepancy and health
+    of each head; of the network that is kept, which may be the teacher.
 
-    The training goes on as if it had not been looked at: torch's random state stays as it is.
+    The training continues as if it had not been looked at: torch's random state stays as it is.
     """
     with torch.random.fork_rng([setup.device] if setup.device.type == "cuda" else []):
-        metrics = _of_base(setup, trainer, task, report) if task.accuracy else {}
+        metrics: Plain = {}
+        base, views = trainer.pair.kept.base, trainer.views
+        if task.accuracy:
+            metrics |= setup.accuracy(base, views)
+            if task.labelfree_always or report.step >= task.steps:
+                metrics |= setup.labelfree(base, views)
         if task.heads:
             metrics["heads"] = _heads(setup, trainer, task, report)
         return metrics
 
 
-def _of_base(setup: WorkerSetup, trainer: Trainer, task: Task, report: StepReport) -> Plain:
-    base, asked = trainer.pair.kept.base, task.labelfree_always or report.step >= task.steps
-    return {
-        **setup.accuracy(base, trainer.views),
-        **(setup.labelfree(base, trainer.views) if asked else {}),
-    }
-
-
 def _heads(setup: WorkerSetup, trainer: Trainer, task: Task, report: StepReport) -> list[Plain]:
-    """Discrepancies of each head on held-out images, and the gate's verdict: against the noise head
-    where one is among them."""
+    """Return the discrepancies of each head on held-out images, and the gate's verdict: against the
+    noise head where one is among them."""
     pair, plain = trainer.pair, trainer.views.plain
     images = on_device(setup.data.queries, setup.device)
     base, heads = embed_heads(pair.kept.base, list(pair.kept.heads), images, plain)
-    of_student = (
-        base
-        if pair.kept is pair.student
-        else embed_base(pair.student.base, images, plain)["embedding"]
-    )
+    of_student = base
+    if pair.kept is not pair.student:
+        of_student = embed_base(pair.student.base, images, plain)["embedding"]
     outputs = compare_outputs(pair, of_student, heads)
     losses = zip(report.base_losses, report.head_losses, strict=True)
-    found: list[Plain] = [
+    measured: list[Plain] = [
         {
             **feature_discrepancy(base, head),
             "output": output.discrepancy,
@@ -72,16 +66,15 @@ def _heads(setup: WorkerSetup, trainer: Trainer, task: Task, report: StepReport)
         }
         for head, output, (of_base, of_head) in zip(heads, outputs, losses, strict=True)
     ]
-    for one, verdict in zip(
-        found, _gate(setup, trainer, task, report, heads, outputs), strict=True
-    ):
-        one |= {"gate": verdict.gate, "gate_reason": verdict.reason}
+    verdicts = _gate(setup, trainer, task, report, heads, outputs)
+    for metrics, verdict in zip(measured, verdicts, strict=True):
+        metrics |= {"gate": verdict.gate, "gate_reason": verdict.reason}
     if task.architecture and report.step >= task.steps:
-        healthy = [one["gate"] == "healthy" for one in found]
+        healthy = [metrics["gate"] == "healthy" for metrics in measured]
         timed = _alone(setup, setup.recipe.stage(task.stage), task.heads, healthy)
-        for one, architecture, seconds in zip(found, architectures(pair), timed, strict=True):
-            one |= {**architecture, **seconds}
-    return found
+        for metrics, structure, ratio in zip(measured, architectures(pair), timed, strict=True):
+            metrics |= {**structure, **ratio}
+    return measured
 
 
 def _gate(
@@ -92,6 +85,7 @@ def _gate(
     heads: list[Tensor],
     outputs: list[HeadOutput],
 ) -> list[Verdict]:
+    """Return the health gate's verdict on each head, by what its method's loss can show."""
     families = [head.family for head in task.heads]
     assignments = [output.assignment for output in outputs]
     if "noise" not in families:
@@ -106,6 +100,7 @@ def _gate(
 
 
 def _matching_errors(setup: WorkerSetup, trainer: Trainer) -> list[float]:
+    """Return how often each head does not find an image's other view among others."""
     network, generator = trainer.pair.kept, torch.Generator(setup.device).manual_seed(trainer.seed)
     images = setup.some_queries(MATCHED)
     views = [
@@ -121,24 +116,20 @@ def _matching_errors(setup: WorkerSetup, trainer: Trainer) -> list[float]:
 
 
 def architectures(pair: Pair) -> list[Plain]:
-    """`architecture` of each head that is fed from the base's last stage; nothing of one without
-    structure."""
+    """Return the `architecture` of each head that is fed from the base's last stage: how different
+    its structure is from the base's; nothing of one without structure."""
     base = pair.kept.base
-    profile = base_profile(base, device=next(base.parameters()).device)
-    return [_architecture(profile, base, head) for head in pair.kept.heads]
+    device, (_, height, width) = next(base.parameters()).device, base.map_shape
+    profile = base_profile(base, device=device)
 
+    def architecture(head: Head) -> Plain:
+        # The base that a tapped head differs from is one of fewer stages.
+        if head.config.family == "noise" or head.config.tap:
+            return {}
+        of_head = head_profile(head, (height, width), device=device)
+        return {"architecture": distance(profile, of_head)["architecture"]}
 
-def _architecture(profile: Profile, base: Base, head: Head) -> Plain:
-    if (
-        head.config.family == "noise" or head.config.tap
-    ):  # the base that a tapped head differs from is one of fewer stages
-        return {}
-    _, height, width = base.map_shape
-    return {
-        "architecture": distance(
-            profile, head_profile(head, (height, width), device=next(base.parameters()).device)
-        )["architecture"]
-    }
+    return [architecture(head) for head in pair.kept.heads]
 
 
 def _alone(

@@ -16,28 +16,26 @@ SAID = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALL
 
 
 def out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that there was no memory."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
         said in str(error) for said in SAID
     )
 
 
 def in_memory(make: Callable[[], Trainer], use: Callable[[Trainer], T]) -> T:
-    """What `use` gives of a trainer. Where memory runs out, all of it is done again with a trainer
-    that keeps fewer activations."""
+    """Return what `use` gives of a trainer. Where memory runs out, all of it is done again with a
+    trainer that keeps fewer activations."""
     trainer = make()
     try:
         return use(trainer)
     except Exception as error:
         if trainer.recomputes or not out_of_memory(error):
             raise
+    # Outside of the handler, whose error holds the frames, and with them the tensors, that failed.
     del trainer
-    _release()
-    trainer = make()
-    trainer.recompute()
-    return use(trainer)
-
-
-def _release() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    trainer = make()
+    trainer.recompute()
+    return use(trainer)

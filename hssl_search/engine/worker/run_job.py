@@ -1,4 +1,4 @@
-"""Runs one job inside a trial."""
+"""Runs one job in a worker's process: all that happens there begins here."""
 
 from __future__ import annotations
 
@@ -25,16 +25,20 @@ def run_job(
     job: Job,
     send: Send,
     judge: Judge = evaluate,
-    bench_of: Callable[[Setting], WorkerSetup] = WorkerSetup,
+    setup_of: Callable[[Setting], WorkerSetup] = WorkerSetup,
 ) -> None:
     """Run a job to its end, or until its seconds are over; `send` gets a report at each rung.
 
-    A training that runs out of memory goes on from its newest checkpoint with fewer activations
+    A training that runs out of memory continues from its newest checkpoint with fewer activations
     kept (`recompute_blocks`).
 
+    Args:
+        judge: measures a training at a rung.
+        setup_of: makes the setting ready.
+
     Raises:
-        DeviceFull: when memory runs out all the same.
-        Halt: when there is no space for a checkpoint.
+        DeviceFull: where memory runs out all the same.
+        Halt: where there is no space for a checkpoint.
     """
     started = time.monotonic()
     task = job.task
@@ -45,55 +49,41 @@ def run_job(
         if task.kind == "measure":
             measure(task, send)
         else:
-            _train(
-                job,
-                task,
-                send,
-                lambda: time.monotonic() - started > limit,
-                judge,
-                bench_of(task.setting),
-            )
+            setup = setup_of(task.setting)
+            _train(job, send, lambda: time.monotonic() - started > limit, judge, setup)
     except Exception as error:
         if disk_is_full(error):
             raise Halt(full(job.folder)) from error
         if not out_of_memory(error):
             raise
         raise DeviceFull(
-            f"the memory of the {task.setting.device} device ran out, also with activations computed again instead of kept, "
-            f"in a job that held {job.gpus or job.cpus:g} of the {'GPUs' if job.gpus else 'CPUs'}; give the recipe a smaller "
-            "batch_size, or choose a smaller base or --image-size."
+            f"the memory of the {task.setting.device} device ran out, also with activations "
+            f"computed again instead of kept, in a job that held {job.gpus or job.cpus:g} of the "
+            f"{'GPUs' if job.gpus else 'CPUs'}; give the recipe a smaller batch_size, or choose a "
+            "smaller base or --image-size."
         ) from error
 
 
 def _train(
-    job: Job,
-    task: Task,
-    send: Send,
-    out_of_time: Callable[[], bool],
-    judge: Judge,
-    setup: WorkerSetup,
+    job: Job, send: Send, out_of_time: Callable[[], bool], judge: Judge, setup: WorkerSetup
 ) -> None:
-    folder = CheckpointFolder(job.folder)
+    """Train from the newest checkpoint to the last rung, or as far as the time lasts."""
+    task, folder = job.task, CheckpointFolder(job.folder)
 
     def use(trainer: Trainer) -> None:
         for report in train(trainer, task.rungs, folder, out_of_time):
-            held = {
+            metrics = {
+                "loss": report.loss,
+                "base_losses": report.base_losses,
+                "head_losses": report.head_losses,
+                "patch_losses": report.patch_losses,
+                "train_s": report.seconds,
+                "train_steps": report.timed_steps,
                 "recomputed": trainer.recomputes,
                 "gpus": job.gpus,
                 "surroundings": surroundings(task.setting.device),
             }
-            send(report.step, {**_losses(report), **held, **judge(setup, trainer, task, report)})
+            send(report.step, {**metrics, **judge(setup, trainer, task, report)})
 
     in_memory(lambda: setup.trainer(task), use)
     folder.keep_newest()
-
-
-def _losses(report: StepReport) -> Plain:
-    timing = {"train_s": report.seconds, "train_steps": report.timed_steps}
-    return {
-        "loss": report.loss,
-        "base_losses": report.base_losses,
-        "head_losses": report.head_losses,
-        "patch_losses": report.patch_losses,
-        **timing,
-    }

@@ -48,16 +48,17 @@ class WorkerSetup:
         self.images = on_device(self.data.train, self.device)
 
     def trainer(self, task: Task) -> Trainer:
+        """Return the trainer of a task, before its first step."""
         return self.trainer_of(task.heads, self.recipe.stage(task.stage), task.steps, task.seed)
 
     def trainer_of(
         self, heads: Sequence[HeadConfig], stage: Stage, steps: int, seed: int
     ) -> Trainer:
-        """A trainer whose base and images' order depend on the seed alone: runs with equal seeds
-        are paired, whatever their heads."""
+        """Return a trainer whose base and images' order depend on the seed alone: runs with equal
+        seeds are paired, whatever their heads."""
         base_rate, head_rates = self._stochastic_depth(heads, stage.drop_path)
         base = self.base(seed, 1 + max((head.tap or 0 for head in heads), default=0), base_rate)
-        torch.manual_seed(seed + 1)
+        torch.manual_seed(seed + 1)  # the base has drawn more or fewer numbers by its taps
         modules = [
             build_head(head, base.tap_shapes[head.tap or 0][0], rates)
             for head, rates in zip(heads, head_rates, strict=True)
@@ -66,7 +67,7 @@ class WorkerSetup:
         return Trainer(pair, stage, self.views(base), self.images, steps, seed)
 
     def base(self, seed: int, taps: int = 1, drop_path: float = 0.0) -> Base:
-        """A new base; its weights depend on the seed alone."""
+        """Return a new base; its weights depend on the seed alone."""
         args = {**self.setting.base_args, **({"drop_path_rate": drop_path} if drop_path else {})}
         torch.manual_seed(seed)
         return Base(
@@ -78,39 +79,38 @@ class WorkerSetup:
         )
 
     def views(self, base: Base) -> Views:
+        """Return the recipe's random views as the base takes them."""
         masked = base.mask_grid if self.method.masks else None
         return Views(self.recipe.views, self.setting.image_size, *base.mean_std, mask_grid=masked)
 
     def _stochastic_depth(
         self, heads: Sequence[HeadConfig], last: float
     ) -> tuple[float, list[list[float]]]:
+        """Return the base's rate, and the rates of each head's blocks, up to `last` at the end."""
         if not last:
             return 0.0, [[]] * len(heads)
         setting = self.setting
-        return continued(
-            residual_blocks(setting.base, setting.image_size, setting.base_args), list(heads), last
-        )
+        blocks = residual_blocks(setting.base, setting.image_size, setting.base_args)
+        return continued(blocks, list(heads), last)
 
     def accuracy(self, base: Base, views: Views) -> Plain:
-        """k-NN accuracy in per cent of each embedding of the base, `accuracy` and for ViTs
-        `accuracy_mean`; empty without labels."""
+        """Return the k-NN accuracy in per cent of each embedding of the base, `accuracy` and for
+        ViTs `accuracy_mean`; nothing without labels."""
         bank, queries = self.data.bank, self.data.queries
         if bank is None:
             return {}
-        embedded = [
+        of_bank, of_queries = (
             embed_base(base, on_device(images, self.device), views.plain)
             for images in (bank, queries)
-        ]
-        return {
-            "accuracy" if name == "embedding" else f"accuracy_{name}": self.knn(
-                embedded[0][name], embedded[1][name]
-            )
-            for name in embedded[0]
+        )
+        names = {
+            name: "accuracy" if name == "embedding" else f"accuracy_{name}" for name in of_bank
         }
+        return {names[name]: self.knn(of_bank[name], of_queries[name]) for name in names}
 
     def pixels(self) -> Plain:
-        """k-NN accuracy of the raw pixels, larger images shrunk to 32 x 32; empty without
-        labels."""
+        """Return the k-NN accuracy in per cent of the raw pixels, larger images shrunk to 32 x 32;
+        nothing without labels."""
         if self.data.bank is None:
             return {}
         flat = [
@@ -120,6 +120,8 @@ class WorkerSetup:
         return {"accuracy": self.knn(*flat)}
 
     def knn(self, bank: Tensor, queries: Tensor) -> float:
+        """Return the k-NN accuracy in per cent of embeddings of bank and queries, each images x
+        width."""
         assert self.data.bank is not None
         labels = [
             torch.from_numpy(images.labels).to(self.device)
@@ -128,14 +130,15 @@ class WorkerSetup:
         return knn_accuracy(bank, labels[0], queries, labels[1])
 
     def some_queries(self, most: int) -> Images:
-        """At most that many held-out images, evenly spaced among all: they lie sorted by class."""
+        """Return at most that many held-out images, evenly spaced among all: they lie sorted by
+        class."""
         count = len(self.data.queries)
         rows = np.linspace(0, count - 1, min(most, count)).astype(int)
         return on_device(self.data.queries.subset(rows), self.device)
 
     def labelfree(self, base: Base, views: Views) -> Plain:
-        """Quality of the base's embedding without labels, each as `labelfree_NAME`: of held-out
-        images and of random views of them."""
+        """Return the quality of the base's embedding without labels, each as `labelfree_NAME`: of
+        held-out images and of random views of them."""
         images, generator = self.data.queries, torch.Generator(self.device).manual_seed(0)
         plain = embed_base(base, on_device(images, self.device), views.plain)["embedding"]
         some = self.some_queries(VIEWED)
