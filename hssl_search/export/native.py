@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hssl_search.engine.phases.jobs import full_folder, full_key
+from hssl_search.engine.records.results import number
 from hssl_search.engine.records.run import Run
-from hssl_search.engine.records.state import FullState, TrialState
+from hssl_search.engine.records.state import FullState, JobRecord, TrialState
 from hssl_search.engine.records.study import StudyRecord
+from hssl_search.engine.statistics.metrics import ACCURACY
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.files import write_head
 from hssl_search.scratch import replacing
@@ -113,7 +115,7 @@ def _trainings(run: Run, study: StudyRecord, winner: int) -> list[Training]:
     """Whose weights to take, the best first. Trained in full was the base alone where no head is
     better; or, in a search that was extended, the winner of an earlier verdict.
     """
-    records = study.job_records()
+    records = study.jobs()
     known = study.state.full or FullState(winner=winner)
     name, number = known.name, known.number
     full = Training(
@@ -123,7 +125,7 @@ def _trainings(run: Run, study: StudyRecord, winner: int) -> list[Training]:
         (
             record
             for record in records.values()
-            if (record["phase"], record["trial"]) == ("proxy", winner)
+            if (record.phase, record.trial) == ("proxy", winner)
         ),
         None,
     )
@@ -142,10 +144,10 @@ def _trainings(run: Run, study: StudyRecord, winner: int) -> list[Training]:
     return [full, proxy]
 
 
-def _accuracy(record: dict[str, Any] | None) -> float | None:
-    reports = (record or {}).get("reports") or [{"metrics": {}}]
-    found = reports[-1]["metrics"].get("accuracy")
-    return found if isinstance(found, float) else None
+def _accuracy(record: JobRecord | None) -> float | None:
+    if record is None or not record.reports:
+        return None
+    return number(ACCURACY.score(record.reports[-1].metrics))
 
 
 def _copy_base(run: Run, trainings: list[Training]) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from hssl_search.engine.execution.jobs import TaskHead
+from hssl_search.engine.execution.jobs import Outcome, Report, State, TaskHead
 from hssl_search.engine.statistics.correlation import RankCorrelation
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ HEALTHY = "healthy"
 """What the health gate says of a head that may be promoted."""
 
 
-class State(BaseModel):
+class Attributes(BaseModel):
     """Fields that the study keeps as JSON."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -43,7 +43,7 @@ class State(BaseModel):
         return self.model_copy(update={key: getattr(other, key) for key in other.model_fields_set})
 
 
-class HeadMeasures(State):
+class HeadMeasures(Attributes):
     """What a worker measured of one head beside its base."""
 
     cka: float | None = None
@@ -136,6 +136,11 @@ class TrialState(HeadMeasures):
     device_s: float | None = None
     """Device-seconds that it had cost when it was decided."""
 
+    @property
+    def is_control(self) -> bool:
+        """Return whether the trial is a control."""
+        return self.role == "control"
+
     @classmethod
     def of(cls, trial: FrozenTrial) -> TrialState:
         """Return what the study holds of a trial."""
@@ -146,7 +151,7 @@ class TrialState(HeadMeasures):
         return self.only(self.model_fields_set - {"promoted", "cause", "device_s"})
 
 
-class PlanState(State):
+class PlanState(Attributes):
     """The plan of a search, and how it came about."""
 
     numbers: dict[str, Any] | None = None
@@ -167,7 +172,7 @@ class PlanState(State):
     """Whether all of it is done."""
 
 
-class PromotionState(State):
+class PromotionState(Attributes):
     """How heads were promoted."""
 
     rule: str = ""
@@ -178,7 +183,7 @@ class PromotionState(State):
     """Of the proxies' scores with discrepancy."""
 
 
-class ConfirmingState(State):
+class ConfirmingState(Attributes):
     """Which confirming runs were chosen."""
 
     trials: tuple[int, ...] = ()
@@ -189,7 +194,7 @@ class ConfirmingState(State):
     """How many run at a time."""
 
 
-class FullState(State):
+class FullState(Attributes):
     """The full training."""
 
     number: int = 1
@@ -206,7 +211,40 @@ class FullState(State):
     """What people call it."""
 
 
-class SearchState(State):
+class JobRecord(Attributes):
+    """How one job ended: the study's attribute `job/KEY`."""
+
+    key: str
+    """See `Job`, also for what follows without a word."""
+    phase: str = ""
+    state: State
+    cause: str = ""
+    """Why it failed."""
+    trial: int | None = None
+    seed: int | None = None
+    name: str = ""
+    task: dict[str, Any] | None = None
+    """What a worker is told, without the setting that all jobs share; None in earlier versions."""
+    cpus: float = 1.0
+    gpus: float = 0.0
+    seconds: float = 0.0
+    """Wall-clock seconds that it held its devices, all attempts together."""
+    last_s: float | None = None
+    """Those of the last attempt; None where there was one."""
+    reports: list[Report] = []
+    """By step; in the study, a number that JSON cannot hold is spelled out."""
+
+    @property
+    def steps(self) -> int:
+        """Return the steps that it was to make; 0 where the record does not say."""
+        return int((self.task or {}).get("steps", 0))
+
+    def outcome(self) -> Outcome:
+        """Return the outcome of which this is the record."""
+        return Outcome(self.state, self.cause, self.reports, self.seconds, self.last_s)
+
+
+class SearchState(Attributes):
     """The user attributes of the study, without the job records (`job/KEY`)."""
 
     config: dict[str, Any] | None = None

@@ -15,9 +15,9 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as Status
 
-from hssl_search.engine.execution.jobs import Job, Outcome, Plain, Report, State
+from hssl_search.engine.execution.jobs import Job, Outcome, Plain, Report
 from hssl_search.engine.records.attributes import joined, split
-from hssl_search.engine.records.state import SearchState, TrialState
+from hssl_search.engine.records.state import JobRecord, SearchState, TrialState
 from hssl_search.engine.records.storage import (
     database_errors,
     flush,
@@ -252,40 +252,44 @@ class StudyRecord:
             )
 
     def record_job(self, job: Job, outcome: Outcome) -> None:
-        """Keep how a job ended, as the study's attribute `job/KEY`; a resumed search reads it instead of running the job again,
-        and a replay runs it again: of the job's task only what all jobs have in common is not in it. On the disk when this returns."""
-        record = {
-            "key": job.key,
-            "phase": job.phase,
-            "state": outcome.state.value,
-            "cause": outcome.cause,
-            "trial": job.trial,
-            "seed": job.task.seed,
-            "name": job.task.name,
-            "task": job.task.model_dump(mode="json", exclude={"setting"}),
-            "cpus": job.cpus,
-            "gpus": job.gpus,
-            "seconds": round(outcome.seconds, 3),
-            "last_s": None if outcome.last_s is None else round(outcome.last_s, 3),
-            "reports": [
-                {"step": report.step, "metrics": _spelled(report.metrics)}
-                for report in outcome.reports
-            ],
-        }
-        self._set(JOB_PREFIX + job.key, record)
+        """Keep how a job ended, on the disk when this returns.
+
+        A resumed search reads the record instead of running the job again, and a replay runs the
+        job again from it.
+        """
+        record = JobRecord(
+            key=job.key,
+            phase=job.phase,
+            state=outcome.state,
+            cause=outcome.cause,
+            trial=job.trial,
+            seed=job.task.seed,
+            name=job.task.name,
+            task=job.task.model_dump(mode="json", exclude={"setting"}),
+            cpus=job.cpus,
+            gpus=job.gpus,
+            seconds=round(outcome.seconds, 3),
+            last_s=None if outcome.last_s is None else round(outcome.last_s, 3),
+            reports=[Report(each.step, _spelled(each.metrics)) for each in outcome.reports],
+        )
+        self._set(JOB_PREFIX + job.key, record.attributes())
         flush(self._url)
 
     def job_records(self) -> dict[str, Plain]:
-        """All job records by job key."""
+        """Return the job records by job key, as they are."""
         return {
             key.removeprefix(JOB_PREFIX): value
             for key, value in self._attributes().items()
             if key.startswith(JOB_PREFIX)
         }
 
+    def jobs(self) -> dict[str, JobRecord]:
+        """Return the record of every ended job by its key."""
+        return {job.key: job for job in ended_jobs(self._attributes())}
+
     def job_outcomes(self) -> dict[str, Outcome]:
-        """How every ended job ended, by job key; as it was given to `record_job`."""
-        return {key: _outcome(record) for key, record in self.job_records().items()}
+        """Return the outcome of every ended job by its key."""
+        return {key: job.outcome() for key, job in self.jobs().items()}
 
     def _set(self, key: str, value: Any) -> None:
         with self._errors():
@@ -301,6 +305,15 @@ class StudyRecord:
 
     def _errors(self) -> Any:
         return database_errors(self._url)
+
+
+def ended_jobs(attributes: Mapping[str, Any]) -> list[JobRecord]:
+    """Return the job records among the user attributes of a study."""
+    return [
+        JobRecord.model_validate(_numbers(value))
+        for key, value in attributes.items()
+        if key.startswith(JOB_PREFIX)
+    ]
 
 
 def _create(storage: optuna.storages.BaseStorage, url: str, name: str, new: bool) -> optuna.Study:
@@ -370,10 +383,3 @@ def _numbers(value: Any) -> Any:
             else {key: _numbers(item) for key, item in value.items()}
         )
     return [_numbers(item) for item in value] if isinstance(value, list) else value
-
-
-def _outcome(record: Plain) -> Outcome:
-    reports = [Report(report["step"], _numbers(report["metrics"])) for report in record["reports"]]
-    return Outcome(
-        State(record["state"]), record["cause"], reports, record["seconds"], record.get("last_s")
-    )
