@@ -1,10 +1,13 @@
-"""One small model of every timm family as a base: two SimCLR steps with a convolution head and an attention head, and what else it can do.
+"""One small model of every timm family as a base: two SimCLR steps with a convolution head and an
+attention head, and what else it can do.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.backbones --minutes 60 --out backbones.jsonl --page docs/backbones.md
+    OMP_NUM_THREADS=1 python -m benchmarks.backbones --minutes 60 --out backbones.jsonl \\
+        --page docs/backbones.md
 
-A family is a module of timm.models; of each a model with few parameters is taken, with random weights, at the first of a few image sizes
-that it takes. Every family has a process of its own, with a limit of time and of memory. Started again with the same --out, this goes on
-with the families that did not work or were not reached. Ends with the page, a table in Markdown.
+A family is a module of timm.models; of each a model with few parameters is taken, with random
+weights, at the first of a few image sizes that it takes. Every family has a process of its own,
+with a limit of time and of memory. Started again with the same --out, this goes on with the
+families that did not work or were not reached. Ends with the page, a table in Markdown.
 """
 
 from __future__ import annotations
@@ -138,9 +141,11 @@ MODELS = {
 }
 """By family: a model with few parameters, and none of those that timm has for its own tests."""
 SIDES = (64, 56, 96, 128, 224)
-"""Image sizes to try, in this order, and at last the model's own; 56 is for patches of 7 and 14 pixels."""
+"""Image sizes to try, in this order, and at last the model's own; 56 is for patches of 7 and 14
+pixels."""
 LOCAL = (1 / 2, 3 / 4, 3 / 2)
-"""Sizes of local crops to try, as shares of the image size; the largest for a model that is at its smallest size already."""
+"""Sizes of local crops to try, as shares of the image size; the largest for a model that is at its
+smallest size already."""
 IMAGES = 2
 """In a batch, each with two views."""
 HEADS: list[dict[str, Any]] = [
@@ -150,7 +155,7 @@ PRELOAD = [
     "timm",
     "hssl_search.data.views",
     "hssl_search.heads.head",
-    "hssl_search.heads.registry",
+    "hssl_search.heads.families",
     "hssl_search.methods.simclr",
     "hssl_search.training.pair",
 ]
@@ -181,7 +186,9 @@ def examine(family: str) -> Row:
 
 
 def smallest_base(model: str) -> Base:
-    """At the first image size that the model takes with a map of more than one position, and with two taps or else one."""
+    """At the first image size that the model takes with a map of more than one position, and with
+    two taps or else one.
+    """
     for side in (*SIDES, default_image_size(model)):
         for taps in (2, 1):
             with suppress(UserError):
@@ -192,7 +199,8 @@ def smallest_base(model: str) -> Base:
 
 
 def train(base: Base) -> list[str]:
-    """Two steps of SimCLR with both heads; the names of the base's parameters whose gradient is none or zero in the second.
+    """Two steps of SimCLR with both heads; the names of the base's parameters whose gradient is
+    none or zero in the second.
 
     In the first, every parameter behind a gate that starts at zero has a gradient of zero.
     """
@@ -253,7 +261,9 @@ def check_features(base: Base) -> None:
 
 
 def hides(base: Base) -> bool:
-    """Whether tokens can be hidden. Fault when the pixels behind hidden ones still change something."""
+    """Whether tokens can be hidden. Fault when the pixels behind hidden ones still change
+    something.
+    """
     if base.mask_grid is None:
         return False
     height, width = base.mask_grid
@@ -275,7 +285,9 @@ def hides(base: Base) -> bool:
 
 
 def local_crop(base: Base) -> int | None:
-    """The side of images of another size that go through too; None where there is none. Fault when allowing them changes the map."""
+    """The side of images of another size that go through too; None where there is none. Fault when
+    allowing them changes the map.
+    """
     other = Base(base.name, base.image_size, any_size=True).eval()
     other.model.load_state_dict(base.model.state_dict())
     with torch.no_grad():
@@ -301,7 +313,9 @@ def noise(side: int) -> Tensor:
 
 
 def send_row(family: str, gigabytes: float, sender: Connection) -> None:
-    """Examine a family in this process, with that much memory, and send its row whatever comes of it."""
+    """Examine a family in this process, with that much memory, and send its row whatever comes of
+    it.
+    """
     resource.setrlimit(resource.RLIMIT_DATA, (int(gigabytes * 2**30),) * 2)
     torch.set_num_threads(1)
     try:
@@ -416,22 +430,32 @@ def page(rows: list[Row]) -> str:
 
 PAGE = """# Every timm family as a base
 
-{works} of the {all} families of timm {timm} work as a base. Written by
+{works} of the {all} families of timm {timm} work as a base. This page was written by
 
-    OMP_NUM_THREADS=1 python -m benchmarks.backbones --minutes 60 --out backbones.jsonl --page docs/backbones.md
+    OMP_NUM_THREADS=1 python -m benchmarks.backbones --minutes 60 --out backbones.jsonl \\
+        --page docs/backbones.md
 
-with torch {torch} and Python {python}, on a CPU. A family is a module of `timm.models`; one small model of each was tried, with random
-weights. It works when two steps of SimCLR with a ConvNeXt head and a Transformer head on its map have finite losses and gradients, its
-maps have the shapes that `Base` says, and its embedding is the one that timm gives.
+with torch {torch} and Python {python}, on a CPU. A family is a module of `timm.models`. One small
+model of each family was tried, with random weights. It works when
 
-* image: the side in pixels of the square images, the first of {sides} and the model's own that the model takes
-  with a map of more than one position; a head has nothing to mix in a single one.
-* map and map before it: C x h x w of what feeds the heads, with tap 0 and tap 1.
-* masks ({masks} families): patches can be hidden, as iBOT does; hidden pixels then changed nothing. The others have no tokens on the map's
-  grid, embed overlapping patches, or keep their patch embedding elsewhere than timm's vision transformers do.
-* local crops ({local}): the side of other images that go through the same model, as multi-crop needs. The others have position embeddings
-  or windows made for one size.
-* stochastic depth ({blocks}): the number of blocks over which timm spreads it, 2 where all have the same rate; "no" where timm has none.
+* two steps of SimCLR with a ConvNeXt head and a Transformer head on its map have finite losses and
+  gradients,
+* its maps have the shapes that `Base` states, and
+* its embedding is the one that timm gives.
+
+The columns of the table:
+
+* image: the side in pixels of the square images: the first of {sides}
+  and the model's own that gives a map of more than one position. On a single position a head has
+  nothing to mix.
+* map and map before it: C x h x w of the maps that feed the heads, with tap 0 and tap 1.
+* masks ({masks} families): patches can be hidden, as in iBOT; pixels that were hidden then changed
+  nothing. The other models have no tokens on the map's grid, embed overlapping patches, or keep
+  their patch embedding elsewhere than timm's vision transformers do.
+* local crops ({local}): the side of other images that the same model takes, as multi-crop needs.
+  The other models have position embeddings or windows that are made for one size.
+* stochastic depth ({blocks}): the number of blocks over which timm spreads it, or 2 where all
+  blocks have the same rate; "no" where timm has none.
 * no gradient: parameters of the base whose gradient was none or zero in the second step.
 
 {failures}{table}

@@ -2,10 +2,12 @@
 
     python benchmarks/controller.py --trials 10000 --workers 256
 
-The real controller, trials, study, ledger and dispatcher run; only training is looked up (SyntheticHeads). A tenth of the workers' stretches
-ends in a death, and attempts straggle. The study is in memory (Optuna's InMemoryStorage) unless `--storage sqlite` asks for a run's own
-database; run folder and ledger are on the disk in both cases. The time is that of the search alone, without the imports before it.
-Prints seconds, peak memory, how the budget was met, and what a job costs early and late in a phase; a first fifth has imports in it.
+The real controller, trials, study, ledger and dispatcher run; only training is looked up
+(SyntheticHeads). A tenth of the workers' stretches ends in a death, and attempts straggle. The
+study is in memory (Optuna's InMemoryStorage) unless `--storage sqlite` asks for a run's own
+database; run folder and ledger are on the disk in both cases. The time is that of the search alone,
+without the imports before it. Prints seconds, peak memory, how the budget was met, and what a job
+costs early and late in a phase; a first fifth has imports in it.
 """
 
 from __future__ import annotations
@@ -132,12 +134,13 @@ def main() -> None:
         seconds, busy = time.monotonic() - began, time.process_time() - busy
         states = Counter(trial.state.name for trial in started.study.trials())
     print(
-        f"{given.trials} trials, {given.workers} workers, {given.storage}, {given.promote}: {seconds:.1f} s ({busy:.1f} s of processor), "
+        f"{given.trials} trials, {given.workers} workers, {given.storage}, {given.promote}: "
+        f"{seconds:.1f} s ({busy:.1f} s of processor), "
         f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB at most"
     )
     print(
-        f"{started.clock() / 3600:.2f} virtual hours; budget {started.meter.budget.seconds:.3f}, spent {started.meter.spent():.3f} "
-        "device-seconds"
+        f"{started.clock() / 3600:.2f} virtual hours; budget {started.meter.budget.seconds:.3f}, "
+        f"spent {started.meter.spent():.3f} device-seconds"
     )
     print(f"states {dict(states)}; {verdict.sentence}")
     print("\n".join(ends.lines()))
@@ -157,13 +160,18 @@ class Timed:
         study.record_job = timed  # type: ignore[attr-defined]
 
     def lines(self) -> Iterator[str]:
-        """Milliseconds of processor for each job that ended, in the first and in the last fifth of each phase."""
+        """Milliseconds of processor for each job that ended, in the first and in the last fifth of
+        each phase.
+        """
         for phase, at in self.at.items():
             if (part := len(at) // 5) > 1:
                 first, last = (
                     1000 * (its[-1] - its[0]) / (part - 1) for its in (at[:part], at[-part:])
                 )
-                yield f"{phase}: {len(at)} jobs, {first:.2f} ms of processor each in the first fifth, {last:.2f} in the last"
+                yield (
+                    f"{phase}: {len(at)} jobs, {first:.2f} ms of processor each in the first "
+                    f"fifth, {last:.2f} in the last"
+                )
 
 
 if __name__ == "__main__":

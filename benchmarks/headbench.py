@@ -1,9 +1,12 @@
-"""Measures a HeadBench table: many heads, alone with a base and in joint screenings, under several seeds, with the tool's own worker.
+"""Measures a HeadBench table: many heads, alone with a base and in joint screenings, under several
+seeds, with the tool's own worker.
 
-    python -m benchmarks.headbench --data cifar10/train --probe-data cifar10 --image-size 24 --batch-size 48 --minutes 45 --out measured
+    python -m benchmarks.headbench --data cifar10/train --probe-data cifar10 --image-size 24 \\
+        --batch-size 48 --minutes 45 --out measured
 
-Works seed after seed, so that a run cut short by --minutes has every head under fewer seeds; started again with the same --out it goes
-on. With --publish FOLDER it then writes the table of what has been measured (docs/headbench.md). Trains on one core.
+Works seed after seed, so that a run cut short by --minutes has every head under fewer seeds;
+started again with the same --out it goes on. With --publish FOLDER it then writes the table of what
+has been measured (docs/headbench.md). Trains on one core.
 """
 
 from __future__ import annotations
@@ -42,8 +45,10 @@ TOOLS = ("hssl-search", "torch", "timm")
 
 
 def chosen_heads(space: Space, count: int) -> list[HeadConfig]:
-    """That many different heads of the space, drawn at random, as many of each family as of any other."""
-    heads = [HeadConfig(**values) for values in space.enumerate()]
+    """That many different heads of the space, drawn at random, as many of each family as of any
+    other.
+    """
+    heads = list(space.enumerate())
     random.Random(0).shuffle(heads)
     of_family: dict[str, list[HeadConfig]] = {}
     for head in heads:
@@ -112,7 +117,9 @@ def setting_of(given: argparse.Namespace) -> Setting:
 def measured(
     space: Space, setting: Setting, path: Path, deadline: Deadline
 ) -> tuple[Setting, Plain]:
-    """Time the base and the families of the space: the setting with the precision that was faster, and what was found."""
+    """Time the base and the families of the space: the setting with the precision that was faster,
+    and what was found.
+    """
     families = list(space.families)
     [job] = [
         JobMaker(setting, path.parent, CORE).measure(
@@ -152,7 +159,9 @@ def rows_of(
     roles: dict[HeadConfig | None, str],
     costs: dict[HeadConfig | None, tuple[int, int]],
 ) -> Iterator[Plain]:
-    """A job's reports as rows of the table: one of the base trained alone, or one for each head of a screening."""
+    """A job's reports as rows of the table: one of the base trained alone, or one for each head of
+    a screening.
+    """
     joint = record["key"].startswith("screen/")
     heads: list[HeadConfig | None] = [HeadConfig.model_validate(head) for head in record["heads"]]
     for step, metrics in at_rungs(record):
@@ -182,7 +191,9 @@ def _group(key: str) -> int:
 def publish(
     records: dict[str, Plain], rows: list[Contender], sidecar: Plain, folder: Path
 ) -> HeadBench:
-    """Write the table of the records. ValueError when a training failed: what was not measured is no row, and not to be passed over."""
+    """Write the table of the records. ValueError when a training failed: what was not measured is
+    no row, and not to be passed over.
+    """
     if failed := [
         f"{key}: {record['cause']}" for key, record in records.items() if record["state"] != "done"
     ]:
@@ -250,7 +261,8 @@ def main() -> None:
     if given.publish:
         table = publish(records, rows, about(setting, space, found), given.publish)
         print(
-            f"{given.publish}: {len(table.rows)} rows of {len(table.candidates)} heads under seeds {table.seeds()}"
+            f"{given.publish}: {len(table.rows)} rows of {len(table.candidates)} heads under seeds "
+            f"{table.seeds()}"
         )
 
 

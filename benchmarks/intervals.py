@@ -1,4 +1,5 @@
-"""How often intervals that say 95 % hold, and how often they call the best of several heads better though all are equal.
+"""How often intervals that say 95 % hold, and how often they call the best of several heads better
+though all are equal.
 
     python benchmarks/intervals.py
 
@@ -42,7 +43,9 @@ def tables(searches: int, seeds: int) -> np.ndarray:
 
 
 def holds(interval: Interval, searches: int, seeds: int) -> float:
-    """Share of searches in which the interval of one head's difference to no head, which is 0, holds it."""
+    """Share of searches in which the interval of one head's difference to no head, which is 0,
+    holds it.
+    """
     found = (interval(table[1] - table[CONTROL]) for table in tables(searches, seeds))
     return float(np.mean([low <= 0 <= high for low, high in found]))
 
@@ -74,7 +77,8 @@ def main() -> None:
     parser.add_argument("--searches", type=int, default=4000)
     searches = parser.parse_args().searches
     print(
-        f"| over {searches} searches with {HEADS} equal heads | {' | '.join(f'{seeds} seeds' for seeds in SEEDS)} |"
+        f"| over {searches} searches with {HEADS} equal heads | "
+        f"{' | '.join(f'{seeds} seeds' for seeds in SEEDS)} |"
     )
     print("|---" * (1 + len(SEEDS)) + "|")
     dunnett = {

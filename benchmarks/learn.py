@@ -1,11 +1,14 @@
-"""Does an SSL method learn here, and what do heads change? Methods x heads x seeds, each a short training of its own, k-NN at its end.
+"""Does an SSL method learn here, and what do heads change? Methods x heads x seeds, each a short
+training of its own, k-NN at its end.
 
-    python -m benchmarks.learn --data cifar10/train --probe-data cifar10 --steps 100 --seeds 3 --minutes 40 --out learn.jsonl
+    python -m benchmarks.learn --data cifar10/train --probe-data cifar10 --steps 100 --seeds 3 \\
+        --minutes 40 --out learn.jsonl
 
-Runs seed after seed, so that a run cut short by --minutes has every cell with fewer seeds; started again with the same --out it goes on.
-Prints mean and 95 % interval (Student's t over seeds) of the accuracy and of its difference to no head, paired by seed, and how each
-discrepancy correlates with that difference over heads. "gain and NAME" is Spearman's rank correlation over runs
-with a head. `simclr, gradients through` is SimCLR whose base term sends gradients into the head.
+Runs seed after seed, so that a run cut short by --minutes has every cell with fewer seeds; started
+again with the same --out it goes on. Prints mean and 95 % interval (Student's t over seeds) of the
+accuracy and of its difference to no head, paired by seed, and how each discrepancy correlates with
+that difference over heads. "gain and NAME" is Spearman's rank correlation over runs with a head.
+`simclr, gradients through` is SimCLR whose base term sends gradients into the head.
 """
 
 from __future__ import annotations
@@ -48,7 +51,9 @@ BASES: dict[bool, tuple[str, dict[str, Any]]] = {
 
 
 class GradientsThrough(Pair):
-    """The pair with the other answer to what the paper leaves open: the base's term also teaches the head."""
+    """The pair with the other answer to what the paper leaves open: the base's term also teaches
+    the head.
+    """
 
     def targets_of_the_base(self, targets: list[torch.Tensor]) -> list[torch.Tensor]:
         return targets
@@ -150,13 +155,14 @@ def _row(key: str, metrics: Plain) -> Plain:
 def show(table: pd.DataFrame) -> None:
     """Print a line for each method and head, and the correlations."""
     print(
-        "| method | base | head | seeds | accuracy % | against no head | untrained | seconds |\n|---|---|---|---|---|---|---|---|"
+        "| method | base | head | seeds | accuracy % | against no head | untrained | seconds "
+        "|\n|---|---|---|---|---|---|---|---|"
     )
     for (method, base, head), rows in table.groupby(["method", "base", "head"], sort=False):
         gain = with_interval(gains(table, rows), ".1f") if head != "none" else ""
         print(
-            f"| {method} | {base} | {head} | {len(rows)} | {with_interval(rows.accuracy, '.1f')} | {gain} | {rows.untrained.mean():.1f} "
-            f"| {rows.seconds.mean():.0f} |"
+            f"| {method} | {base} | {head} | {len(rows)} | {with_interval(rows.accuracy, '.1f')} | "
+            f"{gain} | {rows.untrained.mean():.1f} | {rows.seconds.mean():.0f} |"
         )
     heads = table[~table["head"].isin(["none"])].assign(gain=lambda rows: gains(table, rows))
     measures = [

@@ -9,7 +9,9 @@ from hssl_search.engine.statistics.two_way import t_interval
 
 
 def with_interval(values: Sequence[float], form: str = ".2f") -> str:
-    """Return the mean and half of its 95 % Student's t interval: `0.46 ± 0.13`; nothing of no values."""
+    """Return the mean and half of its 95 % Student's t interval: `0.46 ± 0.13`; nothing of no
+    values.
+    """
     if not len(values):
         return ""
     found = t_interval(list(values))

@@ -1,4 +1,6 @@
-"""Jobs worked off in pieces: what each reports is appended to one file at once, and started again they go on where they were."""
+"""Jobs worked off in pieces: what each reports is appended to one file at once, and started again
+they go on where they were.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,9 @@ ABOUT = ("kind", "name", "heads", "steps", "rungs", "seed")
 
 
 class Deadline:
-    """A meter that charges nothing and ends the work at a time; infinite minutes end nothing. `kept_s`: seconds before it within which
-    no job begins any more."""
+    """A meter that charges nothing and ends the work at a time; infinite minutes end nothing.
+    `kept_s`: seconds before it within which no job begins any more.
+    """
 
     def __init__(self, minutes: float, kept_s: float = 0.0) -> None:
         self.at, self.kept_s = time.monotonic() + 60 * minutes, kept_s
@@ -53,9 +56,11 @@ class Deadline:
 
 
 class Recorded(Phase):
-    """Jobs whose reports are appended to a file as they come; those that the file says are done are not handed out.
+    """Jobs whose reports are appended to a file as they come; those that the file says are done are
+    not handed out.
 
-    A job that was cut goes on from the checkpoint in its folder, which goes away when it ends. One that failed is tried again.
+    A job that was cut goes on from the checkpoint in its folder, which goes away when it ends. One
+    that failed is tried again.
     """
 
     def __init__(self, jobs: Iterable[Job], path: Path, deadline: Deadline) -> None:
@@ -119,7 +124,9 @@ def execute(
 
 
 def read(path: Path) -> dict[str, Plain]:
-    """By the keys of their jobs: `reports`, by step, and once a job has ended its `state` and what it was. A torn last line is none."""
+    """By the keys of their jobs: `reports`, by step, and once a job has ended its `state` and what
+    it was. A torn last line is none.
+    """
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     whole, _, torn = text.rpartition("\n")
     if torn:
@@ -136,7 +143,9 @@ def ended(known: dict[str, Plain]) -> dict[str, Plain]:
 
 
 def at_rungs(record: Plain) -> Iterator[tuple[int, Plain]]:
-    """(step, metrics) at each rung of a training; what it took until a piece ended between two rungs is counted to the next one."""
+    """(step, metrics) at each rung of a training; what it took until a piece ended between two
+    rungs is counted to the next one.
+    """
     spent = dict.fromkeys(TIMES, 0.0)
     for report in record["reports"]:
         spent = {name: spent[name] + report["metrics"].get(name, 0.0) for name in TIMES}
@@ -156,16 +165,17 @@ def step_s(record: Plain) -> float:
 def _add(known: dict[str, Plain], line: Plain) -> None:
     record = known.setdefault(line["key"], {"key": line["key"], "reports": []})
     if "step" in line:
-        if line["step"] not in [
-            report["step"] for report in record["reports"]
-        ]:  # one that may have been lost is reported again
+        # one that may have been lost is reported again
+        if line["step"] not in [report["step"] for report in record["reports"]]:
             record["reports"].append({"step": line["step"], "metrics": line["metrics"]})
     else:
         record.update(line)
 
 
 def timed(send: Send) -> Send:
-    """Adds to each report `core_s` and `wall_s`: processor and wall-clock seconds of the worker since the one before, or since now."""
+    """Adds to each report `core_s` and `wall_s`: processor and wall-clock seconds of the worker
+    since the one before, or since now.
+    """
     since = [time.process_time(), time.monotonic()]
 
     def with_times(step: int, metrics: dict[str, Any]) -> None:

@@ -1,11 +1,13 @@
-"""What drawing heads in rounds, by what proxies have found, is worth: `--sampler tpe` against `random`.
+"""What drawing heads in rounds, by what proxies have found, is worth: `--sampler tpe` against
+`random`.
 
     python -m benchmarks.samplers --searches 40
 
-Whole searches in virtual time, with the planner's own plan, of the default space and of synthetic heads: a part of the variance of their
-gains follows from family, depth, width and the first shortcut, the rest is each head's own. Prints a table in Markdown: true gain of the
-winner in standard deviations of the space's heads, mean and 95 % interval (Student's t) over searches; and the same less that of `random`,
-paired by search.
+Whole searches in virtual time, with the planner's own plan, of the default space and of synthetic
+heads: a part of the variance of their gains follows from family, depth, width and the first
+shortcut, the rest is each head's own. Prints a table in Markdown: true gain of the winner in
+standard deviations of the space's heads, mean and 95 % interval (Student's t) over searches; and
+the same less that of `random`, paired by search.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ SAMPLERS = ("random", "tpe")
 EXPLAINED = (0.0, 0.5, 0.9)
 """Parts of the variance of gains that follow from a head's parameters."""
 ERROR, AGREEMENT = 0.5, 0.3
-"""Of an accuracy under one seed, in standard deviations of gains; correlation of discrepancy with a head's own part of its gain."""
+"""Of an accuracy under one seed, in standard deviations of gains; correlation of discrepancy with a
+head's own part of its gain."""
 MACHINE = Machine("cpu", cpus=2, gpus=0)
 SETTING = Setting(
     base="test_resnet",
@@ -111,7 +114,8 @@ def cells(found: Mapping[str, list[tuple[float, int, int]]]) -> list[str]:
         for sampler in found
     }
     return [
-        f"{sampler} | {mean(proxies for _, proxies, _ in rows):.0f} | {rows[0][2]} | {with_interval(gains[sampler], '+.2f')} | "
+        f"{sampler} | {mean(proxies for _, proxies, _ in rows):.0f} | {rows[0][2]} | "
+        f"{with_interval(gains[sampler], '+.2f')} | "
         + ("" if sampler == "random" else with_interval(less[sampler], "+.2f"))
         for sampler, rows in found.items()
     ]
@@ -126,7 +130,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
     print(
-        "| explained | sampler | proxies | rounds | gain of the winner | against random |\n|---|---|---|---|---|---|"
+        "| explained | sampler | proxies | rounds | gain of the winner | against random "
+        "|\n|---|---|---|---|---|---|"
     )
     with ProcessPoolExecutor(given.workers) as pool:
         for explained in EXPLAINED:

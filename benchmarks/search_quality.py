@@ -1,14 +1,17 @@
-"""How good a head a search finds, at equal cost: this tool's controller against random search, TPE, ASHA and all heads once.
+"""How good a head a search finds, at equal cost: this tool's controller against random search, TPE,
+ASHA and all heads once.
 
     python -m benchmarks.search_quality --table reports/headbench --repetitions 50
 
-In virtual time, on a HeadBench table and on synthetic heads whose quality is known. In each repetition the controller searches first, with
-what training all heads once would cost, shared between screening and the rest as the planner does; the others then get the core-seconds
-that it spent, screening, controls and confirming included. Prints a table in Markdown: regret (true score of the best head less that of
-the chosen one) and the chosen head's rank, mean and 95 % interval (Student's t) over repetitions; and the regret less that of
-"ours, learned", paired by repetition.
+In virtual time, on a HeadBench table and on synthetic heads whose quality is known. In each
+repetition the controller searches first, with what training all heads once would cost, shared
+between screening and the rest as the planner does; the others then get the core-seconds that it
+spent, screening, controls and confirming included. Prints a table in Markdown: regret (true score
+of the best head less that of the chosen one) and the chosen head's rank, mean and 95 % interval
+(Student's t) over repetitions; and the regret less that of "ours, learned", paired by repetition.
 
-Of a HeadBench table, "true" is the mean over its seeds at the last rung: noisy itself, and made of the very trainings that searches see.
+Of a HeadBench table, "true" is the mean over its seeds at the last rung: noisy itself, and made of
+the very trainings that searches see.
 """
 
 from __future__ import annotations
@@ -37,7 +40,8 @@ from benchmarks.simulation.synthetic_heads import SyntheticHeads
 from benchmarks.simulation.worker import Answers, Faults, SimulatedWorker
 from hssl_search.engine.budget import Budget
 from hssl_search.engine.candidates.candidate import Contender
-from hssl_search.engine.candidates.pruners import PRUNERS, AtRung, Rule
+from hssl_search.engine.candidates.pruners import PRUNERS, AtRung
+from hssl_search.engine.config import PrunerName
 from hssl_search.engine.execution.jobs import Decision, Job, Outcome, Report, Setting, State
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.phases.jobs import JobMaker
@@ -55,7 +59,8 @@ CORE = Machine("cpu", cpus=1, gpus=0)
 CONFIRM_JOBS, SCREEN_STEPS = 6, 40
 """Of the controller's plan; six confirming runs need no more than three seeds."""
 SYNTHETIC = [(0.25, 0.7), (1.0, 0.7), (1.0, -0.7)]
-"""Errors of a seed in points, where heads' gains have standard deviation 1, and correlations of discrepancy with gain."""
+"""Errors of a seed in points, where heads' gains have standard deviation 1, and correlations of
+discrepancy with gain."""
 LEARNED, ALL = "ours, learned", "all heads once"
 
 
@@ -78,7 +83,9 @@ class Heads(Space):
 
 @dataclass(frozen=True)
 class World:
-    """What is searched, and the truth of it. `answers`: of a repetition; `macs`: multiply-adds of each head."""
+    """What is searched, and the truth of it. `answers`: of a repetition; `macs`: multiply-adds of
+    each head.
+    """
 
     name: str
     space: Heads
@@ -97,10 +104,11 @@ def shuffled(world: World, repetition: int) -> tuple[HeadConfig, ...]:
 
 
 class Baseline:
-    """A JobSource that trains one head after another alone under one seed, stopped at rungs where a pruner is given; the best score at
-    the last rung wins."""
+    """A JobSource that trains one head after another alone under one seed, stopped at rungs where a
+    pruner is given; the best score at the last rung wins.
+    """
 
-    def __init__(self, world: World, folder: Path, seed: int, pruner: Rule = "none") -> None:
+    def __init__(self, world: World, folder: Path, seed: int, pruner: PrunerName = "none") -> None:
         self.world, self.pruner, self.seed = world, PRUNERS[pruner], seed
         self.rungs = world.rungs[-1:] if pruner == "none" else world.rungs
         self.maker = JobMaker(world.setting, folder, CORE)
@@ -140,7 +148,9 @@ class Baseline:
 
 
 class Tpe(Baseline):
-    """Optuna's TPE over family and multiply-adds; of the heads left, the nearest to what it asks for is trained."""
+    """Optuna's TPE over family and multiply-adds; of the heads left, the nearest to what it asks
+    for is trained.
+    """
 
     def pick(self) -> HeadConfig:
         families, sizes = (
@@ -182,7 +192,9 @@ class Tpe(Baseline):
 
 
 def plan_of(world: World, answers: Answers) -> Plan:
-    """What the cost of all heads once buys: screening for the planner's share, and trainings of the table's length for the rest."""
+    """What the cost of all heads once buys: screening for the planner's share, and trainings of the
+    table's length for the rest.
+    """
     measured = answers.measured([HeadConfig(family=family) for family in world.space.families])
     outcome = Outcome(State.DONE, reports=[Report(1, measured)], seconds=measured["worker_s"])
     costs, heads, steps = (
@@ -293,7 +305,8 @@ def measured_world(folder: str) -> World:
 
 
 def synthetic_world(like: World, error: float, agreement: float) -> World:
-    """The same heads, whose gains are normal with standard deviation 1; others in each repetition."""
+    """The same heads, whose gains are normal with standard deviation 1; others in each
+    repetition."""
 
     def answers(repetition: int) -> tuple[Answers, Mapping[HeadConfig, float]]:
         truth = SyntheticHeads(spread=1.0, error=error, agreement=agreement, seed=repetition)
@@ -326,7 +339,8 @@ def repeated(
 def searches(
     world: World, repetition: int, folder: Path
 ) -> Iterator[tuple[str, float, int, float]]:
-    """(method, regret, rank, cost relative to the controller's) of every method in one repetition."""
+    """(method, regret, rank, cost relative to the controller's) of every method in one
+    repetition."""
     answers, true = world.answers(repetition)
     learned = ours(world, answers, folder / "learned", repetition, "learned")
     others = {
@@ -364,7 +378,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
     print(
-        "| heads | method | regret, points | less that of ours, learned | rank of the chosen head | cost |\n|---|---|---|---|---|---|"
+        "| heads | method | regret, points | less that of ours, learned | rank of the chosen head "
+        "| cost |\n|---|---|---|---|---|---|"
     )
     with ProcessPoolExecutor(given.workers) as pool:
         for truth in (None, *SYNTHETIC):

@@ -2,7 +2,8 @@
 
 What the measure phase sees, and what a change to the hot path must not lose.
 
-    python benchmarks/throughput.py --base test_resnet --base-arg output_stride=8 --image-size 32 --data digits
+    python benchmarks/throughput.py --base test_resnet --base-arg output_stride=8 --image-size 32 \\
+        --data digits
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from hssl_search.cli import key_value
 from hssl_search.engine.execution.jobs import Plain, Setting, Task
 from hssl_search.engine.worker.measure import measure
-from hssl_search.heads.registry import families
+from hssl_search.heads.families import families
 from hssl_search.training.recipe import Recipe
 
 
@@ -48,7 +49,8 @@ def main() -> None:
     found = told[-1]
     batch = found["batch_size"]
     print(
-        f"{given.base}, {given.trainer}, {batch} images a step, {found['precision']}, {given.device}, {torch.get_num_threads()} threads"
+        f"{given.base}, {given.trainer}, {batch} images a step, {found['precision']}, "
+        f"{given.device}, {torch.get_num_threads()} threads"
     )
     print("| head | ms a step | images a second |\n|---|---|---|")
     for name, extra in zip(["none", *names], [0.0, *found["head_step_s"]], strict=True):

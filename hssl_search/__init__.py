@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         replay,
         resume,
         search,
+        status,
         trials,
     )
     from hssl_search.engine.records.run import Run
@@ -28,10 +29,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    **dict.fromkeys(
-        ("curves", "device_time", "leaderboard", "plan", "replay", "resume", "search", "trials"),
-        "hssl_search.api",
-    ),
+    "curves": "hssl_search.api",
+    "device_time": "hssl_search.api",
+    "leaderboard": "hssl_search.api",
+    "plan": "hssl_search.api",
+    "replay": "hssl_search.api",
+    "resume": "hssl_search.api",
+    "search": "hssl_search.api",
+    "status": "hssl_search.api",
+    "trials": "hssl_search.api",
     "HeadConfig": "hssl_search.heads.config",
     "load_head": "hssl_search.heads.head",
     "Space": "hssl_search.spaces.space",
@@ -52,6 +58,7 @@ __all__ = [
     "replay",
     "resume",
     "search",
+    "status",
     "trials",
 ]
 

@@ -19,12 +19,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from hssl_search.errors import UserError, advice, nearest
 
 SMALLEST_MAP = 4
-"""Heads differ only in how they mix positions: on a map with a side below this there is little to
-mix."""
+"""Side below which a map is small: heads differ only in how they mix positions, and there is little
+to mix on it."""
 
 
 class Features(NamedTuple):
-    """What a base or a head makes of a batch of images."""
+    """The outputs of a base or a head for a batch of images."""
 
     map: Tensor
     """B x C x h x w: a base's last feature map before its final norm; a head's last feature map."""
@@ -38,7 +38,7 @@ class Features(NamedTuple):
 
 
 class Masking(NamedTuple):
-    """Which patch tokens are hidden from a base."""
+    """The patch tokens that are hidden from a base."""
 
     mask: Tensor
     """B x h x w, true where a token is hidden."""
@@ -94,11 +94,15 @@ class Base(nn.Module):
         self.mask_grid, self.token_width = self._patches(features)
 
     def forward(self, x: Tensor, masking: Masking | None = None) -> Features:
-        """B x 3 x H x W to Features; with `masking`, patch tokens are hidden behind the patch
-        embedding, as in arXiv 2106.08254.
+        """Return the features of images.
+
+        Args:
+            x: B x 3 x H x W.
+            masking: hides patch tokens behind the patch embedding, as in arXiv 2106.08254.
         """
         with self._hidden(masking) if masking is not None else contextlib.nullcontext():
             final, maps = self.model.forward_intermediates(x, indices=self.taps, output_fmt="NCHW")
+        # timm gives maps from the first to the last stage, and heads count from the last.
         return Features(
             maps[-1],
             self.model.forward_head(final, pre_logits=True),
@@ -107,29 +111,26 @@ class Base(nn.Module):
         )
 
     def _tokens(self, final: Any) -> Tensor | None:
-        """B x N x D of what timm calls the features: a tensor, or of a model with several branches
-        a list.
+        """Return the patch tokens, B x N x D, of what timm calls the features: a tensor, or of a
+        model with several branches a list.
         """
         if not isinstance(final, Tensor) or final.ndim != 3:
             return None
-        # where timm moves the norm of mean-pooled transformers
+        # timm moves the norm of mean-pooled transformers here.
         after_pooling = getattr(self.model, "fc_norm", None) or nn.Identity()
         return after_pooling(final[:, self._prefix_tokens :])
 
     @property
     def _prefix_tokens(self) -> int:
-        """Class, register and distillation tokens before the patch tokens."""
+        """Return the number of class, register and distillation tokens before the patch tokens."""
         return getattr(self.model, "num_prefix_tokens", 0)
 
     @contextlib.contextmanager
     def _hidden(self, masking: Masking) -> Iterator[None]:
-        # B x N x D or B x h x w x D
-        def hide(module: nn.Module, given: Any, embedded: Tensor) -> Tensor:
-            return torch.where(
-                masking.mask.reshape(*embedded.shape[:-1], 1),
-                masking.token.to(embedded.dtype),
-                embedded,
-            )
+        # A vision transformer's patches are embedded as B x N x D, or B x h x w x D.
+        def hide(module: nn.Module, inputs: Any, embedded: Tensor) -> Tensor:
+            mask = masking.mask.reshape(*embedded.shape[:-1], 1)
+            return torch.where(mask, masking.token.to(embedded.dtype), embedded)
 
         handle = self.model.patch_embed.register_forward_hook(hide)
         try:
@@ -138,14 +139,17 @@ class Base(nn.Module):
             handle.remove()
 
     def embeddings(self, x: Tensor) -> dict[str, Tensor]:
-        """The embeddings to evaluate, B x D each: `embedding`, and for a model with a class token
-        `mean`, the mean of its patch tokens.
+        """Return the embeddings to evaluate, B x D each: `embedding`, and for a model with a class
+        token `mean`, the mean of its patch tokens.
+
+        Args:
+            x: B x 3 x H x W.
         """
         final = self.model.forward_features(x)
         return self._named(self.model.forward_head(final, pre_logits=True), self._tokens(final))
 
     def embeddings_of(self, features: Features) -> dict[str, Tensor]:
-        """The same, of what a pass has given already."""
+        """Return the same embeddings, from what a pass has given already."""
         return self._named(features.embedding, features.tokens)
 
     def _named(self, embedding: Tensor, tokens: Tensor | None) -> dict[str, Tensor]:
@@ -155,7 +159,7 @@ class Base(nn.Module):
 
     @property
     def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """The normalisation of input images that timm configures for this model."""
+        """Return the normalisation of input images that timm configures for this model."""
         config = self.model.pretrained_cfg
         return tuple(config["mean"]), tuple(config["std"])
 
@@ -171,10 +175,11 @@ class Base(nn.Module):
         return features
 
     def _refusal(self, error: Exception) -> UserError:
-        """Return what to say of a first pass that failed: what is at fault is what another choice
-        of mends it. This base is given up.
+        """Return the error for a first pass that failed. The cause is found by trying which other
+        choice mends it; this base is given up.
         """
         why = f"({_first_line(error)})"
+        # The taps, then the size: each is at fault if a pass works with another choice of it alone.
         asked, self.taps = self.taps, 1
         if asked > 1 and self._passes(self.model, self.image_size):
             return UserError(
@@ -189,13 +194,11 @@ class Base(nn.Module):
                 if self._passes(model, side):
                     return UserError(
                         f"base {self.name!r} cannot take images of {self.image_size} x "
-                        f"{self.image_size} pixels {why}; "
-                        "choose another --image-size."
+                        f"{self.image_size} pixels {why}; choose another --image-size."
                     )
         return UserError(
             f"base {self.name!r} with {_given(self.args)} is built, but a pass through it fails "
-            f"{why}; change "
-            f"{'--base-arg' if self.args else '--base'}."
+            f"{why}; change {'--base-arg' if self.args else '--base'}."
         )
 
     def _passes(self, model: Any, side: int) -> bool:
@@ -216,42 +219,45 @@ class Base(nn.Module):
             self.train(before)
 
     def require_size(self, side: int) -> None:
-        """UserError when the base cannot take square images of `side` pixels beside those of its
-        own size.
+        """Check that the base can take square images of `side` pixels beside those of its own size.
+
+        Raises:
+            UserError: where it cannot.
         """
         try:
             self._probe(side)
         except Exception as error:
             raise UserError(
                 f"base {self.name!r} cannot take local crops of {side} x {side} pixels "
-                f"({_first_line(error)}); set views: "
-                "local_size in the recipe to the image size, or local_crops to 0."
+                f"({_first_line(error)}); set views: local_size in the recipe to the image size, "
+                "or local_crops to 0."
             ) from error
 
     @torch.no_grad()
     def _patches(self, features: Features) -> tuple[tuple[int, int] | None, int]:
-        """(grid of the tokens, width of their embedding) where each token is embedded from its own
-        pixels and goes through the model.
+        """Return (grid of the patch tokens, width of their embedding) where each token is embedded
+        from its own pixels and goes through the model; else (None, 0).
         """
         _, height, width = _shape(features.map)
         embed = getattr(self.model, "patch_embed", None)
         if embed is None or features.tokens is None or features.tokens.shape[1] != height * width:
             return None, 0
         images, half = torch.zeros(2, 3, self.image_size, self.image_size), width // 2
+        # Two images that differ on the left alone: tokens of their own pixels do not on the right.
         images[1, ..., : self.image_size // width * half] = 1
         with self._evaluating():
             embedded = embed(images)
         if not isinstance(embedded, Tensor) or embedded[0, ..., 0].numel() != height * width:
             return None, 0
-        # of two images that differ on the left
         right = embedded.reshape(2, height, width, -1)[:, :, half:]
-        return (
-            ((height, width), right.shape[-1]) if torch.allclose(right[0], right[1]) else (None, 0)
-        )
+        if not torch.allclose(right[0], right[1]):
+            return None, 0
+        return (height, width), right.shape[-1]
 
     def small_map_warning(self) -> str | None:
-        """A sentence when the map is smaller than 4 x 4, naming the arguments (tried on this model)
-        and the image size that enlarge it.
+        """Return a sentence when the map is smaller than 4 x 4; None otherwise.
+
+        It names the arguments (tried on this model) and the image size that enlarge the map.
         """
         _, height, width = self.map_shape
         side = min(height, width)
@@ -270,23 +276,21 @@ class Base(nn.Module):
         remedies.append(f"--image-size {SMALLEST_MAP * stride}")
         return (
             f"the last feature map of {self.name} at {self.image_size} px is only {height} x "
-            f"{width}: heads differ in how they mix "
-            f"positions and can hardly differ here; use {' or '.join(remedies)}."
+            f"{width}: heads differ in how they mix positions and can hardly differ here; use "
+            f"{' or '.join(remedies)}."
         )
 
     def _has_larger_map_with(self, args: Mapping[str, Any]) -> bool:
         try:
-            return (
-                min(Base(self.name, self.image_size, {**self.args, **args}).map_shape[1:])
-                >= SMALLEST_MAP
-            )
+            base = Base(self.name, self.image_size, {**self.args, **args})
         except UserError:
             return False
+        return min(base.map_shape[1:]) >= SMALLEST_MAP
 
 
 @lru_cache(maxsize=1)
 def base_names() -> list[str]:
-    """All model names that timm knows."""
+    """Return all model names that timm knows."""
     return timm.list_models()
 
 
@@ -295,6 +299,7 @@ def _create(
 ) -> tuple[Any, dict[str, Any]]:
     _check_name(name)
     sized = {"img_size": image_size, **args}
+    # `img_size` and `dynamic_img_size` are asked for, and left out for models that know neither.
     attempts = [*([{**sized, "dynamic_img_size": True}] if any_size else []), sized, dict(args)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # timm's hints on overwritten registry entries
@@ -348,8 +353,8 @@ def _first_line(error: BaseException) -> str:
 
 
 def residual_blocks(name: str, image_size: int, args: Mapping[str, Any]) -> int:
-    """Number of blocks over which timm spreads a base's stochastic depth; 2 where it gives all of
-    them the same rate.
+    """Return the number of blocks over which timm spreads a base's stochastic depth; 2 where it
+    gives all of them the same rate.
 
     Raises:
         UserError: for a model that has none.
@@ -368,6 +373,7 @@ def _residual_blocks(name: str, image_size: int, args: str) -> int:
         if "'drop_path_rate'" in str(error.__cause__):
             raise UserError(without) from error
         raise
+    # timm's rates rise evenly from 0, whose DropPath is often left out: one rate a block, and 0.
     rates = {module.drop_prob for module in model.modules() if isinstance(module, DropPath)}
     if not rates:
         raise UserError(without)
@@ -375,11 +381,14 @@ def _residual_blocks(name: str, image_size: int, args: str) -> int:
 
 
 def default_image_size(name: str) -> int:
-    """Side in pixels of the images that timm configures a model for. UserError for an unknown
-    name."""
+    """Return the side in pixels of the images that timm configures a model for.
+
+    Raises:
+        UserError: for an unknown name.
+    """
     _check_name(name)
     config = timm.get_pretrained_cfg(name)
-    return int(config.input_size[-1]) if config is not None else 224
+    return int(config.input_size[-1]) if config is not None else 224  # most timm models have it
 
 
 @torch.no_grad()
@@ -387,12 +396,9 @@ def base_macs(base: Base) -> int:
     """Return the multiply-adds of an image in the base; matrix products and convolutions are
     counted.
     """
-    trains = base.training
+    trains, side = base.training, base.image_size
+    image = torch.zeros(1, 3, side, side, device=next(base.parameters()).device)
     with FlopCounterMode(display=False) as counter:
-        base.eval()(
-            torch.zeros(
-                1, 3, base.image_size, base.image_size, device=next(base.parameters()).device
-            )
-        )
+        base.eval()(image)
     base.train(trains)
-    return max(1, counter.get_total_flops() // 2)
+    return max(1, counter.get_total_flops() // 2)  # torch counts two operations for one

@@ -1,5 +1,5 @@
-"""Finds what lies in search_spaces/, trainers/ and reports/: the user's own, or what is bundled
-with the package.
+"""The content of search_spaces/, trainers/ and reports/: the user's own, or what is bundled with
+the package.
 
 The three folders hold no Python. In a checkout they lie beside the package; in a wheel they lie in
 `hssl_search/_bundled/`.
@@ -23,11 +23,14 @@ _WORDS: dict[str, str] = {
 
 
 def find(kind: Kind, name: str) -> Path:
-    """The file of that name: an explicit path, then the user's `./KIND/NAME`, then the bundled one.
+    """Return the file of that name: an explicit path, then the user's `./KIND/NAME`, then the
+    bundled one.
 
     A name has no ending (`tiny`), except in reports, where it is the file's name (`page.html`).
-    Whatever has a slash or ends in .yaml or .yml is a path. UserError when there is no such file,
-    with the nearest names.
+    Whatever has a slash or ends in .yaml or .yml is a path.
+
+    Raises:
+        UserError: when there is no such file, with the nearest names.
     """
     if _is_path(kind, name):
         return _explicit(kind, Path(name))
@@ -38,12 +41,13 @@ def find(kind: Kind, name: str) -> Path:
 
 
 def names(kind: Kind) -> list[str]:
-    """Every name that `find` knows, the user's own ones included, in alphabetical order."""
+    """Return every name that `find` knows, the user's own ones included, in alphabetical order."""
     return sorted(_names_in(kind, Path(kind)) | _names_in(kind, bundled_folder(kind)))
 
 
 def bundled_folder(kind: Kind) -> Path:
-    """The folder that came with the package."""
+    """Return the folder that came with the package."""
+    # A wheel holds the content inside the package, a checkout beside it.
     package = Path(__file__).resolve().parent
     inside = package / "_bundled" / kind
     return inside if inside.is_dir() else package.parent / kind
@@ -70,11 +74,12 @@ def _names_in(kind: Kind, folder: Path) -> set[str]:
     if not folder.is_dir():
         return set()
     ending = _ENDINGS[kind]
-    found = {
+    files = {
         path.name for path in folder.iterdir() if path.is_file() and path.name.endswith(ending)
     }
+    # What describes the folder, and what a system or an editor keeps there, has no name.
     return {
         name.removesuffix(ending)
-        for name in found
+        for name in files
         if name != "README.md" and not name.startswith(".")
     }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NoReturn, get_args, get_origin
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
 from hssl_search import __version__
 from hssl_search.engine.config import NO_FLAG, SearchConfig, flag, gather
@@ -13,6 +15,11 @@ from hssl_search.errors import UserError, advice
 from hssl_search.interrupts import interrupt, on_interrupt
 from hssl_search.output import Stream, standard_streams
 from hssl_search.reporting.dashboard import HOST, PORT
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hssl_search.engine.records.run import Run
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells use it; SIGTERM and the SIGHUP of a closed terminal stop a command in the same way."""
@@ -143,7 +150,28 @@ def _search(arguments: Sequence[str]) -> None:
     config = _config(vars(search_parser().parse_args(arguments)))
     from hssl_search.api import run_search
 
-    run_search(config)
+    with _console() as console:
+        _print_status(run_search(config, console=console), console)
+
+
+@contextmanager
+def _console(stderr: bool = False) -> Iterator[Console]:
+    """Give a console, on which what the package logs is printed."""
+    from rich.console import Console
+
+    from hssl_search.reporting.progress import log_shown
+
+    console = Console(stderr=stderr, markup=False)
+    with log_shown(console):
+        yield console
+
+
+def _print_status(run: Run | str, console: Console) -> None:
+    from hssl_search.api import status
+    from hssl_search.reporting.terminal import print_verdict
+
+    now = status(run)
+    print_verdict(console, now.record, now.charges, now.run.folder)
 
 
 def _config(flags: dict[str, Any]) -> SearchConfig:
@@ -172,9 +200,21 @@ def _plan(arguments: Sequence[str]) -> None:
     flags = vars(parser.parse_args(arguments))
     as_json = flags.pop("json")
     config = _config(flags)
-    from hssl_search.api import print_plan
+    from hssl_search.api import plan_search
 
-    print_plan(config, as_json)
+    with _console(stderr=True) as console:
+        page = plan_search(config, console)
+    from rich.console import Console
+
+    from hssl_search.engine.planning.plan import BudgetTooSmall
+    from hssl_search.reporting.terminal import print_plan, too_small
+
+    if as_json:
+        print(json.dumps(page, indent=2))
+    else:
+        print_plan(Console(markup=False), page)
+    if not page["enough"]:
+        raise BudgetTooSmall(too_small(page))
 
 
 def _key_values(pairs: Sequence[str]) -> dict[str, Any]:
@@ -204,21 +244,19 @@ def key_value(pair: str) -> tuple[str, Any]:
         raise UserError(sentence) from None
 
 
-def _run_argument(command: str, does: str, arguments: Sequence[str]) -> str:
+def _run_parser(command: str, does: str) -> Parser:
+    """Return the parser of a command on a run."""
     parser = Parser(prog=f"hssl-search {command}", description=does)
     parser.add_argument(
         "run", metavar="RUN", help="a run's folder, such as runs/resnet50-photos, or its name"
     )
-    return str(parser.parse_args(arguments).run)
+    return parser
 
 
 def _resume(arguments: Sequence[str]) -> None:
-    parser = Parser(
-        prog="hssl-search resume",
-        description="Go on with a search that was stopped, or with more budget with one that ended.",
-    )
-    parser.add_argument(
-        "run", metavar="RUN", help="a run's folder, such as runs/resnet50-photos, or its name"
+    parser = _run_parser(
+        "resume",
+        "Go on with a search that was stopped, or with more budget with one that ended.",
     )
     parser.add_argument(
         "--budget",
@@ -228,32 +266,27 @@ def _resume(arguments: Sequence[str]) -> None:
     asked = parser.parse_args(arguments)
     from hssl_search.api import resume
 
-    resume(asked.run, asked.budget)
+    with _console() as console:
+        _print_status(resume(asked.run, asked.budget, console=console), console)
 
 
 def _status(arguments: Sequence[str]) -> None:
-    run = _run_argument("status", "Say where a search stands.", arguments)
-    from hssl_search.api import print_status
-
-    print_status(run)
+    asked = _run_parser("status", "Say where a search stands.").parse_args(arguments)
+    with _console() as console:
+        _print_status(asked.run, console)
 
 
 def _report(arguments: Sequence[str]) -> None:
-    run = _run_argument("report", "Write a run's report and tables again.", arguments)
+    parser = _run_parser("report", "Write a run's report and tables again.")
+    asked = parser.parse_args(arguments)
     from hssl_search.api import write_report
 
-    for path in write_report(run):
+    for path in write_report(asked.run):
         print(path)
 
 
 def _dashboard(arguments: Sequence[str]) -> None:
-    parser = Parser(
-        prog="hssl-search dashboard",
-        description="Open the Optuna dashboard on a run; Ctrl-C ends it.",
-    )
-    parser.add_argument(
-        "run", metavar="RUN", help="a run's folder, such as runs/resnet50-photos, or its name"
-    )
+    parser = _run_parser("dashboard", "Open the Optuna dashboard on a run; Ctrl-C ends it.")
     parser.add_argument(
         "--host",
         metavar="HOST",
@@ -268,9 +301,20 @@ def _dashboard(arguments: Sequence[str]) -> None:
         help=f"port to listen at (default: {PORT}, or the next free one)",
     )
     asked = parser.parse_args(arguments)
-    from hssl_search.api import open_dashboard
+    from hssl_search.api import dashboard
 
-    open_dashboard(asked.run, asked.host, asked.port)
+    with dashboard(asked.run, asked.host, asked.port) as server:
+        address = f"[{asked.host}]" if ":" in asked.host else asked.host
+        moved = asked.port is None and server.server_port != PORT
+        print(
+            f"{f'Port {PORT} is taken. ' if moved else ''}Listening on "
+            f"http://{address}:{server.server_port}/",
+            "Hit Ctrl-C to quit.",
+            sep="\n",
+            file=sys.stderr,
+            flush=True,
+        )
+        server.serve_forever()
 
 
 def _port(text: str) -> int:
@@ -280,13 +324,10 @@ def _port(text: str) -> int:
 
 
 def _replay(arguments: Sequence[str]) -> None:
-    parser = Parser(
-        prog="hssl-search replay",
-        description="Train a trial again from its record alone, and compare: on a CPU, with the "
-        "same versions, all numbers are equal. The run is not changed; exit code 1 when a number differs.",
-    )
-    parser.add_argument(
-        "run", metavar="RUN", help="a run's folder, such as runs/resnet50-photos, or its name"
+    parser = _run_parser(
+        "replay",
+        "Train a trial again from its record alone, and compare: on a CPU, with the same versions, "
+        "all numbers are equal. The run is not changed; exit code 1 when a number differs.",
     )
     parser.add_argument("trial", metavar="TRIAL", type=int, help="the trial's number, such as 7")
     parser.add_argument(
@@ -296,9 +337,18 @@ def _replay(arguments: Sequence[str]) -> None:
         help="of one of its confirming runs; without it, its proxy",
     )
     asked = parser.parse_args(arguments)
-    from hssl_search.api import print_replay
+    from hssl_search.api import replay
+    from hssl_search.engine.replay import Differs
+    from hssl_search.reporting.terminal import print_replay
+    from hssl_search.reporting.text import replay_sentence
 
-    print_replay(asked.run, asked.trial, asked.seed)
+    with _console() as console:
+        with console.status(f"Replaying trial {asked.trial}"):
+            replayed = replay(asked.run, asked.trial, asked.seed)
+        print_replay(console, replayed)
+        if not replayed.equal:
+            raise Differs(replay_sentence(replayed))
+        console.print(replay_sentence(replayed), highlight=False, soft_wrap=True)
 
 
 def _list(command_name: str, kind: Any, does: str) -> Callable[[Sequence[str]], None]:
@@ -317,7 +367,7 @@ def _families(arguments: Sequence[str]) -> None:
     Parser(
         prog="hssl-search families", description="List the head families, the controls among them."
     ).parse_args(arguments)
-    from hssl_search.heads.registry import families
+    from hssl_search.heads.families import families
 
     for family in families().values():
         reads = (

@@ -24,7 +24,9 @@ _FLOAT_WITHOUT_DOT = re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$")
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people expect it: 1e-3 is a number, and a key given twice is a mistake."""
+    """A loader of YAML as people expect it: 1e-3 is a number, and a key given twice is a
+    mistake.
+    """
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -38,22 +40,27 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # the fast one, where PyYAML has it
-    """Quotes what `_Loader` would take for a number, and repeats values instead of referring to
-    them.
+# The fast one, where PyYAML has it.
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """A dumper that quotes what `_Loader` would take for a number, and repeats values instead of
+    referring to them.
     """
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
+# YAML 1.1, which PyYAML follows, wants a dot in a float.
 for _end in (_Loader, _Dumper):
     _end.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT_WITHOUT_DOT, list("-+0123456789"))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in the file. UserError when the file is missing, cannot be read, is not YAML or
-    holds anything but a mapping.
+    """Read the mapping in the file.
+
+    Raises:
+        UserError: when the file is missing, cannot be read, is not YAML or holds anything but a
+            mapping.
     """
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
@@ -66,8 +73,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {_yaml_problem(error)}.") from error
     if not isinstance(values, dict):
-        found = "nothing" if values is None else f"a {type(values).__name__}"
-        raise UserError(f"{path} holds {found}; it must hold `key: value` lines.")
+        content = "nothing" if values is None else f"a {type(values).__name__}"
+        raise UserError(f"{path} holds {content}; it must hold `key: value` lines.")
     return values
 
 
@@ -76,8 +83,10 @@ def write_yaml(path: Path, values: dict[str, Any], durable: bool = True) -> None
     never a part.
 
     Args:
-        durable: on the disk when this returns. Else a power cut may still take it away, which is
-            for what stands elsewhere too.
+        path: where.
+        values: plain values.
+        durable: on the disk when this returns. Otherwise a power cut may still take it away, which
+            is for what stands elsewhere too.
     """
     text = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     with replacing(path) as beside, beside.open("w", encoding="utf-8") as file:
@@ -88,21 +97,30 @@ def write_yaml(path: Path, values: dict[str, Any], durable: bool = True) -> None
 
 
 def validate(model: type[Model], values: dict[str, Any], where: str) -> Model:
-    """`values` as a `model`; UserError about the first bad key, beginning with `where` (the file),
-    an unknown key before all others.
+    """Return `values` as a `model`.
+
+    Args:
+        model: a pydantic model.
+        values: as read from a file.
+        where: the file, with which the error begins.
+
+    Raises:
+        UserError: about the first bad key, an unknown key before all others.
     """
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        found = error.errors()
-        unknown = [entry for entry in found if entry["type"] == "extra_forbidden"]
-        _refuse(model, (unknown or found)[0], where)
+        errors = error.errors()
+        # A misspelt key is often missing as well: the typing error is what the user wants to know.
+        unknown = [entry for entry in errors if entry["type"] == "extra_forbidden"]
+        _refuse(model, (unknown or errors)[0], where)
 
 
 def refusal(error: ErrorDetails, value: Any) -> str:
-    """The end of a sentence on a refused value, with its full stop: `is 0, but should be greater
-    than 0.`
+    """Return the end of a sentence on a refused value, with its full stop: `is 0, but should be
+    greater than 0.`
     """
+    # pydantic's own messages begin with "Input should", ours are sentences.
     joint = ", but" if error["msg"].startswith("Input ") else ":"
     return f"is {reprlib.repr(value)}{joint} {_reason(error)}"
 
@@ -135,23 +153,25 @@ def _reason(error: ErrorDetails) -> str:
 
 
 def _keys_at(model: type[BaseModel], path: Iterable[int | str]) -> set[str]:
-    """The keys that are valid at a place that pydantic names, e.g. ("blocks", 0, "Conv")."""
-    models = [model]
+    """Return the keys that are valid at a place that pydantic names, e.g. ("blocks", 0, "Conv")."""
+    models = [model]  # those that may stand at the place: several below a union
     for step in path:
         fields = [
-            each.model_fields[step].annotation for each in models if step in each.model_fields
+            candidate.model_fields[step].annotation
+            for candidate in models
+            if step in candidate.model_fields
         ]
         if fields:
-            models = [found for annotation in fields for found in _models_in(annotation)]
+            models = [inner for annotation in fields for inner in _models_in(annotation)]
         else:  # a list's index, a dict's key or a union's member
-            models = [each for each in models if each.__name__ == step] or models
-    return {key for each in models for key in each.model_fields}
+            models = [candidate for candidate in models if candidate.__name__ == step] or models
+    return {key for candidate in models for key in candidate.model_fields}
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [found for inner in get_args(annotation) for found in _models_in(inner)]
+    return [model for inner in get_args(annotation) for model in _models_in(inner)]
 
 
 def _yaml_problem(error: yaml.YAMLError) -> str:

@@ -1,4 +1,4 @@
-"""What a user is told when something he can mend is wrong."""
+"""Errors that a user can mend, and the words for them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import re
 from collections.abc import Iterable
 
 MUCH_FARTHER = 0.15
-"""Of difflib's likeness, 0 to 1."""
+"""How much less like the word than the best match another match may be, in difflib's ratio from 0
+to 1."""
 PASSWORD = re.compile(r"(\w://[^\s:/@]*:)[^\s]*@|(passw\w*=)[^\s&'\"]+", re.IGNORECASE)
-"""In text: the password of a URL, up to the last "@", or that of an option."""
+"""Finds in text the password of a URL, up to the last "@", or that of an option."""
 
 
 class UserError(Exception):
-    """A mistake the user can mend, in one sentence: what is wrong, where, and what to do.
+    """A mistake that the user can mend, in one sentence: what is wrong, where, and what to do.
 
     The command line prints the sentence without a traceback and exits with code 2. A sentence that
     repeats what was typed never repeats a password in it.
@@ -31,17 +32,18 @@ def without_passwords(text: str) -> str:
 
 
 def nearest(word: str, valid: Iterable[str], most: int = 3) -> list[str]:
-    """The valid words closest to `word`, best first, and none that is much farther than the best;
-    empty when none is close.
+    """Return the valid words closest to `word`, best first, and none that is much farther than the
+    best; empty when none is close.
     """
+    # difflib may rank words that are hardly like it: `nearest` is to be a help, not a guess.
     close = difflib.get_close_matches(word, list(valid), n=most, cutoff=0.5)
     likeness = {name: difflib.SequenceMatcher(None, name, word).ratio() for name in close}
     return [name for name in close if likeness[name] > likeness[close[0]] - MUCH_FARTHER]
 
 
 def advice(word: str, valid: Iterable[str]) -> str:
-    """The end of a sentence about an unknown `word`: `did you mean 'x'?` or, with nothing close,
-    the valid words.
+    """Return the end of a sentence about an unknown `word`: `did you mean 'x'?` or, with nothing
+    close, the valid words.
     """
     valid = sorted(valid)
     if close := nearest(word, valid):

@@ -15,16 +15,16 @@ from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SAME_S = 1.0
-"""`timeout`, shells and terminals send one request to a program and to its process group: a signal
-that comes so soon after another is the same request."""
+"""Seconds within which two signals are one request: `timeout`, shells and terminals send a request
+to a program and to its process group."""
 
 
 SLICE_S = 0.1
-"""How long `pause` sleeps before it looks again whether it is asked to stop."""
+"""Seconds that `pause` sleeps before it looks again whether it is asked to stop."""
 
 
 class _Asked(threading.local):
-    """What tells whether this thread is asked to stop."""
+    """The questions that tell whether this thread is asked to stop."""
 
     def __init__(self) -> None:
         self.by: list[Callable[[], bool]] = []
@@ -42,11 +42,11 @@ class _Heard:
 
 @contextmanager
 def on_interrupt(stop: Callable[[], None]) -> Iterator[None]:
-    """Within: the first signal that asks to stop calls `stop`, a second request raises
-    KeyboardInterrupt where it strikes.
+    """Call `stop` at the first signal that asks to stop, and raise KeyboardInterrupt where a second
+    request strikes, within the block.
 
-    What waits by `pause` is ended by the first. A SIGHUP that is ignored stays ignored, for nohup.
-    Only the main thread gets signals; in others this does nothing.
+    The first request also ends what waits by `pause`. A SIGHUP that is ignored stays ignored, for
+    nohup. Only the main thread gets signals; in others this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -60,12 +60,14 @@ def on_interrupt(stop: Callable[[], None]) -> Iterator[None]:
         now = time.monotonic()
         if now - _Heard.at < SAME_S:
             return
+        # Only a request of its own: the process group's copy of the first is no second one.
         _Heard.at = now
         if asked:
             raise KeyboardInterrupt
         asked = True
         stop()
 
+    # A block within another belongs to the same request: what stopped the inner one is heard there.
     if not _Heard.depth:
         _Heard.at = -math.inf
     _Heard.depth += 1
@@ -81,8 +83,8 @@ def on_interrupt(stop: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def heeding(asked: Callable[[], bool]) -> Iterator[None]:
-    """Within: in this thread, `pause` and `check` raise KeyboardInterrupt as soon as `asked()` is
-    true.
+    """Make `pause` and `check` of this thread raise KeyboardInterrupt as soon as `asked()` is true,
+    within the block.
     """
     _asked.by.append(asked)
     try:
@@ -98,8 +100,9 @@ def check() -> None:
 
 
 def pause(seconds: float) -> None:
-    """Sleep, and raise KeyboardInterrupt as soon as this thread is asked to stop: `time.sleep`
-    would not be ended by a signal whose handler returns.
+    """Sleep, and raise KeyboardInterrupt as soon as this thread is asked to stop.
+
+    A signal whose handler returns would not end `time.sleep`.
     """
     until = time.monotonic() + seconds
     check()
@@ -109,8 +112,8 @@ def pause(seconds: float) -> None:
 
 
 def _leave_terminal() -> None:
-    """Write to nowhere what was written to a terminal that is gone: there every write fails, those
-    too that end a search in order.
+    """Write to nowhere what was written to a terminal that is gone: there every write fails, and so
+    would those that end a search in order.
     """
     for descriptor in (1, 2):
         with suppress(OSError):  # it is closed
@@ -122,8 +125,8 @@ def _leave_terminal() -> None:
 
 @contextmanager
 def handlers_kept(*numbers: int) -> Iterator[None]:
-    """Within: others may set handlers of these signals; afterwards those from before are there
-    again.
+    """Let others set handlers of these signals within the block, and set those from before again
+    after it.
     """
     before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
     try:

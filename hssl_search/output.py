@@ -17,8 +17,8 @@ from hssl_search.errors import UserError
 
 
 class Stream:
-    """A text stream that never raises: after the first write that fails, what is written to it is
-    dropped.
+    """A text stream that never raises: after the first write that fails, it drops what is written
+    to it.
 
     A search that nobody listens to any more thus still comes to its end, and keeps its results.
     """
@@ -28,7 +28,7 @@ class Stream:
         self.error: OSError | None = None
         """Of the first write that failed."""
         if isinstance(stream, io.TextIOWrapper) and not stream.closed:
-            # an ASCII terminal, a file name that is not UTF-8
+            # An ASCII terminal would raise on a letter, and any on a file name that is not UTF-8.
             stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
@@ -46,15 +46,17 @@ class Stream:
         return getattr(self._stream, name)
 
     def require_written(self) -> None:
-        """UserError when something could not be written; not when the reader has closed the pipe,
-        since it then has all that it wanted.
+        """Check that all was written.
+
+        Raises:
+            UserError: when something could not be written; not when the reader has closed the pipe,
+                since it then has all that it wanted.
         """
         self.flush()
         if self.error is not None and self.error.errno != errno.EPIPE:
             raise UserError(
                 f"standard output cannot be written ({self.error.strerror or self.error}): send it "
-                "elsewhere; what the command "
-                "wrote to files is complete."
+                "elsewhere; what the command wrote to files is complete."
             )
 
     def _try(self, call: Callable[[], object]) -> None:
@@ -63,6 +65,7 @@ class Stream:
         try:
             call()
         except (OSError, ValueError) as error:
+            # Python raises ValueError for a closed stream; any other is a bug of ours.
             if isinstance(error, ValueError) and not self._stream.closed:
                 raise
             self.error = (
@@ -76,14 +79,15 @@ class Stream:
 
 @contextlib.contextmanager
 def standard_streams() -> Iterator[Stream]:
-    """Within: standard output and standard error never raise. Gives standard output.
+    """Keep standard output and standard error from raising within the block; gives standard output.
 
     The two belong to the whole process. So in other threads than the main one they stay as they
     are: searches that overlap would each put back what it found, in any order.
     """
     _reserve_descriptors()
     before = sys.stdout, sys.stderr
-    streams = [Stream(stream or open(os.devnull, "w")) for stream in before]  # noqa: SIM115  # as long as the process
+    # Open as long as the process; None where the shell closed it.
+    streams = [Stream(stream or open(os.devnull, "w")) for stream in before]  # noqa: SIM115
     if threading.current_thread() is not threading.main_thread():
         yield streams[0]
         return
@@ -97,8 +101,8 @@ def standard_streams() -> Iterator[Stream]:
 
 
 def _reserve_descriptors() -> None:
-    """Open what the shell has closed (`>&-`), or a file opened later would get its number, and
-    native code would write into that.
+    """Open what the shell has closed (`>&-`). A file opened later would otherwise get its number,
+    and native code would write into that file.
     """
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(number, True)

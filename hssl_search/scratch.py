@@ -1,5 +1,5 @@
-"""Folders and files that only a running process needs: locked while it lives, removed by a later
-process where it was killed.
+"""Folders and files that only a running process needs: locked while it lives, and removed by a
+later process where it was killed.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Kind = Literal["artifacts", "measure", "plan", "ray", "replay", "run", "tune"]
 FOLDER = re.compile(rf"\.hssl-({'|'.join(get_args(Kind))})\.[a-z0-9_]{{8}}")
 """Names of the folders, as `tempfile.mkdtemp` makes them; no run's name begins with a dot."""
 MARKER = ".hssl-scratch"
-"""An empty file in each of the folders: one without it was made by somebody else and is never
-removed."""
+"""Name of an empty file in each of the folders: a folder without one was made by somebody else and
+is never removed."""
 
 
 class Scratch:
@@ -34,7 +34,7 @@ class Scratch:
     empty /tmp by age leave locked folders alone too.
 
     Args:
-        kind: what it is for: a part of its name.
+        kind: its purpose, a part of its name.
         root: the folder to make it in; None: that for temporary files.
     """
 
@@ -44,7 +44,7 @@ class Scratch:
         self.path = Path(tempfile.mkdtemp(prefix=f".hssl-{kind}.", dir=root))
         self._lock = _own(self.path)
         try:
-            # only once it is locked: others remove what is marked and not locked
+            # Only once it is locked: others remove what is marked and not locked.
             (self.path / MARKER).touch()
         except BaseException:
             self.remove()
@@ -71,7 +71,7 @@ class Scratch:
 
 def remove_abandoned(root: Path) -> None:
     """Remove this user's scratch folders in `root` whose processes have died."""
-    # a folder that cannot be listed or removed is no reason to stop what a user asked for
+    # A folder that cannot be listed or removed is no reason to stop what a user asked for.
     with suppress(OSError):
         for path in root.iterdir():
             if FOLDER.fullmatch(path.name) and not path.is_symlink() and (path / MARKER).is_file():
@@ -80,8 +80,8 @@ def remove_abandoned(root: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Within: a new file beside `path`, which then takes its place; when the block raises, what
-    stood there stays.
+    """Give a new file beside `path`, which takes its place after the block; when the block raises,
+    the old file stays.
 
     What killed processes left of their writing of the same file is removed.
     """
@@ -97,12 +97,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _escaped(name: str) -> str:
-    """The name as a glob pattern that matches it alone."""
+    """Return the name as a glob pattern that matches it alone."""
     return re.sub(r"([*?[])", r"[\1]", name)
 
 
 def _new_file(path: Path) -> tuple[Path, int]:
-    """An empty, locked file beside `path`, and its lock."""
+    """Return an empty, locked file beside `path`, and its lock."""
+    # Another process may remove the file between its making and its locking: then it is made anew.
     while True:
         beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
@@ -111,7 +112,7 @@ def _new_file(path: Path) -> tuple[Path, int]:
 
 
 def _remove_if_abandoned(path: Path) -> None:
-    # it has an owner, is another user's or is gone; some file systems have no locks
+    # It has an owner, is another user's or is gone; some file systems have no locks.
     with suppress(OSError):
         lock = _locked(path)
         try:
@@ -136,14 +137,15 @@ def _remove_folder(folder: Path) -> None:
 
 
 def _own(path: Path) -> int | None:
-    """Lock what this process has just made; None where another process was faster and removes
-    it."""
+    """Lock what this process has just made; return None where another process was faster and
+    removes it.
+    """
     try:
         lock = _locked(path)
     except (BlockingIOError, FileNotFoundError):
         return None
     except OSError:
-        # a file system without locks: nobody can lock it there, and so nobody removes it
+        # A file system without locks: nobody can lock it there, and so nobody removes it.
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     if _is_at(path, lock):
         return lock
@@ -152,8 +154,10 @@ def _own(path: Path) -> int | None:
 
 
 def _locked(path: Path) -> int:
-    """A descriptor that holds the lock of `path`. OSError where another process holds it, or there
-    is none to be had.
+    """Return a descriptor that holds the lock of `path`.
+
+    Raises:
+        OSError: where another process holds it, or no lock is to be had.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -165,7 +169,7 @@ def _locked(path: Path) -> int:
 
 
 def _is_at(path: Path, descriptor: int) -> bool:
-    """Whether the path still leads to what the descriptor was opened on."""
+    """Tell whether the path still leads to what the descriptor was opened on."""
     try:
         return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(descriptor))
     except FileNotFoundError:

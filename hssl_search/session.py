@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from hssl_search.engine.budget import parse_budget
 from hssl_search.engine.config import SearchConfig
-from hssl_search.engine.execution.jobs import Plain
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.execution.ray_tune.executor import RayExecutor
 from hssl_search.engine.execution.ray_tune.session import RaySession
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.meter import CONTROLLER, OVERHEAD, DeviceMeter
-from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.run import ResolvedSearch, Run
 from hssl_search.engine.records.state import SearchState
 from hssl_search.engine.records.storage_url import shown
 from hssl_search.engine.records.study import MissingStudy, StudyRecord
@@ -28,8 +26,11 @@ from hssl_search.interrupts import check as check_interrupts
 from hssl_search.interrupts import heeding
 
 if TYPE_CHECKING:
-    from hssl_search.engine.candidates.trials import Trials
+    from rich.console import Console
+
     from hssl_search.engine.controller import Controller
+
+log = logging.getLogger(__name__)
 
 GPU_RESERVE_S = 2.0
 """Of a GPU budget, for each GPU: what passes between the end of the budget and the end of the jobs."""
@@ -39,42 +40,44 @@ CPU_RESERVE_S = 15.0
 
 @contextmanager
 def prepared(
-    config: SearchConfig, console: Console, stop: Event | None = None
-) -> Iterator[tuple[Plain, RaySession]]:
-    """(what search.yaml will hold, a session that is started), after everything was checked. `stop`: see RaySession."""
-    from hssl_search.engine.resolve import check, prepare
+    config: SearchConfig, console: Console | None, stop: Event | None = None
+) -> Iterator[tuple[ResolvedSearch, RaySession]]:
+    """Check everything, and give the search as it will be run and a session that is started.
 
-    budget = check(config)
+    Args:
+        console: where packed images are counted, if it is a terminal.
+        stop: see RaySession.
+    """
+    from hssl_search.engine.resolve import check, resolve
+
+    check(config)
     with ray_session(config.ray_address, stop) as session:
-        machine = _machine(config, budget.device, session)
+        machine = _machine(config, session)
         with _packing(console) as progress:
-            resolved, warnings = prepare(config, machine, progress)
-        for warning in warnings:
-            console.print(
-                f"Note: {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True
-            )
+            search, notes = resolve(config, machine, progress)
+        for note in notes:
+            log.warning(note)
         session.start()
-        resolved["machine"]["cpus"] = _free(
-            session, "CPU"
-        )  # in a container Ray knows its share of the cores
-        if budget.device == "gpu":
-            gpus = _free(session, "GPU")
-            budget.check_device(gpus, " by Ray")
-            if not session.own:
-                resolved["machine"]["gpus"] = gpus
-        yield resolved, session
+        gpus = machine.gpus
+        if config.budget.device == "gpu":
+            free = _free(session, "GPU")
+            config.budget.check_device(free, " by Ray")
+            gpus = gpus if session.own else free
+        # In a container Ray knows its share of the cores.
+        machine = replace(machine, cpus=_free(session, "CPU"), gpus=gpus)
+        yield search.model_copy(update={"machine": machine}), session
 
 
-def _machine(config: SearchConfig, device: str, session: RaySession) -> Machine:
+def _machine(config: SearchConfig, session: RaySession) -> Machine:
+    """Return the machine that the search may use, before Ray is started unless it runs elsewhere."""
+    device, share = config.budget.device, config.gpus_per_trial or 1.0
     if config.ray_address is not None:
         session.start()
         gpus = _free(session, "GPU") if device == "gpu" else int(session.free("GPU"))
-        return Machine(device, _free(session, "CPU"), gpus, config.gpus_per_trial or 1.0)
+        return Machine(device, _free(session, "CPU"), gpus, share)
     import torch
 
-    return Machine(
-        device, os.cpu_count() or 1, torch.cuda.device_count(), config.gpus_per_trial or 1.0
-    )
+    return Machine(device, os.cpu_count() or 1, torch.cuda.device_count(), share)
 
 
 def _free(session: RaySession, resource: str) -> int:
@@ -98,8 +101,11 @@ def _free(session: RaySession, resource: str) -> int:
 
 
 @contextmanager
-def _packing(console: Console) -> Iterator[Any]:
-    """A progress bar for decoding images, shown when there are images to decode."""
+def _packing(console: Console | None) -> Iterator[Callable[[int, int], None]]:
+    """Give what is told how many images are packed, of how many: a bar shows it in a terminal."""
+    if console is None or not console.is_terminal:
+        yield lambda done, total: check_interrupts()
+        return
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -114,9 +120,7 @@ def _packing(console: Console) -> Iterator[Any]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("pack", visible=False)
 
         def update(done: int, total: int) -> None:
@@ -150,8 +154,8 @@ def study_of(run: Run, begins: bool = False) -> Iterator[StudyRecord]:
     Raises:
         UserError: where there is no study; nothing is made then.
     """
-    resolved = run.config()
-    url, name = run.study_url(resolved), resolved["name"]
+    written = run.config()
+    url, name = run.study_url(written["storage"]), written["name"]
     began = run.ledger.exists()
     with ExitStack() as stack:
         try:
@@ -161,65 +165,62 @@ def study_of(run: Run, begins: bool = False) -> Iterator[StudyRecord]:
                 else StudyRecord.existing(url, name)
             )
         except MissingStudy as error:
-            raise UserError(_missing(run, resolved, began)) from error
+            raise UserError(_missing(run, url, began)) from error
         if study.state.config is None:
-            study.write(SearchState(config=summary(resolved)))
+            study.write(SearchState(config=run.resolved().summary()))
         yield study
 
 
-def _missing(run: Run, resolved: Plain, began: bool) -> str:
+def _missing(run: Run, url: str, began: bool) -> str:
     if not began:
         return f"the run {run.name!r} has no study yet; begin it with: {run.how_to_resume()}"
-    if resolved["storage"] is None:
-        return f"{run.study_db} is missing, and with it all that was found; put it back, or search under another --name."
+    if url == run.storage_url:
+        return (
+            f"{run.study_db} is missing, and with it all that was found; put it back, or search "
+            "under another --name."
+        )
     return (
-        f"the storage {shown(run.study_url(resolved))!r} holds no study {resolved['name']!r}, in which the run keeps all that was "
-        f"found; put it back, or correct `storage` in {run.search_yaml}."
+        f"the storage {shown(url)!r} holds no study {run.config()['name']!r}, in which the run "
+        f"keeps all that was found; put it back, or correct `storage` in {run.search_yaml}."
     )
-
-
-def summary(resolved: Plain) -> Plain:
-    """The search as reports show it."""
-    setting, asked = resolved["setting"], resolved["asked"]
-    shown = {
-        "name": resolved["name"],
-        "base": setting["base"],
-        "base_args": resolved["timm_args"],
-        "image_size": setting["image_size"],
-        "data": setting["data"],
-        "probe_data": setting["probe_data"],
-        "trainer": asked.get("trainer", "simclr"),
-        "space": resolved["space"]["name"],
-    }
-    as_resolved = ("budget", "rank_by", "seed", "full_epochs", "machine", "images", "versions")
-    return shown | {key: resolved[key] for key in as_resolved}
 
 
 @contextmanager
 def controller_of(
     run: Run,
-    resolved: Plain,
+    search: ResolvedSearch,
     session: RaySession,
     study: StudyRecord,
-    console: Console,
+    console: Console | None,
     started: float,
 ) -> Iterator[Controller]:
-    """A controller with all that it works with, charged for the time since `started` on a CPU budget."""
+    """Give a controller with all that it works with, charged for the time since `started` on a CPU
+    budget."""
     from hssl_search.reporting.progress import Progress
 
     with Progress(console) as watcher:
-        meter = _meter(run, resolved, started, watcher.device_time)
+        meter = _meter(run, search, started, watcher.device_time)
         with closing(meter), meter.beating():
+            from hssl_search.engine.candidates.sampler import CandidateSampler
+            from hssl_search.engine.candidates.trials import Trials
             from hssl_search.engine.controller import Controller
             from hssl_search.engine.phases.runner import Backend
-            from hssl_search.engine.policy import Policy
             from hssl_search.engine.records.artifacts import Artifacts
             from hssl_search.reporting.text import verdict_sentence
 
-            trials = _trials(run, resolved, study, meter.ledger)
+            trials = Trials(
+                study,
+                run,
+                search.space.read(),
+                search.map_shapes,
+                search.seed,
+                meter.ledger.of_trial,
+                sampler=CandidateSampler(search.sampler, search.seed),
+            )
             if damaged := meter.ledger.damaged:
                 watcher.note(
-                    f"Damaged lines in {run.ledger.name}: {damaged}; the device-time that they charged is not counted."
+                    f"Damaged lines in {run.ledger.name}: {damaged}; the device-time that they "
+                    "charged is not counted."
                 )
             with RayExecutor(meter, session=session, tell=watcher.note) as executor:
                 backend = Backend(
@@ -227,50 +228,27 @@ def controller_of(
                     study=study,
                     executor=executor,
                     meter=meter,
-                    machine=Machine(**resolved["machine"]),
+                    machine=search.machine,
                     watcher=watcher,
                     ended=study.job_outcomes(),
-                    policy=Policy.model_validate(resolved["policy"]),
+                    policy=search.policy,
                     attach=Artifacts(run, study, watcher.note).keep,
                 )
-                yield Controller(backend, resolved, trials, verdict_sentence)
-
-
-def _trials(run: Run, resolved: Plain, study: StudyRecord, ledger: Ledger) -> Trials:
-    from hssl_search.engine.candidates.sampler import CandidateSampler
-    from hssl_search.engine.candidates.trials import Trials
-    from hssl_search.spaces.space import Space
-
-    space = Space.from_plain(
-        {"parameters": resolved["space"]["parameters"]}, resolved["space"]["name"]
-    )
-    sampler = CandidateSampler(resolved["sampler"], resolved["seed"])
-    return Trials(
-        study,
-        run,
-        space,
-        [tuple(shape) for shape in resolved["map_shapes"]],
-        resolved["seed"],
-        ledger.of_trial,
-        sampler=sampler,
-    )
+                yield Controller(backend, search, trials, verdict_sentence)
 
 
 def _meter(
-    run: Run, resolved: Plain, started: float, tell: Callable[[float, float], None]
+    run: Run, search: ResolvedSearch, started: float, tell: Callable[[float, float], None]
 ) -> DeviceMeter:
-    """The meter of this run; on a CPU budget the time since the command started is charged first."""
-    budget = parse_budget(resolved["budget"])
-    machine = Machine(**resolved["machine"])
-    ledger = Ledger(run.ledger)
-    on_cpu = budget.device == "cpu"
+    """Return the run's meter; on a CPU budget the time since the command started is charged first."""
+    ledger, machine = Ledger(run.ledger), search.machine
+    on_cpu = search.budget.device == "cpu"
     if on_cpu:
-        ledger.charge(
-            f"{CONTROLLER}#{ledger.attempts(CONTROLLER) + 1}", OVERHEAD, time.monotonic() - started
-        )
+        attempt = ledger.attempts(CONTROLLER) + 1
+        ledger.charge(f"{CONTROLLER}#{attempt}", OVERHEAD, time.monotonic() - started)
     return DeviceMeter(
         ledger,
-        budget,
+        search.budget,
         machine.cpus,
         machine.gpus,
         reserve_s=CPU_RESERVE_S if on_cpu else GPU_RESERVE_S * machine.gpus,

@@ -39,6 +39,35 @@ def setting() -> Any:
     )
 
 
+@pytest.fixture
+def resolved(setting: Any) -> Any:
+    """A small search, as search.yaml holds it."""
+    from hssl_search.engine.budget import parse_budget
+    from hssl_search.engine.execution.machine import Machine
+    from hssl_search.engine.policy import DEFAULT
+    from hssl_search.engine.records.run import ResolvedSearch, ResolvedSpace
+    from hssl_search.spaces.space import Space
+
+    return ResolvedSearch(
+        name="demo",
+        budget=parse_budget("1cpu-h"),
+        rank_by="accuracy",
+        sampler="random",
+        promote="learned",
+        pruner="median",
+        seed=0,
+        max_head_cost=None,
+        policy=DEFAULT,
+        storage=None,
+        full_epochs="off",
+        machine=Machine("cpu", cpus=2, gpus=0),
+        setting=setting,
+        map_shapes=[(96, 4, 4)],
+        same_architecture={"family": "resnet"},
+        space=ResolvedSpace.of(Space.read("tiny")),
+    )
+
+
 def _skip(items: list[pytest.Item], mark: str, reason: str) -> None:
     for item in items:
         if item.get_closest_marker(mark):

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
@@ -24,8 +24,10 @@ from PIL import Image
 from rich.console import Console
 
 import hssl_search
-from hssl_search import UserError, api, session
+from hssl_search import UserError, api, cli, session
 from hssl_search.configfile import read_yaml
+from hssl_search.engine.budget import parse_budget
+from hssl_search.engine.config import SearchConfig
 from hssl_search.engine.execution.ray_tune.session import RaySession
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.run import Run
@@ -41,6 +43,11 @@ ASKED = {
     "budget": "10cpu-min",
     "name": "demo",
 }
+FLAGS = [
+    *("--base", "test_resnet", "--base-arg", "output_stride=8", "--image-size", "32"),
+    *("--budget", "10cpu-min", "--name", "demo"),
+]
+"""The same on the command line."""
 SENTENCE = "No head was healthy."
 VERDICT: dict[str, Any] = {
     "winner": None,
@@ -125,11 +132,53 @@ def test_the_public_names_are_these_and_all_resolve() -> None:
         "replay",
         "resume",
         "search",
+        "status",
         "trials",
     ]
     assert all(inspect.getdoc(getattr(hssl_search, name)) for name in hssl_search.__all__)
     with pytest.raises(AttributeError, match="module 'hssl_search' has no attribute 'serach'"):
         getattr(hssl_search, "serach")  # noqa: B009
+
+
+def test_the_functions_take_each_option_of_a_search_by_its_name_and_type() -> None:
+    for function, more in ((hssl_search.search, {"stop"}), (hssl_search.plan, set())):
+        parameters = dict(inspect.signature(function, eval_str=True).parameters)
+        assert {name for name in parameters if name in more} == more
+        options = {key: value for key, value in parameters.items() if key not in more}
+        assert list(options) == list(SearchConfig.model_fields)
+        for name, option in options.items():
+            asked = str if name == "budget" else SearchConfig.model_fields[name].annotation
+            if name == "base_arg":
+                asked = Mapping[str, Any]
+            if name == "policy":
+                asked = asked | Mapping[str, Any]
+            assert option.annotation == asked | None, name
+            assert option.kind is option.KEYWORD_ONLY and option.default is None
+    told = inspect.getdoc(hssl_search.search) or ""
+    assert [name for name in SearchConfig.model_fields if f"\n    {name}: " not in told] == []
+    with pytest.raises(TypeError, match="bugdet"):
+        hssl_search.search(**ASKED, bugdet="1cpu-h")  # type: ignore[call-arg]
+
+
+def test_the_functions_print_nothing_and_log_what_happens(
+    searching: Callable[[Work], list[Run]],
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", logger="hssl_search")
+    searching(finish)
+    hssl_search.search(**ASKED)
+    hssl_search.resume("demo")
+    api.status("demo")
+    assert capsys.readouterr() == ("", "")
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        (
+            "WARNING",
+            "no --data was given: searching on the built-in handwritten digits (scikit-learn, "
+            "1,797 real images).",
+        ),
+        ("INFO", "Run folder: runs/demo; watch it with: hssl-search dashboard runs/demo"),
+    ]
 
 
 def test_search_and_its_folder_share_a_name() -> None:
@@ -143,7 +192,6 @@ def test_search_and_its_folder_share_a_name() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"bugdet": "1cpu-h"}, r"^search\(\): unknown key 'bugdet'; did you mean 'budget'"),
         ({"seed": -1}, r"^search\(\): seed is -1, but should be greater than or equal to 0\.$"),
         (
             {"base_arg": "patch_size=4"},
@@ -169,8 +217,8 @@ def test_a_plan_measures_whatever_the_budget_and_leaves_nothing(
         measured.append(run)
         assert (
             run.search_yaml.is_file()
-            and resolved["budget"] == "3600cpu-s"
-            and resolved["storage"] is None
+            and resolved.budget == parse_budget("3600cpu-s")
+            and resolved.storage is None
         )
         yield SimpleNamespace(preview=lambda asked: {"budget": asked.text})
 
@@ -409,7 +457,7 @@ def test_brackets_in_a_folders_name_are_printed(
 ) -> None:
     write_classes(here / "[raw] photos")
     searching(finish)
-    hssl_search.search(**ASKED, data="[raw] photos")
+    cli.main([*FLAGS, "--data", "[raw] photos"])
     assert capsys.readouterr().out.startswith(
         "Note: the 2 folders in '[raw] photos' (class0, class1) are taken for classes, "
     )
@@ -439,18 +487,17 @@ def stopped(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_search_whose_images_have_changed_continues_with_those_that_it_began_with(
-    stopped: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    stopped: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.copy(next(stopped.rglob("*.png")), stopped / "new.png")
     count = len(list(stopped.rglob("*.png")))
     monkeypatch.setattr(api, "controller_of", interrupt_anywhere)
-    capsys.readouterr()
     with pytest.raises(KeyboardInterrupt):
         hssl_search.resume("demo")
-    assert capsys.readouterr().out.startswith(
-        f"Note: the images in '{stopped}' have changed since the search began ({count} images, "
+    assert caplog.messages[0] == (
+        f"the images in '{stopped}' have changed since the search began ({count} images, "
         f"were {count - 1}); those that it began with "
-        "are used, which the image cache still holds.\n"
+        "are used, which the image cache still holds."
     )
 
 
@@ -520,8 +567,7 @@ def test_a_search_that_has_ended_is_only_reported_again(
     called = searching(finish)
     run = hssl_search.search(**ASKED)
     run.report_html.unlink()
-    capsys.readouterr()
-    hssl_search.resume(run.folder)
+    cli.main(["resume", str(run.folder)])
     assert len(called) == 1
     assert SENTENCE in capsys.readouterr().out
     assert run.report_html.exists()
@@ -551,7 +597,7 @@ def test_a_run_is_found_by_path_and_by_name(here: Path, monkeypatch: pytest.Monk
         api.open_run("demo")
 
 
-@pytest.mark.parametrize("command", [api.print_status, api.write_report, hssl_search.resume])
+@pytest.mark.parametrize("command", [api.status, api.write_report, hssl_search.resume])
 def test_a_run_that_lost_its_study_is_refused_and_no_other_is_made(
     searching: Callable[[Work], list[Run]], command: Any
 ) -> None:
@@ -574,9 +620,8 @@ def test_status_and_report_read_a_run_that_another_controller_holds(
     searching(finish)
     run = hssl_search.search(**ASKED)
     before = read_yaml(run.search_yaml)
-    capsys.readouterr()
     with run.lock():
-        api.print_status("demo")
+        cli.main(["status", "demo"])
         assert api.write_report("demo") == [
             run.report_html,
             run.leaderboard_csv,
@@ -594,8 +639,7 @@ def test_the_dashboard_says_where_it_listens_and_that_it_cannot(
     searching(finish)
     hssl_search.search(**ASKED)
     monkeypatch.setattr(DashboardServer, "serve_forever", lambda server: None)
-    capsys.readouterr()
-    api.open_dashboard("demo")
+    cli.main(["dashboard", "demo"])
     assert re.fullmatch(
         r"(Port 8080 is taken\. )?Listening on http://127\.0\.0\.1:\d+/\nHit Ctrl-C to quit\.\n",
         capsys.readouterr().err,
@@ -608,19 +652,24 @@ def test_the_dashboard_says_where_it_listens_and_that_it_cannot(
                 rf"^port {port} of 127\.0\.0\.1 is taken by another program; give another --port, "
             ),
         ):
-            api.open_dashboard("demo", port=port)
+            dashboard("demo", port=port)
 
 
 def held(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def dashboard(run: Path | str, port: int | None = None) -> None:
+    with api.dashboard(run, port=port):
+        pass
+
+
 def commands(run: Path) -> list[Callable[[], Any]]:
     """Everything that opens the study of a run."""
     return [
-        lambda: api.print_status(run),
+        lambda: api.status(run),
         lambda: api.write_report(run),
-        lambda: api.open_dashboard(run),
+        lambda: dashboard(run),
         lambda: hssl_search.leaderboard(run),
         lambda: hssl_search.replay(run, 0),
         lambda: hssl_search.resume(run),
@@ -641,11 +690,10 @@ def test_a_relative_storage_is_the_same_from_every_folder(
     monkeypatch.chdir(here / "there")
     called = searching(finish)
     for command in (
-        lambda: api.print_status(run.folder),
         lambda: api.write_report(run.folder),
         lambda: hssl_search.resume(run.folder),
+        lambda: cli.main(["status", str(run.folder)]),
     ):
-        capsys.readouterr()
         command()
     assert SENTENCE in capsys.readouterr().out and called == []
     assert list((here / "there").iterdir()) == []
@@ -659,7 +707,7 @@ def test_a_study_that_is_not_there_is_said_and_nothing_is_written(
     run = hssl_search.search(**ASKED, storage="sqlite:///mine.db")
     Ledger(run.ledger).charge("proxy/0#1", "proxy", 1.0)
     if gone == "relative":  # as earlier versions kept it
-        run.write_config({**run.config(), "storage": "sqlite:///mine.db"})
+        run.update_config(storage="sqlite:///mine.db")
     else:
         (here / "mine.db").unlink()
     if gone == "study":
@@ -690,7 +738,7 @@ def test_a_run_that_was_made_just_before_a_crash_is_begun_by_resume_alone(
         UserError,
         match=r"^the run 'demo' has no study yet; begin it with: hssl-search resume runs/demo$",
     ):
-        api.print_status("demo")
+        api.status("demo")
     assert not run.study_db.exists()
     called = searching(finish)
     hssl_search.resume("demo")
@@ -707,7 +755,7 @@ def test_the_storages_password_is_nowhere_but_in_the_variable(
     # a URL as secret as one with a password
     monkeypatch.setenv("STUDIES", f"sqlite:///{here}/s3cret.db")
     run = hssl_search.search(**ASKED, storage="env:STUDIES")
-    api.print_status(run)
+    cli.main(["status", str(run.folder)])
     api.write_report(run)
     assert run.config()["storage"] == run.config()["asked"]["storage"] == "env:STUDIES"
     with pytest.raises(UserError, match="has its password in the URL"):
@@ -732,7 +780,7 @@ def test_the_study_is_in_the_run_whatever_the_projects_folder_is_called(
     run = hssl_search.search(**ASKED)
     assert run.study_db.is_file() and [path.name for path in here.iterdir()] == [folder]
     hssl_search.resume("demo")
-    api.print_status("demo")
+    api.status("demo")
 
 
 def test_brackets_in_names_are_shown_as_they_are(
@@ -742,7 +790,7 @@ def test_brackets_in_names_are_shown_as_they_are(
     folder = write_classes(here / "[raw] photos")
     (folder / "[").mkdir()
     (folder / "[" / "b].png").write_bytes(b"no image")
-    hssl_search.search(**ASKED, data="[raw] photos")
+    cli.main([*FLAGS, "--data", "[raw] photos"])
     assert "[raw] photos/[/b].png" in capsys.readouterr().out
 
 
@@ -789,7 +837,7 @@ def test_a_run_that_was_edited_by_hand_is_refused_and_not_touched(
     run, called = api.open_run("demo"), searching(finish)
     edited = run.config()
     edited["setting"]["base"] = "test_vit"
-    run.write_config(edited)
+    run.update_config(setting=edited["setting"])
     with pytest.raises(UserError, match=r"setting\.base: test_resnet -> test_vit"):
         hssl_search.resume("demo", budget="+1cpu-h")
     assert called == [] and run.config() == edited

@@ -5,6 +5,7 @@ nothing behind.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shlex
@@ -25,6 +26,7 @@ from rich.console import Console
 
 from hssl_search import __version__, api, cli
 from hssl_search.bundled import bundled_folder, names
+from hssl_search.engine.budget import parse_budget
 from hssl_search.engine.config import NO_FLAG, SearchConfig
 from hssl_search.engine.execution.ray_tune.session import RaySession
 from hssl_search.engine.records.run import Run
@@ -219,7 +221,8 @@ def test_families_are_listed_with_what_they_read(capsys: pytest.CaptureFixture[s
 
 def test_flags_reach_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[SearchConfig] = []
-    monkeypatch.setattr(api, "run_search", asked.append)
+    monkeypatch.setattr(api, "run_search", lambda config, console: asked.append(config))
+    monkeypatch.setattr(cli, "_print_status", lambda run, console: None)
     Path("some.yaml").write_text("seed: 5\ntrainer: dino\n")
     cli.main(
         [
@@ -239,7 +242,7 @@ def test_flags_reach_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
             base="test_resnet",
             base_arg={"output_stride": 8, "drop_rate": 0.5, "act_layer": "gelu"},
             image_size=32,
-            budget="10cpu-min",
+            budget=parse_budget("10cpu-min"),
             trainer="simclr",
             seed=5,
         )
@@ -251,9 +254,9 @@ def test_a_plan_takes_the_flags_of_a_search_and_prints_one_json_document(
 ) -> None:
     asked: list[SearchConfig] = []
 
-    def plan(config: SearchConfig, console: Any) -> dict[str, Any]:
+    def plan(config: SearchConfig, console: Console) -> dict[str, Any]:
         asked.append(config)
-        console.print("Note: on the way.")
+        logging.getLogger("hssl_search.session").warning("on the way.")
         return {"eta_s": 12.5, "enough": True}
 
     monkeypatch.setattr(api, "plan_search", plan)
@@ -263,7 +266,7 @@ def test_a_plan_takes_the_flags_of_a_search_and_prints_one_json_document(
             base="test_resnet",
             base_arg={"output_stride": 8},
             image_size=32,
-            budget="10cpu-min",
+            budget=parse_budget("10cpu-min"),
             seed=5,
         )
     ]
@@ -873,8 +876,7 @@ def test_a_search_whose_output_is_lost_comes_to_its_end(
 ) -> None:
     ended: list[bool] = []
 
-    def search(config: SearchConfig) -> None:
-        console = Console()
+    def search(config: SearchConfig, console: Console) -> None:
         with Progress(console) as progress:
             for number in range(1000):
                 console.print(f"line {number}")
@@ -882,6 +884,7 @@ def test_a_search_whose_output_is_lost_comes_to_its_end(
         ended.append(True)
 
     monkeypatch.setattr(api, "run_search", search)
+    monkeypatch.setattr(cli, "_print_status", lambda run, console: None)
     with broken(failing) as stream:
         monkeypatch.setattr(sys, "stdout", stream)
         if failing == "pipe":

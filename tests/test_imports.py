@@ -131,13 +131,13 @@ def test_no_folders_import_each_other_in_a_circle() -> None:
         graph.setdefault(unit(module), set()).update(
             unit(name) for name in imports(module, deferred=True) if unit(name) != unit(module)
         )
-    order_of(graph)
+    assert_no_circle(graph)
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
     # A package's __init__ that re-exports from its own modules is no circle; what it needs of
     # others is.
-    order_of(
+    assert_no_circle(
         {
             module: {
                 name
@@ -149,7 +149,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     )
 
 
-def order_of(graph: dict[str, set[str]]) -> None:
+def assert_no_circle(graph: dict[str, set[str]]) -> None:
     try:
         tuple(TopologicalSorter(graph).static_order())
     except CycleError as error:

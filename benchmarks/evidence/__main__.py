@@ -1,11 +1,14 @@
-"""Does a head beat no head, does discrepancy foretell it, and how short may a proxy be? Trains what answers it, piece by piece.
+"""Does a head beat no head, does discrepancy foretell it, and how short may a proxy be? Trains what
+answers it, piece by piece.
 
-    python -m benchmarks.evidence --scale real --at-once 4 --data cifar10/train --probe-data cifar10 --out evidence --minutes 9
+    python -m benchmarks.evidence --scale real --at-once 4 --data cifar10/train \\
+        --probe-data cifar10 --out evidence --minutes 9
 
-Each call works for --minutes, or until all is done; called again with the same --out it goes on, long trainings from their checkpoint.
---plan says what there is to do; --publish FOLDER writes what has been measured so far: the table, what it answers (`analysis.answers`),
-and HeadBench tables. `--scale toy` is the same protocol with small models on a CPU (`--device cpu`) within hours; its figures answer
-nothing.
+Each call works for --minutes, or until all is done; called again with the same --out it goes on,
+long trainings from their checkpoint. --plan says what there is to do; --publish FOLDER writes what
+has been measured so far: the table, what it answers (`analysis.answers`), and HeadBench tables.
+`--scale toy` is the same protocol with small models on a CPU (`--device cpu`) within hours; its
+figures answer nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +47,8 @@ SIDE = 32
 PRECISION = "bf16"
 """Named, since what is measured to be faster may differ from piece to piece."""
 KEPT_S = 20.0
-"""Seconds at the end of a piece for the checkpoint and for what evaluation is going on; no training begins within twice as many."""
+"""Seconds at the end of a piece for the checkpoint and for what evaluation is going on; no training
+begins within twice as many."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,8 @@ def piece(
         if record.get("state") == "failed"
     ]:
         raise SystemExit(
-            f"Not everything could be measured ({'; '.join(failed)}). Mend the cause and start again: it is tried again."
+            f"Not everything could be measured ({'; '.join(failed)}). Mend the cause and start "
+            "again: it is tried again."
         )
     if not all(tables.is_measured(measured.known, cell) for cell in work.cells):
         return False
@@ -175,7 +180,9 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def published(work: Work, folder: Path, command: str) -> None:
-    """Write what has been measured: the table, what it answers, and HeadBench tables of cells in which a seed has all heads."""
+    """Write what has been measured: the table, what it answers, and HeadBench tables of cells in
+    which a seed has all heads.
+    """
     records = read(work.path)
     cells = [cell for cell in work.cells if tables.is_measured(records, cell)]
     done = tables.frame(ended(records), cells, work.scale)
@@ -201,7 +208,8 @@ def show_plan(work: Work, images: int) -> None:
     total = sum(seconds for _, seconds in found.values())
     print(f"| all | {sum(count for count, _ in found.values())} | {total / 3600:.1f} |")
     print(
-        f"\n{steps:,} steps of {work.scale.batch_size} images each; at {estimate.ASSUMED_RATE / 1e12:g} TFLOP/s, an assumption."
+        f"\n{steps:,} steps of {work.scale.batch_size} images each; at "
+        f"{estimate.ASSUMED_RATE / 1e12:g} TFLOP/s, an assumption."
     )
 
 

@@ -1,6 +1,8 @@
-"""What the table says: gains of heads, what foretells them, how early rankings settle. Pure functions of the table (`table.COLUMNS`).
+"""What the table says: gains of heads, what foretells them, how early rankings settle. Pure
+functions of the table (`table.COLUMNS`).
 
-A *cell* is a base under a method. Differences are paired by seed; intervals are Student's t over seeds, 95 %, each for itself.
+A *cell* is a base under a method. Differences are paired by seed; intervals are Student's t over
+seeds, 95 %, each for itself.
 """
 
 from __future__ import annotations
@@ -37,8 +39,10 @@ ENOUGH = 0.9
 def answers(
     table: pd.DataFrame, lengths: Mapping[str, Mapping[str, float]]
 ) -> dict[str, pd.DataFrame]:
-    """Return, by name, a table for each question: `gains` (does a head beat no head), `foretold` (by what), `settling` (how short may a
-    proxy be, with `proxy_length`) and `effects` (of the first shortcut and of depth). `lengths` as in `gains`."""
+    """Return, by name, a table for each question: `gains` (does a head beat no head), `foretold`
+    (by what), `settling` (how short may a proxy be, with `proxy_length`) and `effects` (of the
+    first shortcut and of depth). `lengths` as in `gains`.
+    """
     settled = settling(table, SCORES[0])
     proxies = {cell: proxy_length(rows) for cell, rows in settled.groupby(CELL)}
     cells = settled[CELL].itertuples(index=False, name=None)
@@ -73,13 +77,17 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def balanced(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of trainings of one cell those of the seeds under which all branches were trained: a seed makes all of them better or worse."""
+    """Of trainings of one cell those of the seeds under which all branches were trained: a seed
+    makes all of them better or worse.
+    """
     seeds = at_the_end(rows).groupby("branch").seed.agg(set)
     return rows[rows.seed.isin(set.intersection(*seeds))] if len(seeds) else rows
 
 
 def paired(rows: pd.DataFrame, one: str, other: str, score: str) -> pd.Series:
-    """Score of one branch less that of another, by the seeds that both have, of the rows of one cell."""
+    """Score of one branch less that of another, by the seeds that both have, of the rows of one
+    cell.
+    """
     scores = rows.set_index(["branch", "seed"])[score].dropna()
     known = scores.index.get_level_values("branch")
     if one not in known or other not in known:
@@ -90,10 +98,12 @@ def paired(rows: pd.DataFrame, one: str, other: str, score: str) -> pd.Series:
 def gains(
     table: pd.DataFrame, score: str, lengths: Mapping[str, Mapping[str, float]]
 ) -> pd.DataFrame:
-    """Of every head over each of `AGAINST`: columns base, method, branch, against, mean, low, high, n (seeds).
+    """Of every head over each of `AGAINST`: columns base, method, branch, against, mean, low, high,
+    n (seeds).
 
     Args:
-        lengths: of each cell (`base, method`) by branch, how many times as long no head is trained in the time that the branch takes.
+        lengths: of each cell (`base, method`) by branch, how many times as long no head is trained
+            in the time that the branch takes.
     """
     found = []
     for (base, method), rows in at_the_end(table).groupby(CELL, sort=False):
@@ -118,10 +128,12 @@ def gains(
 
 
 def foretold(table: pd.DataFrame, score: str) -> pd.DataFrame:
-    """How each measure ranks heads like the score at the end does: Spearman's over healthy heads, means over seeds, bootstrap interval.
+    """How each measure ranks heads like the score at the end does: Spearman's over healthy heads,
+    means over seeds, bootstrap interval.
 
-    Columns: base, method, measure, source (`joint`, `alone`, `untrained`), fraction (of a training alone), step (of a joint one), value,
-    low, high, n (heads). A positive value means that heads with more of it taught the base more; losses are turned round.
+    Columns: base, method, measure, source (`joint`, `alone`, `untrained`), fraction (of a training
+    alone), step (of a joint one), value, low, high, n (heads). A positive value means that heads
+    with more of it taught the base more; losses are turned round.
     """
     found = []
     for (base, method), rows in table.groupby(CELL, sort=False):
@@ -170,16 +182,20 @@ def _predictors(rows: pd.DataFrame) -> Iterator[tuple[dict[str, Any], str, pd.Se
 
 
 def full_length(table: pd.DataFrame) -> pd.DataFrame:
-    """Trainings alone of the schedule that all heads have: those of no head for the same time are longer."""
+    """Trainings alone of the schedule that all heads have: those of no head for the same time are
+    longer.
+    """
     rows = alone(table)
     return rows[~rows.branch.str.startswith(f"{NONE} x")]
 
 
 def settling(table: pd.DataFrame, score: str) -> pd.DataFrame:
-    """How far rankings at each fraction of the schedule are the final ones: Kendall's tau-b over branches (no head too, noise not).
+    """How far rankings at each fraction of the schedule are the final ones: Kendall's tau-b over
+    branches (no head too, noise not).
 
-    Columns: base, method, fraction, `same` (the final ranking under the same seed), `other` (that of the mean over all other seeds: what an
-    early ranking is for; at the whole schedule, how far whole trainings agree), each with `_low`, `_high`, and seeds.
+    Columns: base, method, fraction, `same` (the final ranking under the same seed), `other` (that
+    of the mean over all other seeds: what an early ranking is for; at the whole schedule, how far
+    whole trainings agree), each with `_low`, `_high`, and seeds.
     """
     found = []
     for (base, method), rows in full_length(table).groupby(CELL, sort=False):
@@ -193,9 +209,8 @@ def settling(table: pd.DataFrame, score: str) -> pd.DataFrame:
                 if final.shape[1] > 1
                 else []
             )
-            unsure = (
-                {"other_low": None, "other_high": None} if final.shape[1] < 3 else {}
-            )  # of two seeds each is the other's other
+            # of two seeds each is the other's other
+            unsure = {"other_low": None, "other_high": None} if final.shape[1] < 3 else {}
             found.append(
                 {
                     "base": base,
@@ -223,8 +238,9 @@ def _tau(first: pd.Series, second: pd.Series) -> float:
 
 
 def proxy_length(settled: pd.DataFrame) -> float | None:
-    """The shortest fraction of the schedule from which on rankings under one seed agree with the final ones of the other seeds at least
-    `ENOUGH` times as well as whole trainings do; None where whole trainings do not agree either, their interval reaching zero.
+    """The shortest fraction of the schedule from which on rankings under one seed agree with the
+    final ones of the other seeds at least `ENOUGH` times as well as whole trainings do; None where
+    whole trainings do not agree either, their interval reaching zero.
 
     Args:
         settled: the rows of one cell of `settling`.
@@ -238,7 +254,8 @@ def proxy_length(settled: pd.DataFrame) -> float | None:
 
 
 def effects(table: pd.DataFrame, outcomes: Sequence[str]) -> pd.DataFrame:
-    """What no first shortcut, and three blocks instead of one, do to each outcome at the end; means over pairs of heads, then over seeds.
+    """What no first shortcut, and three blocks instead of one, do to each outcome at the end; means
+    over pairs of heads, then over seeds.
 
     Columns: base, method, effect, outcome, mean, low, high, n (seeds).
     """

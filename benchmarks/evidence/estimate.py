@@ -14,10 +14,11 @@ from hssl_search.methods.base import method_class
 
 VIEWS = 2
 FORWARD_AND_BACKWARD = 3
-"""Passes that a training step is worth: the gradients of weights and of inputs take as much as the forward pass each."""
+"""Passes that a training step is worth: the gradients of weights and of inputs take as much as the
+forward pass each."""
 ASSUMED_RATE = 20e12
-"""Floating-point operations a second that one GPU does of such small models, several side by side: an assumption, a fiftieth of what an
-H100 can do in bf16."""
+"""Floating-point operations a second that one GPU does of such small models, several side by side:
+an assumption, a fiftieth of what an H100 can do in bf16."""
 
 
 def base_macs(base: Base) -> int:

@@ -30,15 +30,19 @@ HEADS: dict[str, HeadConfig] = {
     "mlp 3": HeadConfig(family="mlp", depth=3),
     "hybrid 3": HeadConfig(family="hybrid", blocks=("convnext", "transformer", "convnext")),
 }
-"""Candidates. Without a word on it, the first block has no shortcut, as in the paper's head (`convnext 3`)."""
+"""Candidates. Without a word on it, the first block has no shortcut, as in the paper's head
+(`convnext 3`)."""
 NONE, SAME = "none", "same architecture"
 LONGER = 0.5
-"""No head for the same device-time: its length is the head's time in trainings of no head, rounded up to a multiple of this."""
+"""No head for the same device-time: its length is the head's time in trainings of no head, rounded
+up to a multiple of this."""
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A base and the head whose comparison decides: the one of the other architecture, three blocks deep, as in the paper."""
+    """A base and the head whose comparison decides: the one of the other architecture, three blocks
+    deep, as in the paper.
+    """
 
     name: str
     args: Mapping[str, Any]
@@ -61,7 +65,8 @@ class Scale:
     decisive_seeds: int
     joint_rungs: tuple[int, ...]
     searched: tuple[int, int]
-    """Images, at most, of bank and queries as a search has them: discrepancies are measured on these queries."""
+    """Images, at most, of bank and queries as a search has them: discrepancies are measured on
+    these queries."""
     judged: tuple[int, int]
     """The same for accuracies."""
 
@@ -121,7 +126,9 @@ class Cell:
 
     @property
     def same_branch(self) -> str:
-        """The branch whose head is of the base's own architecture: one of the candidates where that is the same head."""
+        """The branch whose head is of the base's own architecture: one of the candidates where that
+        is the same head.
+        """
         return next((branch for branch, head in HEADS.items() if head == self.same), SAME)
 
     def heads(self) -> dict[str, HeadConfig | None]:
@@ -145,7 +152,8 @@ class Cell:
         return controls.get(branch, "candidate")
 
     def decides(self, branch: str, lengths: Mapping[str, float]) -> bool:
-        """Whether a branch is of the comparisons that get more seeds; `lengths` as of `same_time`."""
+        """Whether a branch is of the comparisons that get more seeds; `lengths` as of
+        `same_time`."""
         return branch in (
             NONE,
             "identity",
@@ -199,7 +207,8 @@ def longer(length: float) -> str:
 
 
 def same_time(step_s: float, head_step_s: Mapping[str, float]) -> dict[str, float]:
-    """For each branch, how many times as long no head is trained in the device-time that the branch takes; rounded up.
+    """For each branch, how many times as long no head is trained in the device-time that the branch
+    takes; rounded up.
 
     Args:
         step_s: seconds of a step without a head.
@@ -217,10 +226,11 @@ def in_order(
     steps: int,
     lengths: Mapping[str, Mapping[str, float]],
 ) -> Iterator[Training]:
-    """All trainings: of each group of methods first the decisive branches, seed after seed, then the others, seed after seed.
+    """All trainings: of each group of methods first the decisive branches, seed after seed, then
+    the others, seed after seed.
 
-    So a stop at any time leaves every branch of a tier with equally many seeds, or some with one more. Where the decisive branches get
-    no more seeds than the others, all are of one tier.
+    So a stop at any time leaves every branch of a tier with equally many seeds, or some with one
+    more. Where the decisive branches get no more seeds than the others, all are of one tier.
     """
     tiers: list[tuple[tuple[bool, ...], int]] = [
         ((True,), scale.decisive_seeds),
@@ -250,7 +260,9 @@ def rungs(steps: int) -> list[int]:
 
 
 class Maker:
-    """Makes the jobs. `reserve_s`: seconds before the end of a piece in which a training writes its checkpoint."""
+    """Makes the jobs. `reserve_s`: seconds before the end of a piece in which a training writes its
+    checkpoint.
+    """
 
     def __init__(
         self, scale: Scale, folder: Path, machine: Machine, at_once: int, reserve_s: float

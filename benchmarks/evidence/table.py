@@ -56,7 +56,9 @@ TOOLS = ("hssl-search", "torch", "timm", "numpy", "scikit-learn")
 
 
 def frame(records: Mapping[str, Plain], cells: Sequence[Cell], scale: Scale) -> pd.DataFrame:
-    """A row for each rung of each training that has ended well, of joint screenings one for each head."""
+    """A row for each rung of each training that has ended well, of joint screenings one for each
+    head.
+    """
     rows = [
         row
         for cell in cells
@@ -194,7 +196,9 @@ def write(folder: Path, table: pd.DataFrame, sidecar: Plain) -> None:
 
 
 def whole(table: pd.DataFrame, cell: Cell) -> bool:
-    """Whether there is a seed under which every branch of full length was trained alone, and every head jointly."""
+    """Whether there is a seed under which every branch of full length was trained alone, and every
+    head jointly.
+    """
     its = table[(table.base == cell.base.name) & (table.method == cell.method)]
     of_seeds = its.groupby(["training", "seed"]).branch.agg(set).to_dict()
     heads = set(cell.heads())
@@ -206,7 +210,9 @@ def whole(table: pd.DataFrame, cell: Cell) -> bool:
 
 
 def headbench(table: pd.DataFrame, cell: Cell, measured: Plain, sidecar: Plain) -> HeadBench:
-    """The trainings of a cell as a HeadBench table; longer trainings without a head are not of that format."""
+    """The trainings of a cell as a HeadBench table; longer trainings without a head are not of that
+    format.
+    """
     its = table[(table.base == cell.base.name) & (table.method == cell.method)]
     its = its[(its.training == "joint") | its.branch.isin(cell.heads())]
     rows = its.assign(

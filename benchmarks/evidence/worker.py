@@ -42,7 +42,9 @@ class EvidenceBench(WorkerSetup):
         )
 
     def quality(self, trainer: Trainer) -> Plain:
-        """k-NN and linear accuracy in per cent and RankMe of each embedding of the base, k-NN accuracy of the head's own."""
+        """k-NN and linear accuracy in per cent and RankMe of each embedding of the base, k-NN
+        accuracy of the head's own.
+        """
         network, bank, queries = trainer.pair.kept, self.judged.bank, self.judged.queries
         assert bank is not None, "the evidence needs labels"
         of_bank, of_queries = (
@@ -84,16 +86,17 @@ def _data(
 
 
 def judge(setup: WorkerSetup, trainer: Trainer, task: Task, report: StepReport) -> Plain:
-    """At a rung: discrepancies and health of each head, and of a head alone with the base the quality of both; else nothing."""
+    """At a rung: discrepancies and health of each head, and of a head alone with the base the
+    quality of both; else nothing.
+    """
     if report.step not in task.rungs:
         return {}
     found = evaluate(setup, trainer, task.model_copy(update={"accuracy": False}), report)
     if not task.accuracy:
         return found
     assert isinstance(setup, EvidenceBench)
-    with torch.random.fork_rng(
-        [setup.device] if setup.device.type == "cuda" else []
-    ):  # a noise head draws
+    # a noise head draws
+    with torch.random.fork_rng([setup.device] if setup.device.type == "cuda" else []):
         quality = setup.quality(trainer)
     own = quality.pop("own")
     heads = [{**of_head, **mine} for of_head, mine in zip(found.pop("heads", []), own, strict=True)]
@@ -101,8 +104,10 @@ def judge(setup: WorkerSetup, trainer: Trainer, task: Task, report: StepReport) 
 
 
 def pace(setup: WorkerSetup, heads: Sequence[HeadConfig], seed: int) -> Plain:
-    """`step_s` of the base alone, and `head_step_s` that each head adds: device-seconds of the fastest of a few steps, as `device_s` counts
-    them. What else runs on a CPU does not lengthen them, as it does the wall-clock seconds of `measure`."""
+    """`step_s` of the base alone, and `head_step_s` that each head adds: device-seconds of the
+    fastest of a few steps, as `device_s` counts them. What else runs on a CPU does not lengthen
+    them, as it does the wall-clock seconds of `measure`.
+    """
     clock = time.process_time if setup.device.type == "cpu" else time.monotonic
     alone_s, *with_head_s = (
         _step_s(setup, [head] if head else [], seed, clock) for head in [None, *heads]
@@ -126,7 +131,9 @@ def _step_s(
 
 
 def run(job: Job, send: Send) -> None:
-    """The tool's own worker, with more measured at each rung, and its measurement timed by the device."""
+    """The tool's own worker, with more measured at each rung, and its measurement timed by the
+    device.
+    """
 
     def measured(step: int, metrics: Plain) -> None:
         task = job.task

@@ -1,4 +1,6 @@
-"""Runs jobs in virtual time: what workers would find is looked up, and only the clock shows that time has passed."""
+"""Runs jobs in virtual time: what workers would find is looked up, and only the clock shows that
+time has passed.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,8 @@ class VirtualClock:
 class SimulatedExecutor:
     """Runs a JobSource in virtual time; implements `hssl_search.engine.execution.jobs.Executor`.
 
-    Dispatcher, meter and ledger are the real ones, on the clock that this moves. The same source, answers and faults give the same events in
-    the same order.
+    Dispatcher, meter and ledger are the real ones, on the clock that this moves. The same source,
+    answers and faults give the same events in the same order.
     """
 
     def __init__(self, worker: SimulatedWorker, meter: DeviceMeter, clock: VirtualClock) -> None:
@@ -50,7 +52,9 @@ class SimulatedExecutor:
         dispatcher.close()
 
     def _pass_until(self, due: float, devices: float, dispatcher: Dispatcher) -> bool:
-        """Let time pass until then; False when the budget is spent before, and then only until it is."""
+        """Let time pass until then; False when the budget is spent before, and then only until it
+        is.
+        """
         spent_at = self._clock.now + self._meter.remaining() / devices
         self._clock.now = max(self._clock.now, min(due, spent_at))
         dispatcher.tick()

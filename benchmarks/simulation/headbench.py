@@ -1,4 +1,6 @@
-"""HeadBench: a table of measured heads, for judging how a search searches without training anything. The format: docs/headbench.md."""
+"""HeadBench: a table of measured heads, for judging how a search searches without training
+anything. The format: docs/headbench.md.
+"""
 
 from __future__ import annotations
 
@@ -58,11 +60,13 @@ class Rung:
 class HeadBench:
     """Heads, alone with a base (`alone`) and in joint screenings (`joint`), x seed x step.
 
-    A step that was not measured is answered by the nearest one below it: curves of accuracy bend, and what a straight line between two
-    rungs would promise was never seen. A step below the first, a seed or a head that was not measured is a UserError.
+    A step that was not measured is answered by the nearest one below it: curves of accuracy bend,
+    and what a straight line between two rungs would promise was never seen. A step below the first,
+    a seed or a head that was not measured is a UserError.
 
     Args:
-        rows: with the columns of `COLUMNS`; UserError for the first that cannot be read, with its number.
+        rows: with the columns of `COLUMNS`; UserError for the first that cannot be read, with its
+            number.
         about: what the sidecar says.
     """
 
@@ -76,18 +80,22 @@ class HeadBench:
 
     @classmethod
     def read(cls, folder: str | Path) -> HeadBench:
-        """The table in a folder. UserError when a file is missing, or for the first thing that is wrong in it."""
+        """The table in a folder. UserError when a file is missing, or for the first thing that is
+        wrong in it.
+        """
         import pandas as pd
 
         table, sidecar = Path(folder) / TABLE, Path(folder) / ABOUT
         if not (table.is_file() and sidecar.is_file()):
             raise UserError(
-                f"{folder} holds no HeadBench table, which is {TABLE} and {ABOUT}; name the folder of one."
+                f"{folder} holds no HeadBench table, which is {TABLE} and {ABOUT}; name the folder "
+                "of one."
             )
         about = json.loads(sidecar.read_text(encoding="utf-8"))
         if (found := about.pop("format", None)) != FORMAT:
             raise UserError(
-                f"{sidecar} has the format {found!r} and this version reads {FORMAT!r}; use the version that wrote it."
+                f"{sidecar} has the format {found!r} and this version reads {FORMAT!r}; use the "
+                "version that wrote it."
             )
         frame = pd.read_csv(
             table, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=[""]
@@ -151,7 +159,8 @@ class HeadBench:
             name = "no head" if head is None else head.label()
             first = f"; its first rung is {rungs[0].step}" if rungs else ""
             raise UserError(
-                f"{self.where} has nothing of {name} {training} under seed {seed} at step {step}{first}."
+                f"{self.where} has nothing of {name} {training} under seed {seed} at step "
+                f"{step}{first}."
             )
         return reached[-1]
 
@@ -205,7 +214,8 @@ def _read(row: Mapping[str, Any], where: str) -> Plain:
         numbers = {key: _number(key, value) for key, value in given.items() if key not in TEXT}
     except ValueError as error:  # pydantic's is one too
         raise UserError(
-            f"{where} cannot be read: {' '.join(str(error).split())[:200]}; measure the table again."
+            f"{where} cannot be read: {' '.join(str(error).split())[:200]}; measure the table "
+            "again."
         ) from error
     return {**given, **numbers, "head": head}
 

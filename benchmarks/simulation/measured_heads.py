@@ -15,11 +15,13 @@ from hssl_search.heads.config import HeadConfig
 class MeasuredHeads:
     """Implements `benchmarks.simulation.worker.Answers` by a HeadBench table.
 
-    A step is answered as the table does, by the nearest rung below it. Costs are fitted to the table: a head's seconds are the fewest it
-    took in any stretch, since what else runs on a machine can only slow it down.
+    A step is answered as the table does, by the nearest rung below it. Costs are fitted to the
+    table: a head's seconds are the fewest it took in any stretch, since what else runs on a machine
+    can only slow it down.
 
     Args:
-        seeds: which seed of the table answers for which of the search; those of the table themselves when None. A seed that is not
+        seeds: which seed of the table answers for which of the search; those of the table
+            themselves when None. A seed that is not
             there is a UserError: two searches' seeds must not be one measurement.
     """
 
@@ -43,7 +45,8 @@ class MeasuredHeads:
     def measured(self, heads: Sequence[HeadConfig]) -> Plain:
         if unknown := [head.family for head in heads if head.family not in self._default_macs]:
             raise UserError(
-                f"{self.setup.where} has not timed the family {unknown[0]!r}; {advice(unknown[0], self._default_macs)}"
+                f"{self.setup.where} has not timed the family {unknown[0]!r}; "
+                f"{advice(unknown[0], self._default_macs)}"
             )
         return {
             **self._costs,
@@ -77,12 +80,15 @@ class MeasuredHeads:
     def _row(self, training: str, head: Head, seed: int, step: int) -> Plain:
         if seed not in self.seeds:
             raise UserError(
-                f"{self.setup.where} has no measurement for seed {seed}; it has {', '.join(map(str, self.seeds))}."
+                f"{self.setup.where} has no measurement for seed {seed}; it has "
+                f"{', '.join(map(str, self.seeds))}."
             )
         return self.setup.at(training, head, self.seeds[seed], step).values
 
     def _evaluate_s(self) -> float:
-        """Median of what stretches took beside their steps; the last of a training, which measures more, is left out."""
+        """Median of what stretches took beside their steps; the last of a training, which measures
+        more, is left out.
+        """
         beside = []
         for head, _, rungs in self.setup.trainings("alone"):
             for before, rung in zip([0, *(rung.step for rung in rungs)], rungs[:-1], strict=False):
@@ -92,7 +98,8 @@ class MeasuredHeads:
         return median(beside)
 
     def _joint(self) -> float:
-        """Median over screenings of how many times longer a joint step takes than its parts alone."""
+        """Median over screenings of how many times longer a joint step takes than its parts
+        alone."""
         groups: dict[tuple[int, int, int], list[Plain]] = {}
         for row in self.setup.of("joint"):
             groups.setdefault((row["group"], row["seed"], row["step"]), []).append(row)
@@ -103,7 +110,9 @@ class MeasuredHeads:
         )
 
     def _fitted(self) -> dict[str, float]:
-        """Seconds that the default head of each family adds, by the rule that `Measurement.head_s` scales them with."""
+        """Seconds that the default head of each family adds, by the rule that `Measurement.head_s`
+        scales them with.
+        """
         found: dict[str, list[float]] = {family: [] for family in self._default_macs}
         macs = {row["head"]: row["macs"] for row in self.setup.rows}
         for head in self.setup.candidates:

@@ -1,10 +1,13 @@
-"""A whole search in virtual time: the real controller, study, ledger and dispatcher over simulated workers."""
+"""A whole search in virtual time: the real controller, study, ledger and dispatcher over simulated
+workers.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import optuna
 from optuna.storages import BaseStorage, InMemoryStorage
@@ -12,17 +15,18 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from benchmarks.simulation.executor import SimulatedExecutor, VirtualClock
 from benchmarks.simulation.worker import Answers, Faults, SimulatedWorker
 from hssl_search.engine.budget import Budget
-from hssl_search.engine.candidates.sampler import CandidateSampler, Name
+from hssl_search.engine.candidates.sampler import CandidateSampler
 from hssl_search.engine.candidates.trials import Trials
+from hssl_search.engine.config import PromotionRule, PrunerName, SamplerName
 from hssl_search.engine.controller import Controller
 from hssl_search.engine.execution.jobs import Setting
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.phases.runner import Backend
 from hssl_search.engine.planning.plan import Plan
-from hssl_search.engine.policy import Policy
+from hssl_search.engine.policy import DEFAULT
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.meter import DeviceMeter
-from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.run import ResolvedSearch, ResolvedSpace, Run
 from hssl_search.engine.records.state import PlanState, SearchState
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.verdict import Verdict
@@ -44,12 +48,14 @@ class Silent:
 
 @dataclass(frozen=True)
 class Simulation:
-    """One search to be simulated. `start` makes its controller; started again on the same folder and storage, it goes on.
+    """One search to be simulated. `start` makes its controller; started again on the same folder
+    and storage, it goes on.
 
     Args:
         map_shape: C x h x w of the map that heads are fed.
         plan: instead of what the planner makes of the budget.
-        cost: (parameters, multiply-adds) of a head, where counting them takes too long or is not wanted.
+        cost: (parameters, multiply-adds) of a head, where counting them takes too long or is not
+            wanted.
     """
 
     folder: Path
@@ -62,10 +68,10 @@ class Simulation:
     map_shape: tuple[int, int, int] = (96, 4, 4)
     faults: Faults | None = None
     plan: Plan | None = None
-    sampler: Name = "tpe"
-    promote: str = "discrepancy"
-    pruner: str = "median"
-    full_epochs: int | str = "off"
+    sampler: SamplerName = "tpe"
+    promote: PromotionRule = "discrepancy"
+    pruner: PrunerName = "median"
+    full_epochs: int | Literal["off"] = "off"
     cost: Callable[[HeadConfig, tuple[int, int, int]], tuple[int, int]] | None = None
     heartbeat_s: float = 60.0
     same_architecture: HeadConfig = SAME_ARCHITECTURE
@@ -99,7 +105,7 @@ class Simulation:
             machine=self.machine,
             watcher=Silent(),
             ended=study.job_outcomes(),
-            policy=Policy.model_validate(run.config()["policy"]),
+            policy=DEFAULT,
         )
         trials = Trials(
             study,
@@ -112,7 +118,7 @@ class Simulation:
             CandidateSampler(self.sampler, self.seed),
         )
         return Started(
-            Controller(backend, run.config(), trials, verdict_sentence), meter, study, clock
+            Controller(backend, run.resolved(), trials, verdict_sentence), meter, study, clock
         )
 
     def _study(self, storage: BaseStorage) -> StudyRecord:
@@ -125,20 +131,26 @@ class Simulation:
     def _run(self) -> Run:
         if (self.folder / "search.yaml").exists():
             return Run.open(self.folder)
-        return Run.create(
-            self.folder,
-            {
-                "name": self.folder.name,
-                "seed": self.seed,
-                "rank_by": "accuracy",
-                "full_epochs": self.full_epochs,
-                "sampler": self.sampler,
-                "promote": self.promote,
-                "pruner": self.pruner,
-                "setting": self.setting.model_dump(mode="json"),
-                "same_architecture": self.same_architecture.model_dump(exclude_none=True),
-            },
+        search = ResolvedSearch(
+            name=self.folder.name,
+            budget=self.budget,
+            rank_by="accuracy",
+            sampler=self.sampler,
+            promote=self.promote,
+            pruner=self.pruner,
+            seed=self.seed,
+            gpus_per_trial=self.machine.gpus_per_trial,
+            max_head_cost=None,
+            policy=DEFAULT,
+            storage=None,
+            full_epochs=self.full_epochs,
+            machine=self.machine,
+            setting=self.setting,
+            map_shapes=[self.map_shape],
+            same_architecture=self.same_architecture.model_dump(exclude_none=True),
+            space=ResolvedSpace.of(self.space),
         )
+        return Run.create(self.folder, search.as_plain())
 
 
 @dataclass(frozen=True)

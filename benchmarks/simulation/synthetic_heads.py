@@ -11,7 +11,8 @@ from hssl_search.engine.execution.jobs import Plain, Task
 from hssl_search.heads.config import HeadConfig
 
 UNTRAINED, LEARNED, HALF_STEPS = 30.0, 40.0, 60.0
-"""Accuracy before training, what training adds in the end, and the steps after which half of it is there."""
+"""Accuracy before training, what training adds in the end, and the steps after which half of it is
+there."""
 GAINS = {"none": 0.0, "identity": 0.3, "noise": -35.0}
 """What the controls change of the accuracy in the end, in points."""
 NOISE_OVERLAP = 0.95
@@ -20,8 +21,9 @@ NOISE_OVERLAP = 0.95
 class SyntheticHeads:
     """Implements `benchmarks.simulation.worker.Answers` by a formula.
 
-    A candidate's true gain is normal with mean 0 and standard deviation `spread`; an accuracy under one seed is off by a normal error
-    that it keeps along its curve; discrepancy has correlation `agreement` with the gain. All follow from head and seed alone.
+    A candidate's true gain is normal with mean 0 and standard deviation `spread`; an accuracy under
+    one seed is off by a normal error that it keeps along its curve; discrepancy has correlation
+    `agreement` with the gain. All follow from head and seed alone.
 
     Args:
         spread: standard deviation of true gains, in points.

@@ -1,4 +1,6 @@
-"""A worker without training: it looks up what a real one would find, and says how long it would take."""
+"""A worker without training: it looks up what a real one would find, and says how long it would
+take.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,14 @@ from hssl_search.heads.config import HeadConfig
 
 
 class Answers(Protocol):
-    """What workers would find; seconds are those of the whole machine on CPU, of the GPUs of one job otherwise."""
+    """What workers would find; seconds are those of the whole machine on CPU, of the GPUs of one
+    job otherwise.
+    """
 
     def measured(self, heads: Sequence[HeadConfig]) -> Plain:
-        """The metrics of a measure job (`hssl_search.engine.worker.measure.measure`) with these heads."""
+        """The metrics of a measure job (`hssl_search.engine.worker.measure.measure`) with these
+        heads.
+        """
         ...
 
     def step_s(self, heads: Sequence[HeadConfig]) -> float:
@@ -27,7 +33,9 @@ class Answers(Protocol):
         ...
 
     def metrics(self, heads: Sequence[HeadConfig], seed: int, step: int, task: Task) -> Plain:
-        """What a worker reports of them at that step, without timing; several heads are a joint screening."""
+        """What a worker reports of them at that step, without timing; several heads are a joint
+        screening.
+        """
         ...
 
 
@@ -36,11 +44,13 @@ class Faults:
     """What goes wrong with workers."""
 
     dies: float = 0.0
-    """Probability that a worker dies between two reports; the job is started again from its last rung."""
+    """Probability that a worker dies between two reports; the job is started again from its last
+    rung."""
     retries: int = 2
     """How often; as `RayExecutor`."""
     straggling: float = 0.0
-    """Sigma of the lognormal factor, its median 1, by which an attempt takes longer than it should."""
+    """Sigma of the lognormal factor, its median 1, by which an attempt takes longer than it
+    should."""
     startup_s: float = 0.0
     """Seconds until a new worker begins its first job; within a phase it is used again."""
     seed: int = 0
@@ -58,7 +68,9 @@ Attempt = Iterator[tuple[float, Report | Ending]]
 
 
 class SimulatedWorker:
-    """Runs jobs as `worker.run_job` does, in no time. Checkpoints are remembered, so that a job goes on where it was left."""
+    """Runs jobs as `worker.run_job` does, in no time. Checkpoints are remembered, so that a job
+    goes on where it was left.
+    """
 
     def __init__(self, answers: Answers, machine: Machine, faults: Faults) -> None:
         self.answers, self.machine, self.faults = answers, machine, faults
@@ -66,7 +78,8 @@ class SimulatedWorker:
         """Folder of a job -> step."""
 
     def attempt(self, job: Job, number: int, cold: bool) -> Attempt:
-        """The attempt of that number at the job; the same whenever it is asked for with the same checkpoint.
+        """The attempt of that number at the job; the same whenever it is asked for with the same
+        checkpoint.
 
         Args:
             cold: whether the worker must start first.
@@ -125,9 +138,8 @@ class SimulatedWorker:
             )
             at, spent_s = reached, spent_s + seconds
             if reached < rung:
-                Path(job.folder, f"step-{reached}").mkdir(
-                    parents=True, exist_ok=True
-                )  # as `Job.step_reached` looks for it
+                # as `Job.step_reached` looks for it
+                Path(job.folder, f"step-{reached}").mkdir(parents=True, exist_ok=True)
                 return
 
     def _looking_s(self, task: Task, heads: Sequence[HeadConfig], step: int) -> float:

@@ -1,10 +1,10 @@
 """One entry of the image cache: `KEY.npy` (uint8 N x S x S x 3) and, written last, `KEY.json`
 (labels, classes, skipped images).
 
-KEY stands for the files' names, sizes and times of change, for S and for the decoder's version, so
-an entry is never stale, and all runs on the same files share it. Entries are never removed by this
-package, only what a killed process had not finished; the folder may be emptied whenever no search
-runs. A search that was stopped needs its entries when the files have changed since. Who builds an
+KEY stands for the files' names, sizes and times of change, for S and for the decoder's version. So
+an entry is never stale, and all runs on the same files share it. This package never removes an
+entry, only what a killed process had not finished. The folder may be emptied whenever no search
+runs; a search that was stopped needs its entries when the files have changed since. Who builds an
 entry holds the lock `KEY.lock`.
 """
 
@@ -40,27 +40,26 @@ FORMAT = 1
 ENTRY = re.compile(r"\d+px-[0-9a-f]{24}")
 """Names of entries; a cache folder may hold a user's own files too."""
 KEYS = frozenset({"images", "bytes", "classes", "labels", "skipped"})
+"""Keys that the JSON file of a whole entry has."""
 
 
 @dataclass(frozen=True)
 class Stored:
+    """An entry that was read."""
+
     images: np.ndarray
     """uint8 N x S x S x 3, a read-only memory map."""
     about: dict[str, Any]
-    """What the JSON file says; its keys are KEYS and `source`."""
+    """The content of the JSON file; its keys are KEYS and `source`."""
 
 
 def read(entry: Path, side: int) -> Stored | None:
-    """The entry, or None when there is none or it is damaged."""
+    """Return the entry, or None when there is none or it is damaged."""
     try:
         about = json.loads(entry.with_suffix(".json").read_text())
         images = np.load(entry, mmap_mode="r")
-        sound = about["bytes"] == entry.stat().st_size and images.shape == (
-            about["images"],
-            side,
-            side,
-            3,
-        )
+        shape = (about["images"], side, side, 3)
+        sound = about["bytes"] == entry.stat().st_size and images.shape == shape
         return Stored(images, about) if sound and KEYS.issubset(about) else None
     except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
@@ -69,9 +68,15 @@ def read(entry: Path, side: int) -> Stored | None:
 def build(entry: Path, source: Source, side: int, progress: Progress | None) -> Stored:
     """Decode the source into the entry, written beside and renamed.
 
+    Args:
+        entry: path of the .npy file.
+        source: the images.
+        side: S, in pixels.
+        progress: called while images are decoded.
+
     Raises:
-        UserError: too many images are unreadable, or there is too little room.
-        OSError: the files cannot be written.
+        UserError: when too many images are unreadable, or there is too little room.
+        OSError: when the files cannot be written.
     """
     _check_room(entry.parent, len(source), side)
     beside = entry.with_suffix(".part")
@@ -79,6 +84,7 @@ def build(entry: Path, source: Source, side: int, progress: Progress | None) -> 
         kept, skipped = _write_images(beside, source, side, progress)
         _check_readable(source, skipped)
         about = _about(source, kept, skipped, beside.stat().st_size)
+        # The images first: an entry is whole once its JSON file is there.
         os.replace(beside, entry)
         beside.write_text(json.dumps(about))
         os.replace(beside, entry.with_suffix(".json"))
@@ -93,12 +99,9 @@ def remove_unfinished(folder: Path) -> None:
     """
     for path in folder.iterdir():
         if ENTRY.fullmatch(path.stem) and _unfinished(path):
-            # a live process builds it, or it is another user's
-            with (
-                suppress(OSError, Timeout),
-                lock_of(path).acquire(timeout=0),
-            ):
-                if _unfinished(path):
+            # Not where a live process builds it (Timeout), or where it is another user's (OSError).
+            with suppress(OSError, Timeout), lock_of(path).acquire(timeout=0):
+                if _unfinished(path):  # still, now that nobody else builds it
                     path.unlink(missing_ok=True)
 
 
@@ -109,7 +112,7 @@ def _unfinished(path: Path) -> bool:
 
 
 def lock_of(entry: Path) -> FileLock:
-    """The lock of who builds the entry."""
+    """Return the lock of whoever builds the entry."""
     return FileLock(entry.with_suffix(".lock"))
 
 
@@ -130,10 +133,13 @@ def _about(
 def _write_images(
     path: Path, source: Source, side: int, progress: Progress | None
 ) -> tuple[list[int], list[tuple[str, str]]]:
-    """Write the readable images as one .npy file; (indices of those, (name, reason) of the others).
+    """Write the readable images as one .npy file.
 
-    Written through a file rather than a memory map: on a full disk that raises, where a map would
+    They go through a file rather than a memory map: on a full disk a file raises, where a map would
     kill the process.
+
+    Returns:
+        (indices of those that were written, (name, reason) of the others).
     """
     kept: list[int] = []
     skipped: list[tuple[str, str]] = []
@@ -145,6 +151,7 @@ def _write_images(
             else:
                 kept.append(index)
                 file.write(image.tobytes())
+        # How many images are readable is known only now.
         file.seek(0)
         if _write_header(file, len(kept), side) != body:
             raise AssertionError(
@@ -164,30 +171,31 @@ def _write_header(file: BinaryIO, count: int, side: int) -> int:
 def _decoded(
     source: Source, side: int, progress: Progress | None
 ) -> Iterator[tuple[int, np.ndarray | str]]:
-    """(index, image or the reason why it is unreadable), in order. Pillow frees the interpreter
-    while it decodes, so threads do.
+    """Yield (index, image or the reason why it is unreadable), in order.
+
+    Threads decode, since Pillow frees the interpreter meanwhile.
     """
 
-    def one(index: int) -> np.ndarray | str:
+    def decode(index: int) -> np.ndarray | str:
         try:
             return source.decode(index, side)
         except Exception as error:
-            # a damaged file makes decoders raise almost anything; the reason is listed
+            # A damaged file makes decoders raise almost anything; the reason is listed.
             return f"{type(error).__name__}: {error}"
 
     with warnings.catch_warnings(), ThreadPool(_threads()) as pool:
         warnings.filterwarnings("ignore", module="PIL")
         for start in range(0, len(source), CHUNK):
             indices = range(start, min(start + CHUNK, len(source)))
-            yield from zip(indices, pool.map(one, indices), strict=True)
+            yield from zip(indices, pool.map(decode, indices), strict=True)
             if progress is not None:
                 progress(indices.stop, len(source))
 
 
 def _threads() -> int:
-    usable = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    # What a container or a batch system allows, where the platform can say so.
+    has_affinity = hasattr(os, "sched_getaffinity")
+    usable = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     return min(usable, 32)
 
 
@@ -196,8 +204,8 @@ def _check_room(folder: Path, count: int, side: int) -> None:
     if needed > free:
         raise UserError(
             f"packing {count:,} images at {side} px needs {needed / 1e9:.1f} GB, but the cache in "
-            f"{str(folder)!r} "
-            f"has {free / 1e9:.1f} GB left: set HSSL_SEARCH_CACHE to a folder with room."
+            f"{str(folder)!r} has {free / 1e9:.1f} GB left: set HSSL_SEARCH_CACHE to a folder with "
+            "room."
         )
 
 
@@ -206,6 +214,6 @@ def _check_readable(source: Source, skipped: list[tuple[str, str]]) -> None:
         name, reason = skipped[0]
         raise UserError(
             f"{len(skipped):,} of {len(source):,} images in {source.name!r} are unreadable (at "
-            "most 5 % may be), "
-            f"the first is {source.where(name)!r} ({reason}): repair or remove them."
+            f"most 5 % may be), the first is {source.where(name)!r} ({reason}): repair or remove "
+            "them."
         )

@@ -28,7 +28,7 @@ def colour_matrices(
     grey: Tensor,
     mean: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """The affine map of each image: `matrix @ rgb + offset`.
+    """Return the affine map of each image's colours: `matrix @ rgb + offset`.
 
     Args:
         brightness, contrast, saturation: B factors; 1 changes nothing.
@@ -41,6 +41,7 @@ def colour_matrices(
     """
     luma = _constants(mean.device)[0]
     to_grey = luma.expand(3, 3)
+    # Saturation blends with grey, and so does contrast with the mean grey, in the offset below.
     matrix = torch.lerp(to_grey, torch.eye(3, device=mean.device), saturation[:, None, None])
     matrix = _hue_matrices(turn) @ matrix
     matrix = torch.where(grey[:, None, None], to_grey, matrix)
@@ -50,7 +51,7 @@ def colour_matrices(
 
 
 def _hue_matrices(turn: Tensor) -> Tensor:
-    """B x 3 x 3, rotations of the IQ plane by `turn` of a circle, red towards green."""
+    """Return B x 3 x 3 rotations of the IQ plane by `turn` of a circle, red towards green."""
     angle = 2 * math.pi * turn
     _, to_yiq, from_yiq = _constants(turn.device)
     one, zero, cos, sin = torch.ones_like(angle), torch.zeros_like(angle), angle.cos(), angle.sin()
@@ -60,9 +61,10 @@ def _hue_matrices(turn: Tensor) -> Tensor:
 
 @functools.cache
 def _constants(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """(luma weights, RGB to YIQ, YIQ to RGB) on this device, sent there once: sending waits for the
-    device.
+    """Return (luma weights, RGB to YIQ, YIQ to RGB) on this device, sent there once: sending waits
+    for the device.
     """
+    # Inverted in float64, so that turning by 0 changes nothing beyond float32's rounding.
     to_yiq = torch.tensor(YIQ, dtype=torch.float64)
     constants = (to_yiq[0], to_yiq, torch.linalg.inv(to_yiq))
     luma, to_yiq, from_yiq = (constant.float().to(device) for constant in constants)
@@ -70,12 +72,25 @@ def _constants(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def apply_colours(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
-    """B x 3 x s x s to the same, clipped to 0..1."""
+    """Map the colours of B x 3 x s x s images, and clip them to 0..1.
+
+    Args:
+        images: B x 3 x s x s in 0..1.
+        matrix, offset: of `colour_matrices`.
+
+    Returns:
+        B x 3 x s x s.
+    """
     return torch.bmm(matrix, images.flatten(2)).add_(offset).clamp_(0, 1).view_as(images)
 
 
 def solarize(images: Tensor, chosen: Tensor) -> Tensor:
-    """Invert the values of at least 0.5 in the `chosen` (B bool) images of B x 3 x s x s in
-    0..1."""
+    """Invert the values of at least 0.5 in the `chosen` images.
+
+    Args:
+        images: B x 3 x s x s in 0..1.
+        chosen: B bool.
+    """
+    # No value reaches 2: the others stay as they are, without a branch on the device.
     threshold = torch.where(chosen, 0.5, 2.0)[:, None, None, None]
     return torch.where(images >= threshold, 1 - images, images)

@@ -20,7 +20,7 @@ TRIES = 10
 def crop_boxes(
     draws: Tensor, side: int, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> tuple[Tensor, Tensor]:
-    """Random boxes in square images, distributed as torchvision's RandomResizedCrop.
+    """Draw random boxes in square images, distributed as torchvision's RandomResizedCrop.
 
     Args:
         draws: B x (2 TRIES + 2) uniform numbers in [0, 1).
@@ -38,16 +38,18 @@ def crop_boxes(
     aspect = (low + (high - low) * ratios).exp()
     lengths = torch.stack(((area / aspect).sqrt(), (area * aspect).sqrt())).round()
     inside = ((lengths >= 1) & (lengths <= side)).all(0)
+    # The first try that fits; argmax gives 0 where none does, which is replaced below.
     first = inside.byte().argmax(1)
     picked = lengths.gather(2, first.expand(2, -1)[..., None])[..., 0]
     length = torch.where(inside.any(1), picked, _widest(side, ratio, lengths))
     room = side - length
+    # The smaller one, since float rounding can lift the product to room + 1.
     return torch.minimum((places.T * (room + 1)).floor(), room), length
 
 
 def _widest(side: int, ratio: tuple[float, float], like: Tensor) -> Tensor:
-    """Height and width (2 x 1) of the largest box with an allowed ratio: what is taken when no try
-    fits.
+    """Return height and width (2 x 1) of the largest box with an allowed ratio, for images in which
+    no try fits.
     """
     aspect = min(max(1.0, ratio[0]), ratio[1])
     height, width = max(1, round(side / max(aspect, 1.0))), max(1, round(side * min(aspect, 1.0)))
@@ -57,11 +59,13 @@ def _widest(side: int, ratio: tuple[float, float], like: Tensor) -> Tensor:
 def resize_matrices(
     start: Tensor, length: Tensor, side: int, size: int, mirrored: Tensor | None = None
 ) -> Tensor:
-    """Matrices that crop `length` pixels from `start` out of `side` and resize them to `size`,
-    bilinear and antialiased.
+    """Return matrices that crop `length` pixels from `start` out of `side` and resize them to
+    `size`, bilinear and antialiased.
 
     Args:
         start, length: any shape ..., in whole pixels.
+        side: of the images, in pixels.
+        size: of the result, in pixels.
         mirrored: bool, same shape: whether the result is reversed.
 
     Returns:
@@ -72,28 +76,24 @@ def resize_matrices(
     place = out if mirrored is None else torch.where(mirrored[..., None], size - out, out)
     step = (length / size)[..., None]
     centre = start[..., None] + step * place
-    weights = (
-        (pixel - centre[..., None])
-        .abs_()
-        .div_(step.clamp(min=1)[..., None])
-        .neg_()
-        .add_(1)
-        .clamp_(min=0)
-    )
+    # A triangle around each centre, as wide as a step where the image shrinks (antialiasing); in
+    # place, since these are the largest tensors of a view.
+    distance = (pixel - centre[..., None]).abs_()
+    weights = distance.div_(step.clamp(min=1)[..., None]).neg_().add_(1).clamp_(min=0)
     cropped = (pixel > start[..., None]) & (pixel < (start + length)[..., None])
     weights.mul_(cropped[..., None, :])
     return weights.div_(weights.sum(-1, keepdim=True))
 
 
 def blur_kernel_size(size: int) -> int:
-    """Pixels of the blur's kernel for views of `size` pixels: a tenth of it as in SimCLR (23 for
-    224), odd, at least 3.
+    """Return the pixels of the blur's kernel for views of `size` pixels: a tenth of it as in SimCLR
+    (23 for 224), odd, at least 3.
     """
     return max(3, 2 * (size // 20) + 1)
 
 
 def reflections(size: int, kernel_size: int, device: torch.device) -> Tensor:
-    """kernel_size x size x size, 1 where a kernel's k-th weight reads pixel j for output i,
+    """Return kernel_size x size x size: 1 where a kernel's k-th weight reads pixel j for output i,
     reflected at the borders.
     """
     radius = kernel_size // 2
@@ -103,18 +103,19 @@ def reflections(size: int, kernel_size: int, device: torch.device) -> Tensor:
 
 
 def blur_matrices(sigma: Tensor, blurred: Tensor, reads: Tensor) -> Tensor:
-    """Matrices of a Gaussian blur with each image's own standard deviation.
+    """Return the matrices of a Gaussian blur with each image's own standard deviation.
 
     Args:
         sigma: B, in pixels.
         blurred: B bool; the others get the identity.
-        reads: `reflections(size, kernel_size)`.
+        reads: `reflections(size, kernel_size, device)`.
 
     Returns:
         B x size x size.
     """
     count, size = reads.shape[:2]
     offset = torch.arange(count, device=sigma.device) - count // 2
+    # A kernel of one pixel leaves an image as it is, without a branch on the device.
     kernel = torch.exp(-0.5 * (offset / sigma[:, None]) ** 2)
     kernel = torch.where(
         blurred[:, None], kernel / kernel.sum(1, keepdim=True), (offset == 0).float()

@@ -1,4 +1,4 @@
-"""One image file to one packed square."""
+"""One image file, decoded to one packed square."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What brings an image upright, by its EXIF orientation."""
+"""The turn that brings an image upright, by its EXIF orientation."""
 
 
 def decode(path: Path, side: int) -> np.ndarray:
@@ -34,7 +34,10 @@ def decode(path: Path, side: int) -> np.ndarray:
     to `side`, centre cropped, RGB.
 
     Broken metadata (EXIF, XMP, colour profiles, texts) are left out; an orientation that cannot be
-    read counts as upright. Raises whatever Pillow raises for a file whose pixels it cannot read.
+    read counts as upright.
+
+    Raises:
+        Exception: whatever Pillow raises for a file whose pixels it cannot read.
     """
 
     def pixels(opened: Image.Image) -> np.ndarray:
@@ -76,8 +79,8 @@ def _read(path: Path, use: Callable[[Image.Image], T]) -> T:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    # pixels that cannot be read raise here, so that what is suppressed below concerns metadata
-    # alone
+    # Pixels that cannot be read raise here, so that what is suppressed below concerns metadata
+    # alone.
     image.load()
     orientation = 1
     with contextlib.suppress(Exception):  # broken EXIF and XMP make Pillow raise almost anything
@@ -87,11 +90,11 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    # 16-bit grey: Pillow's own conversion would clip everything above 255 to white
+    # 16-bit grey: Pillow's own conversion would clip everything above 255 to white.
     if image.mode.startswith("I"):
-        image = Image.fromarray(
-            (np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)
-        )
+        grey = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
+        image = Image.fromarray(grey.astype(np.uint8))
+    # Pillow warns of a palette with transparency that is not converted to RGBA first.
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")

@@ -1,4 +1,4 @@
-"""A look at packed images for what no search can learn from."""
+"""A look at packed images, for what no search can learn from."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numpy as np
 from hssl_search.data.packed import PackedImages
 
 MOST_LOOKED_AT = 512
-"""Images, evenly spaced among all: looking at every one of a large set would take longer than
-measuring does."""
+"""Images that are looked at, evenly spaced among all: looking at every image of a large set would
+take longer than measuring does."""
 GREY = 2
-"""Of 255, by how much pixels of one colour may differ: a JPEG leaves that of a blank image."""
+"""How much pixels of one colour may differ, of 255: a JPEG leaves that of a blank image."""
 TELLING = 0.05
-"""Share of images of one colour, or of copies of one image, from which on it is told."""
+"""Share of images of one colour, or of copies of one image, from which on the user is told."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """Of `images` images that were looked at, `one_colour` are of a single colour, and `same` are
-    all equal.
+    """Of `images` images that were looked at, `one_colour` have a single colour, and `same` are all
+    equal.
     """
 
     images: int
@@ -30,20 +30,16 @@ class Look:
     same: int
 
     def words(self) -> str:
-        """`80 of 80 images are of one colour`; empty where there is nothing to tell."""
-        images = f"{self.images} images" + (
-            " that were looked at" if self.images >= MOST_LOOKED_AT else ""
-        )
+        """Return `80 of 80 images are of one colour`; empty where there is nothing to tell."""
+        images = f"{self.images} images"
+        if self.images >= MOST_LOOKED_AT:
+            images += " that were looked at"
         if self.one_colour > TELLING * self.images:
-            return (
-                f"{self.one_colour} of {images} {'is' if self.one_colour == 1 else 'are'} of one "
-                "colour"
-            )
-        return (
-            f"{self.same} of {images} are the same image"
-            if self.same > max(1, TELLING * self.images)
-            else ""
-        )
+            verb = "is" if self.one_colour == 1 else "are"
+            return f"{self.one_colour} of {images} {verb} of one colour"
+        if self.same > max(1, TELLING * self.images):
+            return f"{self.same} of {images} are the same image"
+        return ""
 
 
 def look(packed: PackedImages) -> Look:
@@ -51,9 +47,9 @@ def look(packed: PackedImages) -> Look:
     rows = np.unique(np.linspace(0, len(packed) - 1, min(MOST_LOOKED_AT, len(packed))).astype(int))
     one_colour, copies = 0, Counter[bytes]()
     for row in rows:
+        # The spread of each channel, so that a plain red image is of one colour too.
         image = packed.subset([int(row)]).images[0]
         one_colour += bool((np.ptp(image, axis=(0, 1)) <= GREY).all())
-        copies[hashlib.blake2b(image.tobytes()).digest()] += (
-            1  # the images themselves may take gigabytes
-        )
+        # Counted by a digest: the images themselves may take gigabytes.
+        copies[hashlib.blake2b(image.tobytes()).digest()] += 1
     return Look(len(rows), one_colour, max(copies.values(), default=0))

@@ -20,23 +20,25 @@ wanted number; larger ratios are missed more often, since most blocks overlap.""
 def block_masks(
     count: int, grid: tuple[int, int], config: MasksConfig, generator: torch.Generator
 ) -> Tensor:
-    """Masks made of blocks, one block after the other until the wanted number of patches is masked,
-    never more.
+    """Draw masks made of blocks: one block after the other until the wanted number of patches is
+    masked, never more.
 
     Each mask wants 0 patches or, with probability `config.share`, a share of the grid drawn for it
     alone, rounded down. As in the official iBOT code, a block's area is drawn between the smallest
     one and what is still missing, and no block is as long as the grid. That code mostly stops short
-    once less is missing than the smallest block; here the last block is as small as need be, and
+    once less is missing than the smallest block. Here the last block is as small as need be, and
     where it would mask too much, its last patches, in reading order, are left out.
 
     Args:
-        count: of masks.
-        grid: h and w, patches.
+        count: number of masks.
+        grid: h and w, in patches.
+        config: what is drawn.
         generator: of the CPU; all randomness comes from it.
 
     Returns:
         count x h x w bool, true where masked.
     """
+    # All numbers are drawn at once, so that masks do not depend on how many tries others need.
     draws = torch.rand(count, 2 + 4 * TRIES, generator=generator)
     missing = _wanted(draws[:, 0], draws[:, 1], grid, config)
     masks = torch.zeros(count, *grid, dtype=torch.bool)
@@ -45,6 +47,7 @@ def block_masks(
             break
         room = missing[growing]
         fresh = _blocks(draw[growing], room, grid, config) & ~masks[growing]
+        # The n-th fresh patch in reading order has the number n: beyond the room they are left out.
         order = fresh.flatten(1).cumsum(1, dtype=torch.int32)
         masks[growing] |= fresh & (order.view_as(fresh) <= room[:, None, None])
         missing[growing] = (room - order[:, -1]).clamp(min=0)
@@ -52,34 +55,42 @@ def block_masks(
 
 
 def masked_places(masks: Tensor) -> Tensor:
-    """M, the places of the masked patches in V x B x h x w masks laid out in a row. Of masks on the
-    CPU, which know how many there are.
+    """Return the M places of the masked patches in V x B x h x w masks laid out in a row.
+
+    For masks on the CPU, which know how many patches are masked.
     """
     return masks.flatten().nonzero().squeeze(1)
 
 
 def patch_weights(masks: Tensor) -> Tensor:
-    """M, the share of each masked patch in the mean over images and views of the mean over an
+    """Return the share of each masked patch in the mean over images and views of the mean over an
     image's masked patches.
 
-    Masks are V x B x h x w, the patches in the order of `masked_places`. As in the official iBOT
-    code, an image without a masked patch counts as 0 in the mean.
+    As in the official iBOT code, an image without a masked patch counts as 0 in the mean.
+
+    Args:
+        masks: V x B x h x w bool.
+
+    Returns:
+        M weights, the patches in the order of `masked_places`.
     """
     masked = masks.sum(dim=(2, 3), keepdim=True)
+    # A patch's share of its image, divided by the number of images and views.
     return (1 / (masked * masked.numel())).expand(masks.shape)[masks]
 
 
 def _wanted(masked: Tensor, ratio: Tensor, grid: tuple[int, int], config: MasksConfig) -> Tensor:
-    """Whole number of patches to mask, from two uniform numbers a mask."""
+    """Return how many patches to mask, whole numbers, from two uniform numbers a mask."""
     share = config.ratio + config.ratio_spread * (2 * ratio - 1)
     return torch.where(masked < config.share, (share * math.prod(grid)).floor(), 0.0)
 
 
 def _blocks(draws: Tensor, missing: Tensor, grid: tuple[int, int], config: MasksConfig) -> Tensor:
-    """One random block each, B x h x w bool, from B x 4 uniform numbers; empty where it does not
-    fit into the grid.
+    """Return one random block each, B x h x w bool, from B x 4 uniform numbers; empty where it does
+    not fit into the grid.
     """
     area, aspect, row, column = draws.unbind(1)
+    # Up to the smallest block while that much is missing, then only what is.
     least = missing.clamp(max=int(min(grid) * config.smallest) ** 2)
     area = (least + (missing - least) * area).clamp(min=1)
     aspect = (math.log(config.aspect) * (2 * aspect - 1)).exp()
@@ -89,8 +100,8 @@ def _blocks(draws: Tensor, missing: Tensor, grid: tuple[int, int], config: Masks
 
 
 def _stretches(length: Tensor, place: Tensor, side: int) -> Tensor:
-    """B x side bool: `length` positions in a row, at least 1, at a random place; none where they
-    would leave no position free.
+    """Return B x side bools: `length` positions in a row, at least 1, at a random place; none where
+    they would leave no position free.
     """
     length = length.clamp(min=1)
     start = (place * (side - length + 1)).floor()[:, None]

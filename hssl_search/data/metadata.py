@@ -1,4 +1,4 @@
-"""Image files without their metadata, for those whose metadata a decoder refuses although the
+"""Image files without their metadata, for files whose metadata a decoder refuses although the
 pixels are sound.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 PNG_KEPT = (b"tRNS", b"eXIf")
-"""Chunks beside the critical ones that change the square: transparency and orientation."""
+"""Chunks beside the critical ones that change the decoded square: transparency and orientation."""
 WEBP_DROPPED = (b"ICCP", b"EXIF", b"XMP ")
 WEBP_FLAGS = 0x20 | 0x08 | 0x04
 """Bits of a WebP header that announce those chunks."""
@@ -49,8 +49,8 @@ def _png_chunks(data: bytes) -> Iterator[bytes]:
 
 def _jpeg_segments(data: bytes) -> Iterator[bytes]:
     at = len(JPEG)
+    # Up to the start of scan, from where on there are pixels.
     while data[at : at + 1] == b"\xff" and (marker := data[at + 1]) != 0xDA:
-        # start of scan: pixels from here on
         if marker == 0xFF:  # padding between segments
             at += 1
             continue
@@ -62,8 +62,8 @@ def _jpeg_segments(data: bytes) -> Iterator[bytes]:
 
 
 def _changes_pixels(marker: int, segment: bytes) -> bool:
-    """Whether a JPEG segment is no metadata, or says how colours are coded (JFIF, Adobe) or how the
-    image is turned (Exif).
+    """Tell whether a JPEG segment is no metadata, or says how colours are coded (JFIF, Adobe) or
+    how the image is turned (Exif).
     """
     if marker == 0xE0:
         return len(segment) >= 18  # as long as JFIF has it

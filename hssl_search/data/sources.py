@@ -1,4 +1,4 @@
-"""Where images come from: a folder of image files, or the handwritten digits of scikit-learn."""
+"""Sources of images: a folder of image files, or the handwritten digits of scikit-learn."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ SPLITS = frozenset({"train", "test", "val", "valid", "validation"})
 
 @dataclass(frozen=True)
 class Contents:
-    """What tells the images of one source from others, wherever and whenever they were copied, and
-    where they lie packed.
+    """The mark that tells the images of one source from others, wherever and whenever they were
+    copied, and the place where they lie packed.
     """
 
     images: int
@@ -38,8 +38,9 @@ class Contents:
     names: str
     """SHA-256 over each file's name and size, 64 hexadecimal digits."""
     side: int
+    """Side of the packed images, in pixels."""
     key: str
-    """Of the entry in the image cache, whose images have `side` pixels a side."""
+    """Key of the entry in the image cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,24 +62,24 @@ class Source(ABC):
 
     @abstractmethod
     def decode(self, index: int, side: int) -> np.ndarray:
-        """The image as uint8 `side` x `side` x 3; raises when it cannot be read."""
+        """Return the image as uint8 `side` x `side` x 3; raise when it cannot be read."""
 
     @abstractmethod
     def short_side(self, index: int) -> int:
-        """Shorter side of the image as it is stored, in pixels; raises when it cannot be read."""
+        """Return the shorter side of the image as it is stored, in pixels; raise when it cannot be
+        read.
+        """
 
     def where(self, name: str) -> str:
-        """Return how the image `name` is called in messages."""
+        """Return what messages call the image `name`."""
         return shown(f"{self.name}/{name}")
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Self:
-        """The source of these images only, in their present order."""
+        """Return the source of these images only, in their present order."""
         rows = np.sort(np.asarray(indices, dtype=np.int64))
         labels = None if self.labels is None else self.labels[rows]
-        names, stamps = (
-            tuple(self.names[row] for row in rows),
-            tuple(self.stamps[row] for row in rows),
-        )
+        names = tuple(self.names[row] for row in rows)
+        stamps = tuple(self.stamps[row] for row in rows)
         return replace(self, names=names, stamps=stamps, labels=labels)
 
     def fingerprint(self, times: bool = True) -> str:
@@ -87,6 +88,7 @@ class Source(ABC):
         """
         digest = hashlib.sha256()
         for name, (size, changed) in zip(self.names, self.stamps, strict=True):
+            # No name holds a zero byte, so that no two lists of images give the same bytes.
             time = f"\0{changed}" if times else ""
             digest.update(f"{name}\0{size}{time}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
@@ -130,17 +132,17 @@ def open_source(name: str) -> Source:
     two or more; otherwise the images have no labels. Hidden files and folders are skipped.
 
     Raises:
-        UserError: the folder is missing, is a file, cannot be read, has no image or only one, or is
-            divided into train and test.
+        UserError: when the folder is missing, is a file, cannot be read, has no image or only one,
+            or is divided into train and test.
     """
     if name == DIGITS:
         return _open_digits()
     root = _existing_folder(name)
     names, stamps = _list(name, root)
-    if len(names) < 2:
-        found = "only one image" if names else "no images"
+    if len(names) < 2:  # one cannot be told apart from others
+        count = "only one image" if names else "no images"
         raise UserError(
-            f"{name!r} has {found} (looked for {', '.join(sorted(EXTENSIONS))} at any depth): "
+            f"{name!r} has {count} (looked for {', '.join(sorted(EXTENSIONS))} at any depth): "
             "give a folder with at least two, or the name 'digits'."
         )
     labels, classes = _classes(names)
@@ -161,6 +163,18 @@ def folder_of(name: str) -> Path:
             f"{name!r} begins with a home directory that there is not; give the full path of the "
             "folder."
         ) from error
+
+
+def require_folders(*sources: str | None) -> None:
+    """Check that the folders of these data are there, without a look at what is in them, which may
+    take long.
+
+    Raises:
+        UserError: as `open_source`.
+    """
+    for source in sources:
+        if source is not None and source != DIGITS and not folder_of(source).is_dir():
+            open_source(source)  # says what is wrong
 
 
 def _existing_folder(name: str) -> Path:
@@ -187,23 +201,24 @@ def _existing_folder(name: str) -> Path:
 
 def _list(name: str, root: Path) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
     try:
-        found = sorted(_walk(root, "", frozenset()))
+        # Sorted, since the order of a folder's entries is the file system's own.
+        stamped = sorted(_walk(root, "", frozenset()))
     except OSError as error:
         raise UserError(
             f"cannot list the images in {name!r}: {error.strerror} ({shown(str(error.filename))}); "
             "make it readable, or give another folder."
         ) from error
-    return tuple(path for path, _ in found), tuple(stamp for _, stamp in found)
+    return tuple(path for path, _ in stamped), tuple(stamp for _, stamp in stamped)
 
 
 def _walk(
     folder: Path, prefix: str, above: frozenset[str]
 ) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Every image file below `folder`, links followed, as (path below the root, (size, time of
-    change)).
+    """Yield every image file below `folder`, links followed, as (path below the root, (size, time
+    of change)).
     """
     real = os.path.realpath(folder)
-    if real in above:  # a link back to a folder that it is in
+    if real in above:  # a link back to a folder that it is in would be walked for ever
         return
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -211,21 +226,13 @@ def _walk(
                 continue
             if entry.is_dir():
                 yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", above | {real})
-            elif _is_image(entry):
-                yield prefix + entry.name, _stamp(entry)
-
-
-def _is_image(entry: os.DirEntry[str]) -> bool:
-    # A dangling link counts: it is reported as unreadable rather than missed.
-    return os.path.splitext(entry.name)[1].lower() in EXTENSIONS and (
-        entry.is_file() or entry.is_symlink()
-    )
-
-
-def _stamp(entry: os.DirEntry[str]) -> tuple[int, int]:
-    dangling = entry.is_symlink() and not os.path.exists(entry.path)
-    status = entry.stat(follow_symlinks=not dangling)
-    return status.st_size, status.st_mtime_ns
+                continue
+            # A dangling link counts: it is reported as unreadable rather than missed.
+            is_file = entry.is_file() or entry.is_symlink()
+            if is_file and os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
+                dangling = entry.is_symlink() and not os.path.exists(entry.path)
+                status = entry.stat(follow_symlinks=not dangling)
+                yield prefix + entry.name, (status.st_size, status.st_mtime_ns)
 
 
 def _classes(names: Sequence[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
@@ -237,17 +244,17 @@ def _classes(names: Sequence[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
     # apart are one class.
     class_of = {folder: unicodedata.normalize("NFC", shown(folder)) for folder in set(folders)}
     classes = sorted(set(class_of.values()))
+    # "" is an image outside of all folders: then folders are no classes.
     if len(classes) < 2 or "" in classes:
         return None, ()
     number = {name: index for index, name in enumerate(classes)}
-    return np.array([number[class_of[folder]] for folder in folders], dtype=np.int64), tuple(
-        classes
-    )
+    labels = np.array([number[class_of[folder]] for folder in folders], dtype=np.int64)
+    return labels, tuple(classes)
 
 
 def shown(name: str) -> str:
-    """Return a file name as it can be written anywhere: control characters and bytes that are not
-    UTF-8 are escaped, as in `caf\\xe9`.
+    r"""Return a file name as it can be written anywhere: control characters and bytes that are not
+    UTF-8 are escaped, as in `caf\xe9`.
     """
     decoded = os.fsencode(name).decode("utf-8", "backslashreplace")
     return "".join(
@@ -262,20 +269,21 @@ def _refuse_splits(name: str, classes: tuple[str, ...]) -> None:
     best = "train" if "train" in classes else classes[0]
     raise UserError(
         f"the folders in {name!r} are splits ({', '.join(classes)}), not classes: give "
-        f"{str(Path(name) / best)!r} "
-        f"as data, and {name!r} as probe data if its splits have class folders."
+        f"{str(Path(name) / best)!r} as data, and {name!r} as probe data if its splits have class "
+        "folders."
     )
 
 
 def _open_digits() -> Source:
     pixels, labels = _digits()
     names = tuple(f"{index:04d}" for index in range(len(pixels)))
-    return Digits(DIGITS, names, ((64, 0),) * len(names), labels, tuple("0123456789"))
+    stamps = ((64, 0),) * len(names)  # they never change
+    return Digits(DIGITS, names, stamps, labels, tuple("0123456789"))
 
 
 @functools.cache
 def _digits() -> tuple[np.ndarray, np.ndarray]:
-    """(uint8 1797 x 8 x 8, int64 1797)."""
+    """Return (uint8 1797 x 8 x 8 pixels, 1797 int64 labels)."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()

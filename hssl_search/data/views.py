@@ -26,11 +26,12 @@ __all__ = ["Batch", "Views", "ViewsConfig"]
 
 CROP_DRAWS = 2 * TRIES + 2
 OTHER_DRAWS = 10
-"""flip, jitter, brightness, contrast, saturation, hue, grayscale, blur, sigma, solarize."""
+"""Random numbers of a view beside its crop: flip, jitter, brightness, contrast, saturation, hue,
+grayscale, blur, sigma, solarize."""
 
 
 class Batch(NamedTuple):
-    """What one training step sees of B images."""
+    """The views of B images that one training step sees."""
 
     globals: Tensor
     """2 x B x 3 x S x S float32, normalised, S the image size."""
@@ -42,7 +43,7 @@ class Batch(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """What sets one kind of view apart from the others."""
+    """The settings that set one kind of view apart from the others."""
 
     size: int
     scale: tuple[float, float]
@@ -51,8 +52,8 @@ class Kind(NamedTuple):
 
 
 class Views:
-    """Makes random views of each image: crop, flip, blur, colours, solarize, normalise; each image
-    with its own parameters.
+    """The maker of random views: crop, flip, blur, colours, solarize, normalise, each image with
+    its own parameters.
 
     All randomness comes from the generator that is passed: from the same state, on the same device,
     come the same views. Nothing waits for the device. The blur is applied with the resize, before
@@ -88,13 +89,20 @@ class Views:
         self._constants: dict[tuple[int, torch.device], tuple[Tensor, Tensor, Tensor]] = {}
 
     def __call__(self, batch: Tensor, generator: torch.Generator, view: int = 0) -> Tensor:
-        """One global view, the first (0) or second (1): uint8 B x 3 x S x S to float32 B x 3 x
-        image_size x image_size, normalised; the generator lives on the batch's device.
+        """Make one global view of each image.
+
+        Args:
+            batch: uint8 B x 3 x S x S.
+            generator: on the batch's device.
+            view: 0 for the first, 1 for the second.
+
+        Returns:
+            float32 B x 3 x image_size x image_size, normalised.
         """
         return self._make(batch, generator, self._globals[view])
 
     def batch(self, images: Tensor, generator: torch.Generator) -> Batch:
-        """All that a training step sees of uint8 B x 3 x S x S; the two global views are drawn
+        """Make all that a training step sees of uint8 B x 3 x S x S: the two global views are drawn
         first, then local crops, then masks.
         """
         both = torch.stack([self._make(images, generator, kind) for kind in self._globals])
@@ -113,9 +121,9 @@ class Views:
     @torch.no_grad()
     def _make(self, batch: Tensor, generator: torch.Generator, kind: Kind) -> Tensor:
         _check(batch)
-        draws = torch.rand(
-            len(batch), CROP_DRAWS + OTHER_DRAWS, generator=generator, device=batch.device
-        )
+        # The same numbers are drawn whatever is switched off: settings do not disturb each other.
+        count = CROP_DRAWS + OTHER_DRAWS
+        draws = torch.rand(len(batch), count, generator=generator, device=batch.device)
         crop = draws[:, :CROP_DRAWS]
         flip, jitter, *factors, grey, blur, sigma, solar = draws[:, CROP_DRAWS:].unbind(1)
         with torch.autocast(batch.device.type, enabled=False):
@@ -123,6 +131,7 @@ class Views:
             if kind.blur:
                 blurs = self._blurs(blur, sigma, kind)
                 rows, columns = blurs @ rows, blurs @ columns
+            # The scale to 0..1 goes into the smaller matrix, and costs no pass over the images.
             images = resample(batch.float(), rows / 255, columns)
             images = self._colour(images, jitter, factors, grey)
             if kind.solarize:
@@ -131,8 +140,13 @@ class Views:
 
     @torch.no_grad()
     def plain(self, batch: Tensor) -> Tensor:
-        """The whole images, not augmented, for evaluation: uint8 B x 3 x S x S to float32 B x 3 x
-        image_size x image_size, normalised.
+        """Return the whole images, not augmented, for evaluation.
+
+        Args:
+            batch: uint8 B x 3 x S x S.
+
+        Returns:
+            float32 B x 3 x image_size x image_size, normalised.
         """
         _check(batch)
         images = batch.float().div_(255)
@@ -143,24 +157,25 @@ class Views:
         return self._normalise(images)
 
     def _space(self, draws: Tensor, flip: Tensor, side: int, kind: Kind) -> tuple[Tensor, Tensor]:
-        """The matrices that crop, resize and flip, both B x size x side."""
+        """Return the matrices that crop, resize and flip, both B x size x side."""
         start, length = crop_boxes(draws, side, kind.scale, self.config.ratio)
         flipped = flip < self.config.flip
+        # Columns alone are mirrored.
         mirrored = torch.stack((torch.zeros_like(flipped), flipped))
         rows, columns = resize_matrices(start, length, side, kind.size, mirrored)
         return rows, columns
 
     def _blurs(self, blur: Tensor, sigma: Tensor, kind: Kind) -> Tensor:
         low, high = self.config.blur_sigma
-        return blur_matrices(
-            low + (high - low) * sigma, blur < kind.blur, self._constant(kind.size, blur.device)[2]
-        )
+        _, _, reads = self._constant(kind.size, blur.device)
+        return blur_matrices(low + (high - low) * sigma, blur < kind.blur, reads)
 
     def _colour(
         self, images: Tensor, jitter: Tensor, factors: Sequence[Tensor], grey: Tensor
     ) -> Tensor:
         config = self.config
         strengths = (config.brightness, config.contrast, config.saturation, config.hue)
+        # 0 for images without jitter: every change is then 0, and its factor 1.
         changed = (jitter < config.jitter).float()
         changes = [
             changed * strength * (2 * draw - 1)
@@ -177,26 +192,26 @@ class Views:
         return images.sub_(mean).div_(std)
 
     def _constant(self, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """(mean, std, blur reads) for views of this size on this device, sent there once."""
+        """Return (mean, std, blur reads) for views of this size on this device, sent there once."""
         if (size, device) not in self._constants:
             mean, std = (
                 torch.tensor(values, device=device).view(3, 1, 1)
                 for values in (self.mean, self.std)
             )
-            self._constants[size, device] = (
-                mean,
-                std,
-                reflections(size, blur_kernel_size(size), device),
-            )
+            reads = reflections(size, blur_kernel_size(size), device)
+            self._constants[size, device] = mean, std, reads
         return self._constants[size, device]
 
 
 def on_cpu(generator: torch.Generator) -> torch.Generator:
-    """The generator itself, or of a CUDA generator one on the CPU that depends on its state, which
-    is kept on the CPU: nothing waits.
+    """Return the generator itself or, for a CUDA generator, one on the CPU that depends on its
+    state.
+
+    The state is kept on the CPU: nothing waits.
     """
     if generator.device.type == "cpu":
         return generator
+    # The offset counts what was drawn on the device, so that every batch gets other numbers.
     return torch.Generator().manual_seed(
         (generator.initial_seed() * 1_000_003 + generator.get_offset()) % 2**63
     )

@@ -1,4 +1,4 @@
-"""ViewsConfig: which random views are made of an image, and MasksConfig: which of their patches are
+"""ViewsConfig: which random views are made of an image; MasksConfig: which of their patches are
 masked.
 """
 
@@ -38,7 +38,7 @@ class MasksConfig(BaseModel):
     ratio: Share = 0.3
     """Mean share of its patches that a masked view loses."""
     ratio_spread: Annotated[float, Field(ge=0)] = 0.2
-    """That share is drawn from `ratio` - this to `ratio` + this."""
+    """The share is drawn from `ratio` - this to `ratio` + this."""
     aspect: Share = 0.3
     """Smallest height / width of a block; the largest is its inverse, and the logarithm is drawn
     uniformly."""
@@ -65,7 +65,7 @@ class ViewsConfig(BaseModel):
     colour strength, no blur), with MoCo's lower crop bound of 0.2 (arXiv 1911.05722), since a crop
     of 8 % of 32 x 32 pixels is 9 pixels wide. Local crops (multi-crop, arXiv 2006.09882) differ
     from global views by the settings named `local_...`, and are never solarized, as in DINO (arXiv
-    2104.14294); these settings are ignored while there are no local crops.
+    2104.14294). These settings are ignored while there are no local crops.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -127,7 +127,7 @@ class ViewsConfig(BaseModel):
         return self
 
     def local_side(self, image_size: int) -> int:
-        """Side of the local crops in pixels: `local_size`, or 3/7 of `image_size` (96 for 224:
-        SwAV) rounded to a multiple of 16.
+        """Return the side of the local crops in pixels: `local_size`, or 3/7 of `image_size` (96
+        for 224: SwAV) rounded to a multiple of 16.
         """
         return self.local_size or max(16, round(image_size * 3 / 7 / 16) * 16)

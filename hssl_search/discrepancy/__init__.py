@@ -1,1 +1,1 @@
-"""How different a head is from its base. Every measure is label-free."""
+"""Discrepancy: how different a head is from its base. Every measure is label-free."""

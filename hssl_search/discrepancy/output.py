@@ -1,4 +1,4 @@
-"""Discrepancy between the outputs of base and head: what the loss compares."""
+"""Discrepancy between the outputs of base and head, which the loss compares."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor
 
 @torch.no_grad()
 def prototype_divergence(head: Tensor, base: Tensor) -> float:
-    """KL divergence in nats, 0 to infinity, from the base's distribution over shared prototypes to
-    the head's, mean over views and images.
+    """Return the KL divergence in nats, 0 to infinity, from the base's distribution over shared
+    prototypes to the head's, as a mean over views and images.
 
     Of the same image in the same view: 0 where the base assigns every image as the head's teacher
-    does. It is what the base's term of HSSL with prototypes (arXiv 2310.05108), the cross-entropy
-    of DINO (arXiv 2104.14294, equation 1), can still be lowered by: the cross-entropy is the head's
-    own entropy plus this.
+    does. The base's term of HSSL with prototypes (arXiv 2310.05108), the cross-entropy of DINO
+    (arXiv 2104.14294, equation 1), is the head's own entropy plus this: it can still be lowered by
+    this much.
 
     Args:
         head: ... x K distributions of the head's teacher, as they serve as targets.
@@ -26,8 +26,8 @@ def prototype_divergence(head: Tensor, base: Tensor) -> float:
 
 @torch.no_grad()
 def key_distance(base: Tensor, key: Tensor) -> float:
-    """1 - mean cosine between the base's output and the head's key of the same image and view: 0
-    equal, 1 unrelated, 2 opposite.
+    """Return 1 - the mean cosine between the base's output and the head's key of the same image and
+    view: 0 equal, 1 unrelated, 2 opposite.
 
     With outputs of length 1 it is half their mean squared distance, the loss of BYOL (arXiv
     2006.07733, equation 2) divided by 2. It says something only of a base projector, and predictor

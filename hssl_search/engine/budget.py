@@ -6,7 +6,11 @@ import math
 import re
 from dataclasses import dataclass
 from functools import reduce
-from typing import Literal
+from operator import attrgetter
+from typing import Any, Literal
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 from hssl_search.errors import UserError, advice
 
@@ -35,9 +39,17 @@ class Budget:
     text: str
     """As the user typed it."""
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _: Any, __: GetCoreSchemaHandler) -> CoreSchema:
+        """Make it a type of pydantic models that is read from text and written as text."""
+        return core_schema.no_info_plain_validator_function(
+            lambda value: value if isinstance(value, cls) else parse_budget(str(value)),
+            serialization=core_schema.plain_serializer_function_ser_schema(attrgetter("text")),
+        )
+
     @property
     def newest(self) -> str:
-        """The amount that was added last, all of it where none was."""
+        """Return the amount that was added last, all of it where none was."""
         return _BETWEEN.split(self.text)[-1].lstrip("+")
 
     def check_device(self, gpus: int, finder: str = "") -> None:

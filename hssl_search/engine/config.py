@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -11,13 +12,32 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from hssl_search.engine.budget import parse_budget
+from hssl_search.engine.budget import Budget
 from hssl_search.engine.policy import Policy
 from hssl_search.engine.statistics.metrics import LABELFREE
 from hssl_search.errors import UserError
 
+SamplerName = Literal["tpe", "random", "exhaustive"]
+PromotionRule = Literal["discrepancy", "learned", "random"]
+PrunerName = Literal["median", "asha", "none"]
+
+RANDOM = "bases begin from random weights"
+THREE = "images are read with three channels, grey ones too"
+NOT_GIVEN = {
+    "pretrained": RANDOM,
+    "checkpoint_path": RANDOM,
+    "pretrained_cfg": RANDOM,
+    "pretrained_strict": RANDOM,
+    "in_chans": THREE,
+    "num_classes": "a base has no classifier",
+    "features_only": "heads are fed by the whole model",
+    "out_indices": "the space's tap says which maps heads are fed with",
+}
+"""Arguments of timm that no base may be given, and why."""
 NO_FLAG = {"policy"}
 """What no flag of the command line sets."""
+EXAMPLES = {"base": "resnet50", "budget": "40gpu-h"}
+"""The options without a default, each with the example that a user is shown."""
 FILE = "hssl-search.yaml"
 """Read from the current folder when it exists; flags and `--config` go before it."""
 NAME = re.compile(r"\w[\w.-]{0,99}")
@@ -62,7 +82,7 @@ class SearchConfig(BaseModel):
         None,
         description="labelled images to judge by: class folders, or train/ and test/ with class folders",
     )
-    budget: str = Field(description="hard cap on device-time: 40gpu-h, 90gpu-min, 10cpu-min")
+    budget: Budget = Field(description="hard cap on device-time: 40gpu-h, 90gpu-min, 10cpu-min")
     space: str = Field(
         "default", description="search space: a name or a YAML file (see: hssl-search spaces)"
     )
@@ -74,17 +94,17 @@ class SearchConfig(BaseModel):
         description="what ranks heads (default: accuracy where there are labels, else discrepancy); "
         f"labelfree is {LABELFREE.name} of the base, which needs no labels",
     )
-    sampler: Literal["tpe", "random", "exhaustive"] = Field(
+    sampler: SamplerName = Field(
         "tpe",
         description="what draws the heads to screen, after the first round from what proxies found (default: tpe); exhaustive "
         "lists a finite space without putting back",
     )
-    promote: Literal["discrepancy", "learned", "random"] = Field(
+    promote: PromotionRule = Field(
         "learned",
         description="which screened heads get a proxy: the most discrepant (the paper's rule), by what the first proxies teach, "
         "or any healthy one (default: learned)",
     )
-    pruner: Literal["median", "asha", "none"] = Field(
+    pruner: PrunerName = Field(
         "median",
         description="which proxies are stopped at a rung (default: median, which in a small search stops fewest by bad luck)",
     )
@@ -125,11 +145,42 @@ class SearchConfig(BaseModel):
             raise ValueError("must not be empty")
         return value
 
-    @field_validator("budget", mode="before")
+    @field_validator("base")
     @classmethod
-    def _number_as_text(cls, value: Any) -> Any:
-        """A file may say `budget: 40`, which is then refused for having no unit."""
-        return str(value) if isinstance(value, int | float) else value
+    def _without_weights(cls, base: str) -> str:
+        """Raise UserError for weights, which a base cannot have yet."""
+        if re.search(r"[:/\\]", base):
+            raise UserError(
+                f"--base {base} is no timm model's name, and {RANDOM}; give one such as resnet50."
+            )
+        architecture, tagged, _ = base.partition(".")
+        if tagged:
+            raise UserError(
+                f"--base {base} names trained weights, and {RANDOM}; give --base {architecture}."
+            )
+        return base
+
+    @field_validator("base_arg")
+    @classmethod
+    def _leaves_a_base(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Raise UserError for arguments of timm that would make the model no base."""
+        for key, value in arguments.items():
+            refused = f"--base-arg {key}={value} cannot be given"
+            if key in NOT_GIVEN and (key, value) != ("in_chans", 3):
+                raise UserError(f"{refused}: {NOT_GIVEN[key]}; leave it out.")
+            if key == "global_pool" and not value:
+                raise UserError(
+                    f"--base-arg global_pool={value!r} cannot be given: a base gives one vector an "
+                    "image; leave it out, or give global_pool=avg."
+                )
+            try:
+                json.dumps(value)
+            except (TypeError, ValueError):
+                raise UserError(
+                    f"{refused}: search.yaml could not hold it; give a number, a text, true or "
+                    "false."
+                ) from None
+        return arguments
 
     @field_validator("name")
     @classmethod
@@ -175,45 +226,41 @@ def with_defaults(resolved: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def gather(
-    options: dict[str, Any], config_file: str | None = None, from_flags: bool = False
+    options: Mapping[str, Any], config_file: str | None = None, from_flags: bool = False
 ) -> SearchConfig:
-    """`options` over `config_file` over `hssl-search.yaml` in this folder, checked. UserError naming the place of the first mistake.
+    """Put `options` over `config_file` over `hssl-search.yaml` in this folder, and check them.
 
     Args:
         options: None stands for one that is not given.
         from_flags: whether they come from the command line; messages then spell them as flags.
+
+    Raises:
+        UserError: names the place of the first mistake.
     """
     from hssl_search.configfile import read_yaml, validate
 
     values: dict[str, Any] = {}
-    for place in [
-        *([FILE] if Path(FILE).exists() else []),
-        *([config_file] if config_file is not None else []),
-    ]:
+    # Each place is checked alone, with what it lacks filled in, so that a mistake is told of its place.
+    for place in (FILE if Path(FILE).exists() else None, config_file):
+        if place is None:
+            continue
         written = read_yaml(Path(place))
-        values |= validate(_Partial, written, place).model_dump(include=set(written))
+        validate(SearchConfig, {**EXAMPLES, **written}, place)
+        values |= written
     given = {key: value for key, value in options.items() if value is not None}
     if from_flags:
-        validate(_Flags, {flag(key): value for key, value in given.items()}, "command line")
+        flags = {flag(key): value for key, value in {**EXAMPLES, **given}.items()}
+        validate(_Flags, flags, "command line")
     else:
-        validate(_Partial, given, "search()")
+        validate(SearchConfig, {**EXAMPLES, **given}, "search()")
     values |= given
-    for key, example in (("base", "resnet50"), ("budget", "40gpu-h")):
+    for key, example in EXAMPLES.items():
         if key not in values:
             raise UserError(f"no {key} is given; add it, for example {flag(key)} {example}.")
-    config = validate(SearchConfig, values, "the search")
-    parse_budget(config.budget)
-    return config
+    return validate(SearchConfig, values, "the search")
 
 
-class _Partial(SearchConfig):
-    """A config file: any part of a SearchConfig."""
-
-    base: str = ""
-    budget: str = ""
-
-
-class _Flags(_Partial):
-    """The same under the flags' names."""
+class _Flags(SearchConfig):
+    """A SearchConfig under the flags' names."""
 
     model_config = ConfigDict(alias_generator=flag)

@@ -10,7 +10,7 @@ from hssl_search.engine.budget import Budget
 from hssl_search.engine.candidates.promotion import Promoter
 from hssl_search.engine.candidates.pruners import PRUNERS, Pruner
 from hssl_search.engine.candidates.trials import Trials
-from hssl_search.engine.execution.jobs import Plain, Setting
+from hssl_search.engine.execution.jobs import Plain
 from hssl_search.engine.phases.confirm import confirm
 from hssl_search.engine.phases.context import Context
 from hssl_search.engine.phases.full import train_winner
@@ -25,15 +25,9 @@ from hssl_search.engine.planning.costs import Costs
 from hssl_search.engine.planning.planner import Planning
 from hssl_search.engine.planning.preview import macs_like, what_fits
 from hssl_search.engine.records.results import Results
+from hssl_search.engine.records.run import ResolvedSearch
 from hssl_search.engine.records.state import PlanState, SearchState, TrialState
-from hssl_search.engine.statistics.metrics import (
-    ACCURACY,
-    CHANCE,
-    OF_BASES,
-    RANKINGS,
-    Chance,
-    Measure,
-)
+from hssl_search.engine.statistics.metrics import ACCURACY, CHANCE, OF_BASES, Chance, Measure
 from hssl_search.engine.verdict import Verdict, image_flaw, judge, why_no_winner
 from hssl_search.heads.config import HeadConfig
 from hssl_search.spaces.space import Space
@@ -46,24 +40,22 @@ class Controller:
     same run finds its phases done up to where the last one was stopped, and continues there.
 
     Args:
-        resolved: what search.yaml holds.
+        resolved: the search, as search.yaml holds it.
         words: puts a verdict into a sentence, which the study keeps beside it for its dashboard.
     """
 
     def __init__(
         self,
         backend: Backend,
-        resolved: Plain,
+        resolved: ResolvedSearch,
         trials: Trials,
         words: Callable[[Verdict], str],
     ) -> None:
         self.backend, self.resolved, self.trials, self.words = backend, resolved, trials, words
-        self.seed = int(resolved["seed"])
-        self.ranked_by = RANKINGS[resolved["rank_by"]]
-        setting = Setting.model_validate(resolved["setting"])
+        self.seed, self.ranked_by, self.images = resolved.seed, resolved.ranked_by, resolved.images
         labelfree_ranks = self.ranked_by in OF_BASES
-        self.jobs = JobMaker(setting, backend.run.folder, backend.machine, labelfree_ranks)
-        self.images: Plain = resolved.get("images", {})
+        folder, machine = backend.run.folder, backend.machine
+        self.jobs = JobMaker(resolved.setting, folder, machine, labelfree_ranks)
 
     def search(self) -> Verdict:
         """Run every phase and return the verdict; one that stands is not changed while the budget is
@@ -79,7 +71,7 @@ class Controller:
             "gpus_per_trial": context.machine.gpus_per_trial,
             "setting": context.jobs.setting.model_dump(mode="json"),
         }
-        return search.run({**self.resolved, **settled})
+        return search.run(settled)
 
     def preview(self, budget: Budget) -> Plain:
         """Measure, and say what a search with this budget would do and cost
@@ -115,10 +107,10 @@ class Controller:
         """Return the search as it is once it is known what training costs."""
         backend, trials, resolved = self.backend, self.trials, self.resolved
         whole = backend.machine
-        asked = resolved.get("gpus_per_trial", whole.gpus_per_trial)
+        asked = resolved.gpus_per_trial
         share = measured.gpu_share if asked is None else asked
         machine = replace(whole, gpus_per_trial=share)
-        setting, pruner = measured.settle(self.jobs.setting), PRUNERS[resolved["pruner"]]
+        setting, pruner = measured.settle(self.jobs.setting), PRUNERS[resolved.pruner]
         results = Results(self.ranked_by, self.images.get("queries"))
         board = Scoreboard(trials, backend.watcher, results, pruner.why)
         typical, pace = trials.typical(), backend.pace
@@ -138,13 +130,13 @@ class Controller:
             promoter=Promoter(
                 trials,
                 backend.study,
-                resolved["promote"],
+                resolved.promote,
                 self.seed,
-                resolved["max_head_cost"],
+                resolved.max_head_cost,
                 cost_model.times_base,
             ),
             pruner=pruner,
-            same_architecture=HeadConfig(**resolved["same_architecture"]),
+            same_architecture=HeadConfig(**resolved.same_architecture),
             images=self.images,
             references=self._reference(measured, self.ranked_by),
             words=self.words,
@@ -152,7 +144,7 @@ class Controller:
 
     def _fits(self, available_s: float, costs: Costs) -> list[str]:
         """Say with which options a smallest search would fit into so many device-seconds."""
-        setting = self.resolved["setting"]
+        setting = self.resolved.setting
         return what_fits(
             available_s, costs, setting, macs_like(setting), self._tiny_heads, self.backend.policy
         )
@@ -181,14 +173,14 @@ class Search:
     """Scores, by what ranks, of what needs no training."""
     words: Callable[[Verdict], str]
 
-    def run(self, resolved: Plain) -> Verdict:
+    def run(self, settled: Plain) -> Verdict:
         """Run every phase and return the verdict.
 
         Args:
-            resolved: what search.yaml is to hold, beside the plan.
+            settled: what measuring has settled, for search.yaml.
         """
         context, planning, promoter = self.context, self.planning, self.promoter
-        planning.begin(resolved)
+        planning.begin(settled)
         verdict = (self._standing() if planning.done else None) or self._find()
         while planning.extend(promoter.healthy() - len(promoter.promoted())):
             verdict = self._find()

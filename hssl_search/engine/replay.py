@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hssl_search.data.sources import require_folders
 from hssl_search.engine.execution.jobs import Job, Plain, Report, Setting, Task
 from hssl_search.engine.images import require_images
 from hssl_search.engine.records.run import Run
 from hssl_search.engine.records.state import JobRecord
 from hssl_search.engine.records.study import StudyRecord
-from hssl_search.engine.resolve import require_folders
 from hssl_search.errors import UserError
 from hssl_search.scratch import Scratch
 

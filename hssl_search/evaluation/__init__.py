@@ -1,1 +1,1 @@
-"""How good a representation is."""
+"""Evaluation: how good a representation is."""

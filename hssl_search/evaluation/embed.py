@@ -1,4 +1,4 @@
-"""Embeddings of images, in float32: neighbours are lost to the rounding of bf16."""
+"""Embeddings of images, in float32: the rounding of bf16 would lose neighbours."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from hssl_search.data.resident import Images
 from hssl_search.heads.head import Head
 
 BATCH = 256
+"""Images embedded at a time."""
 Make = Callable[[Tensor], Tensor]
-"""What is embedded of a B x 3 x S x S uint8 batch: `Views.plain`, or a random view."""
+"""Makes what is embedded of a B x 3 x S x S uint8 batch: `Views.plain`, or a random view."""
 RAW_SIDE = 32
 """Side of the pixels that stand in for an embedding; larger images would need gigabytes and gain
 nothing."""
@@ -23,8 +24,15 @@ nothing."""
 
 @torch.no_grad()
 def embed_base(base: Base, images: Images, make: Make) -> dict[str, Tensor]:
-    """Embeddings of N x 3 x S x S uint8 images, N x D float32 each: `embedding`, and `mean` for a
-    model with a class token.
+    """Embed images by a base.
+
+    Args:
+        base: stays in its mode.
+        images: N x 3 x S x S uint8.
+        make: makes the base's input of a batch.
+
+    Returns:
+        N x D float32 each: `embedding`, and `mean` for a model with a class token.
     """
     with _evaluating(base):
         parts = [base.embeddings(make(batch)) for batch in _batches(images)]
@@ -34,8 +42,11 @@ def embed_base(base: Base, images: Images, make: Make) -> dict[str, Tensor]:
 def embed_heads(
     base: Base, heads: Sequence[Head], images: Images, make: Make
 ) -> tuple[Tensor, list[Tensor]]:
-    """(base embedding, embedding of each head) of N x 3 x S x S uint8 images, N x D float32
-    each."""
+    """Embed images by a base and its heads.
+
+    Returns:
+        (base embedding, embedding of each head), N x D float32 each.
+    """
     of_base, of_heads = embed_pair(base, heads, images, make)
     return of_base["embedding"], of_heads
 
@@ -44,29 +55,41 @@ def embed_heads(
 def embed_pair(
     base: Base, heads: Sequence[Head], images: Images, make: Make
 ) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """(embeddings of the base as of `embed_base`, embedding of each head), in one pass."""
-    parts: list[tuple[dict[str, Tensor], list[Tensor]]] = []
+    """Embed images by a base and its heads, in one pass.
+
+    Args:
+        base, heads: stay in their modes.
+        images: N x 3 x S x S uint8.
+        make: makes the base's input of a batch.
+
+    Returns:
+        (embeddings of the base as of `embed_base`, N x D float32 embedding of each head).
+    """
+    base_parts: list[dict[str, Tensor]] = []
+    head_parts: list[list[Tensor]] = [[] for _ in heads]
     with _evaluating(base, *heads):
         for batch in _batches(images):
             features = base(make(batch))
-            parts.append(
-                (
-                    base.embeddings_of(features),
-                    [head(features.tapped[head.config.tap or 0]).embedding for head in heads],
-                )
-            )
-    return (
-        {name: torch.cat([of_base[name].float() for of_base, _ in parts]) for name in parts[0][0]},
-        [
-            torch.cat([of_heads[place].float() for _, of_heads in parts])
-            for place in range(len(heads))
-        ],
-    )
+            base_parts.append(base.embeddings_of(features))
+            for head, parts in zip(heads, head_parts, strict=True):
+                # A head is fed with the map that its config taps, counted from the last stage.
+                parts.append(head(features.tapped[head.config.tap or 0]).embedding.float())
+    of_base = {
+        name: torch.cat([part[name].float() for part in base_parts]) for name in base_parts[0]
+    }
+    return of_base, [torch.cat(parts) for parts in head_parts]
 
 
 def raw_pixels(images: Images) -> Tensor:
-    """N x D float32 pixels of N x 3 x S x S uint8 images, shrunk to at most 32 x 32 by
-    averaging."""
+    """Return the pixels of the images as embeddings, shrunk to at most 32 x 32 by averaging.
+
+    Args:
+        images: N x 3 x S x S uint8.
+
+    Returns:
+        N x D float32.
+    """
+    # One image tells the size: what is indexed like a tensor need not have a shape.
     side = min(RAW_SIDE, images[torch.arange(1, device=images.device)].shape[-1])
     return torch.cat(
         [F.adaptive_avg_pool2d(batch.float(), side).flatten(1) for batch in _batches(images)]

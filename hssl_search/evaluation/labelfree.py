@@ -18,12 +18,14 @@ OF_PLAIN: dict[str, Callable[[Tensor], float]] = {
     "alpha_req": alpha_req,
     "uniformity": uniformity,
 }
+"""Measures of the images as they are, by name."""
 OF_VIEWS: dict[str, Callable[[Tensor], float]] = {"lidar": lidar, "alignment": alignment}
+"""Measures of random views, by name."""
 
 
 def labelfree_quality(views: Tensor, plain: Tensor) -> dict[str, float]:
-    """`rankme`, `alpha_req`, `uniformity`, `lidar` and `alignment`; NaN for what would be measured
-    of embeddings that are not finite.
+    """Return `rankme`, `alpha_req`, `uniformity`, `lidar` and `alignment`; NaN for those of
+    embeddings that are not finite.
 
     Args:
         views: q x N x D embeddings of q >= 2 random views of each image.
@@ -35,5 +37,6 @@ def labelfree_quality(views: Tensor, plain: Tensor) -> dict[str, float]:
 def _measured(
     measures: dict[str, Callable[[Tensor], float]], embeddings: Tensor
 ) -> dict[str, float]:
+    # The measures' eigenvalue solvers raise on what is not finite.
     finite = bool(torch.isfinite(embeddings).all())
     return {name: measure(embeddings) if finite else math.nan for name, measure in measures.items()}

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 L2 = 1e-3
-"""Weight decay, on embeddings of variance 1: fixed, so that no representation is judged by a better
-search for it than another."""
+"""Weight decay, on embeddings of variance 1. It is fixed, so that no representation is judged by a
+better search for it than another."""
 STEPS = 300
 """Iterations of L-BFGS, at the most."""
 TOLERANCE = 1e-5
@@ -20,7 +20,8 @@ SMALLEST_SPREAD = 1e-6
 def linear_accuracy(
     bank: Tensor, bank_labels: Tensor, queries: Tensor, query_labels: Tensor, l2: float = L2
 ) -> float:
-    """Per cent of queries that multinomial logistic regression on the bank classifies right.
+    """Return the per cent of queries that multinomial logistic regression on the bank classifies
+    right.
 
     Minimises mean cross-entropy + l2/2 ||W||^2 with a bias that is not decayed, which is
     scikit-learn's LogisticRegression with C = 1 / (N l2), to its minimum by L-BFGS. Both sides are
@@ -31,7 +32,9 @@ def linear_accuracy(
         bank_labels: N class numbers, 0 to C-1.
         queries: M x D embeddings.
         query_labels: M class numbers; those of a class that the bank has not are never right.
+        l2: weight decay.
     """
+    # The queries' own statistics would leak what is to be judged.
     mean, spread = bank.mean(dim=0), bank.std(dim=0, correction=0)
     scale = torch.where(spread < SMALLEST_SPREAD, 1.0, spread)
     weights, bias = fit((bank - mean) / scale, bank_labels, l2)
@@ -40,8 +43,15 @@ def linear_accuracy(
 
 
 def fit(x: Tensor, labels: Tensor, l2: float) -> tuple[Tensor, Tensor]:
-    """(D x C weights, C biases) of the minimum, for N x D features and N class numbers; starts from
-    zero, so that it is reproducible.
+    """Fit the weights and biases; starts from zero, so that the fit is reproducible.
+
+    Args:
+        x: N x D features.
+        labels: N class numbers, 0 to C-1.
+        l2: weight decay.
+
+    Returns:
+        (D x C weights, C biases) of the minimum.
     """
     classes = int(labels.max()) + 1
     weights = torch.zeros(x.shape[1], classes, device=x.device, requires_grad=True)
@@ -50,7 +60,7 @@ def fit(x: Tensor, labels: Tensor, l2: float) -> tuple[Tensor, Tensor]:
         [weights, bias],
         max_iter=STEPS,
         tolerance_grad=TOLERANCE,
-        tolerance_change=0.0,
+        tolerance_change=0.0,  # a small step is no end: only the gradient tells
         history_size=20,
         line_search_fn="strong_wolfe",
     )
@@ -61,6 +71,7 @@ def fit(x: Tensor, labels: Tensor, l2: float) -> tuple[Tensor, Tensor]:
         value.backward()
         return value
 
+    # Callers may evaluate under no_grad.
     with torch.enable_grad():
         optimizer.step(loss)
     return weights.detach(), bias.detach()

@@ -1,1 +1,1 @@
-"""What a user takes away from a search."""
+"""Exporters of the winner, one file a target."""

@@ -1,5 +1,6 @@
 """The winner as files: head.yaml for `load_head`, base.safetensors for timm, and how to use
-both."""
+both.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 
 from hssl_search.engine.phases.jobs import full_folder, full_key
 from hssl_search.engine.records.results import number
-from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.run import ResolvedSearch, Run
 from hssl_search.engine.records.state import FullState, JobRecord, TrialState
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.statistics.metrics import ACCURACY
@@ -62,32 +63,37 @@ class Training(NamedTuple):
 
 
 def export_winner(run: Run, study: StudyRecord) -> Path | None:
-    """Write winner/head.yaml, winner/base.safetensors and winner/HOWTO.md; the folder, or None when
-    the search has no winner.
+    """Write winner/head.yaml, winner/base.safetensors and winner/HOWTO.md.
 
     The base is that of the full training, unless the winner's proxy is known to be more accurate: a
     small budget leaves little for training in full. `provenance` in head.yaml says which it was.
+
+    Returns:
+        the folder, or None when the search has no winner.
     """
     verdict = study.state.verdict or {}
     if verdict.get("winner") is None:
         return None
     trial = study.frozen(verdict["winner"])
-    resolved = run.config()
+    search = run.resolved()
     run.winner.mkdir(exist_ok=True)
     state = TrialState.of(trial)
     head = state.head
     assert head is not None
-    setting = resolved["setting"]
     base = {
-        "name": setting["base"],
-        "args": resolved["timm_args"],
-        "image_size": setting["image_size"],
-        "map_shape": resolved["map_shapes"][head.tap or 0],
+        "name": search.setting.base,
+        "args": search.timm_args,
+        "image_size": search.setting.image_size,
+        "map_shape": list(search.map_shapes[head.tap or 0]),
     }
     weights = _copy_base(run, _trainings(run, study, trial.number))
-    provenance = {**_provenance(run, trial.number, state, verdict, resolved), "weights": weights}
+    provenance = {**_provenance(run, trial.number, state, verdict, search), "weights": weights}
     write_head(
-        run.winner / "head.yaml", head, base=base, recipe=setting["recipe"], provenance=provenance
+        run.winner / "head.yaml",
+        head,
+        base=base,
+        recipe=search.setting.recipe,
+        provenance=provenance,
     )
     (run.winner / "HOWTO.md").write_text(
         _howto(run, verdict, head, base, weights), encoding="utf-8"
@@ -96,7 +102,7 @@ def export_winner(run: Run, study: StudyRecord) -> Path | None:
 
 
 def _provenance(
-    run: Run, number: int, state: TrialState, verdict: dict[str, Any], resolved: dict[str, Any]
+    run: Run, number: int, state: TrialState, verdict: dict[str, Any], search: ResolvedSearch
 ) -> dict[str, Any]:
     measured = {"cka", "overlap", "cka_excess", "overlap_excess", "discrepancy", "gate"}
     return {
@@ -104,16 +110,18 @@ def _provenance(
         "trial": number,
         "verdict": verdict["sentence"],
         "scores": [row for row in verdict["rows"] if row.get("trial") == number],
-        "seed": resolved["seed"],
+        "seed": search.seed,
         "discrepancy": state.only(measured & state.model_fields_set).attributes(),
-        "data": resolved["images"],
-        "versions": resolved["versions"],
+        "data": search.images,
+        "versions": search.versions,
     }
 
 
 def _trainings(run: Run, study: StudyRecord, winner: int) -> list[Training]:
-    """Whose weights to take, the best first. Trained in full was the base alone where no head is
-    better; or, in a search that was extended, the winner of an earlier verdict.
+    """Return the trainings whose weights to take, the best first.
+
+    In full the base alone was trained where no head is better; or, in a search that was extended,
+    the winner of an earlier verdict.
     """
     records = study.jobs()
     known = study.state.full or FullState(winner=winner)
@@ -151,8 +159,10 @@ def _accuracy(record: JobRecord | None) -> float | None:
 
 
 def _copy_base(run: Run, trainings: list[Training]) -> dict[str, Any] | None:
-    """Copy the newest base weights to winner/base.safetensors; where they come from, or None when
-    no training has kept any.
+    """Copy the newest base weights to winner/base.safetensors.
+
+    Returns:
+        where they come from, or None when no training has kept any.
     """
     for training in trainings:
         if (newest := CheckpointFolder(training.checkpoints).latest()) is not None:
@@ -196,7 +206,7 @@ def _fed(tap: int) -> str:
 
 
 def _loading(run: Run, base: dict[str, Any], weights: dict[str, Any]) -> str:
-    """How to load the weights, and where they come from."""
+    """Return how to load the weights, and where they come from."""
     # Weights that a run of an earlier version began from are not those to load.
     arguments = "".join(
         f", {key}={value!r}" for key, value in base["args"].items() if key != "checkpoint_path"

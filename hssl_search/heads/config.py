@@ -6,6 +6,8 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_validator
 
+from hssl_search.heads.families import parse_blocks, reads
+
 FORMAT: Final = "hssl-head/1"
 
 _WORDS = {
@@ -21,15 +23,18 @@ _WORDS = {
 
 
 class HeadConfig(BaseModel):
-    """One auxiliary head, complete: every parameter its family reads has a value, every other one
-    is None.
+    """One auxiliary head, complete: every parameter that its family reads has a value, every other
+    parameter is None.
 
-    Parameters left out take the family's default; giving one that the family does not read is an
-    error. Frozen, hashable, and the same after a round trip through YAML or JSON. `family` is a
-    name in `hssl_search.heads.registry`.
+    Parameters left out take the family's default; a parameter that the family does not read is an
+    error. Frozen, hashable, and equal after a round trip through YAML or JSON. `family` is a name
+    in `hssl_search.heads.families`.
 
     A file of this format keeps its meaning: a parameter added later has the default that heads had
     before it, and no default changes.
+
+    Example:
+        HeadConfig(family="convnext", depth=2).label()
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,11 +45,11 @@ class HeadConfig(BaseModel):
     blocks: tuple[str, ...] | None = Field(None, max_length=64)
     """The family of each block of a hybrid, first to last: a list, or a string as in
     `convnext+transformer+convnext`. A hybrid has no depth and reads what its blocks read; where
-    several read a parameter, its default is that of the first of them."""
+    several of them read a parameter, the first one gives its default."""
     depth: int | None = Field(None, ge=1, le=64)
     """Number of blocks."""
     width_ratio: float | None = Field(None, gt=0, le=8)
-    """Channels inside the head, as a share of the channels of the map it is fed."""
+    """Channels inside the head, as a share of the channels of the map that it is fed."""
     kernel_size: int | None = Field(None, ge=1, le=63)
     """Side of the square window of a convolution or a pooling; odd."""
     attention_heads: int | None = Field(None, ge=1, le=64)
@@ -69,13 +74,22 @@ class HeadConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _fill_from_family(cls, values: Any) -> Any:
-        from hssl_search.heads.registry import complete
-
-        return (
-            complete(values)
-            if isinstance(values, dict) and isinstance(values.get("family"), str)
-            else values
-        )
+        if not isinstance(values, dict) or not isinstance(values.get("family"), str):
+            return values  # pydantic says what is wrong with it
+        # A None is a parameter left out, as in what `model_dump` gives.
+        given = {key: value for key, value in values.items() if value is not None}
+        defaults = reads(given)
+        filled = {**defaults, **given}
+        if "blocks" in defaults:
+            filled["blocks"] = parse_blocks(filled["blocks"])
+        for key in given:
+            if key in cls.model_fields and key not in ("format", "family", *defaults):
+                blocks = f" of {'+'.join(filled['blocks'])}" if "blocks" in defaults else ""
+                raise ValueError(
+                    f"head family {given['family']!r}{blocks} has no parameter {key!r}; it reads "
+                    f"{', '.join(defaults) or 'no parameters'}"
+                )
+        return filled
 
     @model_validator(mode="after")
     def _kernel_is_odd(self) -> HeadConfig:
@@ -92,26 +106,28 @@ class HeadConfig(BaseModel):
 
     @property
     def block_families(self) -> tuple[str, ...]:
-        """The family of each block, first to last; none for a control."""
+        """Return the family of each block, first to last; none for a control."""
         return self.blocks or (self.family,) * (self.depth or 0)
 
     @property
     def block_count(self) -> int:
+        """Return the number of blocks."""
         return len(self.block_families)
 
     def parameters(self) -> dict[str, Any]:
-        """The parameters that this family reads, without the family itself; `blocks` as a
-        string."""
+        """Return the parameters that this family reads, without the family itself; `blocks` as a
+        string.
+        """
         return self.model_dump(exclude={"format", "family"}, exclude_none=True)
 
     def label(self) -> str:
-        """A short name for people, e.g. `convnext depth 3 width 1 kernel 7 mlp 4
+        """Return a short name for people, e.g. `convnext depth 3 width 1 kernel 7 mlp 4
         no-first-shortcut`.
         """
-        given = self.parameters()
+        values = self.parameters()
         parts = [
-            given.get("blocks", self.family),
-            *(f"{word} {given[key]:.3g}" for key, word in _WORDS.items() if key in given),
+            values.get("blocks", self.family),
+            *(f"{word} {values[key]:.3g}" for key, word in _WORDS.items() if key in values),
         ]
         parts += ["positions"] * bool(self.positions) + [f"tap {self.tap}"] * bool(self.tap)
         if self.first_shortcut is False:

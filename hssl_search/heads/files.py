@@ -16,20 +16,25 @@ CONTEXT = ("base", "recipe", "provenance")
 
 @dataclass(frozen=True)
 class HeadFile:
-    """A head as written to disk: the keys of its HeadConfig, and beside them `base`, `recipe` and
-    `provenance` where known.
+    """A head as it is written to disk: the keys of its HeadConfig and, where known, `base`,
+    `recipe` and `provenance`.
     """
 
     head: HeadConfig
     context: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
 
-    def channels_for(self, given: int | None) -> int:
-        """C of the map the head is fed: the given number, or that of the recorded base. UserError
-        when neither is known.
+    def channels_for(self, channels: int | None) -> int:
+        """Return the number of channels C of the map that the head is fed.
+
+        Args:
+            channels: C where the caller knows it; None to take it from the recorded base.
+
+        Raises:
+            UserError: when neither is known.
         """
-        if given is not None:
-            return given
+        if channels is not None:
+            return channels
         base = self.context.get("base")
         if not isinstance(base, dict) or not base.get("map_shape"):
             raise UserError(
@@ -40,13 +45,28 @@ class HeadFile:
 
 
 def read_head(path: Path) -> HeadFile:
+    """Read a `head.yaml`, written by a search or by hand.
+
+    Raises:
+        UserError: when the file is missing, is not YAML, or describes no valid head.
+    """
     values = read_yaml(path)
+    # What a search added is no part of the head, and HeadConfig refuses keys that it does not know.
     context = {key: values.pop(key) for key in CONTEXT if key in values}
     return HeadFile(validate(HeadConfig, values, str(path)), context, path)
 
 
 def write_head(path: Path, head: HeadConfig, **context: Any) -> None:
-    """Write head.yaml; `context` may hold base, recipe and provenance."""
+    """Write `head.yaml` whole, or leave the old one.
+
+    Args:
+        path: where.
+        head: what to write.
+        context: any of `base`, `recipe` and `provenance`, as plain values.
+
+    Raises:
+        ValueError: for a section of another name.
+    """
     if unknown := set(context) - set(CONTEXT):
         raise ValueError(f"head.yaml has no section {sorted(unknown)}")
     write_yaml(path, {**head.model_dump(exclude_none=True), **context})

@@ -68,54 +68,48 @@ KNOWN: Mapping[str, tuple[type[nn.Module], ...]] = {
     "gmlp": (SpatialGatingBlock,),
     "poolformer": (Pooling, Pooling2d),
 }
-"""timm's blocks, or what mixes positions in them, of each family."""
+"""For each family, timm's blocks that are made like its own, or what mixes positions in them."""
 ATTENTION = ("transformer", "swin")
-"""Families that a block is of though it has convolutions too, as many transformers have in their
-MLPs."""
+"""Families that decide even where a block has convolutions too: many transformers have them in
+their MLPs."""
 ATTENTION_NAMES = ("attention", "attn", "mhsa", "gpsa")
-"""What names of attention modules hold that are not in `KNOWN`."""
+"""Parts of the class names of attention modules that are not in `KNOWN`."""
 
 
 def same_architecture_head(model: nn.Module) -> HeadConfig:
-    """The family whose blocks are closest to those of a timm model: what mixes positions in its
-    last stage decides.
+    """Return a head of the family whose blocks are closest to those of a timm model, with that
+    family's defaults.
 
-    Blocks of timm that are made like a family's (`KNOWN`) give that family. Within others an
-    attention module gives `transformer`, a depthwise convolution `convnext` and another one
-    `resnet`. A model that nowhere mixes positions is an `mlp`.
-    """
-    found = [*_mixing(_last_stage(model))] or [*_mixing(model)] or ["mlp"]
-    attention = [family for family in found if family in ATTENTION]
-    return HeadConfig(family=(attention or found)[-1])
-
-
-def _last_stage(model: nn.Module) -> nn.Module:
-    """Where timm says that the model's last features come from: its last stage, its last block, or
-    a layer that follows them.
+    What mixes positions in the model's last stage decides. Blocks in `KNOWN` give their family.
+    Among others an attention module gives `transformer`, a depthwise convolution `convnext`, and
+    any other convolution `resnet`. A model that nowhere mixes positions gives `mlp`.
     """
     stages = getattr(model, "feature_info", None)
-    return dict(model.named_modules()).get(stages[-1]["module"], model) if stages else model
+    # timm says where the last features come from: the last stage or block, or a layer behind them.
+    last = dict(model.named_modules()).get(stages[-1]["module"], model) if stages else model
+    # Such a layer may mix no positions, and then the whole model is asked.
+    families = [*_mixing(last)] or [*_mixing(model)] or ["mlp"]
+    attention = [family for family in families if family in ATTENTION]
+    return HeadConfig(family=(attention or families)[-1])
 
 
 def _mixing(module: nn.Module) -> Iterator[str]:
-    """The families of what mixes positions within a module, first to last; what is inside of one is
-    part of it.
+    """Yield the families of what mixes positions in a module, first to last; what is inside of one
+    is part of it.
     """
-    if family := _known(module) or _by_structure(module):
+    known = (family for family, kinds in KNOWN.items() if isinstance(module, kinds))
+    if family := next(known, None) or _by_structure(module):
         yield family
     else:
         for child in module.children():
             yield from _mixing(child)
 
 
-def _known(module: nn.Module) -> str | None:
-    return next((family for family, kinds in KNOWN.items() if isinstance(module, kinds)), None)
-
-
 def _by_structure(module: nn.Module) -> str | None:
+    """Return the family of a module that mixes positions and is none of timm's known blocks."""
     name, origin = type(module).__name__.lower(), type(module).__module__
-    # timm's layers of such names that are not known gate the channels of convolutional networks, or
-    # pool.
+    # timm's own layers of such names that are not in KNOWN gate the channels of convolutional
+    # networks, or pool.
     if (
         any(word in name for word in ATTENTION_NAMES)
         and "pool" not in name
@@ -127,5 +121,5 @@ def _by_structure(module: nn.Module) -> str | None:
         or max(module.kernel_size) == 1
         or module.stride == module.kernel_size
     ):
-        return None  # a 1x1 convolution mixes channels, and a patch embedding is no block
+        return None  # a 1x1 convolution mixes channels alone, and a patch embedding is no block
     return "convnext" if module.groups == module.in_channels > 1 else "resnet"

@@ -1,1 +1,1 @@
-"""Self-supervised objectives, one file each; `methods.base` tells how one is written."""
+"""Self-supervised objectives, one file each; `methods.base` says how to write one."""

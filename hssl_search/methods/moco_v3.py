@@ -14,7 +14,7 @@ from hssl_search.methods.base import Method, MethodConfig, mean_over_views, mlp,
 
 
 class MoCoV3Config(MethodConfig):
-    """Layers and outputs are the paper's for ViTs; 512 hidden units instead of 4,096, for short
+    """Layers and outputs are the paper's for ViTs. 512 hidden units instead of 4,096, for short
     runs on small images.
     """
 
@@ -28,10 +28,10 @@ class MoCoV3Config(MethodConfig):
 
 
 def normalised_mlp(width: int, hidden: int, out: int, layers: int) -> nn.Sequential:
-    """`mlp` that ends with a BatchNorm without scale and shift (official code)."""
-    made = mlp(width, hidden, out, layers)
-    made[-1].register_parameter("bias", None)  # the BatchNorm would take it away again
-    return made.append(nn.BatchNorm1d(out, affine=False))
+    """Return an `mlp` that ends with a BatchNorm without scale and shift (official code)."""
+    projector = mlp(width, hidden, out, layers)
+    projector[-1].register_parameter("bias", None)  # the BatchNorm would take it away again
+    return projector.append(nn.BatchNorm1d(out, affine=False))
 
 
 @register
@@ -46,38 +46,29 @@ class MoCoV3(Method):
     config: MoCoV3Config
 
     def projector(self, width: int) -> nn.Module:
-        return normalised_mlp(
-            width,
-            self.config.projector_hidden,
-            self.config.projector_out,
-            self.config.projector_layers,
-        )
+        """Return a `normalised_mlp`, B x width to B x projector_out."""
+        hidden, out = self.config.projector_hidden, self.config.projector_out
+        return normalised_mlp(width, hidden, out, self.config.projector_layers)
 
     def predictor(self) -> nn.Module:
-        """Two layers, as wide inside as the projector."""
-        return normalised_mlp(
-            self.config.projector_out,
-            self.config.projector_hidden,
-            self.config.projector_out,
-            layers=2,
-        )
+        """Return two layers, as wide inside as the projector."""
+        hidden, out = self.config.projector_hidden, self.config.projector_out
+        return normalised_mlp(out, hidden, out, layers=2)
 
     def loss(self, student: Tensor, target: Tensor, state: nn.Module, progress: float) -> Tensor:
-        """Mean over images i and (view u of the keys k, view v != u of the queries q) of -2 T log
-        softmax_j(q_i k_j / T) at j = i.
+        """Return the mean over images i and (view u of the keys k, view v != u of the queries q) of
+        equation 1 and algorithm 1 of the paper:
 
-        All of length 1; equation 1 and algorithm 1 of the paper, which for two views adds up the
-        two directions: twice this.
+            -2 T log softmax_j(q_i k_j / T) at j = i
+
+        All have length 1. The paper adds up the two directions of two views: twice this.
         """
         queries, keys = (F.normalize(x.float(), dim=-1) for x in (student, target.detach()))
         # u: view of the keys, v: of the queries, i: image of the query, j: of the key
         logits = torch.einsum("ujd,vid->uvij", keys, queries) / self.config.temperature
-        terms = (
-            -2
-            * self.config.temperature
-            * F.log_softmax(logits, dim=-1).diagonal(dim1=-2, dim2=-1).mean(dim=-1)
-        )
-        return mean_over_views(terms)
+        own = F.log_softmax(logits, dim=-1).diagonal(dim1=-2, dim2=-1)
+        # The factor 2 T, from the paper's code, keeps gradients alike over temperatures.
+        return mean_over_views(-2 * self.config.temperature * own.mean(dim=-1))
 
     def chance(self, batch_size: int) -> float:
         return 2 * self.config.temperature * math.log(batch_size)

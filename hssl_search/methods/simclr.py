@@ -14,6 +14,10 @@ from hssl_search.methods.base import Method, MethodConfig, register
 
 
 class SimCLRConfig(MethodConfig):
+    """Two layers and 128 outputs as in the paper. 512 hidden units instead of 2,048, for short runs
+    on small images.
+    """
+
     name: Literal["simclr"] = "simclr"
     temperature: float = Field(0.2, gt=0)
     """Of the softmax over similarities; 0.2 suits batches of a few hundred better than the 0.1 of
@@ -35,8 +39,8 @@ class SimCLR(Method):
     config: SimCLRConfig
 
     def loss(self, student: Tensor, target: Tensor, state: nn.Module, progress: float) -> Tensor:
-        """Mean over V x B anchors of -log softmax of the positives; keys are all target outputs but
-        the anchor's own image in its own view.
+        """Return the mean over V x B anchors of -log softmax of the positives; keys are all target
+        outputs except the anchor's own image in its own view.
 
         With V = 2 and student = target this is NT-Xent, equation 1 of the paper. With V > 2 an
         anchor's V - 1 positives are averaged.
@@ -45,11 +49,12 @@ class SimCLR(Method):
         anchors, keys = (F.normalize(x.float(), dim=-1).flatten(0, 1) for x in (student, target))
         logits = anchors @ keys.T / self.config.temperature
         image = torch.arange(views * batch, device=logits.device) % batch
+        # The view itself is no key: an anchor would find it whatever was learned.
         own = torch.eye(views * batch, dtype=torch.bool, device=logits.device)
         positive = (image[:, None] == image[None, :]) & ~own
         log_probability = logits - logits.masked_fill(own, -math.inf).logsumexp(dim=1, keepdim=True)
-        # indexing with a mask would wait for the device
+        # Indexing with a mask would wait for the device.
         return -(log_probability * positive).sum() / positive.sum()
 
     def chance(self, batch_size: int) -> float:
-        return math.log(2 * batch_size - 1)
+        return math.log(2 * batch_size - 1)  # all keys of two views but the anchor are alike

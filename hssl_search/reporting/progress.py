@@ -1,9 +1,13 @@
-"""The live display of a running search. It is told what happens by simple calls, and knows nothing of how jobs are run."""
+"""The progress of a running search: its lines go to the log, and a terminal has a live display too.
+
+It is told what happens by simple calls, and knows nothing of how jobs are run."""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -15,6 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from hssl_search.reporting.formats import clock, duration, known, plural, signed
+
+log = logging.getLogger(__name__)
 
 LABEL = 7
 BAR = 18
@@ -43,14 +49,20 @@ class _Phase:
 
 
 class Progress:
-    """Shows phase, jobs, the best head beside the control without one, device-time used and left, and when the search ends.
+    """Shows phase, jobs, the best head beside the control without one, device-time used and left,
+    and when the search ends.
 
-    In a terminal it is a live display, with a line kept for each note and ended phase; elsewhere it prints a plain line for each
-    phase, ended job and note. Use it as a context manager; calls outside of it are allowed and show nothing live.
+    It logs a line for each phase, ended job and note. With a live display, those that the display
+    shows anyway are for debugging. Use it as a context manager; calls outside of it are allowed and
+    show nothing live.
+
+    Args:
+        console: where the live display is shown, if it is a terminal; None: nowhere.
     """
 
-    def __init__(self, console: Console, now: Callable[[], float] = time.monotonic) -> None:
-        self._console = console
+    def __init__(
+        self, console: Console | None = None, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self._now = now
         self._began = now()
         self._phase: _Phase | None = None
@@ -60,7 +72,7 @@ class Progress:
         self._budget: float | None = None
         self._first_charge: tuple[float, float] | None = None
         self._live: Live | None = None
-        if console.is_terminal:
+        if console is not None and console.is_terminal:
             self._live = Live(
                 get_renderable=self.render, console=console, refresh_per_second=4, transient=True
             )
@@ -86,9 +98,8 @@ class Progress:
         """`jobs_total` is None where it is not known; `budget_share` is of the whole budget, 0 to 1. Ends the phase before."""
         self.phase_ended()
         self._phase = _Phase(name, jobs_total, budget_share, self._now())
-        if self._live is None:
-            jobs = f", {plural(jobs_total, 'job')}" if jobs_total is not None else ""
-            self._say(f"{name}: started{jobs}{_share(budget_share)}")
+        jobs = f", {plural(jobs_total, 'job')}" if jobs_total is not None else ""
+        self._say(f"{name}: started{jobs}{_share(budget_share)}", live=False)
 
     def phase_ended(self) -> None:
         """Keep a line about the phase; without one, nothing."""
@@ -129,12 +140,11 @@ class Progress:
         self.job_waits(name)
         self._phase.done += 1
         self._phase.failed += state == "failed"
-        if self._live is None:
-            of = f"/{self._phase.total}" if self._phase.total is not None else ""
-            accuracy = f", {last.accuracy:.1f} %" if last and known(last.accuracy) else ""
-            self._say(f"{self._phase.name} {self._phase.done}{of}: {name} {state}{accuracy}")
-        elif state not in GOOD_ENDS:
-            self._say(f"{self._phase.name}: {name} {state}", "yellow")
+        of = f"/{self._phase.total}" if self._phase.total is not None else ""
+        accuracy = f", {last.accuracy:.1f} %" if last and known(last.accuracy) else ""
+        bad = state not in GOOD_ENDS
+        line = f"{self._phase.name} {self._phase.done}{of}: {name} {state}{accuracy}"
+        self._say(line, "yellow" if bad else "", live=bad)
 
     def device_time(self, used_s: float, budget_s: float) -> None:
         """Device-seconds charged so far, of the budget."""
@@ -161,12 +171,15 @@ class Progress:
         left = self._budget - self._used
         return min(left, left * elapsed / spent) if spent > 0 and elapsed > 0 else None
 
-    def _say(self, text: str, style: str = "") -> None:
-        self._console.print(
-            Text(text, style=style if self._live else ""),
-            highlight=False,
-            soft_wrap=self._live is None,
-        )
+    def _say(self, text: str, style: str = "", live: bool = True) -> None:
+        """Log a line.
+
+        Args:
+            style: in a terminal.
+            live: whether to say it above a live display too.
+        """
+        level = logging.INFO if live or self._live is None else logging.DEBUG
+        log.log(level, "%s", text, extra={"style": style})
 
     def _device_time(self) -> str:
         return f"{duration(self._used)} of {duration(self._budget)} device-time used"
@@ -226,6 +239,39 @@ class Progress:
         return (
             signed(best - self._control) if best is not None and self._control is not None else ""
         )
+
+
+class TerminalHandler(logging.Handler):
+    """Prints what the package logs: warnings as notes in yellow, all else as it is.
+
+    Args:
+        console: may have a live display, above which lines are printed then.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text, terminal = record.getMessage(), self._console.is_terminal
+        style = getattr(record, "style", "") if terminal else ""
+        if record.levelno >= logging.WARNING:
+            text, style = f"Note: {text}", "yellow"
+        self._console.print(Text(text, style=style), highlight=False, soft_wrap=not terminal)
+
+
+@contextmanager
+def log_shown(console: Console) -> Iterator[None]:
+    """Within: what the package logs is printed on the console."""
+    logger, handler = logging.getLogger("hssl_search"), TerminalHandler(console)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def _phase_cells(phase: _Phase) -> tuple[RenderableType, RenderableType]:

@@ -1,4 +1,4 @@
-"""What may be searched: spaces declared in YAML."""
+"""Search spaces, declared in YAML: which heads may be tried."""
 
 from hssl_search.spaces.space import Space
 

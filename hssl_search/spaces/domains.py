@@ -1,40 +1,44 @@
-"""What a parameter may be: one value, one of several, or a range."""
+"""Domains: one value of a parameter, one of several, or a range."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
 Value = bool | int | float | str
+Written = dict[str, Value | list[Value]]
+"""A domain as YAML has it."""
 
 
 class Domain(Protocol):
-    """The values of one parameter. Frozen and hashable; equal domains propose equal values."""
+    """The values that one parameter may have. Frozen and hashable; equal domains propose equal
+    values.
+    """
 
     def suggest(self, trial: BaseTrial, name: str) -> Value:
-        """The trial's value of the Optuna parameter `name`."""
+        """Return the trial's value of the Optuna parameter `name`."""
         ...
 
     def values(self) -> Sequence[Value] | None:
-        """Every value, in order; None when they cannot be counted."""
+        """Return every value, in order; None when they cannot be counted."""
         ...
 
     def holds(self, value: Value) -> bool:
-        """Whether it is one of the values."""
+        """Tell whether the domain has the value."""
         ...
 
-    def plain(self) -> dict[str, Any]:
-        """As it is written in YAML."""
+    def plain(self) -> Written:
+        """Return the domain as it is written in YAML."""
         ...
 
 
 @dataclass(frozen=True)
 class Fixed:
-    """One value; Optuna does not see it."""
+    """One value, which Optuna does not see."""
 
     value: Value
 
@@ -47,18 +51,19 @@ class Fixed:
     def holds(self, value: Value) -> bool:
         return value == self.value
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> Written:
         return {"value": self.value}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several values, in no order that means anything."""
+    """One of several values, whose order means nothing."""
 
     options: tuple[Value, ...]
 
     def suggest(self, trial: BaseTrial, name: str) -> Value:
-        suggested: Value = trial.suggest_categorical(name, self.options)  # type: ignore[assignment]  # never None: options are Values
+        # Optuna's type allows None, which is no Value and so no option.
+        suggested: Value = trial.suggest_categorical(name, self.options)  # type: ignore[assignment]
         return suggested
 
     def values(self) -> Sequence[Value]:
@@ -67,7 +72,7 @@ class Choice:
     def holds(self, value: Value) -> bool:
         return value in self.options
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> Written:
         return {"choice": list(self.options)}
 
 
@@ -88,9 +93,9 @@ class Integers:
     def holds(self, value: Value) -> bool:
         return value in self.values()
 
-    def plain(self) -> dict[str, Any]:
-        step = {} if self.step == 1 else {"step": self.step}
-        return {"int": [self.low, self.high], **step}
+    def plain(self) -> Written:
+        written: Written = {"int": [self.low, self.high]}
+        return written if self.step == 1 else {**written, "step": self.step}
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,8 @@ class Floats:
         return None
 
     def holds(self, value: Value) -> bool:
+        # `blocks` and `family` are text, and no range has them.
         return not isinstance(value, str) and self.low <= value <= self.high
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> Written:
         return {"log" if self.log else "float": [self.low, self.high]}

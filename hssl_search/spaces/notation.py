@@ -1,4 +1,4 @@
-"""How a domain is written in YAML: a plain value, or one of
+"""The notation of domains in YAML: a plain value, or one of
 
 {value: 3}    {choice: [2, 4, 8]}    {int: [1, 4]}    {int: [3, 9], step: 2}
 {float: [0.5, 2]}    {log: [0.5, 2]}
@@ -22,11 +22,16 @@ _EXAMPLES = {
 
 
 def read_domain(written: Any, where: str, key: str, beside: tuple[str, ...] = ()) -> Domain:
-    """The domain that was written under `key` of the file `where`; `beside` names keys of its
-    mapping that belong to others.
+    """Read a domain. Whether a head may have the values is not asked here.
 
-    UserError for everything that is not in the notation. Whether a head may have the values is not
-    asked here.
+    Args:
+        written: the YAML value.
+        where: the file, for messages.
+        key: the key that the domain was written under, for messages.
+        beside: keys of its mapping that belong to others.
+
+    Raises:
+        UserError: for everything that is not in the notation.
     """
     if not isinstance(written, Mapping):
         return Fixed(_scalar(written, f"{where}: {key}"))
@@ -38,6 +43,7 @@ def read_domain(written: Any, where: str, key: str, beside: tuple[str, ...] = ()
 
 
 def _read_mapping(written: Mapping[str, Any], at: str) -> Domain:
+    # One domain is one kind; `step` and `families` may stand beside it.
     kinds = [kind for kind in _EXAMPLES if kind in written]
     if len(kinds) != 1:
         raise UserError(
@@ -50,19 +56,18 @@ def _read_mapping(written: Mapping[str, Any], at: str) -> Domain:
     if kind == "value":
         return Fixed(_scalar(written[kind], at))
     if kind == "choice":
-        return _choice(written[kind], at)
+        options = written[kind]
+        if not isinstance(options, list) or not options:
+            raise UserError(
+                f"{at}: choice is {options!r}; write a list, e.g. "
+                f"{{choice: {_EXAMPLES['choice']}}}."
+            )
+        return Choice(tuple(_scalar(option, at) for option in options))
     return _range(kind, written[kind], written.get("step", 1), at)
 
 
-def _choice(written: Any, at: str) -> Choice:
-    if not isinstance(written, list) or not written:
-        raise UserError(
-            f"{at}: choice is {written!r}; write a list, e.g. {{choice: {_EXAMPLES['choice']}}}."
-        )
-    return Choice(tuple(_scalar(option, at) for option in written))
-
-
 def _range(kind: str, written: Any, step: Any, at: str) -> Domain:
+    # Compared by type, not by isinstance: to Python, true and false are integers too.
     types = (int,) if kind == "int" else (int, float)
     numbers = (
         isinstance(written, list)
@@ -76,19 +81,15 @@ def _range(kind: str, written: Any, step: Any, at: str) -> Domain:
         )
     low, high = written
     if kind == "int":
-        return Integers(low, high, _step(step, high - low, at))
+        if type(step) is not int or step < 1 or (high - low) % step:
+            raise UserError(
+                f"{at}: step is {step!r}; write a whole number that leads from the lower end "
+                "exactly to the higher one."
+            )
+        return Integers(low, high, step)
     if kind == "log" and low <= 0:
         raise UserError(f"{at}: log begins at {low!r}, where there is no logarithm; begin above 0.")
     return Floats(float(low), float(high), log=kind == "log")
-
-
-def _step(step: Any, span: int, at: str) -> int:
-    if type(step) is not int or step < 1 or span % step:
-        raise UserError(
-            f"{at}: step is {step!r}; write a whole number that leads from the lower end exactly "
-            "to the higher one."
-        )
-    return step
 
 
 def _scalar(written: Any, at: str) -> Value:

@@ -1,4 +1,4 @@
-"""A parameter of heads within a space: its domain, or its domains for different families."""
+"""Parameters of heads within a space: each with its domain, or domains for different families."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from pydantic import ValidationError
 
 from hssl_search.configfile import refusal
 from hssl_search.errors import UserError, advice
-from hssl_search.heads import registry
 from hssl_search.heads.config import HeadConfig
+from hssl_search.heads.families import families as head_families
+from hssl_search.heads.families import reads
 from hssl_search.spaces.domains import Choice, Domain, Fixed, Floats, Integers, Value
 from hssl_search.spaces.notation import read_domain
 
 PARAMETERS = tuple(name for name in HeadConfig.model_fields if name not in ("format", "family"))
-"""What a space may vary besides the family, in the order in which it is sampled: what a head reads
-is known after the blocks."""
+"""The parameters that a space may vary besides the family, in the order in which they are sampled:
+`blocks` come first, since they decide what a head reads."""
 
 Kind = Mapping[str, Value]
 """What decides which parameters a head reads: its `family`, and its `blocks` where the space says
@@ -41,18 +42,18 @@ class Parameter:
     alternatives: tuple[Alternative, ...]
 
     def domain(self, kind: Kind) -> Domain | None:
-        """What the parameter may be in a head of a kind; None where the head does not read it or
-        the space does not vary it.
+        """Return the parameter's domain in a head of a kind; None where the head does not read it,
+        or the space does not vary it.
         """
-        if self.name not in registry.reads(kind):
+        if self.name not in reads(kind):
             return None
         return next(
             (each.domain for each in self.alternatives if kind["family"] in each.families), None
         )
 
     def trial_name(self, family: str) -> str:
-        """The Optuna parameter's name: `kernel_size`, or `kernel_size.resnet` where families have
-        different domains.
+        """Return the Optuna parameter's name: `kernel_size`, or `kernel_size.resnet` where families
+        have different domains.
 
         Optuna forbids two sets of choices under one name in a study.
         """
@@ -63,14 +64,20 @@ class Parameter:
 
 
 def read_family(written: Any, where: str) -> Fixed | Choice:
-    """The families of a space. UserError for an unknown one, a control, or anything but a name or a
-    choice of names.
+    """Read the families of a space.
+
+    Args:
+        written: the YAML value of `parameters.family`.
+        where: the file, for messages.
+
+    Raises:
+        UserError: for an unknown family, a control, or anything but a name or a choice of names.
     """
     key = "parameters.family"
     domain = read_domain(written, where, key)
     if not isinstance(domain, Fixed | Choice):
         raise UserError(f"{where}: {key} is a range; write a name or {{choice: [NAME, NAME]}}.")
-    known = registry.families()
+    known = head_families()
     candidates = [name for name, family in known.items() if not family.control]
     for name in domain.values():
         if name in known and name not in candidates:
@@ -86,7 +93,11 @@ def read_family(written: Any, where: str) -> Fixed | Choice:
 
 
 def refuse_unknown(written: Mapping[str, Any], where: str) -> None:
-    """UserError for the first key that is no parameter."""
+    """Refuse a key that is no parameter.
+
+    Raises:
+        UserError: about the first one.
+    """
     valid = ("family", *PARAMETERS)
     for name in written:
         if name not in valid:
@@ -98,42 +109,51 @@ def refuse_unknown(written: Mapping[str, Any], where: str) -> None:
 def read_parameters(
     written: Mapping[str, Any], families: Sequence[str], where: str
 ) -> tuple[Parameter, ...]:
-    """All other parameters, in HeadConfig's order. UserError for a value that no head may have."""
-    found: list[Parameter] = []
+    """Read all parameters but the family.
+
+    Args:
+        written: the YAML mapping `parameters`.
+        families: those of the space.
+        where: the file, for messages.
+
+    Returns:
+        the parameters that are written, in HeadConfig's order.
+
+    Raises:
+        UserError: for a value that no head may have.
+    """
+    parameters: list[Parameter] = []
     for name in PARAMETERS:
         if name in written:
-            found.append(
-                _read_parameter(name, written[name], families_kinds(families, found), where)
-            )
-    return tuple(found)
+            # Those read so far tell what heads there are: `blocks` is the first.
+            kinds = families_kinds(families, parameters)
+            parameters.append(_read_parameter(name, written[name], kinds, where))
+    return tuple(parameters)
 
 
 def families_kinds(
     families: Sequence[str], parameters: Iterable[Parameter]
 ) -> dict[str, list[Kind]]:
-    """The kinds of heads in each family of a space: one, or for hybrids whose blocks it gives, one
-    for each sequence of blocks.
+    """Return the kinds of heads in each family of a space: one, or for hybrids whose blocks it
+    gives, one for each sequence of blocks.
     """
-    blocks = [parameter for parameter in parameters if parameter.name == "blocks"]
-    return {
-        family: _kinds(family, [parameter.domain({"family": family}) for parameter in blocks])
-        for family in families
-    }
-
-
-def _kinds(family: str, blocks: Sequence[Domain | None]) -> list[Kind]:
-    return [
-        {"family": family, "blocks": value}
-        for domain in blocks
-        if domain
-        for value in domain.values() or ()
-    ] or [{"family": family}]
+    blocks = next((parameter for parameter in parameters if parameter.name == "blocks"), None)
+    kinds: dict[str, list[Kind]] = {}
+    for family in families:
+        domain = blocks.domain({"family": family}) if blocks is not None else None
+        sequences = domain.values() if domain is not None else None
+        kinds[family] = [{"family": family, "blocks": value} for value in sequences or ()]
+        # A family without blocks of its own, or a hybrid with its default ones, is one kind.
+        kinds[family] = kinds[family] or [{"family": family}]
+    return kinds
 
 
 def readers_of(name: str, kinds: Mapping[str, Sequence[Kind]]) -> list[str]:
-    """The families some of whose kinds read a parameter."""
+    """Return the families some of whose kinds read a parameter."""
     return [
-        family for family, its in kinds.items() if any(name in registry.reads(kind) for kind in its)
+        family
+        for family, of_family in kinds.items()
+        if any(name in reads(kind) for kind in of_family)
     ]
 
 
@@ -145,6 +165,7 @@ def _read_parameter(
         raise UserError(
             f"{where}: no family of this space ({', '.join(families)}) reads {key}; remove it."
         )
+    # A list of mappings gives several families a domain each; any other list is a mistake.
     several = isinstance(written, list) and any(isinstance(part, Mapping) for part in written)
     if name == "blocks" and isinstance(written, list) and not several:
         raise UserError(
@@ -154,26 +175,17 @@ def _read_parameter(
     parts = written if several else [written]
     shares = _shares(parts, readers, f"{where}: {key}")
     domains = [read_domain(part, where, key, beside=("families",)) for part in parts]
-    return Parameter(
-        name,
-        tuple(
-            Alternative(
-                _accepted(
-                    domain,
-                    name,
-                    [kind for family in share for kind in kinds[family]],
-                    f"{where}: {key}",
-                ),
-                share,
-            )
-            for domain, share in zip(domains, shares, strict=True)
-        ),
-    )
+    alternatives = []
+    for domain, share in zip(domains, shares, strict=True):
+        of_share = [kind for family in share for kind in kinds[family]]
+        accepted = _accepted(domain, name, of_share, f"{where}: {key}")
+        alternatives.append(Alternative(accepted, share))
+    return Parameter(name, tuple(alternatives))
 
 
 def _shares(parts: Sequence[Any], readers: Sequence[str], at: str) -> list[tuple[str, ...]]:
-    """Which families each of the domains of one parameter holds for; one that names none holds for
-    the rest.
+    """Return the families that each domain of one parameter holds for; a domain that names none
+    holds for the rest.
     """
     named = [_named_families(part, readers, at) for part in parts]
     taken = [family for share in named for family in share]
@@ -205,12 +217,12 @@ def _named_families(part: Any, readers: Sequence[str], at: str) -> tuple[str, ..
 
 
 def _accepted(domain: Domain, name: str, kinds: Sequence[Kind], at: str) -> Domain:
-    """The domain with its values as a head's parameters have them, once every value was tried with
-    every kind that reads it.
+    """Return the domain with its values as heads have them, once every value was tried with every
+    kind that reads it.
     """
     # A range's ends come first: within HeadConfig's bounds the rest is few.
     ends = (domain.low, domain.high) if isinstance(domain, Integers | Floats) else ()
-    for kind in (kind for kind in kinds if name in registry.reads(kind)):
+    for kind in (kind for kind in kinds if name in reads(kind)):
         values = [_tried(value, name, kind, at) for value in chain(ends, domain.values() or ())]
     if isinstance(domain, Integers | Floats):
         return domain
@@ -220,10 +232,10 @@ def _accepted(domain: Domain, name: str, kinds: Sequence[Kind], at: str) -> Doma
 
 def _tried(value: Value, name: str, kind: Kind, at: str) -> Value:
     try:
-        tried: Value = HeadConfig.model_validate({**kind, name: value}, strict=True).parameters()[
-            name
-        ]
-        return tried
+        # Strict: YAML tells 3 from 3.0 and "3", and a space should not mean what it does not say.
+        head = HeadConfig.model_validate({**kind, name: value}, strict=True)
+        accepted: Value = head.parameters()[name]
+        return accepted
     except ValidationError as error:
         raise UserError(f"{at} {refusal(error.errors()[0], value)}") from None
 

@@ -15,12 +15,13 @@ from hssl_search.evaluation.assignment import Assignment
 from hssl_search.evaluation.spectrum import effective_count, spectrum
 
 LEARNED_SHARE = 0.25
-"""Of the way from the noise head's loss to the best head's, which a healthy head must have gone. A
-head that squeezes the features through a narrow bottleneck goes about 0.6 of it, ordinary heads 0.9
-and more."""
+"""Share of the way from the noise head's loss to the best head's, which a healthy head must have
+gone. A head that squeezes the features through a narrow bottleneck goes about 0.6 of it, ordinary
+heads 0.9 and more."""
 COLLAPSED_SPREAD = 0.02
 """Spread under which embeddings count as one point, and a dimension as constant."""
 COLLAPSED_RANK = 1.5
+"""Effective rank under which embeddings count as one direction."""
 COLLAPSED_VARYING = 0.1
 """Share of varying dimensions under which embeddings count as collapsed."""
 COLLAPSED_ASSIGNMENT = 0.25
@@ -30,9 +31,9 @@ COLLAPSED_INFORMATION = 0.01
 """Mutual information of image and prototype, as a share of log K, under which targets say the same
 of all images."""
 SHARPENED = 1.1
-"""Times as much information as before sharpening, with which such targets drive images apart: they
-are young. A head grows out of this state while targets are sharper than what is compared with them,
-and never where they are not (docs/method.md)."""
+"""How many times as much information as before sharpening targets may have and still drive images
+apart: they are young. A head grows out of this state while targets are sharper than what is
+compared with them, and never where they are not (docs/method.md)."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,16 @@ MATCHING_ERROR = LearningSign("error in finding an image's other view", 0.1)
 
 @dataclass(frozen=True)
 class Verdict:
+    """The health gate's verdict on one head."""
+
     gate: str
     """`healthy`, `not learning`, `collapsed` or `non-finite`."""
     reason: str
-    """A sentence with the figures it rests on."""
+    """A sentence with the figures that it rests on."""
 
     @property
     def healthy(self) -> bool:
+        """Tell whether the head passed."""
         return self.gate == "healthy"
 
 
@@ -71,7 +75,7 @@ class Shape(NamedTuple):
 
 
 def shape(embeddings: Tensor) -> Shape:
-    """The shape of N x D embeddings; NaN when they are not finite."""
+    """Return the shape of N x D embeddings; NaN when they are not finite."""
     if not bool(torch.isfinite(embeddings).all()):
         return Shape(math.nan, math.nan, math.nan)
     return Shape(spread(embeddings), effective_rank(embeddings), varying(embeddings))
@@ -79,20 +83,27 @@ def shape(embeddings: Tensor) -> Shape:
 
 @torch.no_grad()
 def spread(embeddings: Tensor) -> float:
-    """sqrt(D) x mean standard deviation of each dimension of the length-1 embeddings (arXiv
-    2011.10566, section 4.1).
+    """Return sqrt(D) x the mean standard deviation of each dimension of the length-1 embeddings
+    (arXiv 2011.10566, section 4.1).
 
     About 1 for embeddings spread over the sphere, 0 for one point.
+
+    Args:
+        embeddings: N x D.
     """
     return float(_spreads(embeddings).mean())
 
 
 @torch.no_grad()
 def varying(embeddings: Tensor) -> float:
-    """Share of the D dimensions whose own part of `spread` is that of more than one point: 0 to 1.
+    """Return the share of the D dimensions whose own part of `spread` is that of more than one
+    point: 0 to 1.
 
-    Tells embeddings that have kept a few dimensions alone (dimensional collapse, arXiv 2110.09348)
+    Tells embeddings that have kept only a few dimensions (dimensional collapse, arXiv 2110.09348)
     from those that vary a little in all.
+
+    Args:
+        embeddings: N x D.
     """
     return float((_spreads(embeddings) >= COLLAPSED_SPREAD).double().mean())
 
@@ -103,8 +114,11 @@ def _spreads(embeddings: Tensor) -> Tensor:
 
 @torch.no_grad()
 def effective_rank(embeddings: Tensor) -> float:
-    """exp of the entropy of the normalised singular values of the centred N x D embeddings (Roy and
-    Vetterli, EUSIPCO 2007).
+    """Return exp of the entropy of the normalised singular values of the centred embeddings (Roy
+    and Vetterli, EUSIPCO 2007).
+
+    Args:
+        embeddings: N x D.
     """
     return effective_count(spectrum(embeddings.double() - embeddings.double().mean(dim=0)).sqrt())
 
@@ -119,7 +133,7 @@ def judge(
     measure: LearningSign = HEAD_LOSS,
     assignment: Assignment | None = None,
 ) -> Verdict:
-    """The verdict on one head of a joint screening.
+    """Judge one head of a joint screening.
 
     Args:
         head_loss: how far it is from having learned: its head-to-head loss l(a, a') over the last
@@ -131,16 +145,16 @@ def judge(
         measure: what the losses are.
         assignment: of the same images to prototypes by its targets, in a method with prototypes.
     """
-    if not (
-        alone := judge_alone(head_loss, head_spread, head_rank, head_varying, assignment)
-    ).healthy:
+    alone = judge_alone(head_loss, head_spread, head_rank, head_varying, assignment)
+    if not alone.healthy:
         return alone
+    # Where all heads are as bad as noise, the best one leads by chance: hence a smallest progress.
     needed = max(
         LEARNED_SHARE * (noise_loss - best_loss), measure.smallest_progress * abs(noise_loss)
     )
     lead = noise_loss - head_loss
     figures = f"{measure.name} {head_loss:.3f}; noise {noise_loss:.3f}, best head {best_loss:.3f}"
-    if not lead >= needed:  # nor when the noise head's is not a number
+    if not lead >= needed:  # not `<`: the noise head's loss may be NaN
         return Verdict("not learning", f"it learned no more than noise does ({figures}).")
     return Verdict("healthy", figures)
 
@@ -152,8 +166,7 @@ def judge_alone(
     head_varying: float = 1.0,
     assignment: Assignment | None = None,
 ) -> Verdict:
-    """The verdict on a head that trains without others to compare it with: arguments as of
-    `judge`."""
+    """Judge a head that trains without others to compare it with; arguments as of `judge`."""
     figures = (
         f"spread {head_spread:.3f}, effective rank {head_rank:.1f}, {head_varying:.0%} of its "
         "dimensions vary"
@@ -161,21 +174,16 @@ def judge_alone(
     if assignment is not None:
         figures += (
             f", mean assignment {assignment.entropy:.0%} of the entropy of all prototypes, an "
-            "assignment tells "
-            f"{assignment.information:.2g} of what it could about its image"
+            f"assignment tells {assignment.information:.2g} of what it could about its image"
         )
-    if not all(
-        map(math.isfinite, (head_loss, head_spread, head_rank, head_varying, *(assignment or ())))
-    ):
+    measured = (head_loss, head_spread, head_rank, head_varying, *(assignment or ()))
+    if not all(map(math.isfinite, measured)):
         return Verdict(
             "non-finite",
             f"its loss or its embeddings are not finite (loss {head_loss:.3f}, {figures}).",
         )
-    if (
-        head_spread < COLLAPSED_SPREAD
-        or head_rank < COLLAPSED_RANK
-        or head_varying < COLLAPSED_VARYING
-    ):
+    point = head_spread < COLLAPSED_SPREAD
+    if point or head_rank < COLLAPSED_RANK or head_varying < COLLAPSED_VARYING:
         return Verdict(
             "collapsed", f"its embeddings are nearly one point or direction ({figures})."
         )
@@ -183,13 +191,14 @@ def judge_alone(
         return Verdict(
             "collapsed", f"it assigns nearly all images to the same few prototypes ({figures})."
         )
-    if assignment is not None and assignment.information <= min(
-        COLLAPSED_INFORMATION, SHARPENED * assignment.unsharpened
-    ):
-        return Verdict(
-            "collapsed",
-            f"it assigns each image to many prototypes and all images to the same ({figures}).",
-        )
+    if assignment is not None:
+        # Young targets say little, and yet more than the outputs before sharpening: those may grow.
+        stuck = SHARPENED * assignment.unsharpened
+        if assignment.information <= min(COLLAPSED_INFORMATION, stuck):
+            return Verdict(
+                "collapsed",
+                f"it assigns each image to many prototypes and all images to the same ({figures}).",
+            )
     return Verdict("healthy", figures)
 
 
@@ -200,15 +209,22 @@ def judge_group(
     measure: LearningSign = HEAD_LOSS,
     assignments: Sequence[Assignment | None] | None = None,
 ) -> list[Verdict]:
-    """Verdicts on all heads of one joint screening, as `judge`; `noise` is the place of the noise
-    head among them.
+    """Judge all heads of one joint screening.
+
+    Args:
+        losses: of each head, as `head_loss` of `judge`.
+        embeddings: N x D of each head, of held-out images.
+        noise: the place of the noise head among them.
+        measure: what the losses are.
+        assignments: of each head's targets; None in a method without prototypes.
+
+    Returns:
+        a verdict on each head, in their order.
     """
     finite = [loss for loss in losses if math.isfinite(loss)]
     best = min(finite, default=math.nan)
-    assigned: Sequence[Assignment | None] = (
-        [None] * len(losses) if assignments is None else assignments
-    )
+    each = zip(losses, embeddings, assignments or [None] * len(losses), strict=True)
     return [
         judge(loss, losses[noise], best, *shape(embedding), measure, assignment)
-        for loss, embedding, assignment in zip(losses, embeddings, assigned, strict=True)
+        for loss, embedding, assignment in each
     ]

@@ -1,4 +1,4 @@
-"""What base and head of a pair say of held-out images, where the loss compares them."""
+"""The outputs of base and head for held-out images, where the loss compares them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,28 @@ from hssl_search.training.pair import Pair
 
 
 class HeadOutput(NamedTuple):
+    """What the outputs of one head tell."""
+
     discrepancy: float
-    """`prototype_divergence` with prototypes, else `key_distance`: of the base's output trained
-    against this head, to the head's target."""
+    """`prototype_divergence` with prototypes, else `key_distance`: of the base's output that was
+    trained against this head, to the head's target."""
     assignment: Assignment | None
     """Of the head's targets; None without prototypes."""
 
 
 @torch.no_grad()
 def compare_outputs(pair: Pair, base: Tensor, heads: Sequence[Tensor]) -> list[HeadOutput]:
-    """Of each head.
+    """Compare the base's outputs with those of each head.
 
     Args:
+        pair: whose projectors make the outputs.
         base: N x D embeddings by the student's base.
         heads: of the same images by each head of the network that is kept, N x E.
+
+    Returns:
+        one HeadOutput a head.
     """
+    # Evaluated, so that BatchNorm neither mixes these images nor learns from them.
     was_training = pair.training
     pair.eval()
     try:
@@ -43,13 +50,10 @@ def _compare(pair: Pair, index: int, base: Tensor, head: Tensor) -> HeadOutput:
     target = pair.kept.couples[index].head_output(head).float()
     if not method.assigns:
         return HeadOutput(key_distance(output, target), None)
-    wanted, own = (
-        method.assignments(target, state, 1.0).flatten(0, -2),
-        method.log_assignments(target).exp().flatten(0, -2),
-    )
-    assignment = Assignment(
-        assignment_entropy(wanted), assignment_information(wanted), assignment_information(own)
-    )
-    return HeadOutput(
-        prototype_divergence(wanted, method.log_assignments(output).flatten(0, -2)), assignment
-    )
+    # As targets are at the end of the training, and as the student would assign the same outputs.
+    targets = method.assignments(target, state, 1.0).flatten(0, -2)
+    unsharpened = method.log_assignments(target).exp().flatten(0, -2)
+    entropy, information = assignment_entropy(targets), assignment_information(targets)
+    assignment = Assignment(entropy, information, assignment_information(unsharpened))
+    predictions = method.log_assignments(output).flatten(0, -2)
+    return HeadOutput(prototype_divergence(targets, predictions), assignment)

@@ -21,8 +21,8 @@ from hssl_search.methods.base import Method
 
 
 class Couple(nn.Module):
-    """What lies between features and loss: a projector and a predictor of the base, the same of the
-    head, and the layer the two share.
+    """The layers between features and loss: a projector and a predictor of the base, the same of
+    the head, and the layer that the two share.
 
     Every head has a base projector of its own: one shared by all heads would serve none of them.
     """
@@ -33,40 +33,48 @@ class Couple(nn.Module):
         self.head_projector: Any = None
         self.head_predictor: Any = None
         if head_width is not None:
-            self.head_projector, self.head_predictor = (
-                method.projector(head_width),
-                method.predictor(),
-            )
+            self.head_projector = method.projector(head_width)
+            self.head_predictor = method.predictor()
         self.prototypes = method.prototypes()
 
     def base_output(self, embedding: Tensor) -> Tensor:
-        """... x D to ... x K."""
+        """Return the base's output, ... x D embeddings to ... x K."""
         return _flat(lambda x: self.prototypes(self.base_projector(x)), embedding)
 
     def head_output(self, embedding: Tensor) -> Tensor:
+        """Return the head's output, ... x E embeddings to ... x K."""
         return _flat(lambda x: self.prototypes(self.head_projector(x)), embedding)
 
     def patch_target(self, tokens: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-        """(M x K outputs of the base's patch tokens in some places, 1 x K mean output of all) of P
-        x D tokens.
+        """Return the outputs of the base's patch tokens.
 
         The mean goes through the prototypes, which are linear, as one row: P x K outputs, of which
         few are targets, would take gigabytes.
+
+        Args:
+            tokens: P x D, of all images and views.
+            places: M of the P places.
+
+        Returns:
+            (M x K outputs at the places, 1 x K mean output of all).
         """
         projected = self.base_projector(tokens)
+        # In float32: bf16 would round a mean over thousands of tokens.
         with torch.autocast(tokens.device.type, enabled=False):
             mean = self.prototypes(projected.float().mean(dim=0, keepdim=True))
         return self.prototypes(projected[places]), mean
 
     def base_prediction(self, output: Tensor) -> Tensor:
+        """Return the base's prediction of its target, ... x K to ... x K."""
         return _flat(self.base_predictor, output)
 
     def head_prediction(self, output: Tensor) -> Tensor:
+        """Return the head's prediction of its target, ... x K to ... x K."""
         return _flat(self.head_predictor, output)
 
 
 class Outputs(NamedTuple):
-    """What a network makes of a batch; one entry a couple in each list. V views, the local crops
+    """A network's outputs for a batch; one entry a couple in each list. V views, the local crops
     after the global views.
     """
 
@@ -79,7 +87,9 @@ class Outputs(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """What a network sets as a teacher, of whole global views; one entry a couple in each list."""
+    """The targets that a network sets as a teacher, of whole global views; one entry a couple in
+    each list.
+    """
 
     outputs: list[Tensor]
     """V x B x K, of the heads, or without heads of the base."""
@@ -104,9 +114,11 @@ class Network(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(base.token_width)) if method.masks else None
 
     def outputs(self, batch: Batch) -> Outputs:
-        """Of the student: masked where the batch says so, local crops included. One pass through
-        the base for each size of image.
+        """Return the outputs of the student: masked where the batch says so, local crops included.
+
+        The base makes one pass for each size of image.
         """
+        # Local crops come last, and are never masked.
         parts = [self._embed(batch.globals, batch.masks)]
         if batch.locals is not None:
             parts.append(self._embed(batch.locals, None))
@@ -119,9 +131,9 @@ class Network(nn.Module):
         )
 
     def _head_outputs(self, embeddings: list[Tensor]) -> list[Tensor]:
-        return [
-            couple.head_output(head) for couple, head in zip(self.couples, embeddings, strict=False)
-        ]
+        # Not strict: without heads there is one couple all the same.
+        pairs = zip(self.couples, embeddings, strict=False)
+        return [couple.head_output(embedding) for couple, embedding in pairs]
 
     def _patches(self, batch: Batch, tokens: Tensor | None) -> list[Tensor]:
         if self.mask_token is None:
@@ -130,7 +142,9 @@ class Network(nn.Module):
         return [couple.base_output(tokens[places]) for couple in self.couples]
 
     def targets(self, batch: Batch) -> Targets:
+        """Return the targets of the teacher, which sees whole global views alone."""
         base, heads, tokens = self._embed(batch.globals, None)
+        # The base's own teacher is a target only in plain SSL: with heads, theirs replace it.
         outputs = self._head_outputs(heads) or [self.couples[0].base_output(base)]
         if self.mask_token is None:
             return Targets(outputs, [], [])
@@ -141,10 +155,14 @@ class Network(nn.Module):
     def _embed(
         self, views: Tensor, masks: Tensor | None
     ) -> tuple[Tensor, list[Tensor], Tensor | None]:
-        """(base embedding, embedding of each head, patch tokens) of V x B x 3 x H x W views: V x B
-        x D each, V x B x N x D.
+        """Embed V x B x 3 x H x W views.
+
+        Returns:
+            (base embedding V x B x D, embedding of each head V x B x E, patch tokens V x B x N x D
+            or None).
         """
         shape = views.shape[:2]
+        # All views in one forward pass, so that BatchNorm sees them together.
         masking = None
         if masks is not None and self.mask_token is not None:
             masking = Masking(send(masks.flatten(0, 1), views.device), self.mask_token)
@@ -159,6 +177,8 @@ class Network(nn.Module):
 
 @dataclass(frozen=True)
 class Losses:
+    """The loss terms of one step."""
+
     total: Tensor
     """The scalar to minimise."""
     base: Tensor
@@ -177,6 +197,11 @@ class Pair(nn.Module):
     screening. All heads share one forward pass of the base. A method with masks adds the base's
     patch term, with its own teacher, with and without heads; a head has none.
 
+    Args:
+        base: the network that is pretrained.
+        heads: that it learns from.
+        method: the objective.
+
     Raises:
         UserError: for a method with masks on a base without patch tokens.
     """
@@ -194,51 +219,53 @@ class Pair(nn.Module):
 
     @property
     def kept(self) -> Network:
-        """The network that is evaluated and exported: the teacher where there is one, as DINO and
-        iBOT do.
+        """Return the network that is evaluated and exported: the teacher where there is one, as in
+        DINO and iBOT.
         """
         return self.teacher if self.teacher is not None else self.student
 
     def losses(self, batch: Batch, progress: float) -> Losses:
-        """Losses of a batch of views at `progress` (0 to 1) of the training; also updates the
-        targets' states.
+        """Return the losses of a batch of views, and update the targets' states.
+
+        Args:
+            batch: the views.
+            progress: 0 to 1 over the training.
         """
         outputs = self.student.outputs(batch)
-        found = self._targets(batch)
-        targets = found.outputs or outputs.head or outputs.base
+        teacher = self._targets(batch)
+        # Without a teacher the student's own outputs are the targets, with their gradients.
+        targets = teacher.outputs or outputs.head or outputs.base
         couples = self.student.couples
-        predictions = [
-            couple.base_prediction(output)
-            for couple, output in zip(couples, outputs.base, strict=True)
-        ]
+        base_pairs = zip(couples, outputs.base, strict=True)
+        base_predictions = [couple.base_prediction(output) for couple, output in base_pairs]
         if outputs.head:
-            base = self._terms(predictions, self.targets_of_the_base(targets), progress)
-            of_heads = [
-                couple.head_prediction(output)
-                for couple, output in zip(couples, outputs.head, strict=True)
-            ]
-            head = self._terms(of_heads, targets, progress)
+            base = self._terms(base_predictions, self.targets_of_the_base(targets), progress)
+            head_pairs = zip(couples, outputs.head, strict=True)
+            head_predictions = [couple.head_prediction(output) for couple, output in head_pairs]
+            head = self._terms(head_predictions, targets, progress)
+            # The mean over heads: with more of them, the base's gradient does not grow.
             total = (0.5 * base + 0.5 * head).mean()
         else:
-            base, head = self._terms(predictions, targets, progress), outputs.base[0].new_empty(0)
+            base = self._terms(base_predictions, targets, progress)
+            head = outputs.base[0].new_empty(0)
             total = base.mean()
-        patch = self._patch_terms(batch, outputs.patches, found.patches, progress)
+        patch = self._patch_terms(batch, outputs.patches, teacher.patches, progress)
         if len(patch):
             total = total + patch.mean()
-        for state, target in zip(
-            [*self.states, *self.patch_states], [*targets, *found.patch_means], strict=True
-        ):
+        # After the losses, so that a step's targets do not change what they are compared by.
+        states = [*self.states, *self.patch_states]
+        for state, target in zip(states, [*targets, *teacher.patch_means], strict=True):
             self.method.update(state, target)
         return Losses(total, base.detach(), head.detach(), patch.detach())
 
     def targets_of_the_base(self, targets: list[Tensor]) -> list[Tensor]:
-        """Head targets as the base's terms take them: without gradients (docs/method.md says what
-        this choice rests on).
+        """Return head targets as the base's terms take them: without gradients (docs/method.md says
+        what this choice rests on).
         """
         return [target.detach() for target in targets]
 
     def _terms(self, students: list[Tensor], targets: list[Tensor], progress: float) -> Tensor:
-        # bf16 rounds a loss by more than the health gate asks of a head
+        # In float32: bf16 rounds a loss by more than the health gate asks of a head
         with torch.autocast(students[0].device.type, enabled=False):
             return torch.stack(
                 [
@@ -269,18 +296,15 @@ class Pair(nn.Module):
         return Targets([], [], []) if self.teacher is None else self.teacher.targets(batch)
 
     def drop_frozen_gradients(self, progress: float) -> None:
-        """Take away the gradients of prototypes while the method holds them still."""
+        """Drop the gradients of prototypes while the method holds them still."""
         if self.method.prototypes_frozen(progress):
-            for parameter in (
-                parameter
-                for couple in self.student.couples
-                for parameter in couple.prototypes.parameters()
-            ):
-                parameter.grad = None
+            for couple in self.student.couples:
+                for parameter in couple.prototypes.parameters():
+                    parameter.grad = None  # not zero: the optimizer would still decay the weights
 
     @torch.no_grad()
     def update_teacher(self, momentum: float) -> None:
-        """theta' <- m theta' + (1 - m) theta for every parameter; BatchNorm statistics are the
+        """Set theta' <- m theta' + (1 - m) theta for every parameter; BatchNorm statistics are the
         teacher's own.
         """
         if self.teacher is not None:
@@ -290,23 +314,27 @@ class Pair(nn.Module):
 
 
 def require_patches(base: Base, method: Method | type[Method]) -> None:
-    """UserError for a method with masks on a base without patch tokens."""
+    """Check that a base has patch tokens, where a method masks them.
+
+    Raises:
+        UserError: where it has none.
+    """
     if method.masks and base.mask_grid is None:
         raise UserError(
             f"SSL method {method.name!r} masks patch tokens, and base {base.name!r} has none that "
-            "go through it one by one; "
-            "choose a plain vision transformer such as vit_small_patch16_224, or another --trainer."
+            "go through it one by one; choose a plain vision transformer such as "
+            "vit_small_patch16_224, or another --trainer."
         )
 
 
 def _flat(layers: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Layers for N x D applied to ... x D."""
+    """Apply layers for N x D to ... x D."""
     return layers(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
 
 
 def _hidden(batch: Batch, tokens: Tensor | None) -> tuple[Tensor, Tensor]:
-    """(P x D patch tokens of all images and views, M places of those that are hidden from the
-    student) of V x B x N x D tokens.
+    """Return (P x D patch tokens of all images and views, M places of those that are hidden from
+    the student), for V x B x N x D tokens.
     """
     assert tokens is not None and batch.masks is not None
     return tokens.flatten(0, 2), send(masked_places(batch.masks), tokens.device)

@@ -14,7 +14,7 @@ from hssl_search.methods.base import MethodConfig, method_class
 
 
 class Stage(BaseModel):
-    """How one training is optimised. A proxy is a short one, `full` the real one."""
+    """The settings of one training. A proxy is a short one, `full` the real one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -43,15 +43,20 @@ class Stage(BaseModel):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """`auto` measures both on the device before the search and keeps the faster."""
     channels_last: bool = True
+    """Whether weights and maps lie in memory channel by channel last, which convolutions are faster
+    on."""
 
     @model_validator(mode="after")
     def _fill(self) -> Stage:
+        # Written out, so that a recipe in a study says what was done. The model is frozen.
         if self.weight_decay_end is None:
             object.__setattr__(self, "weight_decay_end", self.weight_decay)
         return self
 
 
 class Full(Stage):
+    """The settings of the training in full."""
+
     epochs: int = Field(100, ge=1)
     """Passes over the data that the full training is planned for; the budget may allow fewer."""
 
@@ -85,34 +90,44 @@ class Recipe(BaseModel):
 
     @classmethod
     def read(cls, name: str) -> Recipe:
-        """The recipe of that name or path. UserError for an unknown name, corrupt YAML or a key
-        that is not known.
+        """Read the recipe of a name or a path.
+
+        Raises:
+            UserError: for an unknown name, corrupt YAML, an unknown key, or a value that no recipe
+                may have.
         """
         path = find("trainers", name)
         return cls.from_plain(read_yaml(path), str(path))
 
     @classmethod
     def from_plain(cls, values: dict[str, Any], where: str = "recipe") -> Recipe:
+        """Make a recipe of plain values.
+
+        Args:
+            values: as `as_plain` gives them, or as a file holds them.
+            where: what messages call their place.
+
+        Raises:
+            UserError: for an unknown method or key, or a value that no recipe may have.
+        """
         method = values.get("method")
         if not isinstance(method, dict) or not isinstance(method.get("name"), str):
             raise UserError(
                 f"{where}: method is {method!r}; write a section such as `method: {{name: "
                 f"simclr}}`."
             )
-        chosen = validate(_method_config(method["name"], where), method, f"{where}: method")
-        recipe = validate(cls, {**values, "method": chosen}, where)
-        assert isinstance(recipe, cls)
-        return recipe
+        try:
+            config = method_class(method["name"]).Config
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+        # The method's own config first: the recipe's field has the type that all methods share.
+        chosen = validate(config, method, f"{where}: method")
+        return validate(cls, {**values, "method": chosen}, where)
 
     def stage(self, name: str) -> Stage:
+        """Return the `full` stage, or for any other name the proxy stage."""
         return self.full if name == "full" else self.proxy
 
     def as_plain(self) -> dict[str, Any]:
+        """Return the recipe as plain values, for JSON and YAML."""
         return self.model_dump(mode="json")
-
-
-def _method_config(name: str, where: str) -> type[MethodConfig]:
-    try:
-        return method_class(name).Config
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from hssl_search.training.pair import Network
 
 Precision = Callable[[], contextlib.AbstractContextManager[Any]]
+"""Makes the autocast context in which the network runs."""
 
 
 def recompute_blocks(network: Network, precision: Precision) -> None:
@@ -29,15 +30,19 @@ def recompute_blocks(network: Network, precision: Precision) -> None:
     (caching gradients, arXiv 2101.06983, mends only the latter).
 
     Args:
+        network: whose blocks change in place.
         precision: the autocast context in which the network is called.
     """
     for part in (network.base.model, *network.heads):
+        # A model without lists of layers is recomputed child by child.
         for block in list(blocks(part)) or filter(_composed, part.children()):
             block.forward = partial(_recomputed, block, block.forward, precision)
 
 
 def blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """The elements of the innermost lists of layers, a residual or a transformer block each."""
+    """Yield the elements of the innermost lists of layers, a residual or a transformer block
+    each.
+    """
     for child in module.children():
         if inner := list(blocks(child)):
             yield from inner
@@ -46,7 +51,7 @@ def blocks(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _composed(module: nn.Module) -> bool:
-    """Whether it holds more than one layer with parameters."""
+    """Tell whether a module holds more than one layer with parameters."""
     return sum(any(True for _ in layer.parameters(recurse=False)) for layer in module.modules()) > 1
 
 
@@ -55,21 +60,20 @@ def _recomputed(
 ) -> Any:
     if not (block.training and torch.is_grad_enabled()):
         return forward(*args, **kwargs)
-    both = partial(_both_passes, block, precision)
-    return checkpoint(forward, *args, use_reentrant=False, context_fn=both, **kwargs)
 
+    def contexts() -> tuple[contextlib.AbstractContextManager[Any], Any]:
+        """Return those of the first and of the second forward pass."""
+        return contextlib.nullcontext(), _again(block, precision)
 
-def _both_passes(
-    block: nn.Module, precision: Precision
-) -> tuple[contextlib.AbstractContextManager[Any], Any]:
-    return contextlib.nullcontext(), _again(block, precision)
+    return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
 
 @contextlib.contextmanager
 def _again(block: nn.Module, precision: Precision) -> Iterator[None]:
-    """Within: the second forward pass uses the kernels of the first, and does not count for
-    BatchNorm's running statistics.
+    """Make the second forward pass use the kernels of the first, and not count for BatchNorm's
+    running statistics.
     """
+    # A momentum of 0 keeps the running statistics, and None stops the count of batches.
     counting = [layer for layer in block.modules() if isinstance(layer, _BatchNorm)]
     before = [(layer.momentum, layer.num_batches_tracked) for layer in counting]
     for layer in counting:

@@ -1,4 +1,5 @@
-"""The evidence's protocol: what is trained in which order, and that pieces give what one go gives."""
+"""The evidence's protocol: what is trained in which order, and that pieces give what one go
+gives."""
 
 from __future__ import annotations
 
@@ -225,9 +226,10 @@ def test_decisive_comparisons_come_first(real: list[Training]) -> None:
         "convnext 3",
         "none x 1.5",
     }
+    # dino after simclr
     assert [one.cell.method for one in real] == sorted(
         (one.cell.method for one in real), reverse=True
-    )  # dino after simclr
+    )
     assert {one.branch for one in real} >= {*HEADS, "none x 2", "noise"}
     assert len({one.key for one in real}) == len(real)
 

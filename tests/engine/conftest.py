@@ -24,10 +24,10 @@ from hssl_search.engine.execution.dispatcher import Dispatcher
 from hssl_search.engine.execution.jobs import Job, Outcome, Plain, Send, Setting, Task
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.phases.runner import Backend, attach_nothing
-from hssl_search.engine.policy import Policy
+from hssl_search.engine.policy import DEFAULT
 from hssl_search.engine.records.ledger import Charge, Ledger
 from hssl_search.engine.records.meter import DeviceMeter
-from hssl_search.engine.records.run import FORMAT, Run
+from hssl_search.engine.records.run import ResolvedSearch, ResolvedSpace, Run
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.statistics.metrics import LABELFREE, RANK_BY, RANKINGS
 from hssl_search.heads.config import HeadConfig
@@ -148,32 +148,33 @@ class Lab:
             parse_budget(options["budget"]),
             options["machine"],
         )
-        self.run = Run.create(
-            folder / "demo",
-            {
-                "name": "demo",
-                "format": FORMAT,
-                "storage": None,
-                "seed": 0,
-                "rank_by": RANK_BY[options["rank_by"]].key,
-                "sampler": options.get("sampler", "tpe"),
-                "promote": options.get("promote", "learned"),
-                "pruner": options.get("pruner", "median"),
-                "max_head_cost": options.get("max_head_cost"),
-                "space": {"name": space.name, "hash": space.hash(), **space.as_plain()},
-                "full_epochs": options["full_epochs"],
-                "gpus_per_trial": options.get("gpus_per_trial", options["machine"].gpus_per_trial),
-                "setting": setting.model_dump(mode="json"),
-                "same_architecture": {"family": "resnet", "depth": 2},
-            },
+        search = ResolvedSearch(
+            name="demo",
+            budget=self.budget,
+            rank_by=RANK_BY[options["rank_by"]].key,
+            sampler=options.get("sampler", "tpe"),
+            promote=options.get("promote", "learned"),
+            pruner=options.get("pruner", "median"),
+            seed=0,
+            gpus_per_trial=options.get("gpus_per_trial", self.machine.gpus_per_trial),
+            max_head_cost=options.get("max_head_cost"),
+            policy=DEFAULT,
+            storage=None,
+            full_epochs=options["full_epochs"],
+            machine=self.machine,
+            setting=setting,
+            map_shapes=[MAP_SHAPE],
+            same_architecture={"family": "resnet", "depth": 2},
+            space=ResolvedSpace.of(space),
         )
+        self.run = Run.create(folder / "demo", search.as_plain())
         self.storage = MortalStorage()
         self.record: StudyRecord | None = None
         """A study elsewhere, instead of the one in `storage`."""
         self.now = 100.0
         self.attach: Callable[[Job, Outcome], None] = attach_nothing
         self.watcher = Watcher()
-        heads = [HeadConfig(**values).label() for values in space.enumerate()]
+        heads = [head.label() for head in space.enumerate()]
         self.accuracy = {head: 72.0 + number for number, head in enumerate(heads)}
         """Of each candidate at the end of a proxy, in per cent."""
         self.quality = {head: 30.0 - number for number, head in enumerate(heads)}
@@ -219,8 +220,8 @@ class Lab:
         )
         self.now += self.start_s
         executor = inline_executor.InlineExecutor(self.work, self.meter)
-        resolved = self.run.config()
-        sampler = CandidateSampler(resolved["sampler"])
+        resolved = self.run.resolved()
+        sampler = CandidateSampler(resolved.sampler)
         trials = Trials(
             study, self.run, self.space, [MAP_SHAPE], 0, self.meter.ledger.of_trial, sampler=sampler
         )
@@ -232,7 +233,7 @@ class Lab:
             machine=self.machine,
             watcher=self.watcher,
             ended=study.job_outcomes(),
-            policy=Policy.model_validate(resolved["policy"]),
+            policy=resolved.policy,
             attach=self.attach,
         )
         return Controller(backend, resolved, trials, verdict_sentence)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,8 @@ import pytest
 
 import hssl_search
 from hssl_search import api
-from hssl_search.engine.budget import parse_budget
 from hssl_search.engine.execution.ray_tune.session import RaySession
-from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.run import ResolvedSearch, Run
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.worker import run_job as worker
 from hssl_search.heads.config import HeadConfig
@@ -32,17 +32,19 @@ def blocks() -> list[str]:
 @pytest.fixture
 def without_training(
     make_lab: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> Iterator[None]:
     """Searches and replays look results up, and Ray is never started; all else is real."""
     lab = make_lab(space=Space.read("tiny"))
+    logger = logging.getLogger("hssl_search")
+    handlers, level = list(logger.handlers), logger.level
 
     def search(
-        run: Run, resolved: dict[str, Any], session: RaySession, study: StudyRecord, *_: Any
+        run: Run, resolved: ResolvedSearch, session: RaySession, study: StudyRecord, *_: Any
     ) -> None:
-        if resolved["name"] == "beside":
+        if resolved.name == "beside":
             assert session.stop.wait(60)
             raise KeyboardInterrupt
-        lab.run, lab.record, lab.budget = run, study, parse_budget(resolved["budget"])
+        lab.run, lab.record, lab.budget = run, study, resolved.budget
         run.winner.mkdir(exist_ok=True)
         winner = study.frozen(lab.search()["winner"])
         write_head(
@@ -59,6 +61,11 @@ def without_training(
         RaySession, "total", lambda self, resource: 1.0 if resource == "CPU" else 0.0
     )
     monkeypatch.setattr(RaySession, "free", RaySession.total)
+    yield
+    for handler in set(logger.handlers) - set(handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    logger.setLevel(level)
 
 
 @pytest.mark.usefixtures("without_training")

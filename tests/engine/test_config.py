@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from hssl_search.engine.budget import parse_budget
 from hssl_search.engine.config import ADDED, FILE, SearchConfig, gather, with_defaults
 from hssl_search.errors import UserError
 
@@ -22,7 +23,7 @@ ASKED = {"base": "resnet50", "budget": "40gpu-h"}
 
 def test_what_is_not_asked_for_has_its_default() -> None:
     config = gather(ASKED)
-    assert config == SearchConfig(base="resnet50", budget="40gpu-h")
+    assert config == SearchConfig(base="resnet50", budget=parse_budget("40gpu-h"))
     assert (config.data, config.space, config.trainer, config.seed, config.gpus_per_trial) == (
         "digits",
         "default",
@@ -48,7 +49,7 @@ def test_options_go_before_the_given_file_and_that_before_the_folders(here: Path
     )
     (here / "mine.yaml").write_text("budget: 2gpu-h\nseed: 2\nspace: paper\n")
     found = [
-        (config.base, config.budget, config.seed, config.space, config.image_size)
+        (config.base, config.budget.text, config.seed, config.space, config.image_size)
         for config in (
             gather({}),
             gather({}, "mine.yaml"),
@@ -210,6 +211,6 @@ def test_a_run_of_an_earlier_version_is_read_as_it_went_whatever_the_defaults_ar
     }
     assert set(ADDED) < set(SearchConfig.model_fields)
     assert (went["sampler"], went["promote"]) != (
-        SearchConfig(**ASKED).sampler,
-        SearchConfig(**ASKED).promote,
+        SearchConfig.model_validate(ASKED).sampler,
+        SearchConfig.model_validate(ASKED).promote,
     )

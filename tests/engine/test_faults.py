@@ -25,11 +25,10 @@ from hssl_search.engine.records import storage
 from hssl_search.engine.records.disk import disk_errors, disk_is_full
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.meter import DeviceMeter
-from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.run import ResolvedSearch, Run
 from hssl_search.engine.records.state import SearchState
 from hssl_search.engine.records.storage_url import sqlite_url
 from hssl_search.engine.records.study import StudyRecord
-from hssl_search.engine.resolve import FORMAT
 from hssl_search.errors import UserError
 from hssl_search.training.checkpoint import CheckpointFolder
 
@@ -146,14 +145,14 @@ def test_a_study_on_a_full_disk_says_so_and_keeps_what_it_had(disk: Disk) -> Non
 
 @pytest.mark.parametrize("left", [0, 40_960], ids=["nothing", "no study"])
 def test_a_run_that_a_full_disk_does_not_hold_is_refused_and_made_when_there_is_space(
-    disk: Disk, left: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    disk: Disk,
+    left: int,
+    resolved: ResolvedSearch,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(disk.folder)
-    monkeypatch.setattr(
-        api,
-        "prepared",
-        lambda *_: nullcontext(({"name": "demo", "seed": 0, "storage": None}, None)),
-    )
+    monkeypatch.setattr(api, "prepared", lambda *_: nullcontext((resolved, None)))
     monkeypatch.setattr(api, "_work", lambda run, *values: run)
     disk.fill(but=left)
     with pytest.raises(SystemExit) as ended:
@@ -182,14 +181,12 @@ def test_what_cannot_be_written_to_a_run_on_a_full_disk_is_told_in_one_sentence(
     command: str,
     left: int,
     remedy: str,
+    resolved: ResolvedSearch,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(disk.folder)
-    run = Run.create(
-        Path("runs/demo"),
-        {"format": FORMAT, "name": "demo", "seed": 0, "storage": None, "ray_address": None},
-    )
+    run = Run.create(Path("runs/demo"), resolved.as_plain())
     with StudyRecord.open(run.storage_url, "demo", new=True) as study:
         study.write(SearchState(config={}))
     large = bytes(2**20)

@@ -61,7 +61,7 @@ def test_a_configuration_file_sets_it_and_a_mistake_in_it_is_one_sentence(tmp_pa
 def test_a_search_follows_it_and_an_edited_one_is_refused(make_lab: Callable[..., Any]) -> None:
     lab = make_lab(budget="2cpu-h")
     policy = {"proxy_steps": {"fewest": 20, "wanted": 40, "most": 60}, "most_confirm_jobs": 4}
-    lab.run.write_config({**lab.run.config(), "policy": policy})
+    lab.run.update_config(policy=policy)
     lab.search()
     assert lab.study.study_attributes()["plan"]["numbers"]["proxy_steps"] == 60
     assert sum(key.startswith("confirm/") for key in lab.study.job_records()) <= 4

@@ -25,7 +25,6 @@ from hssl_search.engine.records.meter import DeviceMeter
 from hssl_search.engine.records.run import FORMAT, Run
 from hssl_search.engine.records.state import SearchState, TrialState
 from hssl_search.engine.records.study import JOB_PREFIX, StudyRecord
-from hssl_search.engine.replay import Differs
 from hssl_search.engine.worker.environment import processor
 from hssl_search.engine.worker.run_job import run_job
 from hssl_search.heads.config import HeadConfig
@@ -258,12 +257,14 @@ def test_a_number_that_the_replay_has_not_got_is_shown_as_none(
         "proxy/0000/seed0",
         lambda record: record["reports"][-1]["metrics"].update(head_losses=[1.5]),
     )
-    with pytest.raises(
-        Differs,
-        match=r"1 of \d+ numbers differ, first head_losses\.0 at step 6, 1\.5 recorded and None replayed",
-    ):
-        api.print_replay(run, 0)
-    assert re.search(r"^ *6 .* 1\.5 -> none +\d+ of \d+ *$", capsys.readouterr().out, re.MULTILINE)
+    with pytest.raises(SystemExit):
+        cli.main(["replay", str(run.folder), "0"])
+    told = capsys.readouterr()
+    assert re.search(
+        r"1 of \d+ numbers differ, first head_losses\.0 at step 6, 1\.5 recorded and None replayed",
+        told.err,
+    )
+    assert re.search(r"^ *6 .* 1\.5 -> none +\d+ of \d+ *$", told.out, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

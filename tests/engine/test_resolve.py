@@ -18,7 +18,7 @@ from hssl_search.configfile import read_yaml, write_yaml
 from hssl_search.engine.config import SearchConfig
 from hssl_search.engine.execution.jobs import Setting
 from hssl_search.engine.execution.machine import Machine
-from hssl_search.engine.resolve import prepare
+from hssl_search.engine.resolve import check, resolve
 from hssl_search.engine.statistics.metrics import LABELFREE
 from hssl_search.errors import UserError
 from hssl_search.spaces.space import Space
@@ -44,6 +44,13 @@ def config(**changes: Any) -> SearchConfig:
         "space": "tiny",
     }
     return SearchConfig.model_validate(asked | changes)
+
+
+def prepare(config: SearchConfig, machine: Machine) -> tuple[dict[str, Any], list[str]]:
+    """Check and resolve a configuration as a search does; what search.yaml will hold, and notes."""
+    check(config)
+    search, notes = resolve(config, machine)
+    return search.as_plain(), notes
 
 
 def photos(folder: Path, classes: dict[str, int]) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from hssl_search.configfile import read_yaml, write_yaml
 from hssl_search.engine.config import ADDED
 from hssl_search.spaces.space import Space
 
@@ -314,12 +315,8 @@ def test_a_search_of_many_short_lives_ends(
 def test_a_run_of_an_earlier_version_goes_on_as_it_went(make_lab: Callable[..., Lab]) -> None:
     whole = make_lab(sampler="random", promote="discrepancy").search()
     lab = make_lab()
-    lab.run.search_yaml.write_text(
-        "".join(
-            line
-            for line in lab.run.search_yaml.read_text().splitlines(keepends=True)
-            if line.split(":")[0] not in ADDED
-        )
-    )
+    written = read_yaml(lab.run.search_yaml)
+    earlier = {key: value for key, value in written.items() if key not in ADDED}
+    write_yaml(lab.run.search_yaml, earlier)
     assert lab.search() == whole
     assert lab.study.study_attributes()["promotion"]["rule"] == "discrepancy"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hssl_search.engine.execution.jobs import Setting
-from hssl_search.engine.records.run import Run
+from hssl_search.data.sources import Contents
+from hssl_search.engine.records.run import ResolvedSearch, Run
 from hssl_search.engine.records.state import SearchState
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.resolve import differences, fixed, require_unchanged
@@ -17,32 +18,27 @@ from hssl_search.errors import UserError
 
 
 @pytest.fixture
-def resolved(setting: Setting) -> dict[str, Any]:
-    choices = {
-        "sampler": "random",
-        "promote": "learned",
-        "pruner": "median",
-        "policy": {"most_proxies": 5},
-    }
+def written(resolved: ResolvedSearch) -> dict[str, Any]:
     return {
-        **choices,
-        "seed": 0,
-        "rank_by": "accuracy",
-        "same_architecture": {"family": "resnet"},
-        "map_shapes": [[96, 4, 4]],
-        "budget": "1cpu-h",
-        "setting": setting.model_dump(mode="json"),
-        "space": {"name": "tiny", "parameters": {"depth": {"choice": [1, 2]}}},
+        **resolved.as_plain(),
+        "policy": {"most_proxies": 5},
+        "space": {"name": "tiny", "hash": "0", "parameters": {"depth": {"choice": [1, 2]}}},
     }
+
+
+def go_on(run: Run, study: StudyRecord, written: dict[str, Any]) -> None:
+    """Take a search up whose search.yaml holds this."""
+    run.update_config(**written)
+    require_unchanged(run, run.resolved(), study)
 
 
 def refused(
     tmp_path: Path, study: StudyRecord, before: dict[str, Any], after: dict[str, Any]
 ) -> str:
     run = Run.create(tmp_path / "demo", before)
-    require_unchanged(run, before, study)
+    go_on(run, study, before)
     with pytest.raises(UserError) as told:
-        require_unchanged(run, after, study)
+        go_on(run, study, after)
     return str(told.value)
 
 
@@ -65,17 +61,17 @@ def refused(
 def test_what_was_changed_is_refused_with_the_difference(
     tmp_path: Path,
     study: StudyRecord,
-    resolved: dict[str, Any],
+    written: dict[str, Any],
     path: tuple[str, ...],
     value: Any,
     told: str,
 ) -> None:
-    after = deepcopy(resolved)
+    after = deepcopy(written)
     place = after
     for key in path[:-1]:
         place = place[key]
     place[path[-1]] = value
-    sentence = refused(tmp_path, study, resolved, after)
+    sentence = refused(tmp_path, study, written, after)
     assert (
         f"search.yaml was changed since the search began ({told}), and" in sentence
         and "\n" not in sentence
@@ -83,47 +79,47 @@ def test_what_was_changed_is_refused_with_the_difference(
 
 
 def test_what_may_change_does_and_what_was_automatic_is_resolved(
-    tmp_path: Path, study: StudyRecord, resolved: dict[str, Any]
+    tmp_path: Path, study: StudyRecord, written: dict[str, Any]
 ) -> None:
-    run, after = Run.create(tmp_path / "demo", resolved), deepcopy(resolved)
-    assert resolved["setting"]["recipe"]["proxy"]["precision"] == "auto"
-    require_unchanged(run, resolved, study)
+    run, after = Run.create(tmp_path / "demo", written), deepcopy(written)
+    assert written["setting"]["recipe"]["proxy"]["precision"] == "auto"
+    go_on(run, study, written)
     after["setting"]["recipe"]["proxy"]["precision"] = "bf16"
     after |= {"budget": "2cpu-h", "plan": {"candidates": 4}}
-    require_unchanged(run, after, study)
+    go_on(run, study, after)
 
 
 def test_what_an_earlier_version_did_not_record_is_not_compared(
-    tmp_path: Path, study: StudyRecord, resolved: dict[str, Any]
+    tmp_path: Path, study: StudyRecord, written: dict[str, Any]
 ) -> None:
-    recorded = {key: value for key, value in fixed(resolved).items() if key != "sampler"} | {
-        "objective": "accuracy",
-        "warm_start": [],
-    }
+    run = Run.create(tmp_path / "demo", written)
+    recorded = fixed(run.resolved()) | {"objective": "accuracy", "warm_start": []}
+    recorded["policy"] = {"most_proxies": 5}
+    del recorded["sampler"]
     study.write(SearchState(fixed=recorded))
-    run = Run.create(tmp_path / "demo", resolved)
-    require_unchanged(run, resolved, study)
-    require_unchanged(run, {**resolved, "objective": "accuracy", "warm_start": []}, study)
+    go_on(run, study, written)
+    go_on(run, study, {**written, "objective": "accuracy", "warm_start": []})
     with pytest.raises(UserError, match="seed: 0 -> 1"):
-        require_unchanged(run, {**resolved, "seed": 1}, study)
+        go_on(run, study, {**written, "seed": 1})
 
 
 def test_what_an_earlier_version_did_not_record_of_the_setting_is_not_compared(
-    tmp_path: Path, study: StudyRecord, resolved: dict[str, Any]
+    tmp_path: Path, study: StudyRecord, written: dict[str, Any]
 ) -> None:
-    earlier = deepcopy(resolved)
+    earlier = deepcopy(written)
     assert earlier["setting"].pop("images") == {}
     run = Run.create(tmp_path / "demo", earlier)
-    require_unchanged(run, earlier, study)
-    require_unchanged(run, resolved, study)  # as measuring has written it since
+    go_on(run, study, earlier)
+    go_on(run, study, written)  # as measuring has written it since
 
 
 def test_what_a_search_began_with_cannot_be_edited(
-    tmp_path: Path, study: StudyRecord, resolved: dict[str, Any]
+    tmp_path: Path, study: StudyRecord, written: dict[str, Any]
 ) -> None:
-    before, after = deepcopy(resolved), deepcopy(resolved)
-    before["setting"]["images"] = {"training": {"images": 120}}
-    after["setting"]["images"] = {"training": {"images": 140}}
+    before, after = deepcopy(written), deepcopy(written)
+    began_with = asdict(Contents(120, 120, 2, "0" * 64, 32, "key"))
+    before["setting"]["images"] = {"training": began_with}
+    after["setting"]["images"] = {"training": {**began_with, "images": 140}}
     assert "(setting.images.training.images: 120 -> 140)" in refused(tmp_path, study, before, after)
 
 
@@ -138,12 +134,12 @@ def test_what_a_search_began_with_cannot_be_edited(
     ],
 )
 def test_a_run_of_an_earlier_version_with_an_option_that_is_gone_is_refused(
-    tmp_path: Path, study: StudyRecord, resolved: dict[str, Any], key: str, value: Any
+    tmp_path: Path, study: StudyRecord, written: dict[str, Any], key: str, value: Any
 ) -> None:
-    earlier = {**resolved, key: value}
+    earlier = {**written, key: value}
     run = Run.create(tmp_path / "demo", earlier)
     with pytest.raises(UserError) as told:
-        require_unchanged(run, earlier, study)
+        go_on(run, study, earlier)
     assert (
         f"search.yaml has {key}: {value}, which this version no longer offers; continue it with"
         in str(told.value)

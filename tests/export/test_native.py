@@ -13,8 +13,8 @@ import torch
 
 from hssl_search import load_head
 from hssl_search.backbones import Base
-from hssl_search.engine.execution.jobs import Job, Outcome, Report, State, Task
-from hssl_search.engine.records.run import Run
+from hssl_search.engine.execution.jobs import Job, Outcome, Report, Setting, State, Task
+from hssl_search.engine.records.run import ResolvedSearch, Run
 from hssl_search.engine.records.state import FullState, SearchState, TrialState
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.export.native import export_winner
@@ -69,19 +69,18 @@ def base(request: pytest.FixtureRequest) -> Base:
 
 
 @pytest.fixture
-def run(tmp_path: Path, base: Base) -> Run:
-    setting = {"base": base.name, "image_size": 32, "recipe": Recipe.read("simclr").as_plain()}
-    return Run.create(
-        tmp_path / "demo",
-        {
-            "setting": setting,
-            "timm_args": base.timm_args,
-            "map_shapes": [list(base.map_shape)],
-            "seed": 4,
-            "images": {"training": 100, "fingerprint": "ab12"},
-            "versions": {"hssl-search": "0.1.0"},
-        },
-    )
+def run(tmp_path: Path, base: Base, setting: Setting, resolved: ResolvedSearch) -> Run:
+    setting = setting.model_copy(update={"base": base.name, "base_args": BASES[base.name]})
+    changes = {
+        "seed": 4,
+        "setting": setting,
+        "timm_args": base.timm_args,
+        "map_shapes": [base.map_shape],
+        "images": {"training": 100, "fingerprint": "ab12"},
+        "versions": {"hssl-search": "0.1.0"},
+    }
+    search = resolved.model_copy(update=changes)
+    return Run.create(tmp_path / "demo", search.as_plain())
 
 
 @pytest.fixture
@@ -295,9 +294,8 @@ def test_the_howto_of_a_base_that_began_from_a_file_loads_the_pretrained_one_alo
     run: Run, study: StudyRecord, base: Base
 ) -> None:
     weights = keep(run.winner / "checkpoint", base, 30)
-    config = run.config()
-    run.write_config(
-        {**config, "timm_args": {**config["timm_args"], "checkpoint_path": "start.safetensors"}}
+    run.update_config(
+        timm_args={**run.resolved().timm_args, "checkpoint_path": "start.safetensors"}
     )
     [_, block] = re.findall(
         r"```python\n(.*?)```", (exported(run, study) / "HOWTO.md").read_text(), flags=re.DOTALL

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from hssl_search.configfile import validate
 from hssl_search.errors import UserError
 from hssl_search.heads.config import HeadConfig
-from hssl_search.heads.registry import families, reads
+from hssl_search.heads.families import families, reads
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from fvcore.nn import FlopCountAnalysis, parameter_count
 from torch import nn
 
 from hssl_search.heads.config import HeadConfig
+from hssl_search.heads.families import families
 from hssl_search.heads.head import build_head, head_cost
-from hssl_search.heads.registry import families
 
 C, H, W, DEPTH = 24, 7, 5, 3
 N = H * W

@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from hssl_search.heads.registry import families
+from hssl_search.heads.families import families
 from hssl_search.heads.same_architecture import KNOWN, same_architecture_head
 
 
@@ -101,6 +101,4 @@ def test_patches_and_channel_mixing_alone_are_an_mlp() -> None:
 
 
 def test_all_families_of_blocks_can_be_found() -> None:
-    assert set(KNOWN) | {"mlp"} == {
-        name for name, family in families().items() if family.make_block is not None
-    }
+    assert set(KNOWN) | {"mlp"} == {name for name, family in families().items() if family.kind}

@@ -4,11 +4,13 @@ import io
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 from rich.console import Console
 
-from hssl_search.reporting.progress import MOST_RUNNING, Progress
+from hssl_search.reporting.progress import MOST_RUNNING, Progress, log_shown
 
 LONG = (
     "transformer depth 3 heads 4 width 2 kernel 3 no-first-shortcut and a few words more than fit"
@@ -23,9 +25,21 @@ class Clock:
         return self.time
 
 
-def display(terminal: bool) -> tuple[Progress, io.StringIO, Clock]:
-    out, clock = io.StringIO(), Clock()
-    return Progress(Console(file=out, force_terminal=terminal, width=80), now=clock), out, clock
+Display = Callable[[bool], tuple[Progress, io.StringIO, Clock]]
+
+
+@pytest.fixture
+def display() -> Iterator[Display]:
+    """Makes a progress display, what it writes, and its clock."""
+    with ExitStack() as shown:
+
+        def make(terminal: bool) -> tuple[Progress, io.StringIO, Clock]:
+            out, clock = io.StringIO(), Clock()
+            console = Console(file=out, force_terminal=terminal, width=80)
+            shown.enter_context(log_shown(console))
+            return Progress(console, now=clock), out, clock
+
+        yield make
 
 
 def shown(progress: Progress) -> list[str]:
@@ -48,8 +62,8 @@ def play(progress: Progress, clock: Clock) -> None:
     progress.note("3 images could not be read")
 
 
-def test_elsewhere_than_in_a_terminal_each_event_is_one_plain_line() -> None:
-    progress, out, clock = display(terminal=False)
+def test_elsewhere_than_in_a_terminal_each_event_is_one_plain_line(display: Display) -> None:
+    progress, out, clock = display(False)
     with progress:
         play(progress, clock)
         progress.job_ended(LONG, "failed")
@@ -65,8 +79,8 @@ def test_elsewhere_than_in_a_terminal_each_event_is_one_plain_line() -> None:
     assert not re.search(r"[^\n\x20-\uffff]", out.getvalue())
 
 
-def test_live_display_shows_phase_jobs_best_control_and_device_time() -> None:
-    progress, _, clock = display(terminal=True)
+def test_live_display_shows_phase_jobs_best_control_and_device_time(display: Display) -> None:
+    progress, _, clock = display(True)
     play(progress, clock)
     progress.best("convnext depth 3", 41.24)
     progress.control(40.1)
@@ -79,8 +93,8 @@ def test_live_display_shows_phase_jobs_best_control_and_device_time() -> None:
     assert max(map(len, lines)) <= 80
 
 
-def test_a_job_that_waits_to_go_on_is_neither_running_nor_done() -> None:
-    progress, _, clock = display(terminal=True)
+def test_a_job_that_waits_to_go_on_is_neither_running_nor_done(display: Display) -> None:
+    progress, _, clock = display(True)
     play(progress, clock)
     progress.job_waits(LONG)
     lines = shown(progress)
@@ -88,8 +102,8 @@ def test_a_job_that_waits_to_go_on_is_neither_running_nor_done() -> None:
     assert not any("transformer" in line for line in lines)
 
 
-def test_live_display_counts_the_jobs_that_do_not_fit() -> None:
-    progress, _, _ = display(terminal=True)
+def test_live_display_counts_the_jobs_that_do_not_fit(display: Display) -> None:
+    progress, _, _ = display(True)
     progress.phase_started("proxy", None, None)
     for index in range(MOST_RUNNING + 3):
         progress.job_started(f"job {index}")
@@ -98,8 +112,10 @@ def test_live_display_counts_the_jobs_that_do_not_fit() -> None:
     assert f"proxy  0 done, {MOST_RUNNING + 3} running" in lines[0]
 
 
-def test_in_a_terminal_notes_failures_and_ended_phases_stay_and_the_display_goes() -> None:
-    progress, out, clock = display(terminal=True)
+def test_in_a_terminal_notes_failures_and_ended_phases_stay_and_the_display_goes(
+    display: Display,
+) -> None:
+    progress, out, clock = display(True)
     with progress:
         play(progress, clock)
         progress.job_ended(LONG, "failed")
@@ -110,8 +126,8 @@ def test_in_a_terminal_notes_failures_and_ended_phases_stay_and_the_display_goes
     assert "\x1b[?25h" in out.getvalue()  # the cursor is given back
 
 
-def test_display_ends_when_the_search_raises() -> None:
-    progress, out, _ = display(terminal=True)
+def test_display_ends_when_the_search_raises(display: Display) -> None:
+    progress, out, _ = display(True)
     with pytest.raises(KeyboardInterrupt), progress:
         progress.phase_started("proxy", 3, None)
         raise KeyboardInterrupt
@@ -119,8 +135,8 @@ def test_display_ends_when_the_search_raises() -> None:
     assert "proxy: 0 jobs ended" in out.getvalue()
 
 
-def test_time_left_follows_the_pace_since_this_controller_began() -> None:
-    progress, _, clock = display(terminal=True)
+def test_time_left_follows_the_pace_since_this_controller_began(display: Display) -> None:
+    progress, _, clock = display(True)
     assert progress.seconds_left() is None
     progress.device_time(600, 720)
     assert progress.seconds_left() is None
@@ -129,8 +145,8 @@ def test_time_left_follows_the_pace_since_this_controller_began() -> None:
     assert progress.seconds_left() == pytest.approx(50.0)
 
 
-def test_runs_without_labels_have_no_accuracies() -> None:
-    progress, _, _ = display(terminal=True)
+def test_runs_without_labels_have_no_accuracies(display: Display) -> None:
+    progress, _, _ = display(True)
     progress.phase_started("proxy", 3, None)
     progress.best("mlp depth 2", None)
     progress.job_started("mlp depth 3")
@@ -138,8 +154,8 @@ def test_runs_without_labels_have_no_accuracies() -> None:
     assert "%" not in "".join(shown(progress))
 
 
-def test_names_are_not_read_as_console_markup() -> None:
-    progress, out, _ = display(terminal=False)
+def test_names_are_not_read_as_console_markup(display: Display) -> None:
+    progress, out, _ = display(False)
     progress.phase_started("proxy", 1, None)
     progress.job_started("[red]x[/red]")
     progress.job_ended("[red]x[/red]", "done")

@@ -16,11 +16,10 @@ from optuna.trial import TrialState
 from scipy import stats
 
 from hssl_search.engine.records import state as states
-from hssl_search.engine.records.results import ScoreTable
+from hssl_search.engine.records.results import RunRecord, ScoreTable
 from hssl_search.engine.statistics.two_way import TwoWay
 from hssl_search.reporting import tables
 from hssl_search.reporting.files import write_tables, write_whole
-from hssl_search.reporting.record import RunRecord
 from hssl_search.reporting.sections import cost_rows
 from hssl_search.reporting.tables import LEADERBOARD, OTHER_DISCREPANCIES, cost, planned_seconds
 

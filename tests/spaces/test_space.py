@@ -12,7 +12,7 @@ from optuna.trial import FixedTrial
 from hssl_search import bundled
 from hssl_search.errors import UserError
 from hssl_search.heads.config import HeadConfig
-from hssl_search.heads.registry import families
+from hssl_search.heads.families import families
 from hssl_search.spaces import Space
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -67,7 +67,7 @@ def test_a_finite_space_enumerates_every_head_once() -> None:
         HeadConfig(family="transformer", depth=d, attention_heads=h)
         for d, h in itertools.product((1, 3, 5), (2, 4))
     }
-    heads = [HeadConfig(**values) for values in space(FINITE).enumerate()]
+    heads = list(space(FINITE).enumerate())
     assert len(heads) == len(set(heads)) == space(FINITE).size() == 21
     assert set(heads) == expected
 
@@ -92,7 +92,7 @@ def test_hybrids_vary_what_their_blocks_read() -> None:
         for each in common
     }
     expected |= {HeadConfig(family="hybrid", blocks="mlp+mlp", **each) for each in common}
-    heads = [HeadConfig(**values) for values in space(HYBRIDS).enumerate()]
+    heads = list(space(HYBRIDS).enumerate())
     assert len(heads) == len(set(heads)) == space(HYBRIDS).size() == 54
     assert set(heads) == expected
 
@@ -116,7 +116,7 @@ def test_a_space_lacks_nothing_of_its_own_heads(parameters: dict[str, Any]) -> N
     ids=str,
 )
 def test_the_first_value_that_a_space_lacks_is_named(head: dict[str, Any], why: str | None) -> None:
-    every = {HeadConfig(**values) for values in space(FINITE).enumerate()}
+    every = set(space(FINITE).enumerate())
     assert space(FINITE).lacks(HeadConfig(**head)) == why
     assert (HeadConfig(**head) in every) is (why is None)
 
@@ -151,9 +151,7 @@ def test_what_a_hybrid_does_not_read_is_not_sampled_for_it() -> None:
 
 def test_hybrids_without_blocks_are_the_default_one() -> None:
     of = space({"family": "hybrid", "kernel_size": {"choice": [3, 7]}})
-    assert [HeadConfig(**values) for values in of.enumerate()] == [
-        HeadConfig(family="hybrid", kernel_size=k) for k in (3, 7)
-    ]
+    assert list(of.enumerate()) == [HeadConfig(family="hybrid", kernel_size=k) for k in (3, 7)]
 
 
 @pytest.mark.parametrize(
@@ -179,7 +177,7 @@ def test_as_many_maps_are_tapped_as_the_farthest_head_needs(tap: Any, taps: int)
 @pytest.mark.parametrize("parameters", [FINITE, HYBRIDS])
 def test_sampling_reaches_every_head_and_no_other(parameters: dict[str, Any]) -> None:
     of = space(parameters)
-    assert set(samples(of, 600)) == {HeadConfig(**values) for values in of.enumerate()}
+    assert set(samples(of, 600)) == set(of.enumerate())
 
 
 def test_a_parameter_is_sampled_only_for_families_that_read_it() -> None:
@@ -211,8 +209,8 @@ def test_families_narrow_a_parameter_and_the_others_keep_their_default() -> None
             "mlp_ratio": {"choice": [1.0, 2.0], "families": ["convnext"]},
         }
     )
-    assert [values.get("mlp_ratio") for values in of.enumerate()] == [1.0, 2.0, None]
-    assert HeadConfig(**list(of.enumerate())[-1]).mlp_ratio == HeadConfig(family="mlp").mlp_ratio
+    default = HeadConfig(family="mlp").mlp_ratio
+    assert [head.mlp_ratio for head in of.enumerate()] == [1.0, 2.0, default]
 
 
 def test_an_alternative_without_families_is_for_the_rest() -> None:
@@ -222,7 +220,7 @@ def test_an_alternative_without_families_is_for_the_rest() -> None:
             "kernel_size": [{"value": 9, "families": ["convnext"]}, {"choice": [3, 5]}],
         }
     )
-    assert [(values["family"], values["kernel_size"]) for values in of.enumerate()] == [
+    assert [(head.family, head.kernel_size) for head in of.enumerate()] == [
         ("convnext", 9),
         ("resnet", 3),
         ("resnet", 5),
@@ -251,7 +249,7 @@ def test_a_continuous_space_has_no_size_and_cannot_be_enumerated() -> None:
 
 def test_a_space_of_nothing_but_a_family_is_one_head() -> None:
     of = space({"family": "convnext"})
-    assert of.size() == 1 and list(of.enumerate()) == [{"family": "convnext"}]
+    assert of.size() == 1 and list(of.enumerate()) == [HeadConfig(family="convnext")]
     assert of.sample(FixedTrial({})) == HeadConfig(family="convnext")
 
 
@@ -265,7 +263,7 @@ def test_trial_parameters_lead_back_to_the_head(parameters: dict[str, Any]) -> N
 @pytest.mark.parametrize("parameters", [FINITE, HYBRIDS])
 def test_an_enqueued_head_is_the_next_one_sampled(parameters: dict[str, Any]) -> None:
     of, study = space(parameters), optuna.create_study()
-    heads = [HeadConfig(**values) for values in of.enumerate()]
+    heads = list(of.enumerate())
     for head in heads:
         study.enqueue_trial(of.trial_parameters(head))
     assert samples(of, len(heads), study) == heads
@@ -403,9 +401,7 @@ def test_bundled_spaces_are_as_large_as_their_table_says() -> None:
 
 
 def test_the_paper_s_head_is_in_its_space() -> None:
-    assert HeadConfig(family="convnext") in {
-        HeadConfig(**values) for values in Space.read("paper").enumerate()
-    }
+    assert HeadConfig(family="convnext") in set(Space.read("paper").enumerate())
 
 
 def test_a_space_is_read_from_a_path_and_takes_the_files_name(tmp_path: Path) -> None:

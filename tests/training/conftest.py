@@ -12,8 +12,8 @@ from torch import Tensor
 from hssl_search.backbones import Base
 from hssl_search.data.views import Batch, Views, ViewsConfig
 from hssl_search.data.viewsconfig import MasksConfig
+from hssl_search.heads.families import families
 from hssl_search.heads.head import build_head
-from hssl_search.heads.registry import families
 from hssl_search.methods.base import methods
 from hssl_search.training.pair import Pair
 from hssl_search.training.recipe import Stage

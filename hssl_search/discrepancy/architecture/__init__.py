@@ -1,5 +1,5 @@
-"""How different two structures are, whatever their weights: `profile` combines what the other files
-measure.
+"""How different two structures are, whatever their weights: `profile` combines the measures of the
+other files.
 """
 
 from hssl_search.discrepancy.architecture.profile import (

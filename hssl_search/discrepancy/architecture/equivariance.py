@@ -10,8 +10,8 @@ from hssl_search.discrepancy.architecture.sensitivity import Operator
 
 @torch.no_grad()
 def equivariance_error(operator: Operator, x: Tensor) -> float:
-    """Share of the output's energy that does not move along when the input is shifted, 0 to 1; 0
-    for a constant output.
+    """Return the share of the output's energy that does not move along when the input is shifted, 0
+    to 1; 0 for a constant output.
 
     With S the circular shift by one position along both axes, |f(S x) - S f(x)|^2 / (|f(S x)|^2 +
     |S f(x)|^2), each channel centred over images and positions: the shift equivariance of arXiv
@@ -23,20 +23,13 @@ def equivariance_error(operator: Operator, x: Tensor) -> float:
             tell the border by its zeros.
         x: B x c x h x w inputs.
     """
-    moved_before, moved_after = (
-        _centred(y) for y in (operator(_shifted(x)), _shifted(operator(x)))
-    )
-    energy = moved_before.square().sum() + moved_after.square().sum()
-    return (
-        min(float((moved_before - moved_after).square().sum() / energy), 1.0)
-        if energy != 0
-        else 0.0
-    )
-
-
-def _shifted(x: Tensor) -> Tensor:
-    return x.roll((1, 1), (2, 3))
-
-
-def _centred(y: Tensor) -> Tensor:
-    return y.double() - y.double().mean(dim=(0, 2, 3), keepdim=True)
+    shifted_before = operator(x.roll((1, 1), (2, 3))).double()
+    shifted_after = operator(x).roll((1, 1), (2, 3)).double()
+    # A channel's mean is alike everywhere, and would count as moving along.
+    shifted_before = shifted_before - shifted_before.mean(dim=(0, 2, 3), keepdim=True)
+    shifted_after = shifted_after - shifted_after.mean(dim=(0, 2, 3), keepdim=True)
+    energy = shifted_before.square().sum() + shifted_after.square().sum()
+    if energy == 0:
+        return 0.0
+    # Outputs that are opposites of each other would have 2.
+    return min(float((shifted_before - shifted_after).square().sum() / energy), 1.0)

@@ -29,19 +29,19 @@ class MapOperator(nn.Module, ABC):
 
     @abstractmethod
     def map(self, x: Tensor) -> Tensor:
-        """The network's map."""
+        """Return the network's map."""
 
     @abstractmethod
     def uniform(self, count: int) -> Tensor:
-        """count x c x h x w inputs, each of one random colour all over."""
+        """Return count x c x h x w inputs, each of one random colour all over."""
 
     def noise(self, count: int) -> Tensor:
-        """count x c x h x w inputs of standard normal noise."""
+        """Return count x c x h x w inputs of standard normal noise."""
         return torch.randn(count, *self.input_shape)
 
 
 class HeadOperator(MapOperator):
-    """A head, fed with h x w maps."""
+    """A head that is fed with h x w maps."""
 
     def __init__(self, head: Head, map_size: tuple[int, int]) -> None:
         super().__init__()
@@ -51,23 +51,20 @@ class HeadOperator(MapOperator):
         return self.head(x).map
 
     def uniform(self, count: int) -> Tensor:
-        return (
-            torch.randn(count, self.input_shape[0], 1, 1)
-            .expand(count, *self.input_shape)
-            .contiguous()
-        )
+        colours = torch.randn(count, self.input_shape[0], 1, 1)
+        return colours.expand(count, *self.input_shape).contiguous()
 
 
 class BaseOperator(MapOperator):
-    """A base, fed with images laid out as maps of its own h x w positions: the s x s pixels of a
-    position are its channels, 3 s^2 of them.
+    """A base that is fed with images laid out as maps of its own h x w positions: the s x s pixels
+    of a position are its channels, 3 s^2 of them.
 
-    So a base and a head answer the same questions in the same unit, the position, and a base
-    without mixing, such as a ViT without its blocks, is as pointwise as a head without blocks.
+    So a base and a head answer the same questions in the same unit, the position. A base without
+    mixing, such as a ViT without its blocks, is as pointwise as a head without blocks.
 
     Images are h s pixels high: more than the base's image size where that is no whole number of
-    positions, unless its weights depend on the size; then, as where it is less, they are cut or
-    continued periodically, and what is found is blurred by the seam.
+    positions, unless its weights depend on the size. Then, as where it is less, they are cut or
+    continued periodically, and the seam blurs the result.
     """
 
     def __init__(self, base: Base) -> None:
@@ -80,18 +77,19 @@ class BaseOperator(MapOperator):
 
     def uniform(self, count: int) -> Tensor:
         height, width = (positions * self.stride for positions in self.input_shape[1:])
-        return F.pixel_unshuffle(
-            torch.randn(count, 3, 1, 1).expand(count, 3, height, width), self.stride
-        )
+        # Uniform as images; their pixels then are the channels of uniform maps.
+        images = torch.randn(count, 3, 1, 1).expand(count, 3, height, width)
+        return F.pixel_unshuffle(images, self.stride)
 
     def _images(self, x: Tensor) -> Tensor:
         images, side = F.pixel_shuffle(x, self.stride), self.base.image_size
         lacking = [max(0, side - given) for given in images.shape[2:]]
+        # On a torus: the padding repeats the image.
         images = F.pad(images, (0, lacking[1], 0, lacking[0]))
         return images[:, :, :side, :side] if "img_size" in self.base.timm_args else images
 
 
 def _stride(model: Any) -> int:
-    """Pixels from one position of a timm model's last map to the next."""
+    """Return the pixels from one position of a timm model's last map to the next."""
     stages = model.feature_info
     return int((stages if isinstance(stages, list) else stages.get_dicts())[-1]["reduction"])

@@ -1,4 +1,4 @@
-"""What a network computes with: its multiply-adds, operation by operation, and what they do."""
+"""The operations of a network: their multiply-adds, and what they do."""
 
 from __future__ import annotations
 
@@ -16,20 +16,24 @@ from torch.utils.flop_counter import FlopCounterMode
 from hssl_search.discrepancy.architecture.windows import CONVOLUTIONS, POOLING, window_of
 
 KINDS = ("convolution", "attention", "pointwise", "other")
+"""Kinds of operations; `operations` describes them."""
 
 
 @dataclass(frozen=True)
 class Operation:
+    """One operation of a pass that has multiply-adds."""
+
     kind: str
+    """One of `KINDS`."""
     multiply_adds: int
     keeps_size: bool
     """Whether its output has as many positions as its input: it has no window with strides."""
     modules: tuple[nn.Module, ...]
-    """Those running, outermost first."""
+    """The modules that were running, outermost first."""
 
 
 def operations(network: nn.Module, x: Tensor) -> list[Operation]:
-    """All operations with multiply-adds of one pass, each of one of four kinds.
+    """Return all operations with multiply-adds of one pass, each of one of four kinds.
 
     * `convolution`: windows that overlap. A convolution whose stride is at least its kernel, such
       as a patch embedding, is pointwise.
@@ -53,18 +57,19 @@ def operations(network: nn.Module, x: Tensor) -> list[Operation]:
     observer = _Observer()
     with torch.enable_grad(), observer.flops, _modules_of(network, observer.running), observer:
         network(x.detach().requires_grad_())
-    attending = {one.modules[-1] for one in observer.seen if one.kind == "attention"}
+    # The modules that attend are known only now, and queries come before their product.
+    attending = {seen.modules[-1] for seen in observer.seen if seen.kind == "attention"}
     return [
-        replace(one, kind="attention")
-        if one.kind == "pointwise" and not attending.isdisjoint(one.modules)
-        else one
-        for one in observer.seen
+        replace(seen, kind="attention")
+        if seen.kind == "pointwise" and not attending.isdisjoint(seen.modules)
+        else seen
+        for seen in observer.seen
     ]
 
 
 class _Observer(TorchFunctionMode):
-    """Notes every operation with multiply-adds, and keeps positions alike behind those that would
-    tell them apart.
+    """A mode that notes every operation with multiply-adds, and keeps positions alike behind those
+    that would tell them apart.
     """
 
     def __init__(self) -> None:
@@ -81,6 +86,7 @@ class _Observer(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         named = kwargs or {}
+        # Torch counts two operations for a multiply-add.
         before = self.flops.get_total_flops()
         output = func(*args, **named)
         count = (self.flops.get_total_flops() - before) // 2 or _unknown_to_torch(
@@ -94,24 +100,24 @@ class _Observer(TorchFunctionMode):
         self.seen.append(
             Operation(kind, count, window is None or window.keeps_size, tuple(self.running))
         )
-        return (
-            output
-            if axis is None
-            else torch.zeros_like(output) + output.mean(dim=axis, keepdim=True)
-        )
+        if axis is None:
+            return output
+        # Weights of their own tell positions apart; their mean keeps them alike for what follows.
+        return torch.zeros_like(output) + output.mean(dim=axis, keepdim=True)
 
 
 def _kind(
     func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], operands: list[Tensor]
 ) -> str:
-    """The kind of an operation that is known not to multiply positions by weights as if they were
-    channels.
+    """Return the kind of an operation that is known not to multiply positions by weights as if they
+    were channels.
     """
     window = window_of(func, args, kwargs)
     if func in POOLING or func == torch.lstm:
         return "other"
     if window is None:
         return "attention" if len(operands) > 1 else "pointwise"
+    # A one-dimensional convolution over channels, as in efficient channel attention, gates them.
     over_channels = func == F.conv1d and not _alike(operands[0], 2)
     return "convolution" if window.overlaps and not over_channels else "pointwise"
 
@@ -119,11 +125,11 @@ def _kind(
 def _mixed_positions(
     func: Callable[..., Any], args: Sequence[Any], operands: list[Tensor]
 ) -> int | None:
-    """The axis of positions along which weights multiply the one activation, if that is what they
-    do.
+    """Return the axis of positions along which weights multiply the one activation; None where they
+    do not.
     """
     if func in CONVOLUTIONS:
-        axis = 1
+        axis = 1  # a map whose positions lie where channels do, as in a token MLP of 1x1 kernels
     elif func in _PRODUCTS and len(operands) == 1:
         axis = -1 if operands[0] is args[0] else -2
     else:
@@ -132,10 +138,11 @@ def _mixed_positions(
 
 
 def _alike(x: Tensor, axis: int) -> bool:
-    """Whether x is the same all along an axis, though not everywhere."""
+    """Tell whether x is the same all along an axis, though not everywhere."""
+    # Relative to the variation over all, since activations have any scale.
     x = x.detach()
     variation = x.std()
-    # more than rounding, as in attention that is uniform over uniform tokens
+    # More than rounding, as attention that is uniform over uniform tokens leaves it.
     differs = variation > 1e-4 * x.abs().max()
     return x.shape[axis] > 1 and bool(
         differs & ((x - x.narrow(axis, 0, 1)).abs().max() < 1e-3 * variation)
@@ -153,23 +160,20 @@ def _activations(values: Sequence[Any]) -> Iterator[Tensor]:
 def _unknown_to_torch(
     func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], output: Any
 ) -> int:
-    """Multiply-adds that FlopCounterMode leaves out: pooling windows, and the weights of recurrent
-    layers at each step.
+    """Return the multiply-adds that FlopCounterMode leaves out: pooling windows, and the weights of
+    recurrent layers at each step.
     """
     if func in POOLING and (window := window_of(func, args, kwargs)):
         return int(output.numel()) * window.elements
     if func == torch.lstm:
-        return (
-            args[0].numel()
-            // args[0].shape[-1]
-            * sum(weight.numel() for weight in args[2] if weight.ndim > 1)
-        )
+        steps = args[0].numel() // args[0].shape[-1]
+        return steps * sum(weight.numel() for weight in args[2] if weight.ndim > 1)
     return 0
 
 
 @contextmanager
 def _modules_of(network: nn.Module, running: list[nn.Module]) -> Iterator[None]:
-    """Keeps `running` up to date: the modules of the network that are running, outermost first."""
+    """Keep `running` up to date: the modules of the network that are running, outermost first."""
 
     def enter(module: nn.Module, _: Any) -> None:
         running.append(module)

@@ -28,7 +28,7 @@ INPUTS = 4
 
 @dataclass(frozen=True)
 class Profile:
-    """What a structure does to a map, whatever its weights: of
+    """The effect of a structure on a map, whatever its weights: that of
     `hssl_search.discrepancy.architecture.structure.redrawn` on a torus.
     """
 
@@ -47,10 +47,16 @@ class Profile:
 
 
 def base_profile(base: Base, seed: int = 0, device: torch.device | str = "cpu") -> Profile:
-    """The profile of a base on images of its size; the same for every head, so compute it once.
+    """Return the profile of a base on images of its size; it is the same for every head, so compute
+    it once.
 
-    Weights, gradients and mode of the base stay as they are, and so does torch's random state;
-    nothing depends on any of them.
+    Weights, gradients and mode of the base stay as they are, and so does torch's random state; the
+    profile depends on none of them.
+
+    Args:
+        base: what is measured.
+        seed: of the weights that are drawn, and of the inputs.
+        device: to compute on.
     """
     return _profile(BaseOperator(base), seed, torch.device(device))
 
@@ -58,12 +64,13 @@ def base_profile(base: Base, seed: int = 0, device: torch.device | str = "cpu") 
 def head_profile(
     head: Head, map_size: tuple[int, int], seed: int = 0, device: torch.device | str = "cpu"
 ) -> Profile:
-    """The profile of a head on h x w maps, as `base_profile`."""
+    """Return the profile of a head on h x w maps; arguments as of `base_profile`."""
     return _profile(HeadOperator(head, map_size), seed, torch.device(device))
 
 
 def _profile(network: MapOperator, seed: int, device: torch.device) -> Profile:
     with _random_numbers(seed, device):
+        # Drawn on the CPU and then moved: the same weights on every device.
         operator = redrawn(network).to(device)
         x = operator.noise(INPUTS).to(device)
         calibrate(operator, x)
@@ -72,14 +79,15 @@ def _profile(network: MapOperator, seed: int, device: torch.device) -> Profile:
             equivariance_error(operator, x),
             frequency_response(operator, x),
         )
+        # Operations are told by inputs that are alike at all positions: no table may tell them.
         forget_tables(operator)
-        found = operations(operator, operator.uniform(2).to(device))
-    return Profile(compute_shares(found), mixer_shares(found), *mixing)
+        counted = operations(operator, operator.uniform(2).to(device))
+    return Profile(compute_shares(counted), mixer_shares(counted), *mixing)
 
 
 @contextmanager
 def _random_numbers(seed: int, device: torch.device) -> Iterator[None]:
-    """Within it, random numbers follow from the seed; behind it they go on as if nothing had been
+    """Let random numbers follow from the seed; afterwards they go on as if nothing had been
     drawn.
     """
     on_gpu = device.type == "cuda"
@@ -92,7 +100,7 @@ def _random_numbers(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def distance(first: Profile, second: Profile) -> dict[str, float]:
-    """Distances of two profiles, each symmetric, 0 for equal profiles and at most 1.
+    """Return the distances of two profiles, each symmetric, 0 for equal profiles and at most 1.
 
     * `compute`, `mixers`: total variation distances of the shares, half the sum of their absolute
       differences.
@@ -117,8 +125,8 @@ def _total_variation(first: Mapping[str, float], second: Mapping[str, float]) ->
 def architecture_discrepancy(
     base: Base, head: Head, seed: int = 0, device: torch.device | str = "cpu"
 ) -> dict[str, float]:
-    """`distance` of base and head, the head on maps of the base's size: what can be known of their
-    discrepancy before any training.
+    """Return the `distance` of base and head, the head on maps of the base's size: their
+    discrepancy as far as it is known before any training.
 
     For many heads of one base take `base_profile` once, and `head_profile` and `distance` for each
     head.

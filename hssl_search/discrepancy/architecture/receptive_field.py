@@ -9,8 +9,8 @@ from hssl_search.discrepancy.architecture.sensitivity import Operator, pulled_ba
 
 
 def field_energy(operator: Operator, x: Tensor) -> Tensor:
-    """h x w energies, sum 1, of the gradient of one position's output with respect to the input;
-    the position itself is at (0, 0).
+    """Return the h x w energies, sum 1, of the gradient of one position's output with respect to
+    the input; the position itself is at (0, 0).
 
     arXiv 1701.04128, section 2, with squared gradients: those of a linear stack of random k x k
     convolutions are in the mean the n-fold convolution of a k x k box (section 2.2). Signs drawn at
@@ -23,6 +23,7 @@ def field_energy(operator: Operator, x: Tensor) -> Tensor:
         x: B x c x h x w inputs.
     """
     count, height, width = len(x), *x.shape[2:]
+    # Each image is asked at a place of its own, along the diagonal.
     places = [(image * height // count, image * width // count) for image in range(count)]
 
     def signs_at_places(output: Tensor) -> Tensor:
@@ -32,19 +33,15 @@ def field_energy(operator: Operator, x: Tensor) -> Tensor:
         return asked.to(output)
 
     energy = pulled_back(operator, x, signs_at_places).double().square().sum(dim=1)
-    total = sum(
-        (
-            one.roll((-row, -column), (0, 1))
-            for one, (row, column) in zip(energy, places, strict=True)
-        ),
-        torch.zeros_like(energy[0]),
-    )
+    total = torch.zeros_like(energy[0])
+    for of_image, (row, column) in zip(energy, places, strict=True):
+        total = total + of_image.roll((-row, -column), (0, 1))
     return total / total.sum() if total.any() else total
 
 
 def receptive_field(operator: Operator, x: Tensor) -> float:
-    """Radius of the effective receptive field, 0 to 1: 0 looks at its own position alone, 1 at all
-    positions alike.
+    """Return the radius of the effective receptive field, 0 to 1: 0 looks at its own position
+    alone, 1 at all positions alike.
 
     The root mean square distance of `field_energy`, divided by that of a uniform field: the
     standard deviation by which arXiv 1701.04128 measures the field (it grows with the square root
@@ -53,14 +50,13 @@ def receptive_field(operator: Operator, x: Tensor) -> float:
     energy = field_energy(operator, x)
     rows, columns = (_squared_distances(side, energy) for side in energy.shape)
     squared = rows[:, None] + columns[None, :]
-    return (
-        min(float(((energy * squared).sum() / squared.mean()).sqrt()), 1.0)
-        if squared.any()
-        else 0.0
-    )
+    if not squared.any():
+        return 0.0  # a map of one position
+    # A field that is denser at the far side than nearby would be beyond a uniform one.
+    return min(float(((energy * squared).sum() / squared.mean()).sqrt()), 1.0)
 
 
 def _squared_distances(side: int, like: Tensor) -> Tensor:
-    """From place 0 of a ring to each of its places."""
+    """Return the squared distance from place 0 of a ring to each of its places."""
     steps = torch.arange(side).to(like)
     return torch.minimum(steps, side - steps).square()

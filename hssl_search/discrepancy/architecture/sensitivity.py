@@ -1,4 +1,4 @@
-"""What an operator's output feels of its input: rows of the Jacobian."""
+"""The sensitivity of an operator's output to its input: rows of the Jacobian."""
 
 from __future__ import annotations
 
@@ -12,8 +12,16 @@ Operator = Callable[[Tensor], Tensor]
 
 
 def pulled_back(operator: Operator, x: Tensor, cotangent: Callable[[Tensor], Tensor]) -> Tensor:
-    """J^T v of each input, B x c x h x w, for v = cotangent(output); 0 where the output does not
-    depend on the input.
+    """Return J^T v of each input for v = cotangent(output); 0 where the output does not depend on
+    the input.
+
+    Args:
+        operator: B x c x h x w to B x C x h x w.
+        x: B x c x h x w inputs.
+        cotangent: makes v, B x C x h x w, of the output.
+
+    Returns:
+        B x c x h x w.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()

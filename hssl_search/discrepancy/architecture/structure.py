@@ -1,5 +1,6 @@
 """A network's structure without its initialisation: the same layers with weights drawn by one
-rule."""
+rule.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @torch.no_grad()
 def redrawn(network: Network) -> Network:
-    """A float32 copy in evaluation mode, its parameters without gradients and drawn anew from
-    torch's random state.
+    """Return a float32 copy in evaluation mode, its parameters without gradients and drawn anew
+    from torch's random state.
 
     Initialisations hide structure, each library's in its own way: residual branches that end in
     zeros, layer scales of 1e-6, position embeddings of 0.02. In the copy every weight is normal
@@ -25,6 +26,7 @@ def redrawn(network: Network) -> Network:
     position embedding, and every token is standard normal. The network itself stays as it is.
     """
     drawn = copy.deepcopy(network).float().eval().requires_grad_(False)
+    # In the order of the parameters: two networks of one structure get the same weights.
     for name, parameter in drawn.named_parameters():
         parameter.copy_(_value(name, parameter))
     return drawn
@@ -41,18 +43,18 @@ def _value(name: str, parameter: Tensor) -> Tensor:
 
 
 def is_table(name: str, parameter: Tensor) -> bool:
-    """Whether a parameter is no layer's weight and no scale or shift: a position embedding, a table
-    of relative biases, a class token.
+    """Tell whether a parameter is no layer's weight and no scale or shift: a position embedding, a
+    table of relative biases, a class token.
     """
     last = name.rpartition(".")[2]
-    return "weight" not in last and (
-        "token" in last or sum(side > 1 for side in parameter.shape) > 1
-    )
+    # A scale or shift has one side, apart from sides of 1.
+    table = "token" in last or sum(side > 1 for side in parameter.shape) > 1
+    return table and "weight" not in last
 
 
 @torch.no_grad()
 def forget_tables(network: nn.Module) -> None:
-    """Sets every free table to 0, in place: positions can no longer be told apart by their
+    """Set every free table to 0, in place: positions can no longer be told apart by their
     embeddings.
     """
     for name, parameter in network.named_parameters():
@@ -62,12 +64,12 @@ def forget_tables(network: nn.Module) -> None:
 
 @torch.no_grad()
 def calibrate(network: nn.Module, x: Tensor) -> None:
-    """Sets BatchNorm statistics to those of one batch, in place: in training each BatchNorm would
+    """Set BatchNorm statistics to those of one batch, in place: in training each BatchNorm would
     normalise by them.
     """
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     for norm in norms:
-        norm.momentum = 1.0
+        norm.momentum = 1.0  # the running statistics become the batch's
         norm.train()
     network(x)
     for norm in norms:

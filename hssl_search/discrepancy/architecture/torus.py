@@ -12,8 +12,8 @@ from torch.overrides import TorchFunctionMode
 
 
 class Torus(TorchFunctionMode):
-    """Within it, the padding of two-dimensional convolutions and pooling, and of the last two sides
-    of B x C x H x W maps, wraps around.
+    """A mode in which the padding of two-dimensional convolutions and pooling, and of the last two
+    sides of B x C x H x W maps, wraps around.
 
     A strided convolution then commutes exactly with circular shifts by its stride, wherever the
     stride divides the sides.
@@ -30,8 +30,8 @@ class Torus(TorchFunctionMode):
 
 
 def wrapped(x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
-    """B x C x H x W with its own opposite sides around it, more than once around where the padding
-    is wider than the map.
+    """Return B x C x H x W with its own opposite sides around it, more than once around where the
+    padding is wider than the map.
     """
     for axis, before, after in ((2, top, bottom), (3, left, right)):
         if before or after:
@@ -53,6 +53,7 @@ def _conv2d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor:
+    # torch names its paddings too: "same" puts the larger half behind, "valid" is none.
     if padding == "same":
         rows, columns = (
             reach * (side - 1)
@@ -96,6 +97,7 @@ def _max_pool2d(
 
 
 def _pad(x: Tensor, pad: Sequence[int], *rest: Any, **named: Any) -> Tensor:
+    # Anything but borders around maps, such as a crop by negative padding, is torch's own.
     if x.ndim != 4 or len(pad) != 4 or min(pad) < 0:
         return F.pad(x, pad, *rest, **named)
     return wrapped(x, *pad)
@@ -107,8 +109,8 @@ def _around(x: Tensor, padding: int | Sequence[int], missing: tuple[int, int] = 
 
 
 def _missing(x: Tensor, *window: int | Sequence[int]) -> tuple[int, int]:
-    """(rows, columns) that the last windows of `ceil_mode` lack: those that begin on the map and
-    end beyond its padding.
+    """Return the (rows, columns) that the last windows of `ceil_mode` lack: those that begin on the
+    map and end beyond its padding.
     """
     lacking = []
     for size, side, step, padding, dilation in zip(x.shape[2:], *map(_pair, window), strict=True):

@@ -15,7 +15,7 @@ POOLING = (F.avg_pool2d, F.max_pool2d)
 
 @dataclass(frozen=True)
 class Window:
-    """One value for each axis."""
+    """The window of a convolution or pooling; one value for each axis."""
 
     sides: tuple[int, ...]
     strides: tuple[int, ...]
@@ -23,36 +23,41 @@ class Window:
 
     @property
     def elements(self) -> int:
+        """Return the number of elements in the window."""
         return math.prod(self.sides)
 
     @property
     def overlaps(self) -> bool:
-        """Whether neighbouring windows share elements, or would but for their dilation."""
-        each = zip(self.sides, self.strides, self.dilations, strict=True)
-        return any(dilation * (side - 1) >= stride for side, stride, dilation in each)
+        """Tell whether neighbouring windows share elements, or would but for their dilation."""
+        axes = zip(self.sides, self.strides, self.dilations, strict=True)
+        return any(dilation * (side - 1) >= stride for side, stride, dilation in axes)
 
     @property
     def keeps_size(self) -> bool:
+        """Tell whether the output has as many positions as the input."""
         return max(self.strides) == 1
 
 
 def window_of(
     func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Window | None:
-    """The window of a call of torch's convolutions and pooling; None for any other function."""
+    """Return the window of a call of torch's convolutions and pooling; None for any other
+    function.
+    """
     if func in CONVOLUTIONS:
-        given = {**dict(zip(_CONVOLUTION, args, strict=False)), **kwargs}
-        sides = tuple(given["weight"].shape[2:])
+        named = {**dict(zip(_CONVOLUTION, args, strict=False)), **kwargs}
+        sides = tuple(named["weight"].shape[2:])
         return Window(
             sides,
-            _each(given.get("stride", 1), len(sides)),
-            _each(given.get("dilation", 1), len(sides)),
+            _each(named.get("stride", 1), len(sides)),
+            _each(named.get("dilation", 1), len(sides)),
         )
     if func in POOLING:
-        given = {**dict(zip(_POOLING, args, strict=False)), **kwargs}
+        named = {**dict(zip(_POOLING, args, strict=False)), **kwargs}
         return Window(
-            _each(given["kernel_size"], 2),
-            _each(given.get("stride") or given["kernel_size"], 2),
+            _each(named["kernel_size"], 2),
+            # Without a stride, or with one of None, pooling windows lie side by side.
+            _each(named.get("stride") or named["kernel_size"], 2),
             (1, 1),
         )
     return None

@@ -6,13 +6,13 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 
 from hssl_search.engine.candidates import surrogate
 from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.trials import Trials
+from hssl_search.engine.config import PromotionRule
 from hssl_search.engine.records.state import HEALTHY, PromotionState, SearchState, TrialState
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.statistics import ties
@@ -23,8 +23,7 @@ from hssl_search.engine.statistics.correlation import (
 )
 from hssl_search.engine.statistics.metrics import DISCREPANCY
 
-Rule = Literal["discrepancy", "learned", "random"]
-WHY_NOT: Mapping[Rule, str] = {
+WHY_NOT: Mapping[PromotionRule, str] = {
     "discrepancy": "other heads were more discrepant.",
     "learned": "better was expected of other heads.",
     "random": "other heads were drawn.",
@@ -80,7 +79,7 @@ def shuffled(screened: tuple[Contender, ...], seed: int) -> tuple[Contender, ...
 
 
 def choose(
-    rule: Rule,
+    rule: PromotionRule,
     screened: tuple[Contender, ...],
     promoted: Sequence[int],
     scores: Mapping[int, float],
@@ -162,7 +161,7 @@ class Promoter:
         self,
         trials: Trials,
         study: StudyRecord,
-        rule: Rule,
+        rule: PromotionRule,
         seed: int,
         most: float | None = None,
         times_base: Callable[[Contender], float] = lambda candidate: 1.0,
@@ -186,7 +185,7 @@ class Promoter:
         screening found alone."""
         self.reject()
         screened, promoted = self._screened(), self._promoted()
-        rule: Rule = "random" if self.rule == "random" else "discrepancy"
+        rule: PromotionRule = "random" if self.rule == "random" else "discrepancy"
         while len(promoted) < count:
             candidate = choose(rule, screened, promoted, {}, self.seed)
             if candidate is None:

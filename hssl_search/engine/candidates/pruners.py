@@ -6,11 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal
 
+from hssl_search.engine.config import PrunerName
 from hssl_search.engine.statistics import ties
 
-Rule = Literal["median", "asha", "none"]
 ENOUGH_AT_RUNG = 4
 """Others that must have reached a rung before the median rule stops anyone there."""
 ETA = 2
@@ -58,7 +57,7 @@ def below_half(reached: AtRung, others: Mapping[int, AtRung], resolution: float 
     return better >= max(1, (1 + len(others)) // ETA)
 
 
-PRUNERS: Mapping[Rule, Pruner] = {
+PRUNERS: Mapping[PrunerName, Pruner] = {
     "median": Pruner(below_median, "below the median of that rung."),
     "asha": Pruner(below_half, "not in the better half of that rung (successive halving)."),
     "none": Pruner(lambda *_: False, "not at all."),

@@ -6,19 +6,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
-from typing import Literal
 
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as Status
 
+from hssl_search.engine.config import SamplerName
 from hssl_search.engine.records.state import TrialState
 from hssl_search.heads.config import HeadConfig
 from hssl_search.spaces.space import Space
 
-Name = Literal["tpe", "random", "exhaustive"]
-LEARNING: tuple[Name, ...] = ("tpe",)
+LEARNING: tuple[SamplerName, ...] = ("tpe",)
 ENUMERATED = 20_000
 """Finite spaces up to this size are listed."""
 STARTUP = 5
@@ -39,7 +38,7 @@ class CandidateSampler:
     resumed search continues with the same heads.
     """
 
-    def __init__(self, name: Name = "tpe", seed: int = 0) -> None:
+    def __init__(self, name: SamplerName = "tpe", seed: int = 0) -> None:
         self.name, self.seed = name, seed
 
     def proposals(

@@ -218,7 +218,7 @@ class Trials:
         size = self.space.size()
         if size is None or size > ENUMERATED:
             return None
-        heads = [HeadConfig(**values) for values in self.space.enumerate()]
+        heads = list(self.space.enumerate())
         random.Random(self.seed).shuffle(heads)
         return heads
 

@@ -20,6 +20,7 @@ from hssl_search.engine.planning.plan import (
     plan_again,
 )
 from hssl_search.engine.planning.preview import PlannedPhase, planned_phases, preview, too_small
+from hssl_search.engine.records.run import ResolvedSearch
 from hssl_search.engine.records.state import PlanState, SearchState
 from hssl_search.engine.statistics import ties
 
@@ -28,7 +29,7 @@ class Planning:
     """The plan of one search, as it stands.
 
     Args:
-        resolved: what search.yaml held when the search was begun or taken up.
+        search: as search.yaml held it when it was begun or taken up.
         space_size: how many heads there are, None for endless.
         fits: options with which a smallest search would fit into so many device-seconds, by the
             costs of this one.
@@ -37,17 +38,17 @@ class Planning:
     def __init__(
         self,
         context: Context,
-        resolved: Plain,
+        search: ResolvedSearch,
         space_size: int | None,
         fits: Callable[[float, Costs], list[str]],
     ) -> None:
         self.context, self.space_size, self.fits = context, space_size, fits
         self.run, self.study, self.meter = context.run, context.study, context.meter
         self.cost_model, self.policy = context.cost_model, context.policy
-        self.max_head_cost: float | None = resolved["max_head_cost"]
+        self.max_head_cost = search.max_head_cost
         self.learning, self.full = (
-            resolved["sampler"] in LEARNING,
-            self.cost_model.full(resolved["full_epochs"]),
+            search.sampler in LEARNING,
+            self.cost_model.full(search.full_epochs),
         )
         self.plan: Plan
 
@@ -66,9 +67,12 @@ class Planning:
         """Return whether all that was planned for this budget is done."""
         return bool(self.known.done) and not self.extended
 
-    def begin(self, resolved: Plain) -> None:
-        """Take up the plan that the study holds, or make one for what is left; search.yaml then
-        holds all of it."""
+    def begin(self, settled: Plain) -> None:
+        """Take up the plan that the study holds, or make one for what is left.
+
+        Args:
+            settled: what measuring has settled, for search.yaml, which then holds the plan too.
+        """
         if (known := self.known).numbers:
             self.plan = Plan(**known.numbers)
             self.cost_model.expect(known.head_s)
@@ -101,7 +105,7 @@ class Planning:
                     numbers=self.plan.as_plain(),
                 )
             )
-        self.run.write_config({**resolved, "plan": self.plan.as_plain()})
+        self.run.update_config(**settled, plan=self.plan.as_plain())
         self.context.watcher.note(self.plan.sentence())
         if costly := self._costly():
             told = ", ".join(f"{family} {times:.1f}" for family, times in costly.items())
@@ -237,7 +241,7 @@ class Planning:
     def _replace(self, plan: Plan, state: PlanState) -> None:
         self.plan = plan
         self.note(state.with_set(PlanState(jobs=plan.jobs, numbers=plan.as_plain())))
-        self.run.write_config({**self.run.config(), "plan": plan.as_plain()})
+        self.run.update_config(plan=plan.as_plain())
 
     def _phases(self, plan: Plan, pace: float = 1.0) -> list[PlannedPhase]:
         costs = self.cost_model.costs

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from hssl_search.engine.budget import Budget, written
-from hssl_search.engine.execution.jobs import Plain
+from hssl_search.engine.execution.jobs import Plain, Setting
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.planning.cost_model import Measurement
 from hssl_search.engine.planning.costs import (
@@ -259,7 +259,7 @@ def too_small(
 def what_fits(
     available_s: float,
     costs: Costs,
-    setting: Plain,
+    setting: Setting,
     macs_of: MacsOf,
     heads_of: Callable[[], float | None],
     policy: Policy = DEFAULT,
@@ -269,7 +269,6 @@ def what_fits(
 
     Args:
         costs: of the search that does not fit.
-        setting: `Setting` as plain data.
         macs_of: see `MacsOf`.
         heads_of: mean multiply-adds of the tiny space's heads, of those of this space; None where
             that is this one.
@@ -286,7 +285,7 @@ def what_fits(
         return ties.at_least(available_s, ENOUGH * smallest_s(smaller, policy))
 
     found = []
-    base, size = setting["base"], setting["image_size"]
+    base, size = setting.base, setting.image_size
     # Bases that may stand in for this one: smaller ones of its kind.
     kind = re.match(r"(?:test_)?([a-z]+)", base)
     names = SMALLER.get(kind[1] if kind else base, ("test_resnet",))
@@ -305,7 +304,7 @@ def what_fits(
     return found
 
 
-def macs_like(setting: Plain) -> MacsOf:
+def macs_like(setting: Setting) -> MacsOf:
     """Return what counts the multiply-adds of bases at the setting's image size, with its arguments
     where they take them."""
 
@@ -314,7 +313,7 @@ def macs_like(setting: Plain) -> MacsOf:
         from hssl_search.backbones import Base, base_macs
 
         try:
-            return base_macs(Base(name, setting["image_size"], setting["base_args"]))
+            return base_macs(Base(name, setting.image_size, setting.base_args))
         except UserError:
             return None
 

@@ -18,7 +18,13 @@ from optuna.trial import FrozenTrial
 
 from hssl_search.engine.execution.jobs import Outcome, Plain, State
 from hssl_search.engine.records.attributes import joined
-from hssl_search.engine.records.state import HeadMeasures, JobRecord, SearchState, TrialState
+from hssl_search.engine.records.state import (
+    HeadMeasures,
+    JobRecord,
+    PlanState,
+    SearchState,
+    TrialState,
+)
 from hssl_search.engine.records.study import ended_jobs
 from hssl_search.engine.statistics.metrics import ACCURACY, RANKINGS, Measure
 from hssl_search.engine.statistics.posterior import Posterior
@@ -171,12 +177,15 @@ class RunRecord:
         search, jobs = SearchState.model_validate(attributes), ended_jobs(attributes)
         trials = study.get_trials(deepcopy=False)
         states = {trial.number: TrialState.of(trial) for trial in trials}
+        for number, state in states.items():
+            if not state.name:
+                states[number] = state.with_set(TrialState(name=f"trial {number}"))
         config = search.config or {}
         ranked_by = RANKINGS[config.get("rank_by") or ACCURACY.key]
         results = Results(ranked_by, (config.get("images") or {}).get("queries"))
         # Earlier versions did not record how long a training was to be.
-        plan = search.plan.numbers if search.plan else None
-        steps = int((plan or {}).get("proxy_steps") or 0)
+        numbers = search.plan.numbers if search.plan else None
+        steps = int((numbers or {}).get("proxy_steps") or 0)
         for job in jobs:
             if job.phase in ALONE and job.trial in states:
                 state = states[job.trial]
@@ -185,6 +194,37 @@ class RunRecord:
                 if metrics is not None:
                     results.take(job.trial, seed, metrics)
         return cls(trials, states, jobs, search, results)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Return the search as reports show it; empty where the study does not hold it."""
+        return self.search.config or {}
+
+    @property
+    def verdict(self) -> dict[str, Any]:
+        """Return the verdict; empty before there is one."""
+        return self.search.verdict or {}
+
+    @property
+    def plan(self) -> PlanState:
+        """Return the plan; empty before there is one."""
+        return self.search.plan or PlanState()
+
+    @property
+    def ranked_by(self) -> Measure:
+        """Return what ranks heads."""
+        return self.results.ranked_by
+
+    @property
+    def judged_by(self) -> Measure:
+        """Return what bases are compared by."""
+        return self.results.judged_by
+
+    @property
+    def judged_references(self) -> dict[str, float]:
+        """Return the scores of the references by what bases are compared by."""
+        search = self.search
+        return search.reference if self.judged_by == ACCURACY else search.reference_scores
 
     @property
     def heads(self) -> list[FrozenTrial]:
@@ -197,6 +237,10 @@ class RunRecord:
         """Return the control that trains the base without a head."""
         controls = (trial for trial in self.trials if self.states[trial.number].control == "none")
         return next(controls, None)
+
+    def scores(self, trial: FrozenTrial, measure: Measure) -> dict[int, float]:
+        """Return seed -> score of the trainings of a trial that count."""
+        return dict(sorted(self.results.table(measure).scores.get(trial.number, {}).items()))
 
     def curves(self, trial: FrozenTrial) -> dict[int, Curve]:
         """Return seed -> what bases are compared by at each step.

@@ -1,4 +1,5 @@
-"""The run folder: where everything that belongs to one search lies, and the lock that keeps it to one controller."""
+"""The run folder: where everything that belongs to one search lies, what its search.yaml holds, and the lock that keeps it to one
+controller."""
 
 from __future__ import annotations
 
@@ -6,23 +7,37 @@ import json
 import os
 import shlex
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict
 
-from hssl_search.configfile import read_yaml, write_yaml
-from hssl_search.engine.config import with_defaults
+from hssl_search.configfile import read_yaml, validate, write_yaml
+from hssl_search.engine.budget import Budget
+from hssl_search.engine.config import PromotionRule, PrunerName, SamplerName, with_defaults
+from hssl_search.engine.execution.jobs import Plain, Setting
+from hssl_search.engine.execution.machine import Machine
+from hssl_search.engine.policy import Policy
 from hssl_search.engine.records.disk import disk_is_full
 from hssl_search.engine.records.storage_url import database_url, sqlite_url
+from hssl_search.engine.statistics.metrics import RANKINGS, Measure
 from hssl_search.errors import UserError, nearest
 from hssl_search.scratch import Scratch
+from hssl_search.spaces.space import Space
 
 FORMAT = "hssl-search/1"
 RUNS = Path("runs")
 SEARCH_YAML = "search.yaml"
+REMOVED: Mapping[str, Callable[[Any], bool]] = {
+    "objective": lambda objective: objective == "accuracy,cost",
+    "sampler": lambda sampler: sampler in ("gp", "nsga2"),
+    "pruner": lambda pruner: pruner == "hyperband",
+    "warm_start": bool,
+}
+"""Options that only earlier versions offer -> whether a value of search.yaml is one of those."""
 LONGEST = 100
 """Characters that paths within a run folder have at most."""
 
@@ -38,6 +53,99 @@ class Written(dict[str, Any]):
         raise UserError(
             f"{self._path} has no {key!r} any more, which every search writes there; put it back."
         )
+
+
+class ResolvedSpace(BaseModel):
+    """The space of a search, as search.yaml holds it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    hash: str
+    size: int | None = None
+    """Heads in it; None for endless."""
+    description: str = ""
+    parameters: dict[str, Any]
+
+    @classmethod
+    def of(cls, space: Space) -> ResolvedSpace:
+        """Return what search.yaml is to hold of a space."""
+        return cls(name=space.name, hash=space.hash(), size=space.size(), **space.as_plain())
+
+    def read(self) -> Space:
+        """Return the space itself."""
+        return Space.from_plain({"parameters": self.parameters}, self.name)
+
+
+class ResolvedSearch(BaseModel):
+    """A search with everything resolved that was asked for: what search.yaml holds.
+
+    A default is what runs did that were begun before there was the key, unless `ADDED` in `hssl_search.engine.config` says it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    format: str = FORMAT
+    name: str
+    budget: Budget
+    """With all that it was extended by."""
+    rank_by: str
+    """Key of the measure that ranks heads, such as `accuracy` or `labelfree_rankme`."""
+    sampler: SamplerName
+    promote: PromotionRule
+    pruner: PrunerName
+    seed: int
+    ray_address: str | None = None
+    gpus_per_trial: float | None = None
+    """GPUs that one training holds; None until measuring has settled it."""
+    max_head_cost: float | None
+    """Steps without a head that a step with a head may cost; None for no limit."""
+    policy: Policy
+    storage: str | None
+    """The study's database, as it was asked for; None for SQLite in the run folder."""
+    full_epochs: int | Literal["off"]
+    machine: Machine
+    """As the search found it when it began."""
+    asked: Plain = {}
+    """The options of `SearchConfig` that were given or have a default."""
+    setting: Setting
+    timm_args: Plain = {}
+    """Arguments for `timm.create_model` that make the base."""
+    map_shapes: list[tuple[int, int, int]]
+    """C x h x w of each of the base's maps that heads are fed from, the last stage's first."""
+    same_architecture: Plain
+    """HeadConfig of the control that is built like the base's last stage."""
+    space: ResolvedSpace
+    images: Plain = {}
+    """Counts of images by part of the data, the names of classes, and what a look at them told."""
+    skipped: list[str] = []
+    """`path: reason` of each image that could not be read."""
+    versions: dict[str, str] = {}
+    """Of this package, Python, and the libraries that results depend on."""
+
+    @property
+    def ranked_by(self) -> Measure:
+        """Return the measure that ranks heads."""
+        return RANKINGS[self.rank_by]
+
+    def as_plain(self) -> Plain:
+        """Return what search.yaml is to hold."""
+        return self.model_dump(mode="json")
+
+    def summary(self) -> Plain:
+        """Return the search as reports show it."""
+        summary = {
+            "name": self.name,
+            "base": self.setting.base,
+            "base_args": self.timm_args,
+            "image_size": self.setting.image_size,
+            "data": self.setting.data,
+            "probe_data": self.setting.probe_data,
+            "trainer": self.asked.get("trainer", "simclr"),
+            "space": self.space.name,
+        }
+        keys = {"budget", "rank_by", "seed", "full_epochs", "machine", "images", "versions"}
+        return summary | self.model_dump(mode="json", include=keys)
 
 
 class Run:
@@ -119,25 +227,47 @@ class Run:
         """Where the study is unless the user named another database."""
         return sqlite_url(self.study_db)
 
-    def study_url(self, config: Mapping[str, Any]) -> str:
+    def study_url(self, storage: str | None) -> str:
         """Return the URL of the study's database, which may hold a password.
 
         Args:
-            config: what search.yaml holds.
+            storage: what search.yaml holds under this key.
         """
-        if not isinstance(storage := config["storage"], str | None):
+        if not isinstance(storage, str | None):
             raise UserError(
                 f"{self.search_yaml}: storage is {storage!r}, but should be a text; correct it."
             )
         return database_url(storage) if storage else self.storage_url
 
     def config(self) -> dict[str, Any]:
-        """What search.yaml holds; one of an earlier version also what it did by options added since."""
+        """Return what search.yaml holds; for a run of an earlier version also what it did by options added since."""
         return Written(self.search_yaml, with_defaults(read_yaml(self.search_yaml)))
 
-    def write_config(self, config: Mapping[str, Any]) -> None:
-        """Replace search.yaml, e.g. with an extended budget."""
-        write_yaml(self.search_yaml, dict(config))
+    def resolved(self) -> ResolvedSearch:
+        """Return what search.yaml holds, read.
+
+        Raises:
+            UserError: for a key that was edited away or into nonsense, and for an option that this version no longer offers.
+        """
+        written = self.config()
+        for key, removed in REMOVED.items():
+            if removed(written.get(key)):
+                raise UserError(
+                    f"{self.search_yaml} has {key}: {written[key]}, which this version no longer "
+                    "offers; continue it with the version that wrote it, or begin another search."
+                )
+        for key, field in ResolvedSearch.model_fields.items():
+            if field.is_required():
+                _ = written[key]  # raises where it is not there
+        search = validate(ResolvedSearch, written, str(self.search_yaml))
+        if "gpus_per_trial" in search.model_fields_set:
+            return search
+        # Before it was settled by what is measured, it stood with the machine alone.
+        return search.model_copy(update={"gpus_per_trial": search.machine.gpus_per_trial})
+
+    def update_config(self, **values: Any) -> None:
+        """Write these values into search.yaml, e.g. an extended budget; all else in it stays."""
+        write_yaml(self.search_yaml, {**read_yaml(self.search_yaml), **values})
 
     def trial_folder(self, number: int) -> Path:
         return self.trials / f"{number:04d}"

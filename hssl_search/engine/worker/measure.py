@@ -6,19 +6,20 @@ import resource
 import time
 from collections.abc import Callable
 from statistics import fmean
+from typing import Any
 
 import torch
 
 from hssl_search.backbones import base_macs
-from hssl_search.engine.execution.jobs import REFERENCE_HEADS, Plain, Send, Task
+from hssl_search.engine.execution.jobs import MEASURE_REPORTS, REFERENCE_HEADS, Plain, Send, Task
 from hssl_search.engine.planning.costs import head_cost_s
 from hssl_search.engine.worker.evaluate import architectures, evaluate
 from hssl_search.engine.worker.memory import in_memory
 from hssl_search.engine.worker.setup import WorkerSetup
 from hssl_search.engine.worker.timing import LONG_S, step_seconds
 from hssl_search.heads.config import HeadConfig
+from hssl_search.heads.families import family
 from hssl_search.heads.head import head_cost
-from hssl_search.heads.registry import family
 from hssl_search.scratch import Scratch
 from hssl_search.training.checkpoint import CheckpointFolder
 from hssl_search.training.recipe import Stage
@@ -43,95 +44,75 @@ UNTIMED = 2.0
 
 
 def measure(task: Task, send: Send) -> None:
-    """Send seconds of a step of the base alone and with each head, of an evaluation and a checkpoint; peak memory; bytes of a
-    checkpoint; and the reference rows. The last of the reports has all of it, those before what is known by then.
+    """Time a training, and send what a plan needs, in `MEASURE_REPORTS` reports: the last has all of
+    it, those before what is known by then.
 
-    The base, an evaluation and a checkpoint are timed in any case. Within `task.measure_s` seconds also a head of each kind of operation,
-    a joint step, and then the other families; what is not timed is taken from multiply-adds.
+    The base, an evaluation and a checkpoint are timed in any case. Within `task.measure_s` seconds
+    also a head of each kind of operation, a joint step, and then the other families; what is not timed
+    is taken from multiply-adds.
 
-    `step_s` is the base alone; `head_step_s` the *additional* seconds of each head of the task; `joint` how many times longer than the sum
-    of those a step with several heads at once takes; `side_by_side` how many times the core-seconds of the base's step it takes in a job
-    that has only some of the cores; `precision` what `auto` became.
+    Reported are, among others, `step_s`: seconds of a step of the base alone; `head_step_s`: the
+    *additional* seconds of each head of the task; `joint`: how many times longer than the sum of those
+    a step with several heads at once takes; `side_by_side`: how many times the core-seconds of the
+    base's step it takes in a job that has only some of the cores; `precision`: what `auto` became;
+    `reference`: what raw pixels and the untrained base come to.
     """
     clock = _Clock(task.measure_s)
     setup = WorkerSetup(task.setting)
     base = setup.base(task.seed).to(setup.device)
     views = setup.views(base)
     costs = [head_cost(head, base.map_shape) for head in task.heads]
-    batch = min(setup.recipe.proxy.batch_size, len(setup.data.train))
-    known: Plain = {
+    measured: Plain = {
         "costs": costs,
         "base_macs": base_macs(base),
         "images": len(setup.data.train),
-        "batch_size": batch,
+        "batch_size": min(setup.recipe.proxy.batch_size, len(setup.data.train)),
         "judged": len(setup.data.queries) + len(setup.data.bank or ()),
     }
 
-    stage, base_s = _fastest(
-        setup,
-        setup.recipe.proxy,
-        clock,
-        lambda seconds, still_open: send(
-            1,
-            {
-                **known,
-                "step_s": seconds,
-                "open": still_open,
-                "doing": f"a step of the base takes {seconds:.3g} s; timing it further",
-            },
-        ),
-    )
-    known |= {"precision": stage.precision, "open": False, "step_s": base_s}
-    send(
-        2,
-        {
-            **known,
-            "doing": f"a step of the base takes {base_s:.3g} s in {stage.precision}; timing heads",
-        },
-    )
+    def tell(number: int, doing: str, **more: Any) -> None:
+        measured.update(more)
+        send(number, {**measured, "doing": doing})
 
-    heads = _Heads(
-        setup, stage, task, clock, base_s, known["base_macs"], [macs for _, macs in costs]
-    )
+    def tell_first(seconds: float, still_open: bool) -> None:
+        doing = f"a step of the base takes {seconds:.3g} s; timing it further"
+        tell(1, doing, step_s=seconds, open=still_open)
+
+    stage, base_s = _fastest(setup, setup.recipe.proxy, clock, tell_first)
+    doing = f"a step of the base takes {base_s:.3g} s in {stage.precision}; timing heads"
+    tell(2, doing, precision=stage.precision, open=False, step_s=base_s)
+
+    macs = [macs for _, macs in costs]
+    heads = _Heads(setup, stage, task, clock, base_s, measured["base_macs"], macs)
     heads.time_kinds()
     joint_s = heads.joint_seconds()
     side_by_side = _side_by_side(setup, stage, heads.base_s, task.cpus_beside, clock)
     heads.time_others()
-    apart = [(seconds, macs) for seconds, (_, macs) in zip(heads.seconds(), costs, strict=True)]
-    known |= {
-        "step_s": heads.base_s,
-        "head_step_s": [seconds for seconds, _ in apart],
-        "timed": sorted(heads.timed),
-        "joint": JOINT_UNTIMED if joint_s is None else _joint(task, heads.base_s, apart, joint_s),
-    }
-    send(
+    apart = list(zip(heads.seconds(), macs, strict=True))
+    tell(
         3,
-        {
-            **known,
-            "doing": f"{len(heads.timed)} of {len(task.heads)} head families timed; timing an evaluation",
-        },
+        f"{len(heads.timed)} of {len(task.heads)} head families timed; timing an evaluation",
+        step_s=heads.base_s,
+        head_step_s=[seconds for seconds, _ in apart],
+        timed=sorted(heads.timed),
+        joint=JOINT_UNTIMED if joint_s is None else _joint(task, heads.base_s, apart, joint_s),
     )
 
-    pixels, (accuracy, _), (labelfree, last_s) = (
-        setup.pixels(),
-        _timed(lambda: setup.accuracy(base, views)),
-        _timed(lambda: setup.labelfree(base, views)),
-    )
-    send(
-        4,
-        {
-            **known,
-            "doing": "measured",
-            "reference": {"raw pixels": pixels, "untrained base": {**accuracy, **labelfree}},
-            "side_by_side": side_by_side,
-            **_looked_at(setup, task, stage, 0.0 if task.labelfree_always else last_s),
-            "memory_bytes": _peak_memory(setup),
-            "gpu_bytes": _gpu_memory(setup),
-            "map_shape": list(base.map_shape),
-            "embedding_width": base.embedding_width,
-            "skipped": [[str(path), reason] for path, reason in setup.data.train.skipped],
-            "worker_s": clock.passed(),
-        },
+    pixels = setup.pixels()
+    accuracy = setup.accuracy(base, views)
+    labelfree, last_s = _timed(lambda: setup.labelfree(base, views))
+    tell(
+        MEASURE_REPORTS,
+        "measured",
+        reference={"raw pixels": pixels, "untrained base": {**accuracy, **labelfree}},
+        side_by_side=side_by_side,
+        **_rung(setup, task, stage, 0.0 if task.labelfree_always else last_s),
+        memory_bytes=_peak_memory(setup),
+        gpu_bytes=_gpu_memory(setup),
+        map_shape=list(base.map_shape),
+        embedding_width=base.embedding_width,
+        skipped=[[str(path), reason] for path, reason in setup.data.train.skipped],
+        worker_s=clock.passed(),
     )
 
 
@@ -142,17 +123,20 @@ class _Clock:
         self._began, self.limit_s = time.monotonic(), float("inf") if limit_s is None else limit_s
 
     def passed(self) -> float:
+        """Return the seconds since it was made."""
         return time.monotonic() - self._began
 
     def left(self) -> float:
+        """Return the seconds that are left; negative where the time is over."""
         return self.limit_s - self.passed()
 
     def spares(self, seconds: float) -> bool:
+        """Return whether so many seconds are left."""
         return seconds <= self.left()
 
 
 def _timed(work: Callable[[], Plain]) -> tuple[Plain, float]:
-    """(what it gives, seconds that it took)."""
+    """Return what the work gives, and the seconds that it took."""
     began = time.monotonic()
     return work(), time.monotonic() - began
 
@@ -160,20 +144,20 @@ def _timed(work: Callable[[], Plain]) -> tuple[Plain, float]:
 def _fastest(
     setup: WorkerSetup, stage: Stage, clock: _Clock, first: Callable[[float, bool], None]
 ) -> tuple[Stage, float]:
-    """The stage with `precision: auto` resolved to what is faster here, and its seconds a step.
+    """Return the stage with `precision: auto` resolved to what is faster here, and its seconds a step.
 
     Args:
-        first: told of the seconds of a step as soon as one was timed, and whether another precision is still to be tried.
+        first: told of the seconds of a step as soon as one was timed, and whether another precision is
+            still to be tried.
     """
-    choices = ["fp32", "bf16"] if stage.precision == "auto" else [stage.precision]
-    found: list[tuple[float, Stage]] = []
-    for place, choice in enumerate(choices):
-        chosen = stage.model_copy(update={"precision": choice})
-        tell = (lambda seconds: first(seconds, len(choices) > 1)) if place == 0 else None
-        found.append(
-            (step_seconds(setup, chosen, [], clock.left() / 4, least=2, told=tell), chosen)
-        )
-    seconds, fastest = min(found, key=lambda one: one[0])
+    precisions = ["fp32", "bf16"] if stage.precision == "auto" else [stage.precision]
+    timed: list[tuple[float, Stage]] = []
+    for precision in precisions:
+        chosen = stage.model_copy(update={"precision": precision})
+        tell = None if timed else lambda seconds: first(seconds, len(precisions) > 1)
+        seconds = step_seconds(setup, chosen, [], clock.left() / 4, least=2, told=tell)
+        timed.append((seconds, chosen))
+    seconds, fastest = min(timed, key=lambda each: each[0])
     return fastest, seconds
 
 
@@ -194,26 +178,20 @@ class _Heads:
         of_base: int,
         macs: list[int],
     ) -> None:
-        self.setup, self.stage, self.task, self.clock, self.base_s = (
-            setup,
-            stage,
-            task,
-            clock,
-            base_s,
-        )
-        self.shares = [one / max(1, of_base) for one in macs]
+        self.setup, self.stage, self.task, self.clock = setup, stage, task, clock
+        self.base_s = base_s
+        self.kinds = [family(head.family).kind for head in task.heads]
+        self.shares = [of_head / max(1, of_base) for of_head in macs]
         """Multiply-adds of each head, of the base's."""
         self.timed: dict[int, float] = {}
         """Place of a head -> seconds of a step with it."""
 
     def time_kinds(self) -> None:
-        """Time one head of each kind of operation."""
-        places: dict[str, int] = {}
-        for place, head in enumerate(self.task.heads):
-            places.setdefault(family(head.family).kind, place)
-        self._time(list(places.values()))
+        """Time one head of each kind of operation, the first."""
+        self._time([self.kinds.index(kind) for kind in dict.fromkeys(self.kinds)])
 
     def time_others(self) -> None:
+        """Time the heads that have not been timed yet."""
         self._time([place for place in range(len(self.task.heads)) if place not in self.timed])
 
     def _time(self, places: list[int]) -> None:
@@ -222,42 +200,41 @@ class _Heads:
                 self.timed[place] = self._seconds(place)
 
     def _seconds(self, place: int) -> float:
-        """Of a step with that head. Where it contradicts the multiply-adds, base and head are timed again: the machine was busy."""
+        """Return the seconds of a step with that head. Where they contradict the multiply-adds, base and
+        head are timed again: the machine was busy."""
+
+        def timed(heads: list[HeadConfig]) -> float:
+            return step_seconds(self.setup, self.stage, heads, self.clock.left() / 4)
+
         head = self.task.heads[place]
-        found = step_seconds(self.setup, self.stage, [head], self.clock.left() / 4)
-        if 1 / CONTRADICTS <= self._by_macs(place, found) <= CONTRADICTS or not self.clock.spares(
-            2 * (self.base_s + found)
-        ):
-            return found
-        self.base_s = min(
-            self.base_s, step_seconds(self.setup, self.stage, [], self.clock.left() / 4)
-        )
-        return min(found, step_seconds(self.setup, self.stage, [head], self.clock.left() / 4))
+        seconds = timed([head])
+        as_predicted = 1 / CONTRADICTS <= self._by_macs(place, seconds) <= CONTRADICTS
+        if as_predicted or not self.clock.spares(2 * (self.base_s + seconds)):
+            return seconds
+        self.base_s = min(self.base_s, timed([]))
+        return min(seconds, timed([head]))
 
     def _by_macs(self, place: int, seconds: float) -> float:
-        """Seconds that a head adds for each by multiply-adds."""
+        """Return the seconds that a head adds for each by multiply-adds."""
         return (seconds - self.base_s) / max(1e-9, self.base_s * self.shares[place])
 
     def seconds(self) -> list[float]:
-        """What each head adds to a step: never nothing. One that was not timed is as efficient as those of its kind that were."""
+        """Return what each head adds to a step: never nothing. One that was not timed is as efficient as
+        those of its kind that were."""
         rates = {
             place: max(LEAST_OF_MACS, self._by_macs(place, seconds))
             for place, seconds in self.timed.items()
         }
-        return [
-            self.base_s * self.shares[place] * self._rate(place, rates)
-            for place in range(len(self.task.heads))
-        ]
-
-    def _rate(self, place: int, rates: dict[int, float]) -> float:
-        if place in rates:
-            return rates[place]
-        kinds = [family(head.family).kind for head in self.task.heads]
-        alike = [rate for other, rate in rates.items() if kinds[other] == kinds[place]]
-        return fmean(alike or rates.values() or [UNTIMED])
+        seconds = []
+        for place, (kind, share) in enumerate(zip(self.kinds, self.shares, strict=True)):
+            alike = [rate for other, rate in rates.items() if self.kinds[other] == kind]
+            rate = rates.get(place, fmean(alike or rates.values() or [UNTIMED]))
+            seconds.append(self.base_s * share * rate)
+        return seconds
 
     def joint_seconds(self) -> float | None:
-        """Seconds of a joint step of the group; None where there is no time for it, or no group."""
+        """Return the seconds of a joint step of the group; None where there is no time for it, or no
+        group."""
         group = _group(self.task)
         priced_s = self.base_s + len(group) * fmean(self.seconds()) if group else 0.0
         if len(group) < 2 or not self.clock.spares(JOINT_UNTIMED * priced_s):
@@ -266,34 +243,31 @@ class _Heads:
 
 
 def _group(task: Task) -> list[HeadConfig]:
-    """The heads that are to be timed together and the reference heads, as a group is screened; else the heads timed one by one."""
-    return (
-        [*(one.head for one in task.together), *REFERENCE_HEADS]
-        if task.together
-        else task.heads[:JOINT]
-    )
+    """Return the heads that are to be timed together and the reference heads, as a group is screened;
+    else the heads timed one by one."""
+    together = [counted.head for counted in task.together]
+    return [*together, *REFERENCE_HEADS] if together else task.heads[:JOINT]
 
 
 def _joint(task: Task, base_s: float, apart: list[tuple[float, int]], joint_s: float) -> float:
-    """How many times longer a joint step takes than its parts.
+    """Return how many times longer a joint step takes than its parts.
 
     Args:
         apart: seconds that each head of the task adds, and its multiply-adds.
     """
     heads_s = [seconds for seconds, _ in apart[:JOINT]]
     if task.together:
-        default = {head.family: known for head, known in zip(task.heads, apart, strict=True)}
-        priced = [(*default[one.head.family], one.macs) for one in task.together]
+        defaults = {head.family: timed for head, timed in zip(task.heads, apart, strict=True)}
         heads_s = [
-            head_cost_s(seconds, default_macs, macs) for seconds, default_macs, macs in priced
+            head_cost_s(*defaults[counted.head.family], counted.macs) for counted in task.together
         ]
         heads_s += [fmean(heads_s)] * len(REFERENCE_HEADS)
     return _within(JOINT_RATIO, joint_s / (base_s + sum(heads_s)))
 
 
-def _within(ratios: tuple[float, float], found: float) -> float:
+def _within(ratios: tuple[float, float], ratio: float) -> float:
     low, high = ratios
-    return min(high, max(low, found))
+    return min(high, max(low, ratio))
 
 
 def _side_by_side(
@@ -315,8 +289,9 @@ def _side_by_side(
         torch.set_num_threads(threads)
 
 
-def _looked_at(setup: WorkerSetup, task: Task, stage: Stage, last_s: float) -> Plain:
-    """Seconds of all that is evaluated at a rung of a proxy, of a checkpoint with its bytes, and of measuring one structure.
+def _rung(setup: WorkerSetup, task: Task, stage: Stage, last_s: float) -> Plain:
+    """Return the seconds of all that is evaluated at a rung of a proxy, of a checkpoint with its bytes,
+    and of measuring one structure.
 
     Args:
         last_s: what the last rung takes more.
@@ -329,43 +304,35 @@ def _looked_at(setup: WorkerSetup, task: Task, stage: Stage, last_s: float) -> P
         _, evaluate_s = _timed(lambda: evaluate(setup, trainer, rung, report))
         return {"evaluate_s": evaluate_s, "last_evaluate_s": last_s, **_checkpoint(trainer)}
 
-    found = in_memory(lambda: setup.trainer_of(heads, stage, 2, seed=0), use)
-    return {**found, "profile_s": _profile_seconds(setup, stage, task.heads[:PROFILED])}
-
-
-def _profile_seconds(setup: WorkerSetup, stage: Stage, heads: list[HeadConfig]) -> float:
-    """Seconds for measuring one structure: the mean over the base and some heads."""
-    pair = setup.trainer_of(heads, stage, 1, seed=0).pair
-    started = time.monotonic()
+    rung = in_memory(lambda: setup.trainer_of(heads, stage, 2, seed=0), use)
+    # The mean over the base and some heads.
+    profiled = task.heads[:PROFILED]
+    pair = setup.trainer_of(profiled, stage, 1, seed=0).pair
+    began = time.monotonic()
     architectures(pair)
-    return (time.monotonic() - started) / (1 + len(heads))
+    return {**rung, "profile_s": (time.monotonic() - began) / (1 + len(profiled))}
 
 
 def _checkpoint(trainer: Trainer) -> Plain:
-    """Seconds in which a checkpoint is written, and its bytes."""
-    with Scratch("measure") as folder:  # a worker is killed at any moment, when its budget ends
-        started = time.monotonic()
+    """Return the seconds in which a checkpoint is written, and its bytes."""
+    # A worker may be killed at any moment, when its budget ends: Scratch is removed even then.
+    with Scratch("measure") as folder:
+        began = time.monotonic()
         trainer.save(CheckpointFolder(folder))
-        seconds = time.monotonic() - started
-        return {
-            "checkpoint_s": seconds,
-            "checkpoint_bytes": sum(
-                path.stat().st_size for path in folder.rglob("*") if path.is_file()
-            ),
-        }
+        seconds = time.monotonic() - began
+        written = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        return {"checkpoint_s": seconds, "checkpoint_bytes": written}
 
 
 def _peak_memory(setup: WorkerSetup) -> int:
-    """Bytes: of the device's allocator, or on CPU of this process."""
+    """Return the most bytes held: by the device's allocator, or on CPU by this process."""
     if setup.device.type == "cuda":
         return torch.cuda.max_memory_allocated(setup.device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _gpu_memory(setup: WorkerSetup) -> int | None:
-    """Bytes that the GPU has; None on CPU."""
-    return (
-        torch.cuda.get_device_properties(setup.device).total_memory
-        if setup.device.type == "cuda"
-        else None
-    )
+    """Return the bytes that the GPU has; None on CPU."""
+    if setup.device.type != "cuda":
+        return None
+    return torch.cuda.get_device_properties(setup.device).total_memory

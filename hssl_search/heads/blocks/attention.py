@@ -1,5 +1,5 @@
-"""Blocks that mix positions by self-attention: the whole map's or a window's reach, weights made of
-the content.
+"""Blocks that mix positions by self-attention: the reach of the whole map or of a window, with
+weights that depend on the content.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ from timm.models.swin_transformer import WindowAttention, window_partition, wind
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from hssl_search.heads.blocks.parts import ChannelsLast, two_parts
-from hssl_search.heads.registry import Place
+from hssl_search.heads.blocks.parts import ChannelsLast, Place, two_parts
 
 
 class TokenBlock(nn.Module):
-    """timm's transformer block on a map: B x C x H x W in and out, every position a token, no
-    position information.
+    """timm's transformer block on maps: every position of B x C x H x W is a token, without its
+    position.
 
-    Without shortcut the attention's output replaces the tokens instead of being added to them; the
-    MLP after it keeps its own shortcut.
+    Without the shortcut the attention's output replaces the tokens instead of being added to them;
+    the MLP after it keeps its own shortcut.
     """
 
     def __init__(
@@ -44,32 +43,37 @@ class TokenBlock(nn.Module):
 
 
 class Positions(nn.Module):
-    """Adds to B x C x H x W where each position lies: fixed sines and cosines of its row and column
-    (arXiv 2104.02057), no parameters.
+    """A layer that adds to B x C x H x W where each position lies: fixed sines and cosines of its
+    row and column (arXiv 2104.02057), no parameters.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         _, channels, height, width = x.shape
+        # Sine and cosine of row and column: timm makes the codes in fours.
         codes = build_sincos2d_pos_embed(
             [height, width], -(-channels // 4) * 4, device=x.device, dtype=x.dtype
         )
         return x + codes[:, :channels].T.reshape(channels, height, width)
 
 
-def transformer(given: Mapping[str, Any], place: Place) -> nn.Module:
-    block = TokenBlock(
-        place.width, given["attention_heads"], given["mlp_ratio"], place.drop_path, place.shortcut
-    )
-    return nn.Sequential(Positions(), block) if given["positions"] and place.repeat == 0 else block
+def transformer(parameters: Mapping[str, Any], place: Place) -> nn.Module:
+    """Make a transformer block (arXiv 2010.11929); the first one of a head adds positions where
+    asked.
+    """
+    heads, ratio = parameters["attention_heads"], parameters["mlp_ratio"]
+    block = TokenBlock(place.width, heads, ratio, place.drop_path, place.shortcut)
+    # Once: the shortcuts of the blocks that follow carry the positions on.
+    with_positions = parameters["positions"] and place.repeat == 0
+    return nn.Sequential(Positions(), block) if with_positions else block
 
 
 class WindowMixing(nn.Module):
-    """Self-attention within square windows (arXiv 2103.14030, timm's with relative position bias):
-    B x H x W x C in and out, any H x W.
+    """Self-attention within square windows (arXiv 2103.14030; timm's, with relative position bias),
+    B x H x W x C in and out, for any H and W.
 
     Shifted windows lie half a window further on, along each side of the map that is longer than one
-    window. Windows at the border are padded, and neither padding nor what the cyclic shift brings
-    next to each other is attended to.
+    window. Windows at the border are padded. Neither padding nor what the cyclic shift brings next
+    to each other is attended to.
     """
 
     def __init__(self, width: int, attention_heads: int, window_size: int, shifted: bool) -> None:
@@ -80,6 +84,7 @@ class WindowMixing(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width = sides = x.shape[1:3]
         padded = [-(-side // self.window) * self.window for side in sides]
+        # A side of one window alone has nothing to shift: every position sees all others there.
         shifts = [self.window // 2 if self.shifted and side > self.window else 0 for side in sides]
         x = F.pad(x, (0, 0, 0, padded[1] - width, 0, padded[0] - height)).roll(
             [-shift for shift in shifts], (1, 2)
@@ -92,8 +97,16 @@ class WindowMixing(nn.Module):
         return whole[:, :height, :width]
 
     def _mask(self, x: Tensor, sides: Sequence[int], shifts: Sequence[int]) -> Tensor | None:
-        """Windows x N x N for their N positions: 0 where one attends to another, -inf where not;
-        None where all attend to all.
+        """Return which positions of a window may attend to each other.
+
+        Args:
+            x: the padded map, B x H x W x C.
+            sides: height and width before the padding.
+            shifts: how far the map was rolled along each.
+
+        Returns:
+            windows x N x N for the N positions of a window: 0 where one attends to another, -inf
+            where not. None where all attend to all.
         """
         padded = x.shape[1:3]
         if not any(shifts) and tuple(sides) == tuple(padded):
@@ -101,6 +114,7 @@ class WindowMixing(nn.Module):
         rows, columns = (
             self._regions(*axis, x.device) for axis in zip(sides, padded, shifts, strict=True)
         )
+        # One number for each pair of row and column region; a region is less than padded + 2.
         regions = rows[:, None] * (padded[1] + 2) + columns
         windows = window_partition(regions[None, :, :, None], (self.window, self.window)).flatten(1)
         apart = windows[:, :, None] != windows[:, None, :]
@@ -109,8 +123,8 @@ class WindowMixing(nn.Module):
         )
 
     def _regions(self, side: int, padded: int, shift: int, device: torch.device) -> Tensor:
-        """The number of the window that each position along one side belongs to, -1 for padding,
-        after the cyclic shift.
+        """Return, for each position along one side after the cyclic shift, the number of its
+        window; -1 for padding.
         """
         position = torch.arange(padded, device=device)
         return torch.where(
@@ -118,8 +132,12 @@ class WindowMixing(nn.Module):
         ).roll(-shift)
 
 
-def swin(given: Mapping[str, Any], place: Place) -> nn.Module:
+def swin(parameters: Mapping[str, Any], place: Place) -> nn.Module:
+    """Make a Swin block (arXiv 2103.14030); every second one of a head shifts its windows."""
     mixer = WindowMixing(
-        place.width, given["attention_heads"], given["window_size"], shifted=place.repeat % 2 == 1
+        place.width,
+        parameters["attention_heads"],
+        parameters["window_size"],
+        shifted=place.repeat % 2 == 1,
     )
-    return two_parts(place, ChannelsLast(mixer), given["mlp_ratio"])
+    return two_parts(place, ChannelsLast(mixer), parameters["mlp_ratio"])

@@ -12,12 +12,12 @@ from timm.layers import GatedMlp, LayerNorm2d, Mlp
 from timm.models.mlp_mixer import Affine, SpatialGatingUnit
 from torch import Tensor, nn
 
-from hssl_search.heads.blocks.parts import ChannelsLast, hidden_width, one_part, two_parts
-from hssl_search.heads.registry import Place
+from hssl_search.heads.blocks.parts import ChannelsLast, Place, hidden_width, one_part, two_parts
 
 
-def mlp(given: Mapping[str, Any], place: Place) -> nn.Module:
-    layers = Mlp(place.width, hidden_width(place.width, given["mlp_ratio"]), use_conv=True)
+def mlp(parameters: Mapping[str, Any], place: Place) -> nn.Module:
+    """Make an MLP over channels, which never mixes positions."""
+    layers = Mlp(place.width, hidden_width(place.width, parameters["mlp_ratio"]), use_conv=True)
     return one_part(place, nn.Sequential(LayerNorm2d(place.width), layers))
 
 
@@ -25,8 +25,8 @@ class OnGrid(nn.Module):
     """A part with weights for each position, on maps of any size: B x C x H x W in and out.
 
     The map is resampled to `grid` x `grid` positions, mixed there as B x C x N, and resampled back;
-    one of that size is not resampled. So on a larger map the part sees and changes what is coarse,
-    and what is fine passes by the shortcut alone.
+    a map of that size is not resampled. On a larger map the part therefore sees and changes what is
+    coarse, and what is fine passes by the shortcut alone.
     """
 
     def __init__(self, part: nn.Module, grid: int) -> None:
@@ -39,10 +39,10 @@ class OnGrid(nn.Module):
 
 
 def resample(x: Tensor, size: Sequence[int]) -> Tensor:
-    """... x H x W to ... x size, bilinear; where it shrinks every position counts (antialiased).
-    The same tensor when it has that size.
+    """Resample ... x H x W to ... x size, bilinear; where it shrinks, every position counts
+    (antialiased). A tensor of that size is returned as it is.
 
-    As products with two matrices, which are deterministic on every device and run in every
+    Computed as products with two matrices, which are deterministic on every device and run in every
     precision.
     """
     if tuple(x.shape[-2:]) == tuple(size):
@@ -54,30 +54,35 @@ def resample(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _weights(have: int, wanted: int, like: Tensor) -> Tensor:
-    """wanted x have: how much each position counts in each new one."""
+    """Return wanted x have numbers: how much each position counts in each new one."""
+    # Each row is an image with one bright position: interpolating it gives that position's weights.
     positions = torch.eye(have, device=like.device)[None, None]
     return F.interpolate(positions, (wanted, have), mode="bilinear", antialias=True)[0, 0].to(
         like.dtype
     )
 
 
-def mixer(given: Mapping[str, Any], place: Place) -> nn.Module:
-    tokens = Mlp(given["grid_size"] ** 2, hidden_width(place.width, 0.5))
-    return two_parts(place, OnGrid(tokens, given["grid_size"]), given["mlp_ratio"])
+def mixer(parameters: Mapping[str, Any], place: Place) -> nn.Module:
+    """Make an MLP-Mixer block (arXiv 2105.01601), whose token MLP is half as wide as the head, as
+    in the paper.
+    """
+    tokens = Mlp(parameters["grid_size"] ** 2, hidden_width(place.width, 0.5))
+    return two_parts(place, OnGrid(tokens, parameters["grid_size"]), parameters["mlp_ratio"])
 
 
-def resmlp(given: Mapping[str, Any], place: Place) -> nn.Module:
-    linear = nn.Linear(given["grid_size"] ** 2, given["grid_size"] ** 2)
+def resmlp(parameters: Mapping[str, Any], place: Place) -> nn.Module:
+    """Make a ResMLP block (arXiv 2105.03404), with affine layers in place of norms."""
+    linear = nn.Linear(parameters["grid_size"] ** 2, parameters["grid_size"] ** 2)
     return two_parts(
         place,
-        OnGrid(linear, given["grid_size"]),
-        given["mlp_ratio"],
+        OnGrid(linear, parameters["grid_size"]),
+        parameters["mlp_ratio"],
         norm=lambda width: ChannelsLast(Affine(width)),
     )
 
 
 class Transposed(nn.Module):
-    """A part for B x N x C, on B x C x N."""
+    """A part for B x N x C, applied to B x C x N."""
 
     def __init__(self, part: nn.Module) -> None:
         super().__init__()
@@ -88,13 +93,18 @@ class Transposed(nn.Module):
         return changed.mT
 
 
-def gmlp(given: Mapping[str, Any], place: Place) -> nn.Module:
-    inner = 2 * hidden_width(place.width, given["mlp_ratio"] / 2)
-    gate: Any = partial(SpatialGatingUnit, seq_len=given["grid_size"] ** 2)
+def gmlp(parameters: Mapping[str, Any], place: Place) -> nn.Module:
+    """Make a gMLP block (arXiv 2105.08050): one MLP, half of which is gated by a linear layer over
+    positions.
+    """
+    # Two equal halves, the second of which gates the first.
+    inner = 2 * hidden_width(place.width, parameters["mlp_ratio"] / 2)
+    gate: Any = partial(SpatialGatingUnit, seq_len=parameters["grid_size"] ** 2)
     gated: Any = GatedMlp(place.width, inner, gate_layer=gate)
-    # as in the paper; its weights near zero would mix no positions for most of a head's life
+    # The gate begins at 1, as in the paper. Its weights stay as torch draws them: near zero, as in
+    # the paper, they would mix no positions for most of a head's life.
     nn.init.ones_(gated.gate.proj.bias)
     return one_part(
         place,
-        nn.Sequential(LayerNorm2d(place.width), OnGrid(Transposed(gated), given["grid_size"])),
+        nn.Sequential(LayerNorm2d(place.width), OnGrid(Transposed(gated), parameters["grid_size"])),
     )

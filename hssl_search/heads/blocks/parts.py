@@ -1,31 +1,53 @@
-"""What blocks are put together from, beside timm's own parts."""
+"""Parts that blocks are put together from, beside timm's own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from timm.layers import DropPath, LayerNorm2d, Mlp
 from torch import Tensor, nn
 
-from hssl_search.heads.registry import Place
+
+@dataclass(frozen=True)
+class Place:
+    """Where in its head a block stands."""
+
+    width: int
+    """Channels in and out."""
+    drop_path: float = 0.0
+    """Stochastic-depth rate of what lies beside a shortcut."""
+    shortcut: bool = True
+    """Whether the block has its shortcut; of two, that of the part that mixes positions."""
+    repeat: int = 0
+    """How many blocks of the same family come before it."""
+
+    @property
+    def rate(self) -> float:
+        """Stochastic-depth rate of the part whose shortcut can be missing; 0 without the shortcut,
+        as in the official HSSL code.
+        """
+        return self.drop_path if self.shortcut else 0.0
 
 
 class NoShortcut(nn.Module):
-    """Stands where a timm block would keep its input, and adds nothing."""
+    """A layer of zeros, where a timm block would keep its input: it then adds nothing."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.zeros_like(x)
 
 
 class Shortcut(nn.Module):
-    """x + drop(part(x)), with stochastic depth; or `part(x)` alone, which is never dropped: nothing
-    of the image would be left.
+    """x + drop(part(x)), with stochastic depth; or `part(x)` alone where the shortcut is not kept.
+
+    A part without shortcut is never dropped: nothing of the image would be left.
     """
 
     def __init__(self, part: nn.Module, drop_path: float, kept: bool = True) -> None:
         super().__init__()
         self.part, self.kept = part, kept
+        # Only what a shortcut leads past may be dropped.
         self.drop_path = DropPath(drop_path) if kept and drop_path > 0 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -33,7 +55,7 @@ class Shortcut(nn.Module):
 
 
 class ChannelsLast(nn.Module):
-    """A part for B x H x W x C, on B x C x H x W."""
+    """A part for B x H x W x C, applied to B x C x H x W."""
 
     def __init__(self, part: nn.Module) -> None:
         super().__init__()
@@ -45,12 +67,12 @@ class ChannelsLast(nn.Module):
 
 
 def hidden_width(width: int, ratio: float) -> int:
-    """Whole channels of a share of the head's width, at least one."""
+    """Return the channels of a share of the head's width, whole and at least one."""
     return max(1, int(width * ratio))
 
 
 def one_part(place: Place, part: nn.Module) -> Shortcut:
-    """A block of one part, beside the block's shortcut."""
+    """Make a block of one part, beside the block's shortcut."""
     return Shortcut(part, place.drop_path, place.shortcut)
 
 
@@ -62,10 +84,19 @@ def two_parts(
     act: type[nn.Module] = nn.GELU,
     bias: bool = True,
 ) -> nn.Sequential:
-    """What mixes positions and then an MLP, each behind a norm and beside a shortcut (MetaFormer,
-    arXiv 2111.11418, eq. 1 and 2).
+    """Make a block that mixes positions and then channels (MetaFormer, arXiv 2111.11418, equations
+    1 and 2).
 
-    The shortcut that a block can lack is that of its mixing part; the MLP keeps its own.
+    Each of the two stands behind a norm and beside a shortcut. The shortcut that a block can lack
+    is that of its mixing part; the MLP keeps its own.
+
+    Args:
+        place: where in its head the block stands.
+        mixer: mixes positions, B x width x H x W in and out.
+        mlp_ratio: hidden width of the MLP, as a share of the width.
+        norm: makes a norm for a number of channels.
+        act: the MLP's nonlinearity.
+        bias: whether the MLP's layers have biases.
     """
     mlp = Mlp(
         place.width, hidden_width(place.width, mlp_ratio), act_layer=act, bias=bias, use_conv=True

@@ -1,4 +1,6 @@
-"""Jobs in virtual time: what they cost, what goes wrong, and that they are answered as real workers answer."""
+"""Jobs in virtual time: what they cost, what goes wrong, and that they are answered as real workers
+answer.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ GPUS = Machine("gpu", cpus=8, gpus=4)
 RUNGS = [20, 40, 80]
 TRUTH = SyntheticHeads()
 ALONE_S = 80 * 0.12 + 3 * (1.0 + 0.1) + 0.5
-"""Of one head alone by the costs of `SyntheticHeads`: steps, three evaluations and checkpoints, and what the last measures more."""
+"""Of one head alone by the costs of `SyntheticHeads`: steps, three evaluations and checkpoints, and
+what the last measures more."""
 
 
 class Source:
@@ -106,9 +109,8 @@ def test_time_and_charges_follow_from_the_costs(tmp_path: Path, setting: Setting
         Source([training(setting, number) for number in range(10)]),
     )
     site.executor.run(source, concurrency=4)
-    assert site.clock.now == pytest.approx(
-        5.0 + 3 * ALONE_S
-    )  # workers start once; ten jobs on four devices are three rounds
+    # workers start once; ten jobs on four devices are three rounds
+    assert site.clock.now == pytest.approx(5.0 + 3 * ALONE_S)
     assert site.meter.spent() == pytest.approx(4 * 5.0 + 10 * ALONE_S)
     assert source.states() == {State.DONE: 10}
     assert set(source.told.values()) == {1}
@@ -145,13 +147,14 @@ def test_a_dead_worker_costs_what_it_had_not_saved_and_is_tried_again(
             assert outcome.cause == "the worker process died 3 times"
         else:
             assert ALONE_S <= outcome.seconds + 1e-6
-            assert (
-                outcome.seconds < ALONE_S + 2 * (40 * 0.12 + 1.6) + 2 * 1.1 + 1e-6
-            )  # two stretches lost, and two rungs looked at again
+            # two stretches lost, and two rungs looked at again
+            assert outcome.seconds < ALONE_S + 2 * (40 * 0.12 + 1.6) + 2 * 1.1 + 1e-6
 
 
 def failing(dies: float, rungs: int, attempts: int) -> float:
-    """Probability that a job dies `attempts` times: each attempt begins by reporting the rung again that the last one reached."""
+    """Probability that a job dies `attempts` times: each attempt begins by reporting the rung again
+    that the last one reached.
+    """
     reached = {0: 1.0}
     for _ in range(attempts):
         after: Counter[int] = Counter()
@@ -173,9 +176,8 @@ def test_stragglers_are_lognormal(tmp_path: Path, setting: Setting) -> None:
     site.executor.run(source, concurrency=4)
     factors = [outcome.seconds / ALONE_S for outcome in source.outcomes.values()]
     assert statistics.median(factors) == pytest.approx(1.0, abs=0.12)
-    assert statistics.quantiles(factors, n=100)[83] == pytest.approx(
-        2.718**0.5, rel=0.15
-    )  # one sigma above
+    # one sigma above
+    assert statistics.quantiles(factors, n=100)[83] == pytest.approx(2.718**0.5, rel=0.15)
 
 
 def test_a_spent_budget_ends_everything_at_that_very_moment(
@@ -208,10 +210,11 @@ def test_a_job_ends_at_a_checkpoint_before_its_seconds_are_over(
     source = Source([training(setting, seconds=7.0, reserve_s=2.0)])
     Site(tmp_path).executor.run(source, 1)
     outcome = source.outcomes["proxy/0"]
+    # 5 s: 20 steps, 1.1 s at the rung, and 12 of the next steps
     assert [report.step for report in outcome.reports] == [
         20,
         32,
-    ]  # 5 s: 20 steps, 1.1 s at the rung, and 12 of the next steps
+    ]
     assert outcome.seconds <= 7.0
 
 
@@ -270,10 +273,11 @@ def test_a_table_answers_as_the_real_worker_it_was_measured_with(
         for report in real.outcomes[job.key].reports
         for row in rows_of(report, job.task, number)
     ]
+    # for their cost
     rows += [
         {**rows[0], "head": HeadConfig(family=control), "role": control}
         for control in ("identity", "noise")
-    ]  # for their cost
+    ]
     measured = {
         **TRUTH.measured([]),
         "families": ["mlp"],

@@ -13,11 +13,11 @@ import pytest
 from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.promotion import (
     ENOUGH,
-    Rule,
     by_discrepancy,
     choose,
     rank_correlations,
 )
+from hssl_search.engine.config import PromotionRule
 from hssl_search.engine.records.state import TrialState
 from hssl_search.heads.config import HeadConfig
 
@@ -115,7 +115,7 @@ def world(
 
 
 def promoted(
-    rule: Rule,
+    rule: PromotionRule,
     heads: list[Contender],
     proxied: np.ndarray,
     count: int,
@@ -132,7 +132,7 @@ def promoted(
 
 
 def regrets(
-    rule: Rule, correlation: float, searches: int = 30, count: int = 12
+    rule: PromotionRule, correlation: float, searches: int = 30, count: int = 12
 ) -> tuple[float, float]:
     """(share of searches that promote the best head, mean of what the head that proxies choose falls short of it)."""
     hits, short = [], []
@@ -181,7 +181,7 @@ def test_before_enough_proxies_have_ended_the_papers_rule_promotes() -> None:
 
 @pytest.mark.parametrize("rule", ["discrepancy", "learned", "random"])
 def test_every_healthy_head_is_promoted_once_and_the_same_arguments_have_the_same_answer(
-    rule: Rule,
+    rule: PromotionRule,
 ) -> None:
     heads, truth = world(3, 0.0, count=12)
     ill = contender(99, 0.99, "family 1", "collapsed")

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from hssl_search.engine.candidates.pruners import ENOUGH_AT_RUNG, PRUNERS, AtRung, Rule
+from hssl_search.engine.candidates.pruners import ENOUGH_AT_RUNG, PRUNERS, AtRung
+from hssl_search.engine.config import PrunerName
 
 
-def stops(rule: Rule, score: float, others: Sequence[float]) -> bool:
+def stops(rule: PrunerName, score: float, others: Sequence[float]) -> bool:
     there = {trial: AtRung(trial, other) for trial, other in enumerate(others, start=1)}
     return PRUNERS[rule].stops(AtRung(0, score), there, 0.0)
 
@@ -70,7 +71,7 @@ def test_who_has_the_median_itself_is_not_stopped_by_its_rounding(right: int) ->
 
 
 @pytest.mark.parametrize("rule", ["median", "asha"])
-def test_who_ties_with_those_that_go_on_goes_on(rule: Rule) -> None:
+def test_who_ties_with_those_that_go_on_goes_on(rule: PrunerName) -> None:
     rule_stops = PRUNERS[rule].stops
     others = {10 * place: AtRung(10 * place, 23.4) for place in range(1, 6)}
     assert rule_stops(AtRung(0, 23.34), others, 0.0)

@@ -12,7 +12,8 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from hssl_search.engine.candidates.sampler import STARTUP, CandidateSampler, Name
+from hssl_search.engine.candidates.sampler import STARTUP, CandidateSampler
+from hssl_search.engine.config import SamplerName
 from hssl_search.heads.config import HeadConfig
 from hssl_search.spaces.space import Space
 
@@ -37,7 +38,7 @@ ENDLESS = Space.from_plain(
 
 
 def listed(space: Space, seed: int = 0) -> Iterator[HeadConfig]:
-    heads = [HeadConfig(**values) for values in space.enumerate()] if space.size() else []
+    heads = list(space.enumerate()) if space.size() else []
     random.Random(seed).shuffle(heads)
     return iter(heads)
 
@@ -70,7 +71,7 @@ class Known:
         return self.study.trials
 
 
-def proposed(name: Name, known: Known, count: int, seed: int = 0) -> list[HeadConfig]:
+def proposed(name: SamplerName, known: Known, count: int, seed: int = 0) -> list[HeadConfig]:
     return list(
         islice(
             CandidateSampler(name, seed).proposals(known.space, known.trials, listed(known.space)),
@@ -93,7 +94,7 @@ def taught(space: Space, seed: int = 0, count: int = 12) -> Known:
 @pytest.mark.parametrize("name", ["tpe", "random", "exhaustive"])
 @pytest.mark.parametrize("results", [0, 12])
 def test_a_finite_space_is_drawn_from_without_putting_back_down_to_its_last_head(
-    name: Name, results: int
+    name: SamplerName, results: int
 ) -> None:
     known = taught(FINITE, count=results)
     heads = proposed(name, known, 99)
@@ -104,7 +105,7 @@ def test_a_finite_space_is_drawn_from_without_putting_back_down_to_its_last_head
 
 
 @pytest.mark.parametrize("name", ["tpe", "random"])
-def test_an_endless_space_has_always_another_head(name: Name) -> None:
+def test_an_endless_space_has_always_another_head(name: SamplerName) -> None:
     heads = proposed(name, taught(ENDLESS), 8)
     assert len(set(heads)) == 8
 
@@ -118,7 +119,7 @@ def test_what_is_left_of_a_space_that_cannot_be_listed_is_found_among_what_is_kn
     assert set(unlisted) == set(every[:2])
 
 
-def gain(name: Name, seed: int) -> float:
+def gain(name: SamplerName, seed: int) -> float:
     """By how much the heads proposed are better, in the mean, than those known."""
     known = taught(ENDLESS, seed, 16)
     before = [goodness(HeadConfig(**trial.user_attrs["head"])) for trial in known.trials]
@@ -164,7 +165,7 @@ def test_before_there_are_results_heads_are_drawn_at_random() -> None:
 
 @pytest.mark.parametrize("name", ["tpe", "random"])
 @pytest.mark.parametrize("space", [FINITE, ENDLESS], ids=["finite", "endless"])
-def test_a_resumed_draw_goes_on_with_the_same_heads(name: Name, space: Space) -> None:
+def test_a_resumed_draw_goes_on_with_the_same_heads(name: SamplerName, space: Space) -> None:
     whole = proposed(name, taught(space), 6)
     known = taught(space)
     for head in whole[:3]:

@@ -58,7 +58,7 @@ def test_candidates_of_a_finite_space_are_distinct_and_in_the_end_all_of_it(
     make: Callable[..., Trials], small_space: Space
 ) -> None:
     drawn = heads(make(), 6)
-    assert set(drawn) == {HeadConfig(**values) for values in small_space.enumerate()}
+    assert set(drawn) == set(small_space.enumerate())
     assert len(drawn) == 6
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import pytest
 
 from hssl_search.engine.candidates.candidate import Contender
-from hssl_search.engine.candidates.pruners import PRUNERS, Rule
+from hssl_search.engine.candidates.pruners import PRUNERS
+from hssl_search.engine.config import PrunerName
 from hssl_search.engine.execution.jobs import Decision, Job, Outcome, Report, State, Task
 from hssl_search.engine.phases.proxy import Proxy
 from hssl_search.engine.records.state import TrialState
@@ -31,7 +32,7 @@ class WorkerSetup:
         self,
         ended: Mapping[str, Outcome] | None = None,
         ranked_by: Measure = ACCURACY,
-        pruner: Rule = "median",
+        pruner: PrunerName = "median",
         more: int = 0,
     ) -> None:
         self.scored: list[tuple[int | None, int, float]] = []

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hssl_search.engine.budget import parse_budget
+from hssl_search.engine.execution.jobs import Setting
 from hssl_search.engine.planning.costs import Costs
 from hssl_search.engine.planning.plan import BudgetTooSmall, make_plan, smallest_s
 from hssl_search.engine.planning.preview import ENOUGH, after_first_step, what_fits
@@ -16,7 +17,16 @@ from hssl_search.spaces.space import Space
 
 MakeLab = Callable[..., Any]
 COSTS = Costs(step=1.0, heads={"typical": 0.5}, evaluate=2.0, checkpoint=0.1, startup=5.0, last=1.0)
-SETTING = {"base": "resnet50", "image_size": 96}
+SETTING = Setting(
+    base="resnet50",
+    base_args={},
+    image_size=96,
+    data="digits",
+    probe_data=None,
+    data_seed=0,
+    recipe={},
+    device="cpu",
+)
 MACS = {"resnet50": 1_000, "resnet34": 900, "resnet18": 500, "test_resnet": 10}
 
 
@@ -105,7 +115,7 @@ def test_what_is_said_to_fit_does_and_is_the_largest_that_does(seconds: float) -
 
 
 def test_a_smaller_base_is_of_the_same_kind_and_one_that_takes_the_arguments() -> None:
-    tiny = {**SETTING, "base": "vit_tiny_patch16_224"}
+    tiny = SETTING.model_copy(update={"base": "vit_tiny_patch16_224"})
     found = what_fits(
         1e5, COSTS, tiny, {"vit_tiny_patch16_224": 9, "test_vit": 1}.get, lambda: None
     )

@@ -119,12 +119,12 @@ def test_a_storage_that_was_edited_into_no_text_is_refused(tmp_path: Path) -> No
         UserError,
         match=r"search\.yaml: storage is \['sqlite:////a\.db'\], but should be a text; correct it\.$",
     ):
-        run.study_url(run.config())
+        run.study_url(run.config()["storage"])
 
 
 def test_the_longest_name_that_a_search_may_have_can_be_made(tmp_path: Path) -> None:
     run = Run.create(tmp_path / ("図" * (NAME_BYTES // 3)), {"base": "a"})
-    run.write_config({"base": "b"})
+    run.update_config(base="b")
     with run.lock():
         assert run.config()["base"] == "b"
 
