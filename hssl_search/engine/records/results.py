@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from optuna import Study
 from optuna.trial import FrozenTrial
+from pydantic import ValidationError
 
 from hssl_search.engine.execution.jobs import Outcome, Plain, State
 from hssl_search.engine.records.attributes import joined
@@ -176,10 +177,7 @@ class RunRecord:
         attributes = joined(study.user_attrs)
         search, jobs = SearchState.model_validate(attributes), ended_jobs(attributes)
         trials = study.get_trials(deepcopy=False)
-        states = {trial.number: TrialState.of(trial) for trial in trials}
-        for number, state in states.items():
-            if not state.name:
-                states[number] = state.with_set(TrialState(name=f"trial {number}"))
+        states = {trial.number: _state(trial) for trial in trials}
         config = search.config or {}
         ranked_by = RANKINGS[config.get("rank_by") or ACCURACY.key]
         results = Results(ranked_by, (config.get("images") or {}).get("queries"))
@@ -259,6 +257,14 @@ class RunRecord:
             if job.phase in ALONE and job.trial == trial.number:
                 curves[own if job.seed is None else job.seed] |= dict(curve(job, measure))
         return {seed: sorted(curves[seed].items()) for seed in sorted(curves) if curves[seed]}
+
+
+def _state(trial: FrozenTrial) -> TrialState:
+    try:
+        state = TrialState.of(trial)
+    except ValidationError:  # a head of a family that this version does not know
+        state = TrialState.model_validate({**trial.user_attrs, "head": None})
+    return state if state.name else state.with_set(TrialState(name=f"trial {trial.number}"))
 
 
 def curve(job: JobRecord, measure: Measure) -> Curve:
