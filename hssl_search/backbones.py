@@ -122,7 +122,7 @@ class Base(nn.Module):
 
     @property
     def _prefix_tokens(self) -> int:
-        """Return the number of class, register and distillation tokens before the patch tokens."""
+        """Return the number of class, register and distillation tokens before the patches."""
         return getattr(self.model, "num_prefix_tokens", 0)
 
     @contextlib.contextmanager
@@ -264,10 +264,8 @@ class Base(nn.Module):
         if side >= SMALLEST_MAP:
             return None
         stride = 2 ** math.ceil(math.log2(self.image_size / side))
-        arguments = {
-            "output_stride": 8,
-            "patch_size": max(1, self.image_size // (2 * SMALLEST_MAP)),
-        }
+        patch = max(1, self.image_size // (2 * SMALLEST_MAP))
+        arguments = {"output_stride": 8, "patch_size": patch}
         remedies = [
             f"--base-arg {key}={value}"
             for key, value in arguments.items()
@@ -393,9 +391,7 @@ def default_image_size(name: str) -> int:
 
 @torch.no_grad()
 def base_macs(base: Base) -> int:
-    """Return the multiply-adds of an image in the base; matrix products and convolutions are
-    counted.
-    """
+    """Return the multiply-adds of an image in the base, in matrix products and convolutions."""
     trains, side = base.training, base.image_size
     image = torch.zeros(1, 3, side, side, device=next(base.parameters()).device)
     with FlopCounterMode(display=False) as counter:

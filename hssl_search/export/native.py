@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hssl_search.engine.phases.jobs import full_folder, full_key
-from hssl_search.engine.records.results import number
+from hssl_search.engine.records.results import finite
 from hssl_search.engine.records.run import ResolvedSearch, Run
 from hssl_search.engine.records.state import FullState, JobRecord, TrialState
 from hssl_search.engine.records.study import StudyRecord
@@ -86,7 +86,7 @@ def export_winner(run: Run, study: StudyRecord) -> Path | None:
         "image_size": search.setting.image_size,
         "map_shape": list(search.map_shapes[head.tap or 0]),
     }
-    weights = _copy_base(run, _trainings(run, study, trial.number))
+    weights = _copy_base(run, _trainings(run, study, verdict))
     provenance = {**_provenance(run, trial.number, state, verdict, search), "weights": weights}
     write_head(
         run.winner / "head.yaml",
@@ -117,45 +117,47 @@ def _provenance(
     }
 
 
-def _trainings(run: Run, study: StudyRecord, winner: int) -> list[Training]:
+def _trainings(run: Run, study: StudyRecord, verdict: dict[str, Any]) -> list[Training]:
     """Return the trainings whose weights to take, the best first.
 
-    In full the base alone was trained where no head is better; or, in a search that was extended,
-    the winner of an earlier verdict.
+    Where no head is better, the base alone was trained in full, and its proxy counts; in a search
+    that was extended, the full training may be of the winner of an earlier verdict.
     """
     records = study.jobs()
-    known = study.state.full or FullState(winner=winner)
+    known = study.state.full or FullState(winner=verdict["winner"])
     name, number = known.name, known.number
     full = Training(
         run.folder / full_folder(number), name, _accuracy(records.get(full_key(number)))
     )
-    own = next(
-        (
-            record
-            for record in records.values()
-            if (record.phase, record.trial) == ("proxy", winner)
-        ),
-        None,
-    )
+    trial, whose = _best(study, verdict)
+    own = [
+        record for record in records.values() if (record.phase, record.trial) == ("proxy", trial)
+    ]
     proxy = Training(
-        run.checkpoint_folder(winner), "winner's proxy training, which is short", _accuracy(own)
+        run.checkpoint_folder(trial),
+        f"{whose}, which is short",
+        _accuracy(own[0] if own else None),
     )
-    if known.winner not in (None, winner):
+    if known.winner not in (None, verdict["winner"]):
         return [proxy]
     if None not in (full.accuracy, proxy.accuracy) and full.accuracy < proxy.accuracy:  # type: ignore[operator]
-        return [
-            proxy._replace(
-                name=f"winner's proxy training, which was more accurate than the {name}"
-            ),
-            full,
-        ]
+        return [proxy._replace(name=f"{whose}, which was more accurate than the {name}"), full]
     return [full, proxy]
+
+
+def _best(study: StudyRecord, verdict: dict[str, Any]) -> tuple[int, str]:
+    """Return the trial whose proxy left the best base, and what to call that training."""
+    if verdict["state"] == "no head":
+        for trial in study.trials():
+            if TrialState.of(trial).control == "none":
+                return trial.number, "proxy training without a head"
+    return verdict["winner"], "winner's proxy training"
 
 
 def _accuracy(record: JobRecord | None) -> float | None:
     if record is None or not record.reports:
         return None
-    return number(ACCURACY.score(record.reports[-1].metrics))
+    return finite(ACCURACY.score(record.reports[-1].metrics))
 
 
 def _copy_base(run: Run, trainings: list[Training]) -> dict[str, Any] | None:

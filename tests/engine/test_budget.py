@@ -117,7 +117,10 @@ def test_a_budget_is_extended_in_any_unit_of_its_device_alone() -> None:
     assert (extended.seconds, extended.text) == (6000, "10cpu-min+1.5cpu-h")
     with pytest.raises(
         UserError,
-        match=r"^the run's budget is in CPU time \(10cpu-min\) and '\+2gpu-h' is not; type '\+2cpu-h' ",
+        match=(
+            r"^the run's budget is in CPU time \(10cpu-min\) and '\+2gpu-h' is not; type "
+            r"'\+2cpu-h' "
+        ),
     ):
         parse_budget("10cpu-min").plus(parse_budget("+2gpu-h"))
     with pytest.raises(UserError, match="is in CPU time"):

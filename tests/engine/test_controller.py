@@ -188,7 +188,8 @@ def test_measuring_that_fails_is_told_in_one_sentence_and_tried_anew_after_a_res
 ) -> None:
     lab.raises = {"measure"}
     sentence = (
-        r"did not succeed \(RuntimeError: measure came to nothing\); mend the cause, then continue with: "
+        r"did not succeed \(RuntimeError: measure came to nothing\); mend the cause, then continue "
+        r"with: "
         r"hssl-search resume \S+demo\.$"
     )
     for _ in range(2):

@@ -1,7 +1,9 @@
-"""Decisions do not hang on rounding: numbers off by their last digits, and in another order, lead to the same jobs and the same verdict.
+"""Decisions do not hang on rounding: numbers off by their last digits, and in another order, lead
+to the same jobs and the same verdict.
 
-Libraries of linear algebra differ in the last digits from one processor, and one number of threads, to another, and return other
-eigenvectors of equal eigenvalues. Here every result of theirs, every score and every time is off by up to 1e-12 of itself.
+Libraries of linear algebra differ in the last digits from one processor, and one number of threads,
+to another, and return other eigenvectors of equal eigenvalues. Here every result of theirs, every
+score and every time is off by up to 1e-12 of itself.
 """
 
 from __future__ import annotations
@@ -59,9 +61,8 @@ class Machine:
 
         def another_eigh(matrix: np.ndarray, *args: Any) -> Any:
             noise = self.draws.uniform(-1, 1, matrix.shape)
-            values, vectors = eigh(
-                matrix + OFF * np.abs(matrix).max() * (noise + noise.T), *args
-            )  # of equal values, other vectors
+            # of equal values, other vectors
+            values, vectors = eigh(matrix + OFF * np.abs(matrix).max() * (noise + noise.T), *args)
             return self.off(values), self.off(vectors)
 
         patch.setattr(np.linalg, "eigh", another_eigh)
@@ -145,7 +146,8 @@ def test_intervals_and_chances_are_the_same(machines: Callable[[], Any]) -> None
 
 
 def screened(discrepancies: list[float]) -> list[Contender]:
-    """Heads of two families, of which every second pair differs in nothing that a forecast reads."""
+    """Heads of two families, of which every second pair differs in nothing that a forecast
+    reads."""
     return [
         Contender(
             trial,
@@ -202,9 +204,8 @@ def test_whole_searches_run_the_same_jobs_and_come_to_the_same_verdict(
 ) -> None:
     def searched(machine: Machine | None) -> Any:
         lab = make_lab(wide_space, **changes)
-        grid = [
-            72 + STEP * (number % 5) for number in range(len(lab.accuracy))
-        ]  # of many heads the best is one by its number
+        # of many heads the best is one by its number
+        grid = [72 + STEP * (number % 5) for number in range(len(lab.accuracy))]
         lab.accuracy = dict(zip(lab.accuracy, grid, strict=True))
         lab.noise, measured, metrics = 0.0, lab._measured, lab._metrics
 

@@ -68,7 +68,9 @@ def jobs(lab: Lab) -> dict[str, Any]:
 
 
 def longest_full(lab: Lab) -> dict[str, Any]:
-    """The jobs, of the full trainings the last: what a budget lasts for beside jobs that it does not is trained again, for longer."""
+    """The jobs, of the full trainings the last: what a budget lasts for beside jobs that it does
+    not is trained again, for longer.
+    """
     found = jobs(lab)
     *before, last = [found.pop(key) for key in sorted(found) if key.startswith("full")]
     assert all(state == "done" and reports[-1][0] < last[1][-1][0] for state, reports in before)
@@ -146,8 +148,8 @@ def test_what_the_budget_did_not_last_for_stays_undecided_and_is_told(
         "nothing is promoted before all are screened"
     )
     assert (
-        "The budget did not last for all of: screen. It goes on where it was with: hssl-search resume"
-        in lab.watcher.notes()
+        "The budget did not last for all of: screen. It goes on where it was with: hssl-search "
+        "resume" in lab.watcher.notes()
     )
 
 
@@ -311,7 +313,9 @@ def confirmed(lab: Lab) -> list[tuple[str, int, int]]:
 
 
 def begun(make_lab: Callable[..., Lab], many: Space, noise: float = 0.0, **changes: Any) -> Lab:
-    """A finished search; among the heads that its extension will find are better ones, which take twice as long as no head does."""
+    """A finished search; among the heads that its extension will find are better ones, which take
+    twice as long as no head does.
+    """
     lab = make_lab(many, budget="4cpu-min", **changes)
     lab.noise = noise
     lab.search()

@@ -200,7 +200,8 @@ def test_what_cannot_be_written_to_a_run_on_a_full_disk_is_told_in_one_sentence(
     told = capsys.readouterr().err
     assert ended.value.code == 2
     assert re.fullmatch(
-        rf"hssl-search: no space is left on the disk of {disk.folder}/runs/demo; free some, then {remedy}\.\n",
+        rf"hssl-search: no space is left on the disk of {disk.folder}/runs/demo; free some, then "
+        rf"{remedy}\.\n",
         told,
     )
 
@@ -216,7 +217,10 @@ def test_a_search_on_a_full_disk_stops_with_one_sentence_and_goes_on(
             disk.fill()
 
     lab.at_rung = fill
-    sentence = f"no space is left on the disk of {lab.run.folder}; free some, then go on with `hssl-search resume`"
+    sentence = (
+        f"no space is left on the disk of {lab.run.folder}; free some, then go on with "
+        "`hssl-search resume`"
+    )
     with pytest.raises(UserError, match=sentence), disk_errors(lab.run.folder):
         lab.search()
     before, records = lab.charged(), lab.study.job_records()

@@ -83,8 +83,9 @@ def test_a_worker_without_the_cache_stops_the_search_when_the_images_have_change
     with pytest.raises(Halt) as told:
         run_job(job, lambda step, metrics: pytest.fail("it trained"))
     assert str(told.value) == (
-        f"the images in '{photos}' have changed since the search began (140 images, were 120), and the image cache does not hold those "
-        "that it began with; put them back as they were, or search under another --name."
+        f"the images in '{photos}' have changed since the search began (140 images, were 120), and "
+        "the image cache does not hold those that it began with; put them back as they were, or "
+        "search under another --name."
     )
 
 
@@ -109,8 +110,8 @@ def test_a_resumed_search_is_told_of_changed_images_or_refused(
     assert require_images(began, {}) is None
     write_more(photos)
     assert require_images(began, {}) == (
-        f"the images in '{photos}' have changed since the search began (140 images, were 120); those that it began with are used, which "
-        "the image cache still holds."
+        f"the images in '{photos}' have changed since the search began (140 images, were 120); "
+        "those that it began with are used, which the image cache still holds."
     )
     shutil.rmtree(cache)
     with pytest.raises(

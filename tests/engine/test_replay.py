@@ -77,7 +77,9 @@ def train(run: Run, study: StudyRecord, job: Job, watcher: Watcher | None = None
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """No head under one seed, its training interrupted at the first rung and resumed; a head under two; and one that was only screened."""
+    """No head under one seed, its training interrupted at the first rung and resumed; a head under
+    two; and one that was only screened.
+    """
     folder = tmp_path_factory.mktemp("replay")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HSSL_SEARCH_CACHE", str(folder / "cache"))
@@ -199,8 +201,10 @@ def test_a_number_that_was_changed_in_the_record_ends_the_command_with_code_1(
     told = capsys.readouterr()
     assert ended.value.code == 1
     assert re.fullmatch(
-        r"hssl-search: confirm/0001/seed1 \(convnext 1 \(seed 1\)\) does not replay: 1 of \d+ numbers differ, "
-        r"first accuracy at step 6, 99\.5 recorded and [\d.]+ replayed; its record was changed, .*\.\n",
+        r"hssl-search: confirm/0001/seed1 \(convnext 1 \(seed 1\)\) does not replay: 1 of \d+ "
+        r"numbers differ, "
+        r"first accuracy at step 6, 99\.5 recorded and [\d.]+ replayed; its record was changed, "
+        r".*\.\n",
         told.err,
     )
     assert re.search(r"^ *6 +99\.5 -> [\d.]+ .* 15 of 16 *$", told.out, re.MULTILINE)
@@ -233,8 +237,8 @@ def test_what_is_different_here_is_said(
     found = api.replay(run, 1, 1)
     assert found.equal
     change = (
-        "The images in 'digits' have changed since the search began (1,797 images, were 1,798); those that it began with are used, "
-        "which the image cache still holds."
+        "The images in 'digits' have changed since the search began (1,797 images, were 1,798); "
+        "those that it began with are used, which the image cache still holds."
     )
     assert found.notes == [
         change,
@@ -275,7 +279,8 @@ def test_a_number_that_the_replay_has_not_got_is_shown_as_none(
         (
             2,
             None,
-            "trial 2 of the run 'demo' was never trained alone as far as a first rung; choose one that was: 0, 1.",
+            "trial 2 of the run 'demo' was never trained alone as far as a first rung; choose one "
+            "that was: 0, 1.",
         ),
         (1, 7, "trial 1 of the run 'demo' was not trained under seed 7; choose one of 0, 1."),
     ],
@@ -294,7 +299,8 @@ def test_what_cannot_be_replayed_is_told(
         ({"data": "/gone"}, "there is no folder '/gone' to read images from"),
         (
             {"device": "cuda"},
-            "proxy/0001/seed0 was trained on a GPU and no GPU was found; replay it on a machine like the one",
+            "proxy/0001/seed0 was trained on a GPU and no GPU was found; replay it on a machine "
+            "like the one",
         ),
     ],
 )

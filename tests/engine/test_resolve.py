@@ -75,12 +75,13 @@ def leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def test_everything_is_resolved(here: Path) -> None:
     resolved, _ = prepare(config(), CPU)
+    # the last is settled by what is measured
     optional = {
         "storage",
         "ray_address",
         "setting.probe_data",
         "gpus_per_trial",
-    }  # the last is settled by what is measured
+    }
     recipe = {
         path
         for path, value in leaves(Recipe.read("simclr").as_plain(), "setting.recipe")
@@ -151,7 +152,8 @@ def test_the_images_size_is_the_bases_own_where_none_is_given(here: Path) -> Non
 
 def test_the_digits_are_named_and_more_loudly_where_no_data_were_given(here: Path) -> None:
     assert prepare(config(), CPU)[1] == [
-        "no --data was given: searching on the built-in handwritten digits (scikit-learn, 1,797 real images)."
+        "no --data was given: searching on the built-in handwritten digits (scikit-learn, 1,797 "
+        "real images)."
     ]
     assert prepare(config(data="digits"), CPU)[1] == [
         "searching on the built-in handwritten digits (1,797 real images)."
@@ -184,8 +186,8 @@ def test_data_are_found_from_any_folder_later(here: Path) -> None:
         "accuracy",
         ["cat", "dog"],
         [
-            "the 2 folders in 'photos' (cat, dog) are taken for classes, and accuracy is k-NN accuracy on them; if they are none, --rank-by "
-            "labelfree ranks heads without labels."
+            "the 2 folders in 'photos' (cat, dog) are taken for classes, and accuracy is k-NN "
+            "accuracy on them; if they are none, --rank-by labelfree ranks heads without labels."
         ],
     )
 
@@ -196,8 +198,8 @@ def test_folders_that_are_taken_for_classes_are_named(here: Path) -> None:
     photos(here / "plain", {"": 60})
     [note] = prepare(config(data="plain", probe_data="shards", rank_by="labelfree"), CPU)[1]
     assert note == (
-        "the 7 folders in 'shards' (000, 001, 002, 003, 004 and 2 more) are taken for classes, and accuracy is k-NN "
-        "accuracy on them."
+        "the 7 folders in 'shards' (000, 001, 002, 003, 004 and 2 more) are taken for classes, and "
+        "accuracy is k-NN accuracy on them."
     )
 
 
@@ -212,7 +214,10 @@ def test_a_name_that_is_not_utf8_is_refused_before_anything_is_read(
     [(option, value)] = options.items()
     with pytest.raises(
         UserError,
-        match=r"^the name 'caf\\xe9(\.yaml)?' is not UTF-8, and no file of a run could hold it; rename it\.$",
+        match=(
+            r"^the name 'caf\\xe9(\.yaml)?' is not UTF-8, and no file of a run could hold it; "
+            r"rename it\.$"
+        ),
     ):
         prepare(
             config(
@@ -279,7 +284,8 @@ def test_labelfree_becomes_the_measure_that_it_stands_for_with_labels_and_withou
     resolved, warnings = prepare(config(data="photos", rank_by="labelfree"), CPU)
     assert (resolved["rank_by"], resolved["asked"]["rank_by"]) == (LABELFREE.key, "labelfree")
     assert warnings == [
-        f"there are no labels: heads are ranked by {LABELFREE.score_name} of the base, and no accuracy is measured."
+        f"there are no labels: heads are ranked by {LABELFREE.score_name} of the base, and no "
+        "accuracy is measured."
     ]
 
 
@@ -385,7 +391,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     *(
         (
             {"base_arg": {"img_size": size}},
-            r"img_size=.+ is not the size of the images, 32 px; leave it out: --image-size sets both\.$",
+            r"img_size=.+ is not the size of the images, 32 px; leave it out: --image-size sets "
+            r"both\.$",
         )
         for size in (None, 60.5, "32", [32], {"32": 32})
     ),
@@ -433,6 +440,6 @@ def test_images_of_one_colour_are_told_when_the_search_begins(tmp_path: Path) ->
     resolved, warnings = prepare(config(data=str(tmp_path / "icons")), CPU)
     assert resolved["images"]["looked_at"] == {"images": 64, "one_colour": 64, "same": 64}
     assert (
-        "64 of 64 images are of one colour: heads learn nothing from these; look at them, and mend --data."
-        in warnings
+        "64 of 64 images are of one colour: heads learn nothing from these; look at them, and mend "
+        "--data." in warnings
     )

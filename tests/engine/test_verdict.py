@@ -258,9 +258,7 @@ def test_the_winner_is_compared_with_the_other_controls() -> None:
     assert [gap.interval for gap in others[1:]] == [None, None]
 
 
-def test_a_control_with_one_paired_seed_is_given_no_interval_whatever_others_tell_of_the_noise() -> (
-    None
-):
+def test_a_control_with_one_paired_seed_gets_no_interval_whatever_others_tell_of_noise() -> None:
     found = verdict({0: {0: 40.0, 1: 41.0}, 3: {0: 47.3, 1: 43.9}, 1: {0: 40.0}})
     [identity] = found.others
     assert (identity.seeds, identity.interval) == (1, None)

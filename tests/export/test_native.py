@@ -115,8 +115,8 @@ def ended(study: StudyRecord, key: str, accuracy: float | None, state: State = S
     )
 
 
-def exported(run: Run, study: StudyRecord) -> Path:
-    study.write(SearchState(verdict=VERDICT))
+def exported(run: Run, study: StudyRecord, state: str = "undecided") -> Path:
+    study.write(SearchState(verdict={**VERDICT, "state": state}))
     folder = export_winner(run, study)
     assert folder == run.winner
     return folder
@@ -209,6 +209,18 @@ def test_without_a_full_training_the_base_comes_from_the_winners_proxy(
     assert (
         "the winner's proxy training, which is short (step 5)" in (folder / "HOWTO.md").read_text()
     )
+
+
+def test_where_no_head_is_better_the_base_comes_from_the_proxy_without_a_head(
+    run: Run, study: StudyRecord, base: Base
+) -> None:
+    keep(run.checkpoint_folder(0), base, 7)
+    keep(run.checkpoint_folder(1), base, 5)
+    folder = exported(run, study, "no head")
+    newest = run.checkpoint_folder(0) / "step-00000007"
+    assert (folder / "base.safetensors").read_bytes() == (newest / "base.safetensors").read_bytes()
+    howto = (folder / "HOWTO.md").read_text()
+    assert "the proxy training without a head, which is short (step 7)" in howto
 
 
 @pytest.mark.parametrize(

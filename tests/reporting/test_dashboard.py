@@ -94,7 +94,10 @@ def test_no_free_port_is_told(taken: int, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(dashboard, "TRIED", 1)
     with pytest.raises(
         UserError,
-        match=rf"^the ports {taken} to {taken} of 127\.0\.0\.1 are all taken; give a free one as --port\.$",
+        match=(
+            rf"^the ports {taken} to {taken} of 127\.0\.0\.1 are all taken; give a free one as "
+            r"--port\.$"
+        ),
     ):
         listening()
 
@@ -104,7 +107,8 @@ def test_a_port_that_was_asked_for_is_not_replaced(taken: int) -> None:
         listening(port=taken)
     assert (
         str(told.value)
-        == f"port {taken} of 127.0.0.1 is taken by another program; give another --port, or none to have a free one."
+        == f"port {taken} of 127.0.0.1 is taken by another program; give another --port, or none "
+        "to have a free one."
     )
 
 
@@ -118,12 +122,16 @@ def test_a_port_that_has_just_been_left_is_free() -> None:
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "a..b"])
+# the first: of a net that is for documentation only
 def test_a_host_that_is_not_this_machine_is_told(
     host: str,
-) -> None:  # the first: of a net that is for documentation only
+) -> None:
     with pytest.raises(
         UserError,
-        match=rf"^the dashboard cannot listen at {re.escape(host)}:8080 \(.+\); give another --host, such as",
+        match=(
+            rf"^the dashboard cannot listen at {re.escape(host)}:8080 \(.+\); give another --host, "
+            r"such as"
+        ),
     ):
         listening(host)
 
@@ -135,7 +143,10 @@ def test_a_port_that_needs_rights_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(DashboardServer, "server_bind", denied)
     with pytest.raises(
         UserError,
-        match=r" cannot listen at 127\.0\.0\.1:80 \(Permission denied\); give another --port, above 1023\.$",
+        match=(
+            r" cannot listen at 127\.0\.0\.1:80 \(Permission denied\); give another --port, above "
+            r"1023\.$"
+        ),
     ):
         listening(port=80)
 
@@ -143,7 +154,9 @@ def test_a_port_that_needs_rights_is_told(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_port_that_no_machine_has_is_told() -> None:
     with pytest.raises(
         UserError,
-        match=r" cannot listen at 127\.0\.0\.1:70000 \(.+\); give another --port, from 1 to 65535\.$",
+        match=(
+            r" cannot listen at 127\.0\.0\.1:70000 \(.+\); give another --port, from 1 to 65535\.$"
+        ),
     ):
         listening(port=70_000)
 

@@ -17,7 +17,8 @@ from hssl_search.reporting.files import write_whole
     [
         (
             errno.EROFS,
-            r"/report\.html cannot be written \(Read-only file system\); make its folder writable, or work on a copy of the run\.$",
+            r"/report\.html cannot be written \(Read-only file system\); make its folder "
+            r"writable, or work on a copy of the run\.$",
         ),
         (errno.EACCES, r"/report\.html cannot be written \(Permission denied\); "),
     ],

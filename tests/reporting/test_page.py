@@ -190,8 +190,8 @@ def test_page_tells_what_each_parameter_went_with_and_claims_no_cause(
         .loc[("first_shortcut", "false")]
     )
     assert (
-        f"first_shortcut false 3 12 {row.discrepancy:.3f} {row.discrepancy_without:.3f} 6 {row.accuracy:.1f} "
-        f"{row.accuracy_without:.1f}"
+        f"first_shortcut false 3 12 {row.discrepancy:.3f} {row.discrepancy_without:.3f} 6 "
+        f"{row.accuracy:.1f} {row.accuracy_without:.1f}"
     ) in words
     assert "nothing here says what caused what" in words
 
@@ -254,7 +254,10 @@ def test_a_report_is_never_replaced_by_an_emptier_one(run: Any, tmp_path: Path) 
     written = {path: path.read_bytes() for path in write_report(tmp_path, run.study, run.ledger)}
     with pytest.raises(
         UserError,
-        match=rf"^the report in {tmp_path} is of {len(run.study.trials)} trials and the study holds 0: ",
+        match=(
+            rf"^the report in {tmp_path} is of {len(run.study.trials)} trials and the study holds "
+            r"0: "
+        ),
     ):
         write_report(tmp_path, optuna.create_study(), [])
     assert {path: path.read_bytes() for path in written} == written

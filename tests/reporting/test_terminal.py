@@ -40,13 +40,15 @@ def test_without_a_verdict_the_text_says_how_far_the_run_came(builder: Callable[
     run = builder()
     assert (
         verdict_text(run.study)
-        == "No verdict yet: 0 heads, 0 screened, 0 at full proxy fidelity. No head has a result that can be ranked."
+        == "No verdict yet: 0 heads, 0 screened, 0 at full proxy fidelity. No head has a result "
+        "that can be ranked."
     )
     run.add("first", "mlp", TrialState.COMPLETE, 41.0)
     run.add("second", "mlp", TrialState.FAIL, cause="killed")
     run.add("no head", "none", TrialState.COMPLETE, 40.0, role="control", control="none", gate=None)
     assert verdict_text(run.study) == (
-        "No verdict yet: 2 heads, 2 screened, 1 at full proxy fidelity, 1 failed. The best so far is first with 41.0 % (no head 40.0 %)."
+        "No verdict yet: 2 heads, 2 screened, 1 at full proxy fidelity, 1 failed. The best so far "
+        "is first with 41.0 % (no head 40.0 %)."
     )
 
 
@@ -147,7 +149,8 @@ def test_everything_that_is_planned_is_told(capsys: pytest.CaptureFixture[str]) 
         "about 31 min 02 s",
         "Peak memory of a training: 5.0 GB",
         "Disk: 8.0 GB of checkpoints (400 MB each)",
-        "This budget allows 6 proxies of 400 steps; a ranking of 20 heads by 150 steps would need about 31 gpu-h.",
+        "This budget allows 6 proxies of 400 steps; a ranking of 20 heads by 150 steps would need "
+        "about 31 gpu-h.",
     ):
         assert words in told
     cells = [line.split() for line in told.splitlines()]
@@ -160,8 +163,8 @@ def test_heads_that_will_be_left_out_for_their_cost_are_told(
     print_plan(Console(width=120), {**PAGE, "costly": {"swin": 7.14}})
     told = " ".join(capsys.readouterr().out.split())
     assert (
-        "Left out after screening while there are others, by --max-head-cost 4: heads with which a step takes more"
-        in told
+        "Left out after screening while there are others, by --max-head-cost 4: heads with which a "
+        "step takes more" in told
     )
     assert "(swin 7.1)" in told
 
@@ -173,7 +176,8 @@ def test_a_budget_too_small_is_told_what_a_search_needs(capsys: pytest.CaptureFi
         too_small(page) == "the budget '10gpu-h' is too small for a search; give --budget 300gpu-s."
     )
     assert too_small({**page, "fits": ["--base test_resnet", "--image-size 32"]}) == (
-        "the budget '10gpu-h' is too small for a search; give --budget 300gpu-s, or --base test_resnet or --image-size 32 within 10gpu-h."
+        "the budget '10gpu-h' is too small for a search; give --budget 300gpu-s, or --base "
+        "test_resnet or --image-size 32 within 10gpu-h."
     )
     print_plan(Console(width=120), page)
     assert "Candidates" not in capsys.readouterr().out

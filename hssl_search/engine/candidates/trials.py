@@ -199,8 +199,9 @@ class Trials:
 
     @cached_property
     def _typical(self) -> list[tuple[HeadConfig, int]]:
-        heads = self._shuffled() or self._drawn(self.space)
-        return [(head, self._cost(head)[1]) for head in heads[:TYPICAL]]
+        """The heads that a search draws first, so that what is timed is what will be screened."""
+        heads = self.sampler.proposals(self.space, [], iter(self._shuffled() or []))
+        return [(head, self._cost(head)[1]) for head in islice(heads, TYPICAL)]
 
     def of_space(self, space: Space) -> list[tuple[str, int]]:
         """Return (family, multiply-adds) of a few heads drawn from another space."""

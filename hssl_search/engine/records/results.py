@@ -54,7 +54,7 @@ def counted(outcome: Outcome, steps: int, is_control: bool) -> Plain | None:
     return None if metrics is None or (not is_control and ailment(metrics)) else metrics
 
 
-def number(value: float | None) -> float | None:
+def finite(value: float | None) -> float | None:
     """Return a score or value if it is a finite number; else None, for it does not count."""
     return value if value is not None and math.isfinite(value) else None
 
@@ -146,7 +146,7 @@ class Results:
         found: dict[int, dict[int, float]] = {}
         for trial, by_seed in self._metrics.items():
             for seed, metrics in by_seed.items():
-                if (value := number(read(metrics))) is not None:
+                if (value := finite(read(metrics))) is not None:
                     found.setdefault(trial, {})[seed] = value
         return found
 
@@ -251,7 +251,7 @@ class RunRecord:
             curves[own] = {
                 step: value
                 for step, value in trial.intermediate_values.items()
-                if number(value) is not None
+                if finite(value) is not None
             }
         for job in self.jobs:
             if job.phase in ALONE and job.trial == trial.number:
@@ -269,5 +269,5 @@ def _state(trial: FrozenTrial) -> TrialState:
 
 def curve(job: JobRecord, measure: Measure) -> Curve:
     """Return the score of a job at each step that has one."""
-    scores = ((report.step, number(measure.score(report.metrics))) for report in job.reports)
+    scores = ((report.step, finite(measure.score(report.metrics))) for report in job.reports)
     return sorted((step, score) for step, score in scores if score is not None)

@@ -25,10 +25,11 @@ from hssl_search.training.checkpoint import CheckpointFolder
 from hssl_search.training.recipe import Stage
 from hssl_search.training.trainer import Trainer
 
-JOINT_RATIO = (0.5, 2.0)
-"""What lies outside is taken for the noise of a few steps on a busy machine."""
+JOINT_RATIO = (0.5, 1.7)
+"""How many times longer than its parts a joint step may take: for three bases 1.0 to 1.7 was measured.
+Below is the noise of a busy machine; above, the heads are dearer than their multiply-adds say."""
 JOINT_UNTIMED = 1.4
-"""Where there is no time to time a joint step: in the middle of what was measured for three bases (1.0 to 1.7)."""
+"""Where there is no time to time a joint step: in the middle of what was measured."""
 SIDE_BY_SIDE_RATIO = (0.5, 1.5)
 """The same of a step on some of the cores, which is timed while the others idle, and so looks better than it is beside others."""
 PROFILED = 3
@@ -48,8 +49,8 @@ def measure(task: Task, send: Send) -> None:
     it, those before what is known by then.
 
     The base, an evaluation and a checkpoint are timed in any case. Within `task.measure_s` seconds
-    also a head of each kind of operation, a joint step, and then the other families; what is not timed
-    is taken from multiply-adds.
+    also a joint step of heads as the search will draw them, then a head of each kind of operation,
+    then the other families; what is not timed is taken from multiply-adds.
 
     Reported are, among others, `step_s`: seconds of a step of the base alone; `head_step_s`: the
     *additional* seconds of each head of the task; `joint`: how many times longer than the sum of those
@@ -84,18 +85,21 @@ def measure(task: Task, send: Send) -> None:
 
     macs = [macs for _, macs in costs]
     heads = _Heads(setup, stage, task, clock, base_s, measured["base_macs"], macs)
-    heads.time_kinds()
     joint_s = heads.joint_seconds()
+    heads.time_kinds()
     side_by_side = _side_by_side(setup, stage, heads.base_s, task.cpus_beside, clock)
     heads.time_others()
     apart = list(zip(heads.seconds(), macs, strict=True))
+    joint, dearer = (
+        (JOINT_UNTIMED, 1.0) if joint_s is None else _joint(task, heads.base_s, apart, joint_s)
+    )
     tell(
         3,
         f"{len(heads.timed)} of {len(task.heads)} head families timed; timing an evaluation",
         step_s=heads.base_s,
-        head_step_s=[seconds for seconds, _ in apart],
+        head_step_s=[dearer * seconds for seconds, _ in apart],
         timed=sorted(heads.timed),
-        joint=JOINT_UNTIMED if joint_s is None else _joint(task, heads.base_s, apart, joint_s),
+        joint=joint,
     )
 
     pixels = setup.pixels()
@@ -181,7 +185,8 @@ class _Heads:
         self.setup, self.stage, self.task, self.clock = setup, stage, task, clock
         self.base_s = base_s
         self.kinds = [family(head.family).kind for head in task.heads]
-        self.shares = [of_head / max(1, of_base) for of_head in macs]
+        self.of_base = max(1, of_base)
+        self.shares = [of_head / self.of_base for of_head in macs]
         """Multiply-adds of each head, of the base's."""
         self.timed: dict[int, float] = {}
         """Place of a head -> seconds of a step with it."""
@@ -234,12 +239,18 @@ class _Heads:
 
     def joint_seconds(self) -> float | None:
         """Return the seconds of a joint step of the group; None where there is no time for it, or no
-        group."""
+        group.
+
+        Timed before single heads: it tells what screening costs, and with it what a typical head does.
+        """
         group = _group(self.task)
-        priced_s = self.base_s + len(group) * fmean(self.seconds()) if group else 0.0
-        if len(group) < 2 or not self.clock.spares(JOINT_UNTIMED * priced_s):
+        shares = [counted.macs / self.of_base for counted in self.task.together]
+        shares = shares or self.shares[:JOINT]
+        shares += [fmean(shares or [0.0])] * (len(group) - len(shares))
+        priced_s = JOINT_UNTIMED * self.base_s * (1 + UNTIMED * sum(shares))
+        if len(group) < 2 or not self.clock.spares(2 * priced_s):
             return None
-        return step_seconds(self.setup, self.stage, group, self.clock.left() / 2)
+        return step_seconds(self.setup, self.stage, group, self.clock.left() / 4)
 
 
 def _group(task: Task) -> list[HeadConfig]:
@@ -249,8 +260,11 @@ def _group(task: Task) -> list[HeadConfig]:
     return [*together, *REFERENCE_HEADS] if together else task.heads[:JOINT]
 
 
-def _joint(task: Task, base_s: float, apart: list[tuple[float, int]], joint_s: float) -> float:
-    """Return how many times longer a joint step takes than its parts.
+def _joint(
+    task: Task, base_s: float, apart: list[tuple[float, int]], joint_s: float
+) -> tuple[float, float]:
+    """Return how many times longer a joint step takes than its parts, and how many times dearer than
+    priced its heads are where no joint step takes so much longer.
 
     Args:
         apart: seconds that each head of the task adds, and its multiply-adds.
@@ -262,7 +276,8 @@ def _joint(task: Task, base_s: float, apart: list[tuple[float, int]], joint_s: f
             head_cost_s(*defaults[counted.head.family], counted.macs) for counted in task.together
         ]
         heads_s += [fmean(heads_s)] * len(REFERENCE_HEADS)
-    return _within(JOINT_RATIO, joint_s / (base_s + sum(heads_s)))
+    ratio = _within(JOINT_RATIO, joint_s / (base_s + sum(heads_s)))
+    return ratio, max(1.0, (joint_s / ratio - base_s) / sum(heads_s))
 
 
 def _within(ratios: tuple[float, float], ratio: float) -> float:

@@ -83,6 +83,8 @@ def test_typical_heads_are_of_the_space_and_open_no_trials(
     assert [one.head.family in trials.space.families for one in group] == [True] * 4
     assert group == (make(space) if space else make()).group(4)
     assert study.trials() == []
+    drawn = [one.heads[0] for one in trials.candidates(4)]
+    assert [one.head for one in group] == drawn, "what is timed is what will be screened"
 
 
 def test_a_trial_tells_what_the_head_is_and_costs(

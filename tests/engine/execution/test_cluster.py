@@ -1,4 +1,6 @@
-"""A cluster of two nodes on this machine, started as docs/cluster.md says; one is killed in the middle."""
+"""A cluster of two nodes on this machine, started as docs/cluster.md says; one is killed in the
+middle.
+"""
 
 from __future__ import annotations
 
@@ -46,12 +48,16 @@ SETTING = Setting(
 DOCUMENTED = Path(hssl_search.__file__).parents[1] / "docs" / "cluster.md"
 
 pytestmark = pytest.mark.slow(
-    reason="starts two nodes of Ray; pytest --run-slow tests/engine/execution/test_cluster.py runs it"
+    reason=(
+        "starts two nodes of Ray; pytest --run-slow tests/engine/execution/test_cluster.py runs it"
+    )
 )
 
 
 def work(job: Job, send: Send) -> None:
-    """Makes steps from its newest checkpoint on, with a checkpoint and a report after each; runs on a node of the cluster."""
+    """Makes steps from its newest checkpoint on, with a checkpoint and a report after each; runs on
+    a node of the cluster.
+    """
     import os
     import time
     from pathlib import Path
@@ -131,9 +137,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     address = f"127.0.0.1:{port}"
     environment = {**os.environ, "PYTHONPATH": str(Path(hssl_search.__file__).parents[1])}
     program = str(Path(sys.executable).parent / "ray")
-    subprocess.run(
-        [program, "get-auth-token", "--generate"], check=True, capture_output=True
-    )  # nothing happens where there is one
+    # nothing happens where there is one
+    subprocess.run([program, "get-auth-token", "--generate"], check=True, capture_output=True)
     here = {
         "ray": program,
         "--port=6379": f"--port={port}",
@@ -169,7 +174,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 
 
 class Source:
-    """Jobs of a few steps; kills the other node when it has made two steps of one of them while the head works too."""
+    """Jobs of a few steps; kills the other node when it has made two steps of one of them while the
+    head works too.
+    """
 
     def __init__(self, folder: Path, other: Node) -> None:
         self.jobs = [

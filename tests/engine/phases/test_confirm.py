@@ -1,4 +1,5 @@
-"""Which run is chosen next, when confirming ends, and that the same results lead to the same runs."""
+"""Which run is chosen next, when confirming ends, and that the same results lead to the same
+runs."""
 
 from __future__ import annotations
 
@@ -86,7 +87,9 @@ def run(
     order: random.Random | None = None,
     stop_after: int = 10**6,
 ) -> dict[str, Outcome]:
-    """What ended until there was nothing left, or until so many had: with an order, any of those that run may end first."""
+    """What ended until there was nothing left, or until so many had: with an order, any of those
+    that run may end first.
+    """
     live: list[Job] = []
     ended: dict[str, Outcome] = {}
     while len(ended) < stop_after:
@@ -108,7 +111,7 @@ NOISY = Results({4: 41.0, 5: 41.0, 6: 41.0}, 1.0)
 SHARP = Results({4: 41.0, 5: 43.0, 6: 42.0}, 0.05)
 
 
-def test_a_second_seed_of_leader_and_no_head_comes_first_then_the_controls_left_challenger_identity() -> (
+def test_a_second_seed_of_leader_and_no_head_comes_first_then_controls_challenger_identity() -> (
     None
 ):
     scores = {trial: dict(row) for trial, row in PROXIES.items()}
@@ -118,9 +121,8 @@ def test_a_second_seed_of_leader_and_no_head_comes_first_then_the_controls_left_
         trial = choose(FIELD, scores, tried, turn)
         assert trial is not None
         chosen.append(trial)
-        scores.setdefault(trial, {})[tried[trial]] = (
-            40.0 + trial / 2.5
-        )  # one of two runs in common tells too little of the noise to settle
+        # one of two runs in common tells too little of the noise to settle
+        scores.setdefault(trial, {})[tried[trial]] = 40.0 + trial / 2.5
         tried[trial] += 1
     assert chosen == [5, NONE, SAME, LONGER, 6, IDENTITY]
 
@@ -208,7 +210,7 @@ def test_runs_that_fail_count_as_tried_and_leave_the_others_paired() -> None:
 
 @pytest.mark.parametrize("at_once", [1, 2, 4])
 @pytest.mark.parametrize("results", [SHARP, NOISY], ids=["sharp", "noisy"])
-def test_the_same_results_lead_to_the_same_runs_in_whichever_order_they_come_and_wherever_it_stopped(
+def test_the_same_results_lead_to_the_same_runs_in_any_order_and_wherever_it_stopped(
     results: Results, at_once: int
 ) -> None:
     whole = results.phase(16, at_once)
@@ -262,7 +264,9 @@ def test_as_many_runs_as_fit_are_handed_out_at_once(at_once: int) -> None:
 def simulated(
     random: np.random.Generator, candidates: int, runs: int, spread: float
 ) -> tuple[dict[int, float], Scores]:
-    """(truth, table) of a search whose confirming runs were chosen by what had been seen; noise 0.5."""
+    """(truth, table) of a search whose confirming runs were chosen by what had been seen; noise
+    0.5.
+    """
     truth = dict(enumerate([0.0] * 4 + random.normal(0, spread, candidates).tolist()))
     field = Field(tuple(range(4, 4 + candidates)), NONE, IDENTITY, (SAME,), lambda leader: LONGER)
     shared = random.normal(40, 1, 2 + runs)

@@ -34,7 +34,7 @@ def in_the_verdict(verdict: dict[str, Any]) -> dict[str, tuple[int, float]]:
     }
 
 
-def test_a_confirming_run_in_which_the_head_falls_ill_counts_neither_in_the_verdict_nor_on_the_leaderboard(
+def test_a_confirming_run_of_an_unhealthy_head_counts_in_neither_verdict_nor_leaderboard(
     lab: Lab,
 ) -> None:
     best = max(lab.accuracy, key=lab.accuracy.__getitem__)

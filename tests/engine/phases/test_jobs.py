@@ -199,7 +199,7 @@ def test_label_free_quality_is_measured_at_each_rung_where_it_ranks_and_else_at_
     assert always == [[False] * 5, [True, False, True, True, False]]
 
 
-def test_trainings_may_be_still_for_a_quarter_of_an_hour_and_twice_their_reserve_and_measuring_for_ever(
+def test_trainings_may_be_still_for_15_minutes_and_twice_their_reserve_and_measuring_for_ever(
     maker: JobMaker,
 ) -> None:
     assert [job.still_s for job in all_jobs(maker)] == [None, 906.0, 906.0, 906.0, 903.0]

@@ -143,9 +143,7 @@ def test_what_ended_before_a_resume_counts(state: State) -> None:
     assert setup.scored == [(6, 50, 39.0)]
 
 
-def test_rungs_that_were_reached_before_a_cut_count_and_what_was_reached_between_them_does_not() -> (
-    None
-):
+def test_rungs_that_were_reached_before_a_cut_count_and_steps_between_them_do_not() -> None:
     def setup(step: int) -> WorkerSetup:
         return WorkerSetup(
             {

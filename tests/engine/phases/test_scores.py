@@ -131,8 +131,8 @@ def test_ranked_without_labels_and_judged_with_them_the_verdict_tells_their_agre
         "trials": trials,
     }
     assert (
-        f"Over {trials} trials the rank correlation of {LABELFREE.score_name} with accuracy is {signed(expected, 2)}"
-        in verdict["sentence"]
+        f"Over {trials} trials the rank correlation of {LABELFREE.score_name} with accuracy is "
+        f"{signed(expected, 2)}" in verdict["sentence"]
     )
     lab.study.write(SearchState(config={"rank_by": LABELFREE.key}))
     [told] = [one.correlation for one in agreements(lab.study.study) if one.measure is LABELFREE]

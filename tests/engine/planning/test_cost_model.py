@@ -141,9 +141,7 @@ def test_steps_and_seconds_of_the_full_training_follow_its_batches(
     assert measured(images=images).full(setting, "off").steps == 0
 
 
-def test_the_share_of_a_gpu_is_that_of_the_memory_measured_and_a_whole_one_where_there_is_none() -> (
-    None
-):
+def test_the_share_of_a_gpu_is_that_of_the_memory_measured_and_whole_without_one() -> None:
     assert (
         measured(Machine("gpu", 8, 1), memory_bytes=20 * 2**30, gpu_bytes=80 * 2**30).gpu_share
         == 0.5

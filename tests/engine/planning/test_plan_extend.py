@@ -59,9 +59,7 @@ def test_nothing_is_added_where_nothing_is_left() -> None:
     assert more == (0, 0, 0) and again.batches == [] and set(again.expected_s.values()) == {0.0}
 
 
-def test_where_screening_would_leave_nothing_for_a_proxy_heads_that_wait_have_it_or_confirming() -> (
-    None
-):
+def test_where_screening_leaves_nothing_for_a_proxy_waiting_heads_have_it_or_confirming() -> None:
     plan = replace(PLAN, screen_steps=20, proxy_steps=300)
     one = COSTS.training(plan.proxy_steps, 0.13, len(plan.rungs))
     budget = 2.4 * one + len(DEFAULT.shares) * COSTS.between_phases()

@@ -26,7 +26,9 @@ MakeLab = Callable[..., Any]
 def test_each_phase_costs_what_was_planned_of_the_jobs_that_it_ran(
     make_lab: MakeLab, budget: str
 ) -> None:
-    """Without early stopping; confirming ends when nothing is open any more, so its planned cost is that of as many runs as it made."""
+    """Without early stopping; confirming ends when nothing is open any more, so its planned cost is
+    that of as many runs as it made.
+    """
     planned = {row["phase"]: row for row in previewed(make_lab, budget)["phases"]}
     lab = make_lab(budget=budget, pruner="none", full_epochs=1_000)
     lab.search()
@@ -136,7 +138,9 @@ def test_without_a_full_training_none_is_planned(make_lab: MakeLab) -> None:
 
 
 def previewed(make_lab: MakeLab, budget: str, **changes: Any) -> dict[str, Any]:
-    """What a search with this budget would be, by a controller that may measure for as long as it likes."""
+    """What a search with this budget would be, by a controller that may measure for as long as it
+    likes.
+    """
     lab = make_lab(**{"budget": "1cpu-h", "pruner": "none", "full_epochs": 1_000, **changes})
     lab.memory = {"memory_bytes": 5_000_000, "checkpoint_bytes": CHECKPOINT_BYTES}
     found: dict[str, Any] = lab.controller().preview(parse_budget(budget))

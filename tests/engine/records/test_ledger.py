@@ -40,7 +40,8 @@ def test_reading_a_ledger_writes_nothing(tmp_path: Path) -> None:
     [
         b'{"at": "2026',
         b"\xff\xfe\x00 no text at all\n",
-        b'{"attempt": "a#1", "phase": "p", "device_s": 1000.0, "from": 0, "to": 0, "trial": null, "crc": "00000000"}\n',
+        b'{"attempt": "a#1", "phase": "p", "device_s": 1000.0, "from": 0, "to": 0, '
+        b'"trial": null, "crc": "00000000"}\n',
         b'{"attempt": "a#1", "phase": "p", "device_s": 1000.0}\n',
         b"[1, 2]\n",
         b"\x00" * 64,
@@ -157,9 +158,8 @@ def test_kill_9_loses_at_most_one_heartbeat(tmp_path: Path) -> None:
     ]
     process.wait()
     read = Ledger(path)
-    pause = 0.05 + max(
-        after - before for before, after in pairwise(told)
-    )  # the machine may be busy
+    # the machine may be busy
+    pause = 0.05 + max(after - before for before, after in pairwise(told))
     assert told[-1] - 0.2 - pause <= read.by_trial()[1] <= told[-1] + pause
     assert read.damaged == 0
 

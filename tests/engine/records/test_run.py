@@ -95,7 +95,8 @@ def test_an_empty_folder_may_become_a_run(tmp_path: Path) -> None:
     [
         (
             "r" * 250,
-            r"cannot be made \(File name too long\); work in another folder, or give a shorter --name\.$",
+            r"cannot be made \(File name too long\); work in another folder, or give a shorter "
+            r"--name\.$",
         ),
         ("/".join(["r" * 200] * 21), r"cannot be made \(File name too long\)"),
         (
@@ -117,7 +118,9 @@ def test_a_storage_that_was_edited_into_no_text_is_refused(tmp_path: Path) -> No
     run = Run.create(tmp_path / "demo", {"storage": ["sqlite:////a.db"]})
     with pytest.raises(
         UserError,
-        match=r"search\.yaml: storage is \['sqlite:////a\.db'\], but should be a text; correct it\.$",
+        match=(
+            r"search\.yaml: storage is \['sqlite:////a\.db'\], but should be a text; correct it\.$"
+        ),
     ):
         run.study_url(run.config()["storage"])
 

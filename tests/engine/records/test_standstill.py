@@ -20,7 +20,8 @@ def test_where_a_trial_is_shown_as_running_the_note_says_that_nothing_runs_until
         get_note(study.study)
         == study.note()
         == (
-            f"**Nothing runs at the moment:** 1 trial that is shown as running waits for the search to go on, with `{RESUME}`."
+            "**Nothing runs at the moment:** 1 trial that is shown as running waits for the "
+            f"search to go on, with `{RESUME}`."
         )
     )
     study.lift_standstill()

@@ -91,7 +91,8 @@ def test_a_study_that_may_only_be_read_is_read_and_nothing_is_written(
 
 
 class Flaky(InMemoryStorage):
-    """Fails in some of the calls that write, counted from 0, before or after they are carried out."""
+    """Fails in some of the calls that write, counted from 0, before or after they are carried
+    out."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -203,8 +204,8 @@ def test_a_server_that_stays_silent_is_given_up_once(
     for _ in range(3):
         with pytest.raises(
             StorageError,
-            match=r"^the storage 'postgresql://user@host/name' failed \(server closed the connection "
-            r"unexpectedly\); check that it .*, then run the command again\.$",
+            match=r"^the storage 'postgresql://user@host/name' failed \(server closed the "
+            r"connection unexpectedly\); check that it .*, then run the command again\.$",
         ):
             record.write(SearchState(ended="value"))
     assert pauses == [0.5, 1.0, 2.0, 4.0, *[8.0] * 9], (

@@ -83,7 +83,8 @@ PARTS = ("s3cret", "cret", "s3c", "p%4")
         ("mssql://h/d", "the storage 'mssql://h/d' needs a database driver that is not installed "),
         (
             "sqlite+aiosqlite:///a.db",
-            "the storage 'sqlite\\+aiosqlite:///a.db' (needs a database driver|has an asynchronous driver)",
+            "the storage 'sqlite\\+aiosqlite:///a.db' (needs a database driver|has an "
+            "asynchronous driver)",
         ),
         (
             "sqlite:///a.db?mode=ro",

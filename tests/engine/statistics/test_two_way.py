@@ -1,4 +1,6 @@
-"""The two-way model against least squares on indicator columns, Dunnett's table, and searches whose truth is known."""
+"""The two-way model against least squares on indicator columns, Dunnett's table, and searches whose
+truth is known.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ def drawn(
 
 
 def by_least_squares(scores: Table, one: int, other: int) -> tuple[float, float, int]:
-    """(difference, standard error, degrees of freedom), from a column for each trial and each seed but the first."""
+    """(difference, standard error, degrees of freedom), from a column for each trial and each seed
+    but the first.
+    """
     trials, seeds = sorted(scores), sorted({seed for row in scores.values() for seed in row})
     cells = [(trial, seed) for trial in trials for seed in scores[trial]]
     design = np.array(

@@ -486,7 +486,7 @@ class Seconds:
     def __call__(
         self, setup: WorkerSetup, stage: Stage, heads: list[Plain], *more: Any, **others: Any
     ) -> float:
-        self.asked.append("+".join(head["family"] for head in heads) or "base")
+        self.asked.append("+".join(head.family for head in heads) or "base")
         return self.seconds[self.asked[-1]].pop(0)
 
 
@@ -642,9 +642,9 @@ def test_unknown_fields_of_a_task_are_refused(tmp_path: Path, screening: Task) -
 
 
 @pytest.mark.parametrize(
-    ("together", "timed", "ratio"),
+    ("together", "timed", "joint_s", "ratio", "dearer"),
     [
-        ([], HEADS[:2], 0.6 / (0.1 + 0.2 + 0.1)),
+        ([], HEADS[:2], 0.6, 0.6 / (0.1 + 0.2 + 0.1), 1.0),
         (
             [
                 {"head": {"family": "mlp", "depth": 2}, "macs": 200},
@@ -656,15 +656,24 @@ def test_unknown_fields_of_a_task_are_refused(tmp_path: Path, screening: Task) -
                 {"family": "identity"},
                 {"family": "noise"},
             ],
+            0.6,
             0.6 / (0.1 + 0.4 + 0.05 + 2 * 0.225),
+            1.0,
         ),
+        ([], HEADS[:2], 1.7 * (0.1 + 2 * 0.3), 1.7, 2.0),
     ],
-    ids=["of the families' default heads", "of a group of the space's heads"],
+    ids=[
+        "of the families' default heads",
+        "of a group of the space's heads",
+        "heads dearer than their multiply-adds say",
+    ],
 )
 def test_a_joint_step_is_timed_beside_what_its_heads_are_priced_at(
-    together: list[Plain], timed: list[Plain], ratio: float
+    together: list[Plain], timed: list[Plain], joint_s: float, ratio: float, dearer: float
 ) -> None:
     heads = HEADS[:2] if not together else [{"family": "mlp"}, {"family": "convnext"}]
     task = Task(kind="measure", setting=setting(), heads=heads, together=together)
     assert measuring._group(task) == [HeadConfig(**head) for head in timed]
-    assert measuring._joint(task, 0.1, [(0.2, 100), (0.1, 50)], 0.6) == pytest.approx(ratio)
+    assert measuring._joint(task, 0.1, [(0.2, 100), (0.1, 50)], joint_s) == pytest.approx(
+        (ratio, dearer)
+    )

@@ -61,7 +61,8 @@ from hssl_search.errors import UserError
 from hssl_search.engine.execution.ray_tune.session import RaySession
 
 def descendants(pid):
-    children = [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
+    lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    children = [int(child) for text in lists for child in text.split()]
     return [*children, *(each for child in children for each in descendants(child))]
 
 def alive(pid):
@@ -71,14 +72,15 @@ def alive(pid):
         return False
 
 def living(pids):
-    # Those that do not end within a minute: on a busy machine a killed process is there a while longer.
+    # Those that do not end within a minute: on a busy machine a killed process stays a while.
     until = time.monotonic() + 60
     while (left := [pid for pid in pids if alive(pid)]) and time.monotonic() < until:
         time.sleep(0.1)
     return left
 
 def folders():
-    return [path for path in Path("/tmp").glob(".hssl-ray.*") if list(path.glob(f"session_*_{os.getpid()}"))]
+    mine = f"session_*_{os.getpid()}"
+    return [path for path in Path("/tmp").glob(".hssl-ray.*") if list(path.glob(mine))]
 
 seen = {"handler": signal.getsignal(signal.SIGTERM) is signal.SIG_DFL}
 connect, started = internals.connect, []
@@ -115,8 +117,9 @@ seen["left"] = [living(daemons), len(folders()), "HOME" in os.environ]
 seen["handler after"] = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 print(json.dumps(seen))
 """
-"""One start of Ray that fails and one that does not, in a process of its own: no home, another Ray named in the environment, and where uv
-is there, under `uv run` below a pyproject.toml, where Ray would copy the folder."""
+"""One start of Ray that fails and one that does not, in a process of its own: no home, another Ray
+named in the environment, and where uv is there, under `uv run` below a pyproject.toml, where Ray
+would copy the folder."""
 
 
 @pytest.fixture(scope="module")
@@ -180,8 +183,8 @@ def test_nothing_is_left_of_a_start_that_fails_and_its_own_cause_is_told(
 ) -> None:
     assert hostile["daemons of a failed start"] == [True, [], 0]
     assert hostile["refused"] == (
-        "Ray did not start on this machine (no luck); try again, or start a Ray with `ray start --head` and name "
-        "its address with --ray-address."
+        "Ray did not start on this machine (no luck); try again, or start a Ray with `ray start "
+        "--head` and name its address with --ray-address."
     )
 
 
@@ -198,7 +201,8 @@ with RaySession(cpus=1, gpus=0):
         time.sleep(10_000)
 
     works = work.remote()
-    [folder] = [path for path in Path("/tmp").glob(".hssl-ray.*") if list(path.glob(f"session_*_{os.getpid()}"))]
+    mine = f"session_*_{os.getpid()}"
+    [folder] = [path for path in Path("/tmp").glob(".hssl-ray.*") if list(path.glob(mine))]
     print(folder, *Path(f"/proc/self/task/{os.getpid()}/children").read_text().split(), flush=True)
     time.sleep(10_000)
 """
@@ -265,7 +269,10 @@ def test_a_machine_without_a_folder_for_temporary_files_is_told_so(
     monkeypatch.setattr(tempfile, "mkdtemp", fail)
     with pytest.raises(
         UserError,
-        match=r"Ray did not start .*Permission denied.*; it needs a home directory and a /tmp that may be",
+        match=(
+            r"Ray did not start .*Permission denied.*; it needs a home directory and a /tmp that "
+            r"may be"
+        ),
     ):
         RaySession().start()
 
