@@ -216,7 +216,7 @@ class Search:
             scores = run_proxies(context, promoter, self.pruner, planning.plan, number)
             if context.short:
                 break
-        context.watcher.note(promoter.close(scores, final=not context.short))
+        context.watcher.promoted(promoter.close(scores, final=not context.short))
         confirm(context, self.same_architecture, planning.plan, promoter.promoted())
         verdict = self._judge()
         planning.note(PlanState(done=not context.short))

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -17,7 +18,6 @@ from hssl_search.engine.records.state import HEALTHY, PromotionState, SearchStat
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.statistics import ties
 from hssl_search.engine.statistics.correlation import (
-    LEAST,
     RankCorrelation,
     rank_correlation,
 )
@@ -148,6 +148,16 @@ def _left_out(ended: Sequence[Contender], reached: Sequence[float]) -> list[floa
     return found.tolist()
 
 
+class Promotions(NamedTuple):
+    """How the promotions of a search ended."""
+
+    none: Literal["", "budget", "unhealthy", "unscreened"]
+    """Why there were none: the budget ended before; no screened head was healthy; none was
+    screened."""
+    predictions: Mapping[str, RankCorrelation] = {}
+    """How well the surrogate (`forecast`) and `discrepancy` predicted the proxies' scores."""
+
+
 class Promoter:
     """Promotes heads one by one, and keeps in the study who was promoted.
 
@@ -236,9 +246,9 @@ class Promoter:
             if contender.control in (None, "noise") and (cause := contender.state.ailment()):
                 self._prune(contender, cause)
 
-    def close(self, scores: Mapping[int, float], final: bool = True) -> str:
-        """Keep how well the scores were predicted, and return it in words; prune what was not
-        promoted, where that is final."""
+    def close(self, scores: Mapping[int, float], final: bool = True) -> Promotions:
+        """Keep how well the scores were predicted, and return it; prune what was not promoted,
+        where that is final."""
         promoted, contenders = self._promoted(), self._screened()
         candidates = [contender for contender in contenders if contender.control is None]
         for candidate in candidates:
@@ -249,14 +259,13 @@ class Promoter:
                 unscreened = "the budget ended before it was screened."
                 self._prune(candidate, WHY_NOT[self.rule] if screened else unscreened)
         if not promoted and self.healthy():
-            return "No head was promoted: the budget ended before that."
+            return Promotions("budget")
         if not promoted:
             screened = any(candidate.state.gate for candidate in candidates)
-            what = "healthy after screening" if screened else "screened"
-            return f"No head candidate was {what}; there is nothing to promote."
+            return Promotions("unhealthy" if screened else "unscreened")
         found = rank_correlations(contenders, scores)
         self.study.write(SearchState(promotion=PromotionState(rule=self.rule, **found)))
-        return sentence(found)
+        return Promotions("", found)
 
     def _prune(self, contender: Contender, cause: str) -> None:
         self.trials.note(contender.trial, TrialState(promoted=False))
@@ -274,20 +283,3 @@ class Promoter:
 
     def _promoted(self) -> list[int]:
         return list(self.study.state.promoted)
-
-
-def sentence(found: Mapping[str, RankCorrelation]) -> str:
-    """Return in words what predicted the proxies' scores, and how well."""
-    names = {
-        "forecast": "the surrogate (each proxy left out in turn)",
-        "discrepancy": "discrepancy",
-    }
-    proxies = found["discrepancy"].n
-    if proxies < LEAST:
-        return f"Whether discrepancy predicts the score of a proxy cannot be told from {proxies}."
-    told = ", ".join(
-        f"{correlation.words()} for {names[name]}"
-        for name, correlation in found.items()
-        if correlation.n
-    )
-    return f"Rank correlation with the scores of {proxies} proxies: {told}."

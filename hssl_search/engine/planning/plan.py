@@ -93,38 +93,10 @@ class Plan:
             return self.proxies
         return 0 if self.batches else _by_round(self.proxies, self.rounds)[number]
 
-    def sentence(self) -> str:
-        """Return the plan in words."""
-        heads, groups = _count(self.candidates, "head"), _count(self.groups, "group")
-        in_rounds = f" and {self.rounds} rounds" if self.rounds > 1 else ""
-        screened = f"{heads} in {groups}{in_rounds} for {self.screen_steps} steps"
-        return f"Plan: screen {screened}, then {self.proxies_sentence()}"
-
-    def proxies_sentence(self) -> str:
-        """Return in words what follows screening."""
-        proxies = _count(self.proxies, "proxy", "proxies")
-        return (
-            f"{proxies} and {PROXY_CONTROLS} controls of {self.proxy_steps} steps, then about "
-            f"{self.confirm_jobs} confirming runs{_FULL[self.without_full]}"
-        )
-
-
-_FULL = {
-    "": ", then the full training.",
-    "off": ".",
-    "short": "; a full training would be shorter than a proxy, so its share of the budget goes to "
-    "these runs.",
-}
-"""How the plan ends, by `Plan.without_full`."""
-
 
 def _by_round(count: int, rounds: int) -> list[int]:
     """Return how many of that many there are at the end of each round."""
     return [-(-count * number // rounds) for number in range(1, rounds + 1)]
-
-
-def _count(number: int, one: str, several: str | None = None) -> str:
-    return f"{number} {one if number == 1 else several or one + 's'}"
 
 
 class BudgetTooSmall(UserError):

@@ -106,7 +106,7 @@ class Planning:
                 )
             )
         self.run.update_config(**settled, plan=self.plan.as_plain())
-        self.context.watcher.note(self.plan.sentence())
+        self.context.watcher.planned(self.plan, "begun")
         if costly := self._costly():
             told = ", ".join(f"{family} {times:.1f}" for family, times in costly.items())
             self.context.watcher.note(
@@ -143,7 +143,7 @@ class Planning:
         ):
             return False
         if not plan.runs_as(self.plan):
-            self.context.watcher.note(f"Planned anew after screening: {plan.proxies_sentence()}")
+            self.context.watcher.planned(plan, "screened")
         planned_s = known.phases or {}
         phases = {
             **planned_s,
@@ -191,11 +191,7 @@ class Planning:
         self._replace(
             plan, PlanState(budget_s=self.meter.budget.seconds, phases=phases, done=not more)
         )
-        self.context.watcher.note(
-            f"The budget was extended. {plan.sentence()}"
-            if more
-            else "The extended budget buys no more proxies."
-        )
+        self.context.watcher.planned(plan, "extended" if more else "done")
         return more
 
     def note(self, state: PlanState) -> None:
