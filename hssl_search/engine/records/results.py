@@ -11,25 +11,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import mean
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from optuna import Study
-from optuna.trial import FrozenTrial
 from pydantic import ValidationError
 
 from hssl_search.engine.execution.jobs import Outcome, Plain, State
-from hssl_search.engine.records.attributes import joined
 from hssl_search.engine.records.state import (
     HeadMeasures,
     JobRecord,
     PlanState,
     SearchState,
     TrialState,
+    ended_jobs,
+    joined,
 )
-from hssl_search.engine.records.study import ended_jobs
 from hssl_search.engine.statistics.metrics import ACCURACY, RANKINGS, Measure
 from hssl_search.engine.statistics.posterior import Posterior
 from hssl_search.engine.statistics.two_way import Scores, ranked
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
 
 
 def final_metrics(outcome: Outcome, steps: int) -> Plain | None:

@@ -10,7 +10,10 @@ be written sets only the fields to write: `study.write(SearchState(ended="2cpu-h
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import math
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -21,6 +24,13 @@ from hssl_search.engine.statistics.correlation import RankCorrelation
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
+JOB_PREFIX = "job/"
+"""How the keys of job records begin."""
+LARGEST = 60_000
+"""Bytes of JSON in one attribute: MySQL holds 65,535. Optuna writes JSON in ASCII, so that a
+character is a byte."""
+PART, IN_PARTS = "part/", "in parts"
+"""How the keys of an attribute's parts begin, and the key of what refers to them."""
 HEALTHY = "healthy"
 """What the health gate says of a head that may be promoted."""
 
@@ -271,3 +281,70 @@ class SearchState(Attributes):
     """The budget up to which the search has ended."""
     nothing_runs: str = ""
     """The part of the study's note that says that nothing runs; empty while the search runs."""
+
+
+def ended_jobs(attributes: Mapping[str, Any]) -> list[JobRecord]:
+    """Return the job records among the user attributes of a study (`joined`)."""
+    return [
+        JobRecord.model_validate(_numbers(value))
+        for key, value in attributes.items()
+        if key.startswith(JOB_PREFIX)
+    ]
+
+
+def without_non_finite(value: Any) -> Any:
+    """Return `value` with None for every number that JSON cannot hold."""
+    return _replaced(value, lambda number: None)
+
+
+def spelled(value: Any) -> Any:
+    """Return `value` with every number that JSON cannot hold spelled out."""
+    return _replaced(value, lambda number: {"number": str(number)})
+
+
+def _replaced(value: Any, replace: Callable[[float], Any]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _replaced(item, replace) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_replaced(item, replace) for item in value]
+    return replace(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _numbers(value: Any) -> Any:
+    """Return `value` with the numbers that were spelled out."""
+    if isinstance(value, dict) and value.keys() == {"number"}:
+        return float(value["number"])
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    return [_numbers(item) for item in value] if isinstance(value, list) else value
+
+
+def split(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the attributes to set for one of any size, in this order: itself, or its parts and then
+    what refers to them.
+
+    Parts are named by their content, so that a reader between two writes finds the value from
+    before, whole, and so that a write that is repeated changes nothing. Optuna deletes no attribute:
+    the parts of an earlier value stay.
+    """
+    text = json.dumps(value)
+    if len(text) <= LARGEST:
+        yield key, value
+        return
+    size = LARGEST // 2  # a part is JSON again, in which every quote and backslash takes two bytes
+    pieces = [text[begin : begin + size] for begin in range(0, len(text), size)]
+    stem = f"{PART}{key}/{zlib.crc32(text.encode()):08x}"
+    for number, piece in enumerate(pieces):
+        yield f"{stem}/{number}", piece
+    yield key, {IN_PARTS: [f"{stem}/{number}" for number in range(len(pieces))]}
+
+
+def joined(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a study's user attributes with each that was split whole again."""
+    whole = {}
+    for key, value in attributes.items():
+        if isinstance(value, dict) and value.keys() == {IN_PARTS}:
+            whole[key] = json.loads("".join(attributes[part] for part in value[IN_PARTS]))
+        elif not key.startswith(PART):
+            whole[key] = value
+    return whole

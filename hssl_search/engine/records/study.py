@@ -16,8 +16,17 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as Status
 
 from hssl_search.engine.execution.jobs import Job, Outcome, Plain, Report
-from hssl_search.engine.records.attributes import joined, split
-from hssl_search.engine.records.state import JobRecord, SearchState, TrialState
+from hssl_search.engine.records.state import (
+    JOB_PREFIX,
+    JobRecord,
+    SearchState,
+    TrialState,
+    ended_jobs,
+    joined,
+    spelled,
+    split,
+    without_non_finite,
+)
 from hssl_search.engine.records.storage import (
     database_errors,
     flush,
@@ -28,7 +37,6 @@ from hssl_search.engine.records.storage import (
 from hssl_search.engine.records.storage_url import shown
 from hssl_search.errors import UserError
 
-JOB_PREFIX = "job/"
 LONGEST_TEXT = 2_000
 """Characters of a trial's texts, such as the cause of a failure; a dashboard shows them, and MySQL holds 65,535 bytes."""
 NOTE_VERSION, NOTE_PART, NOTE_LENGTH = "dashboard:note_ver", "dashboard:note_str:", 2045
@@ -185,7 +193,7 @@ class StudyRecord:
 
     def write(self, state: SearchState) -> None:
         """Write the fields that `state` sets."""
-        for key, value in _finite(state.attributes()).items():
+        for key, value in without_non_finite(state.attributes()).items():
             self._set(key, value)
             if self._own is not None:
                 self._own[key] = value
@@ -270,7 +278,7 @@ class StudyRecord:
             gpus=job.gpus,
             seconds=round(outcome.seconds, 3),
             last_s=None if outcome.last_s is None else round(outcome.last_s, 3),
-            reports=[Report(each.step, _spelled(each.metrics)) for each in outcome.reports],
+            reports=[Report(each.step, spelled(each.metrics)) for each in outcome.reports],
         )
         self._set(JOB_PREFIX + job.key, record.attributes())
         flush(self._url)
@@ -307,15 +315,6 @@ class StudyRecord:
         return database_errors(self._url)
 
 
-def ended_jobs(attributes: Mapping[str, Any]) -> list[JobRecord]:
-    """Return the job records among the user attributes of a study."""
-    return [
-        JobRecord.model_validate(_numbers(value))
-        for key, value in attributes.items()
-        if key.startswith(JOB_PREFIX)
-    ]
-
-
 def _create(storage: optuna.storages.BaseStorage, url: str, name: str, new: bool) -> optuna.Study:
     taken = UserError(
         f"the storage {shown(url)!r} holds a study {name!r} already; give this run another --name."
@@ -350,36 +349,8 @@ def _name(study: optuna.Study, storage: optuna.storages.BaseStorage) -> str:
 
 def _kept(attributes: Mapping[str, Any]) -> Plain:
     """Return a trial's attributes as the study keeps them: JSON, and no text longer than need be."""
-    kept: Plain = _finite(attributes)
+    kept: Plain = without_non_finite(attributes)
     for key, value in kept.items():
         if isinstance(value, str) and len(value) > LONGEST_TEXT:
             kept[key] = f"{value[:LONGEST_TEXT]} ... ({len(value):,} characters)"
     return kept
-
-
-def _finite(value: Any) -> Any:
-    """`value` with None for every number that JSON cannot hold."""
-    return _replaced(value, lambda number: None)
-
-
-def _spelled(value: Any) -> Any:
-    """`value` with every number that JSON cannot hold spelled out; `_numbers` reads it back."""
-    return _replaced(value, lambda number: {"number": str(number)})
-
-
-def _replaced(value: Any, replace: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _replaced(item, replace) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_replaced(item, replace) for item in value]
-    return replace(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _numbers(value: Any) -> Any:
-    if isinstance(value, dict):
-        return (
-            float(value["number"])
-            if value.keys() == {"number"}
-            else {key: _numbers(item) for key, item in value.items()}
-        )
-    return [_numbers(item) for item in value] if isinstance(value, list) else value
