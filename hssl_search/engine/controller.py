@@ -112,10 +112,8 @@ class Controller:
         asked = resolved.gpus_per_trial
         share = measured.gpu_share if asked is None else asked
         machine = replace(whole, gpus_per_trial=share)
-        setting, pruner = (
-            measured.settle(self.jobs.setting),
-            replace(PRUNERS[resolved.pruner], policy=resolved.policy),
-        )
+        setting = measured.settle(self.jobs.setting)
+        pruner = replace(PRUNERS[resolved.pruner], policy=resolved.policy)
         results = Results(self.ranked_by, self.images.get("queries"))
         board = Scoreboard(trials, backend.watcher, results, pruner.why)
         typical, pace = trials.typical(), backend.pace

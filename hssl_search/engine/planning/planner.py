@@ -50,7 +50,13 @@ class Planning:
             search.sampler in LEARNING,
             self.cost_model.full(search.full_epochs),
         )
-        self.plan: Plan
+
+    @property
+    def plan(self) -> Plan:
+        """Return the plan as it stands, once the search has begun."""
+        numbers = self.known.numbers
+        assert numbers is not None
+        return Plan(**numbers)
 
     @property
     def known(self) -> PlanState:
@@ -73,12 +79,11 @@ class Planning:
         Args:
             settled: what measuring has settled, for search.yaml, which then holds the plan too.
         """
-        if (known := self.known).numbers:
-            self.plan = Plan(**known.numbers)
-            self.cost_model.expect(known.head_s)
+        if self.known.numbers:
+            self.cost_model.expect(self.known.head_s)
         else:
             try:
-                self.plan = make_plan(
+                plan = make_plan(
                     self.meter.remaining(),
                     self.cost_model.planned,
                     self.space_size,
@@ -100,14 +105,14 @@ class Planning:
                 ) from None
             phases = {
                 "measure": self.meter.ledger.by_phase()["measure"],
-                **self._phases_s(self.plan),
+                **self._phases_s(plan),
             }
             self.note(
                 PlanState(
                     budget_s=self.meter.budget.seconds,
                     phases=phases,
-                    jobs=self.plan.jobs,
-                    numbers=self.plan.as_plain(),
+                    jobs=plan.jobs,
+                    numbers=plan.as_plain(),
                 )
             )
         self.run.update_config(**settled, plan=self.plan.as_plain())
@@ -240,7 +245,6 @@ class Planning:
         )
 
     def _replace(self, plan: Plan, state: PlanState) -> None:
-        self.plan = plan
         self.note(state.with_set(PlanState(jobs=plan.jobs, numbers=plan.as_plain())))
         self.run.update_config(plan=plan.as_plain())
 
