@@ -34,19 +34,22 @@ class SimulatedExecutor:
         self._worker, self._meter, self._clock = worker, meter, clock
 
     def run(self, source: JobSource, concurrency: int) -> None:
-        """As the contract says. What the worker raises stops everything and is raised again."""
+        """Run the source's jobs as the contract says; what the worker raises stops everything and
+        is raised again."""
         machine = self._worker.machine
         dispatcher = Dispatcher(source, self._meter, machine.cpus, machine.gpus, clock=self._clock)
-        crew = _Crew(self._worker, dispatcher, self._clock)
+        workers = _Workers(self._worker, dispatcher, self._clock)
         try:
             while not dispatcher.stopping():
-                while len(crew.jobs) < concurrency and (job := dispatcher.next_job()) is not None:
-                    crew.start(job)
-                if not crew.jobs or not self._pass_until(
-                    crew.due(), crew.devices(machine.device), dispatcher
+                while (
+                    len(workers.jobs) < concurrency and (job := dispatcher.next_job()) is not None
+                ):
+                    workers.start(job)
+                if not workers.jobs or not self._pass_until(
+                    workers.due(), workers.devices(machine.device), dispatcher
                 ):
                     break
-                crew.happen()
+                workers.happen()
         except BaseException as error:
             dispatcher.stop(error)
         dispatcher.close()
@@ -61,13 +64,13 @@ class SimulatedExecutor:
         return spent_at > due
 
 
-class _Crew:
+class _Workers:
     """The workers of one run, and what happens to them next."""
 
     def __init__(
         self, worker: SimulatedWorker, dispatcher: Dispatcher, clock: VirtualClock
     ) -> None:
-        self._worker, self._desk, self._clock = worker, dispatcher, clock
+        self._worker, self._dispatcher, self._clock = worker, dispatcher, clock
         self.jobs: dict[str, Job] = {}
         self._attempts: dict[str, Attempt] = {}
         self._events: list[tuple[float, int, str, Report | Ending]] = []
@@ -76,11 +79,11 @@ class _Crew:
         """Workers that are up and have no job."""
 
     def due(self) -> float:
-        """When the next event happens."""
+        """Return when the next event happens."""
         return self._events[0][0]
 
     def devices(self, device: str) -> float:
-        """Devices that are charged for what runs: all of the machine on CPU."""
+        """Return the devices that are charged for what runs: all of the machine on CPU."""
         return 1.0 if device == "cpu" else sum(job.gpus for job in self.jobs.values())
 
     def start(self, job: Job) -> None:
@@ -94,7 +97,7 @@ class _Crew:
             self._died(key)
         elif (
             isinstance(event, Ending)
-            or self._desk.report(key, event.step, event.metrics) is Decision.STOP
+            or self._dispatcher.report(key, event.step, event.metrics) is Decision.STOP
         ):
             self._idle += 1
             self._end(key)
@@ -103,7 +106,7 @@ class _Crew:
 
     def _begin(self, job: Job) -> None:
         cold, self._idle = self._idle == 0, max(0, self._idle - 1)
-        self._attempts[job.key] = self._worker.attempt(job, self._desk.attempt(job.key), cold)
+        self._attempts[job.key] = self._worker.attempt(job, self._dispatcher.attempt(job.key), cold)
         self._await(job.key)
 
     def _await(self, key: str) -> None:
@@ -111,11 +114,11 @@ class _Crew:
         heapq.heappush(self._events, (self._clock.now + seconds, next(self._order), key, event))
 
     def _died(self, key: str) -> None:
-        if (attempts := self._desk.attempt(key)) <= self._worker.faults.retries:
-            self.start(self._desk.retry(key))
+        if (attempts := self._dispatcher.attempt(key)) <= self._worker.faults.retries:
+            self.start(self._dispatcher.retry(key))
         else:
             self._end(key, State.FAILED, f"the worker process died {attempts} times")
 
-    def _end(self, key: str, state: State | None = None, cause: str = "") -> None:
+    def _end(self, key: str, state: State = State.DONE, cause: str = "") -> None:
         del self.jobs[key], self._attempts[key]
-        self._desk.end(key, state, cause)
+        self._dispatcher.end(key, state, cause)
