@@ -79,5 +79,6 @@ def dashboard_server(
             "have a free one."
         )
     raise UserError(
-        f"the ports {PORT} to {PORT + TRIED - 1} of {host} are all taken; give a free one as --port."
+        f"the ports {PORT} to {PORT + TRIED - 1} of {host} are all taken; give a free one as "
+        "--port."
     )
