@@ -169,7 +169,11 @@ class Fault(Exception):
 
 
 def examine(family: str) -> Row:
-    """What the family's model does as a base. Fault or UserError when it does not work."""
+    """Return what the family's model does as a base.
+
+    Raises:
+        Fault: when it does not work; or UserError.
+    """
     if family not in MODELS:
         raise Fault("no model of this family is chosen in MODELS")
     torch.manual_seed(0)
@@ -186,9 +190,8 @@ def examine(family: str) -> Row:
 
 
 def smallest_base(model: str) -> Base:
-    """At the first image size that the model takes with a map of more than one position, and with
-    two taps or else one.
-    """
+    """Return the base at the first image size that the model takes with a map of more than one
+    position, and with two taps or else one."""
     for side in (*SIDES, default_image_size(model)):
         for taps in (2, 1):
             with suppress(UserError):
@@ -199,8 +202,8 @@ def smallest_base(model: str) -> Base:
 
 
 def train(base: Base) -> list[str]:
-    """Two steps of SimCLR with both heads; the names of the base's parameters whose gradient is
-    none or zero in the second.
+    """Train two steps of SimCLR with both heads, and return the names of the base's parameters
+    whose gradient is none or zero in the second.
 
     In the first, every parameter behind a gate that starts at zero has a gradient of zero.
     """
@@ -246,7 +249,7 @@ def check_step(pair: Pair, loss: Tensor) -> None:
 
 @torch.no_grad()
 def check_features(base: Base) -> None:
-    """That a pass gives maps of the promised shapes, and the embedding that timm gives."""
+    """Check that a pass gives maps of the promised shapes, and the embedding that timm gives."""
     base.eval()
     features, expected = base(noise(base.image_size)), base.model(noise(base.image_size))
     shapes = [tuple(tapped.shape[1:]) for tapped in features.tapped]
@@ -261,9 +264,8 @@ def check_features(base: Base) -> None:
 
 
 def hides(base: Base) -> bool:
-    """Whether tokens can be hidden. Fault when the pixels behind hidden ones still change
-    something.
-    """
+    """Return whether tokens can be hidden. Raises Fault when the pixels behind hidden ones still
+    change something."""
     if base.mask_grid is None:
         return False
     height, width = base.mask_grid
@@ -285,9 +287,8 @@ def hides(base: Base) -> bool:
 
 
 def local_crop(base: Base) -> int | None:
-    """The side of images of another size that go through too; None where there is none. Fault when
-    allowing them changes the map.
-    """
+    """Return the side of images of another size that go through too; None where there is none.
+    Raises Fault when allowing them changes the map."""
     other = Base(base.name, base.image_size, any_size=True).eval()
     other.model.load_state_dict(base.model.state_dict())
     with torch.no_grad():
@@ -302,7 +303,7 @@ def local_crop(base: Base) -> int | None:
 
 
 def blocks(base: Base) -> int | None:
-    """Over how many blocks stochastic depth is spread; None where there is none."""
+    """Return over how many blocks stochastic depth is spread; None where there is none."""
     with suppress(UserError):
         return residual_blocks(base.name, base.image_size, {})
     return None
@@ -313,9 +314,8 @@ def noise(side: int) -> Tensor:
 
 
 def send_row(family: str, gigabytes: float, sender: Connection) -> None:
-    """Examine a family in this process, with that much memory, and send its row whatever comes of
-    it.
-    """
+    """Examine a family in this process, with that much memory, and send its row whatever
+    comes of it."""
     resource.setrlimit(resource.RLIMIT_DATA, (int(gigabytes * 2**30),) * 2)
     torch.set_num_threads(1)
     try:
@@ -325,7 +325,7 @@ def send_row(family: str, gigabytes: float, sender: Connection) -> None:
 
 
 def row_of(family: str, seconds: float, gigabytes: float) -> Row:
-    """The row of a family, from a process of its own."""
+    """Return the row of a family, from a process of its own."""
     context, started = get_context("forkserver"), time.monotonic()
     context.set_forkserver_preload(PRELOAD)
     receiver, sender = context.Pipe(duplex=False)
@@ -359,7 +359,8 @@ def run(job: Job, send: Send, seconds: float, gigabytes: float) -> None:
 
 
 def work(given: argparse.Namespace) -> list[Row]:
-    """Examine what is missing until the time is over; the rows of all families reached."""
+    """Examine what is missing until the time is over, and return the rows of all families
+    reached."""
     families = timm.list_modules()
     jobs = [
         Job(
@@ -405,7 +406,7 @@ def names(silent: list[str]) -> str:
 
 
 def page(rows: list[Row]) -> str:
-    """The table in Markdown, with what its columns mean and how it came about."""
+    """Return the table in Markdown, with what its columns mean and how it came about."""
     working = [row for row in rows if "fault" not in row]
     can = {name: sum(bool(row[name]) for row in working) for name in ("masks", "local", "blocks")}
     cells = [[column(row) for column in COLUMNS.values()] for row in working]

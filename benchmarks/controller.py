@@ -160,9 +160,8 @@ class Timed:
         study.record_job = timed  # type: ignore[attr-defined]
 
     def lines(self) -> Iterator[str]:
-        """Milliseconds of processor for each job that ended, in the first and in the last fifth of
-        each phase.
-        """
+        """Yield milliseconds of processor for each job that ended, in the first and in the last
+        fifth of each phase."""
         for phase, at in self.at.items():
             if (part := len(at) // 5) > 1:
                 first, last = (

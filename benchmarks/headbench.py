@@ -45,9 +45,8 @@ TOOLS = ("hssl-search", "torch", "timm")
 
 
 def chosen_heads(space: Space, count: int) -> list[HeadConfig]:
-    """That many different heads of the space, drawn at random, as many of each family as of any
-    other.
-    """
+    """Return that many different heads of the space, drawn at random, as many of each family as of
+    any other."""
     heads = list(space.enumerate())
     random.Random(0).shuffle(heads)
     of_family: dict[str, list[HeadConfig]] = {}
@@ -63,7 +62,7 @@ def chosen_heads(space: Space, count: int) -> list[HeadConfig]:
 
 
 def contenders(heads: list[HeadConfig], same: HeadConfig) -> list[Contender]:
-    """The controls, then the candidates; the trial of each is its place."""
+    """Return the controls, then the candidates; the trial of each is its place."""
     controls: list[tuple[str, HeadConfig | None]] = [
         ("none", None),
         ("identity", HeadConfig(family="identity")),
@@ -88,7 +87,7 @@ def contenders(heads: list[HeadConfig], same: HeadConfig) -> list[Contender]:
 def jobs_of_seed(
     given: argparse.Namespace, maker: JobMaker, rows: list[Contender], seed: int
 ) -> Iterator[Job]:
-    """Joint screenings, whose groups differ from seed to seed, then each contender alone."""
+    """Return joint screenings, whose groups differ from seed to seed, then each contender alone."""
     candidates = [one for one in rows if one.control is None]
     random.Random(seed).shuffle(candidates)
     for number, group in screen.groups(candidates, GROUP_SIZE):
@@ -134,7 +133,7 @@ def measured(
 
 
 def about(setting: Setting, space: Space, found: Plain) -> Plain:
-    """The table's sidecar."""
+    """Return the table's sidecar."""
     data = load_data(setting.data, setting.probe_data, setting.image_size, setting.data_seed)
     named = {"data": Path(setting.data).name, "probe_data": Path(setting.probe_data or "").name}
     return {
@@ -159,9 +158,8 @@ def rows_of(
     roles: dict[HeadConfig | None, str],
     costs: dict[HeadConfig | None, tuple[int, int]],
 ) -> Iterator[Plain]:
-    """A job's reports as rows of the table: one of the base trained alone, or one for each head of
-    a screening.
-    """
+    """Return a job's reports as rows of the table: one of the base trained alone, or one for each
+    head of a screening."""
     joint = record["key"].startswith("screen/")
     heads: list[HeadConfig | None] = [HeadConfig.model_validate(head) for head in record["heads"]]
     for step, metrics in at_rungs(record):

@@ -26,7 +26,7 @@ Interval = Callable[[np.ndarray], tuple[float, float]]
 
 
 def student(gaps: np.ndarray) -> tuple[float, float]:
-    """Of one head alone, as if it had not been picked."""
+    """Return Student's t interval of one head alone, as if it had not been picked."""
     half = float(stats.t.ppf(0.975, len(gaps) - 1)) * gaps.std(ddof=1) / np.sqrt(len(gaps))
     return gaps.mean() - half, gaps.mean() + half
 
@@ -38,20 +38,20 @@ def percentile_bootstrap(gaps: np.ndarray) -> tuple[float, float]:
 
 
 def tables(searches: int, seeds: int) -> np.ndarray:
-    """searches x trials x seeds; all trials are equal."""
+    """Return simulated scores, searches x trials x seeds; all trials are equal."""
     return np.random.default_rng(seeds).standard_normal((searches, 1 + HEADS, seeds))
 
 
 def holds(interval: Interval, searches: int, seeds: int) -> float:
-    """Share of searches in which the interval of one head's difference to no head, which is 0,
-    holds it.
-    """
+    """Return the share of searches in which the interval of one head's difference to no head, which
+    is 0, holds it."""
     found = (interval(table[1] - table[CONTROL]) for table in tables(searches, seeds))
     return float(np.mean([low <= 0 <= high for low, high in found]))
 
 
 def wrongly_better(interval: Interval, searches: int, seeds: int) -> float:
-    """Share of searches in which the head with the best mean is called better than no head."""
+    """Return the share of searches in which the head with the best mean is called better than no
+    head."""
     picked = (
         table[1 + table[1:].mean(axis=1).argmax()] - table[CONTROL]
         for table in tables(searches, seeds)
@@ -60,7 +60,7 @@ def wrongly_better(interval: Interval, searches: int, seeds: int) -> float:
 
 
 def ours(table: np.ndarray) -> tuple[bool, bool]:
-    """(whether the intervals of all heads hold, whether the best is called better)."""
+    """Return (whether the intervals of all heads hold, whether the best is called better)."""
     found = TwoWay({trial: dict(enumerate(scores)) for trial, scores in enumerate(table)}).against(
         CONTROL
     )

@@ -60,7 +60,7 @@ class GradientsThrough(Pair):
 
 
 def run(job: Job, send: Send) -> None:
-    """One training, and what it came to; the worker of these jobs."""
+    """Train as a job says, and send what that came to; the worker of these jobs."""
     task, through = job.task, job.key.startswith(THROUGH)
     if task.setting.device == "cpu":
         torch.set_num_threads(int(job.cpus))
@@ -90,7 +90,7 @@ def _recipe(method: str, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def jobs(given: argparse.Namespace) -> Iterator[Job]:
-    """Every training, seed after seed."""
+    """Yield every training, seed after seed."""
     gpus = int(given.device == "cuda")
     machine = Machine("gpu" if gpus else "cpu", os.cpu_count() or 1, gpus, 1 / given.workers)
     cpus, share = machine.resources(given.workers)
@@ -131,7 +131,7 @@ def jobs(given: argparse.Namespace) -> Iterator[Job]:
 
 
 def table_of(known: Mapping[str, Plain]) -> pd.DataFrame:
-    """A row for each training that came to its end."""
+    """Return a row for each training that came to its end."""
     return pd.DataFrame(
         [
             _row(key, record["reports"][-1]["metrics"])
@@ -185,7 +185,7 @@ def show(table: pd.DataFrame) -> None:
 
 
 def gains(table: pd.DataFrame, rows: pd.DataFrame) -> pd.Series:
-    """Accuracy minus that of no head with the same method, base and seed."""
+    """Return the accuracy minus that of no head with the same method, base and seed."""
     none = table[table["head"] == "none"].set_index(["method", "base", "seed"]).accuracy
     keys = zip(rows.method.replace(THROUGH, "simclr"), rows.base, rows.seed, strict=True)
     return (rows.accuracy - [none.get(key, float("nan")) for key in keys]).dropna()

@@ -124,9 +124,8 @@ def execute(
 
 
 def read(path: Path) -> dict[str, Plain]:
-    """By the keys of their jobs: `reports`, by step, and once a job has ended its `state` and what
-    it was. A torn last line is none.
-    """
+    """Return by the keys of their jobs `reports`, by step, and once a job has ended its `state` and
+    what it was. A torn last line is none."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     whole, _, torn = text.rpartition("\n")
     if torn:
@@ -138,14 +137,13 @@ def read(path: Path) -> dict[str, Plain]:
 
 
 def ended(known: dict[str, Plain]) -> dict[str, Plain]:
-    """Only the jobs that came to their end, well or not."""
+    """Return only the jobs that came to their end, well or not."""
     return {key: record for key, record in known.items() if record.get("state")}
 
 
 def at_rungs(record: Plain) -> Iterator[tuple[int, Plain]]:
-    """(step, metrics) at each rung of a training; what it took until a piece ended between two
-    rungs is counted to the next one.
-    """
+    """Yield (step, metrics) at each rung of a training; what it took until a piece ended between
+    two rungs is counted to the next one."""
     spent = dict.fromkeys(TIMES, 0.0)
     for report in record["reports"]:
         spent = {name: spent[name] + report["metrics"].get(name, 0.0) for name in TIMES}
@@ -155,7 +153,7 @@ def at_rungs(record: Plain) -> Iterator[tuple[int, Plain]]:
 
 
 def step_s(record: Plain) -> float:
-    """Wall-clock seconds of a step of a training, over all that was timed of it."""
+    """Return the wall-clock seconds of a step of a training, over all that was timed of it."""
     metrics = [report["metrics"] for report in record["reports"]]
     return sum(one["train_s"] for one in metrics if "train_s" in one) / sum(
         one["train_steps"] for one in metrics if "train_s" in one
@@ -173,9 +171,8 @@ def _add(known: dict[str, Plain], line: Plain) -> None:
 
 
 def timed(send: Send) -> Send:
-    """Adds to each report `core_s` and `wall_s`: processor and wall-clock seconds of the worker
-    since the one before, or since now.
-    """
+    """Add to each report `core_s` and `wall_s`: processor and wall-clock seconds of the worker
+    since the one before, or since now."""
     since = [time.process_time(), time.monotonic()]
 
     def with_times(step: int, metrics: dict[str, Any]) -> None:
@@ -188,5 +185,5 @@ def timed(send: Send) -> Send:
 
 
 def run_timed(job: Job, send: Send) -> None:
-    """The tool's own worker, timed."""
+    """Run the tool's own worker, timed."""
     run_job(job, timed(send))

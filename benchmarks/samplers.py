@@ -71,7 +71,8 @@ class ExplainedHeads(SyntheticHeads):
         ) * own, overlap
 
     def _effects(self, head: HeadConfig) -> float:
-        """Half of the variance is the family's, the rest that of the other three in equal parts."""
+        """Return a head's effects: half of their variance is the family's, the rest that of the
+        other three in equal parts."""
         chance = random.Random(f"{self.seed}/effects")
         deep, wide, without = (chance.choice([-1, 1]) for _ in range(3))
         depth = head.depth or len(head.blocks or ())
@@ -85,7 +86,7 @@ class ExplainedHeads(SyntheticHeads):
 
 
 def gain(explained: float, sampler: str, budget: str, number: int) -> tuple[float, int, int]:
-    """(true gain of the winner, proxies, rounds) of one search."""
+    """Return (true gain of the winner, proxies, rounds) of one search."""
     answers = ExplainedHeads(explained, number)
     with tempfile.TemporaryDirectory() as folder:
         started = Simulation(
@@ -107,7 +108,7 @@ def gain(explained: float, sampler: str, budget: str, number: int) -> tuple[floa
 
 
 def cells(found: Mapping[str, list[tuple[float, int, int]]]) -> list[str]:
-    """Rows of the table, for one part of the variance."""
+    """Return the rows of the table, for one part of the variance."""
     gains = {sampler: [one for one, *_ in rows] for sampler, rows in found.items()}
     less = {
         sampler: [ours - its for ours, its in zip(gains[sampler], gains["random"], strict=True)]

@@ -97,7 +97,7 @@ class World:
 
 
 def shuffled(world: World, repetition: int) -> tuple[HeadConfig, ...]:
-    """The heads in the order of a repetition."""
+    """Return the heads in the order of a repetition."""
     return tuple(
         random.Random(f"{repetition}/order").sample(world.space.heads, len(world.space.heads))
     )
@@ -192,9 +192,8 @@ class Tpe(Baseline):
 
 
 def plan_of(world: World, answers: Answers) -> Plan:
-    """What the cost of all heads once buys: screening for the planner's share, and trainings of the
-    table's length for the rest.
-    """
+    """Return what the cost of all heads once buys: screening for the planner's share, and trainings
+    of the table's length for the rest."""
     measured = answers.measured([HeadConfig(family=family) for family in world.space.families])
     outcome = Outcome(State.DONE, reports=[Report(1, measured)], seconds=measured["worker_s"])
     costs, heads, steps = (
@@ -231,7 +230,7 @@ def plan_of(world: World, answers: Answers) -> Plan:
 def ours(
     world: World, answers: Answers, folder: Path, seed: int, promote: str
 ) -> tuple[HeadConfig, float]:
-    """(chosen head, core-seconds spent) of one search by the controller."""
+    """Return (chosen head, core-seconds spent) of one search by the controller."""
     plan = plan_of(world, answers)
     started = Simulation(
         folder,
@@ -258,7 +257,8 @@ def baseline(
     seed: int,
     budget_s: float,
 ) -> tuple[HeadConfig, float]:
-    """(chosen head, core-seconds spent) of a baseline that is stopped when the budget is spent."""
+    """Return (chosen head, core-seconds spent) of a baseline that is stopped when the budget is
+    spent."""
     clock = VirtualClock()
     folder.mkdir()
     meter = DeviceMeter(
@@ -305,7 +305,7 @@ def measured_world(folder: str) -> World:
 
 
 def synthetic_world(like: World, error: float, agreement: float) -> World:
-    """The same heads, whose gains are normal with standard deviation 1; others in each
+    """Return the same heads, whose gains are normal with standard deviation 1; others in each
     repetition."""
 
     def answers(repetition: int) -> tuple[Answers, Mapping[HeadConfig, float]]:
@@ -324,7 +324,7 @@ def synthetic_world(like: World, error: float, agreement: float) -> World:
 
 
 def world_of(folder: str, truth: tuple[float, float] | None) -> World:
-    """That of the table, or of synthetic heads of that error and agreement."""
+    """Return the world of the table, or of synthetic heads of that error and agreement."""
     real = measured_world(folder)
     return real if truth is None else synthetic_world(real, *truth)
 
@@ -339,7 +339,7 @@ def repeated(
 def searches(
     world: World, repetition: int, folder: Path
 ) -> Iterator[tuple[str, float, int, float]]:
-    """(method, regret, rank, cost relative to the controller's) of every method in one
+    """Yield (method, regret, rank, cost relative to the controller's) of every method in one
     repetition."""
     answers, true = world.answers(repetition)
     learned = ours(world, answers, folder / "learned", repetition, "learned")

@@ -215,7 +215,8 @@ def controller_of(
                 search.map_shapes,
                 search.seed,
                 meter.ledger.of_trial,
-                sampler=CandidateSampler(search.sampler, search.seed),
+                sampler=CandidateSampler(search.sampler, search.seed, search.policy),
+                policy=search.policy,
             )
             if damaged := meter.ledger.damaged:
                 watcher.note(

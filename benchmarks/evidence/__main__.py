@@ -1,4 +1,4 @@
-"""Does a head beat no head, does discrepancy foretell it, and how short may a proxy be? Trains what
+"""Does a head beat no head, does discrepancy predict it, and how short may a proxy be? Trains what
 answers it, piece by piece.
 
     python -m benchmarks.evidence --scale real --at-once 4 --data cifar10/train \\
@@ -68,14 +68,14 @@ class Work:
         return [self.maker.measure(cell) for cell in self.cells]
 
     def trainings(self, records: Mapping[str, Plain], images: int) -> list[Training]:
-        """In the order of work; every cell has been measured."""
+        """Return the trainings in the order of work; every cell has been measured."""
         lengths = {
             cell.name: lengths_of(tables.measured_of(records, cell), cell) for cell in self.cells
         }
         return list(in_order(self.groups, self.scale, self.scale.steps(images), lengths))
 
     def jobs(self, records: Mapping[str, Plain], images: int) -> list[Job]:
-        """Joint screenings, which are short, then the trainings."""
+        """Return joint screenings, which are short, then the trainings."""
         joint = [
             self.maker.joint(cell, seed) for seed in range(self.scale.seeds) for cell in self.cells
         ]

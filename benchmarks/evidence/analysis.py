@@ -1,4 +1,4 @@
-"""What the table says: gains of heads, what foretells them, how early rankings settle. Pure
+"""What the table says: gains of heads, what predicts them, how early rankings settle. Pure
 functions of the table (`table.COLUMNS`).
 
 A *cell* is a base under a method. Differences are paired by seed; intervals are Student's t over
@@ -39,7 +39,7 @@ ENOUGH = 0.9
 def answers(
     table: pd.DataFrame, lengths: Mapping[str, Mapping[str, float]]
 ) -> dict[str, pd.DataFrame]:
-    """Return, by name, a table for each question: `gains` (does a head beat no head), `foretold`
+    """Return, by name, a table for each question: `gains` (does a head beat no head), `predicted`
     (by what), `settling` (how short may a proxy be, with `proxy_length`) and `effects` (of the
     first shortcut and of depth). `lengths` as in `gains`.
     """
@@ -48,7 +48,7 @@ def answers(
     cells = settled[CELL].itertuples(index=False, name=None)
     return {
         "gains": pd.concat([gains(table, score, lengths).assign(score=score) for score in SCORES]),
-        "foretold": foretold(table, SCORES[0]),
+        "predicted": predicted(table, SCORES[0]),
         "settling": settled.assign(proxy_length=[proxies[cell] for cell in cells]),
         "effects": effects(table, [*SCORES, "overlap"]),
     }
@@ -59,13 +59,13 @@ def alone(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def at_the_end(table: pd.DataFrame) -> pd.DataFrame:
-    """The last rung of each training alone."""
+    """Return the last rung of each training alone."""
     rows = alone(table)
     return rows[rows.step == rows.steps]
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """`mean`, `low` and `high` of its t interval (None for fewer than two), `n`."""
+    """Return `mean`, `low` and `high` of its t interval (None for fewer than two), `n`."""
     known = [float(value) for value in values if not pd.isna(value)]
     low, high = t_interval(known) or (None, None)
     return {
@@ -77,17 +77,15 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def balanced(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of trainings of one cell those of the seeds under which all branches were trained: a seed
-    makes all of them better or worse.
-    """
+    """Return of the trainings of one cell those of the seeds under which all branches were trained:
+    a seed makes all of them better or worse."""
     seeds = at_the_end(rows).groupby("branch").seed.agg(set)
     return rows[rows.seed.isin(set.intersection(*seeds))] if len(seeds) else rows
 
 
 def paired(rows: pd.DataFrame, one: str, other: str, score: str) -> pd.Series:
-    """Score of one branch less that of another, by the seeds that both have, of the rows of one
-    cell.
-    """
+    """Return the score of one branch less that of another, by the seeds that both have, of the rows
+    of one cell."""
     scores = rows.set_index(["branch", "seed"])[score].dropna()
     known = scores.index.get_level_values("branch")
     if one not in known or other not in known:
@@ -98,8 +96,8 @@ def paired(rows: pd.DataFrame, one: str, other: str, score: str) -> pd.Series:
 def gains(
     table: pd.DataFrame, score: str, lengths: Mapping[str, Mapping[str, float]]
 ) -> pd.DataFrame:
-    """Of every head over each of `AGAINST`: columns base, method, branch, against, mean, low, high,
-    n (seeds).
+    """Return the gain of every head over each of `AGAINST`: columns base, method, branch, against,
+    mean, low, high, n (seeds).
 
     Args:
         lengths: of each cell (`base, method`) by branch, how many times as long no head is trained
@@ -127,9 +125,9 @@ def gains(
     return pd.DataFrame(found, columns=[*CELL, "branch", "against", "mean", "low", "high", "n"])
 
 
-def foretold(table: pd.DataFrame, score: str) -> pd.DataFrame:
-    """How each measure ranks heads like the score at the end does: Spearman's over healthy heads,
-    means over seeds, bootstrap interval.
+def predicted(table: pd.DataFrame, score: str) -> pd.DataFrame:
+    """Return how each measure ranks heads like the score at the end does: Spearman's over healthy
+    heads, means over seeds, bootstrap interval.
 
     Columns: base, method, measure, source (`joint`, `alone`, `untrained`), fraction (of a training
     alone), step (of a joint one), value, low, high, n (heads). A positive value means that heads
@@ -150,14 +148,14 @@ def foretold(table: pd.DataFrame, score: str) -> pd.DataFrame:
 
 
 def healthy(final: pd.DataFrame) -> list[str]:
-    """The branches whose head passed the gate under every seed; noise is none."""
+    """Return the branches whose head passed the gate under every seed; noise is none."""
     with_head = final[(final["head"] != "") & (final.branch != NOISE)]
     passed = (with_head.gate == "healthy").groupby(with_head.branch, sort=False).all()
     return list(passed[passed].index)
 
 
 def _predictors(rows: pd.DataFrame) -> Iterator[tuple[dict[str, Any], str, pd.Series]]:
-    """(where it was measured, its name, its mean over seeds by branch) of every measure."""
+    """Return (where it was measured, its name, its mean over seeds by branch) of every measure."""
     joint = rows[rows.training == "joint"]
     yield (
         {"source": "untrained", "fraction": None, "step": None},
@@ -182,16 +180,15 @@ def _predictors(rows: pd.DataFrame) -> Iterator[tuple[dict[str, Any], str, pd.Se
 
 
 def full_length(table: pd.DataFrame) -> pd.DataFrame:
-    """Trainings alone of the schedule that all heads have: those of no head for the same time are
-    longer.
-    """
+    """Return the trainings alone of the schedule that all heads have: those of no head for the same
+    time are longer."""
     rows = alone(table)
     return rows[~rows.branch.str.startswith(f"{NONE} x")]
 
 
 def settling(table: pd.DataFrame, score: str) -> pd.DataFrame:
-    """How far rankings at each fraction of the schedule are the final ones: Kendall's tau-b over
-    branches (no head too, noise not).
+    """Return how far rankings at each fraction of the schedule are the final ones: Kendall's tau-b
+    over branches (no head too, noise not).
 
     Columns: base, method, fraction, `same` (the final ranking under the same seed), `other` (that
     of the mean over all other seeds: what an early ranking is for; at the whole schedule, how far
@@ -238,9 +235,9 @@ def _tau(first: pd.Series, second: pd.Series) -> float:
 
 
 def proxy_length(settled: pd.DataFrame) -> float | None:
-    """The shortest fraction of the schedule from which on rankings under one seed agree with the
-    final ones of the other seeds at least `ENOUGH` times as well as whole trainings do; None where
-    whole trainings do not agree either, their interval reaching zero.
+    """Return the shortest fraction of the schedule from which on rankings under one seed agree with
+    the final ones of the other seeds at least `ENOUGH` times as well as whole trainings do; None
+    where whole trainings do not agree either, their interval reaching zero.
 
     Args:
         settled: the rows of one cell of `settling`.
@@ -254,8 +251,8 @@ def proxy_length(settled: pd.DataFrame) -> float | None:
 
 
 def effects(table: pd.DataFrame, outcomes: Sequence[str]) -> pd.DataFrame:
-    """What no first shortcut, and three blocks instead of one, do to each outcome at the end; means
-    over pairs of heads, then over seeds.
+    """Return what no first shortcut, and three blocks instead of one, do to each outcome at the
+    end; means over pairs of heads, then over seeds.
 
     Columns: base, method, effect, outcome, mean, low, high, n (seeds).
     """

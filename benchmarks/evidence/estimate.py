@@ -22,7 +22,7 @@ an assumption, a fiftieth of what an H100 can do in bf16."""
 
 
 def base_macs(base: Base) -> int:
-    """Multiply-adds of the forward pass of one image."""
+    """Return the multiply-adds of the forward pass of one image."""
     side = base.image_size
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         base.eval()(torch.zeros(1, 3, side, side))
@@ -30,7 +30,8 @@ def base_macs(base: Base) -> int:
 
 
 def step_flops(cell: Cell, of_base: int, of_head: int, batch_size: int) -> float:
-    """Floating-point operations of one training step; an EMA teacher adds a forward pass."""
+    """Return the floating-point operations of one training step; an EMA teacher adds a forward
+    pass."""
     passes = FORWARD_AND_BACKWARD + (1 if method_class(cell.method).needs_teacher else 0)
     return 2.0 * passes * VIEWS * batch_size * (of_base + of_head)
 
@@ -38,7 +39,7 @@ def step_flops(cell: Cell, of_base: int, of_head: int, batch_size: int) -> float
 def seconds(
     groups: Sequence[Sequence[Cell]], scale: Scale, steps: int, rate: float = ASSUMED_RATE
 ) -> dict[str, tuple[int, float]]:
-    """(trainings, device-seconds at that rate) of each cell by name, evaluation left out.
+    """Return (trainings, device-seconds at that rate) of each cell by name, evaluation left out.
 
     How long no head is trained for the time of a head is taken from multiply-adds.
     """

@@ -126,13 +126,12 @@ class Cell:
 
     @property
     def same_branch(self) -> str:
-        """The branch whose head is of the base's own architecture: one of the candidates where that
-        is the same head.
-        """
+        """Return the branch whose head is of the base's own architecture: one of the candidates
+        where that is the same head."""
         return next((branch for branch, head in HEADS.items() if head == self.same), SAME)
 
     def heads(self) -> dict[str, HeadConfig | None]:
-        """Every branch of full length by name, the decisive ones first."""
+        """Return every branch of full length by name, the decisive ones first."""
         decisive: dict[str, HeadConfig | None] = {
             NONE: None,
             "identity": IDENTITY,
@@ -142,7 +141,7 @@ class Cell:
         return {**decisive, **HEADS, "noise": NOISE}
 
     def role(self, branch: str) -> str:
-        """What a branch is in the HeadBench format."""
+        """Return what a branch is in the HeadBench format."""
         controls = {
             NONE: "none",
             "identity": "identity",
@@ -152,7 +151,7 @@ class Cell:
         return controls.get(branch, "candidate")
 
     def decides(self, branch: str, lengths: Mapping[str, float]) -> bool:
-        """Whether a branch is of the comparisons that get more seeds; `lengths` as of
+        """Return whether a branch is of the comparisons that get more seeds; `lengths` as of
         `same_time`."""
         return branch in (
             NONE,
@@ -183,7 +182,7 @@ def cells(
     bases: Sequence[str],
     methods: Sequence[str],
 ) -> list[list[Cell]]:
-    """In the groups of the scale's methods, as far as they are wanted."""
+    """Return the cells in the groups of the scale's methods, as far as they are wanted."""
     chosen = [base for base in scale.bases if base.name in bases]
     sizes = {base.name: setting_of(base, scale.methods[0][0]).image_size for base in chosen}
     same = {
@@ -202,13 +201,13 @@ def cells(
 
 
 def longer(length: float) -> str:
-    """Name of the branch without a head that is trained that many times as long."""
+    """Return the name of the branch without a head that is trained that many times as long."""
     return NONE if length <= 1 else f"{NONE} x {length:g}"
 
 
 def same_time(step_s: float, head_step_s: Mapping[str, float]) -> dict[str, float]:
-    """For each branch, how many times as long no head is trained in the device-time that the branch
-    takes; rounded up.
+    """Return for each branch how many times as long no head is trained in the device-time that the
+    branch takes; rounded up.
 
     Args:
         step_s: seconds of a step without a head.
@@ -226,8 +225,8 @@ def in_order(
     steps: int,
     lengths: Mapping[str, Mapping[str, float]],
 ) -> Iterator[Training]:
-    """All trainings: of each group of methods first the decisive branches, seed after seed, then
-    the others, seed after seed.
+    """Return all trainings: of each group of methods first the decisive branches, seed after seed,
+    then the others, seed after seed.
 
     So a stop at any time leaves every branch of a tier with equally many seeds, or some with one
     more. Where the decisive branches get no more seeds than the others, all are of one tier.
@@ -271,13 +270,13 @@ class Maker:
         self.cpus, self.gpus = machine.resources(at_once)
 
     def measure(self, cell: Cell) -> Job:
-        """Times a step without a head and what each head adds."""
+        """Return the job that times a step without a head and what each head adds."""
         heads = [head for head in cell.heads().values() if head is not None]
         task = Task(kind="measure", name="measuring", setting=cell.setting, heads=heads)
         return self._job(f"{cell.base.name}/{cell.method}/measure", task)
 
     def joint(self, cell: Cell, seed: int) -> Job:
-        """A joint screening of all heads."""
+        """Return the job of a joint screening of all heads."""
         steps = self.scale.joint_rungs[-1]
         return self._job(
             f"{cell.base.name}/{cell.method}/joint/seed{seed}",

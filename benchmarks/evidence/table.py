@@ -56,9 +56,8 @@ TOOLS = ("hssl-search", "torch", "timm", "numpy", "scikit-learn")
 
 
 def frame(records: Mapping[str, Plain], cells: Sequence[Cell], scale: Scale) -> pd.DataFrame:
-    """A row for each rung of each training that has ended well, of joint screenings one for each
-    head.
-    """
+    """Return a row for each rung of each training that has ended well, of joint screenings one for
+    each head."""
     rows = [
         row
         for cell in cells
@@ -115,19 +114,19 @@ def _rows(
 
 
 def device_s(metrics: Plain) -> float:
-    """Seconds of a whole GPU; on CPU, of a processor core."""
+    """Return the seconds of a whole GPU; on CPU, of a processor core."""
     return metrics["wall_s"] * metrics["gpus"] if metrics.get("gpus") else metrics["core_s"]
 
 
 def total_device_s(records: Mapping[str, Plain]) -> float:
-    """Of all that was reported, unfinished trainings too."""
+    """Return the device-seconds of all that was reported, unfinished trainings too."""
     return sum(
         device_s(report["metrics"]) for record in records.values() for report in record["reports"]
     )
 
 
 def about(scale: Scale, records: Mapping[str, Plain], cells: Sequence[Cell], command: str) -> Plain:
-    """The table's sidecar."""
+    """Return the table's sidecar."""
     surroundings = [
         report["metrics"]["surroundings"]
         for record in records.values()
@@ -185,7 +184,7 @@ def is_measured(records: Mapping[str, Plain], cell: Cell) -> bool:
 
 
 def found(measured: Plain) -> Plain:
-    """What was measured."""
+    """Return what was measured."""
     return measured["reports"][-1]["metrics"]
 
 
@@ -196,9 +195,8 @@ def write(folder: Path, table: pd.DataFrame, sidecar: Plain) -> None:
 
 
 def whole(table: pd.DataFrame, cell: Cell) -> bool:
-    """Whether there is a seed under which every branch of full length was trained alone, and every
-    head jointly.
-    """
+    """Return whether there is a seed under which every branch of full length was trained alone, and
+    every head jointly."""
     its = table[(table.base == cell.base.name) & (table.method == cell.method)]
     of_seeds = its.groupby(["training", "seed"]).branch.agg(set).to_dict()
     heads = set(cell.heads())
@@ -210,9 +208,8 @@ def whole(table: pd.DataFrame, cell: Cell) -> bool:
 
 
 def headbench(table: pd.DataFrame, cell: Cell, measured: Plain, sidecar: Plain) -> HeadBench:
-    """The trainings of a cell as a HeadBench table; longer trainings without a head are not of that
-    format.
-    """
+    """Return the trainings of a cell as a HeadBench table; longer trainings without a head are not
+    of that format."""
     its = table[(table.base == cell.base.name) & (table.method == cell.method)]
     its = its[(its.training == "joint") | its.branch.isin(cell.heads())]
     rows = its.assign(

@@ -42,9 +42,8 @@ class EvidenceBench(WorkerSetup):
         )
 
     def quality(self, trainer: Trainer) -> Plain:
-        """k-NN and linear accuracy in per cent and RankMe of each embedding of the base, k-NN
-        accuracy of the head's own.
-        """
+        """Return k-NN and linear accuracy in per cent and RankMe of each embedding of the base,
+        k-NN accuracy of the head's own."""
         network, bank, queries = trainer.pair.kept, self.judged.bank, self.judged.queries
         assert bank is not None, "the evidence needs labels"
         of_bank, of_queries = (
@@ -86,9 +85,8 @@ def _data(
 
 
 def judge(setup: WorkerSetup, trainer: Trainer, task: Task, report: StepReport) -> Plain:
-    """At a rung: discrepancies and health of each head, and of a head alone with the base the
-    quality of both; else nothing.
-    """
+    """Measure at a rung discrepancies and health of each head, and of a head alone with the base
+    the quality of both; else nothing."""
     if report.step not in task.rungs:
         return {}
     found = evaluate(setup, trainer, task.model_copy(update={"accuracy": False}), report)
@@ -104,10 +102,9 @@ def judge(setup: WorkerSetup, trainer: Trainer, task: Task, report: StepReport) 
 
 
 def pace(setup: WorkerSetup, heads: Sequence[HeadConfig], seed: int) -> Plain:
-    """`step_s` of the base alone, and `head_step_s` that each head adds: device-seconds of the
-    fastest of a few steps, as `device_s` counts them. What else runs on a CPU does not lengthen
-    them, as it does the wall-clock seconds of `measure`.
-    """
+    """Return `step_s` of the base alone, and `head_step_s` that each head adds: device-seconds of
+    the fastest of a few steps, as `device_s` counts them. What else runs on a CPU does not lengthen
+    them, as it does the wall-clock seconds of `measure`."""
     clock = time.process_time if setup.device.type == "cpu" else time.monotonic
     alone_s, *with_head_s = (
         _step_s(setup, [head] if head else [], seed, clock) for head in [None, *heads]
@@ -131,9 +128,8 @@ def _step_s(
 
 
 def run(job: Job, send: Send) -> None:
-    """The tool's own worker, with more measured at each rung, and its measurement timed by the
-    device.
-    """
+    """Run the tool's own worker, with more measured at each rung, and its measurement timed by the
+    device."""
 
     def measured(step: int, metrics: Plain) -> None:
         task = job.task

@@ -34,7 +34,8 @@ class SimulatedExecutor:
         self._worker, self._meter, self._clock = worker, meter, clock
 
     def run(self, source: JobSource, concurrency: int) -> None:
-        """As the contract says. What the worker raises stops everything and is raised again."""
+        """Run the source's jobs as the contract says; what the worker raises stops everything and
+        is raised again."""
         machine = self._worker.machine
         dispatcher = Dispatcher(source, self._meter, machine.cpus, machine.gpus, clock=self._clock)
         crew = _Crew(self._worker, dispatcher, self._clock)
@@ -76,11 +77,11 @@ class _Crew:
         """Workers that are up and have no job."""
 
     def due(self) -> float:
-        """When the next event happens."""
+        """Return when the next event happens."""
         return self._events[0][0]
 
     def devices(self, device: str) -> float:
-        """Devices that are charged for what runs: all of the machine on CPU."""
+        """Return the devices that are charged for what runs: all of the machine on CPU."""
         return 1.0 if device == "cpu" else sum(job.gpus for job in self.jobs.values())
 
     def start(self, job: Job) -> None:

@@ -80,9 +80,8 @@ class HeadBench:
 
     @classmethod
     def read(cls, folder: str | Path) -> HeadBench:
-        """The table in a folder. UserError when a file is missing, or for the first thing that is
-        wrong in it.
-        """
+        """Return the table in a folder. Raises UserError when a file is missing, or for the first
+        thing that is wrong in it."""
         import pandas as pd
 
         table, sidecar = Path(folder) / TABLE, Path(folder) / ABOUT
@@ -114,7 +113,7 @@ class HeadBench:
         )
 
     def frame(self) -> pd.DataFrame:
-        """Everything, for pandas."""
+        """Return everything, for pandas."""
         import pandas as pd
 
         return pd.DataFrame(
@@ -123,17 +122,17 @@ class HeadBench:
 
     @property
     def candidates(self) -> list[HeadConfig]:
-        """In the order of the table."""
+        """Return the candidates in the order of the table."""
         return [
             head for head, role in self._roles.items() if role == "candidate" and head is not None
         ]
 
     def control(self, role: str) -> Head:
-        """The head of a control that the table has."""
+        """Return the head of a control that the table has."""
         return next(head for head, its in self._roles.items() if its == role)
 
     def seeds(self) -> list[int]:
-        """Those under which every candidate was measured alone."""
+        """Return those under which every candidate was measured alone."""
         of_head = [
             {seed for training, one, seed in self._rungs if training == "alone" and one == head}
             for head in self.candidates
@@ -141,7 +140,7 @@ class HeadBench:
         return sorted(set.intersection(*of_head)) if of_head else []
 
     def rungs(self, training: str = "alone") -> list[int]:
-        """The steps that were measured, of any head."""
+        """Return the steps that were measured, of any head."""
         return sorted(
             {
                 rung.step
@@ -152,7 +151,7 @@ class HeadBench:
         )
 
     def at(self, training: str, head: Head, seed: int, step: int) -> Rung:
-        """The rung at that step, or the nearest one below it."""
+        """Return the rung at that step, or the nearest one below it."""
         rungs = self._rungs.get((training, head, seed), [])
         reached = [rung for rung in rungs if rung.step <= step]
         if not reached:
@@ -165,7 +164,7 @@ class HeadBench:
         return reached[-1]
 
     def trainings(self, training: str) -> Iterator[tuple[Head, int, list[Rung]]]:
-        """(head, seed, rungs) of every training of that kind."""
+        """Yield (head, seed, rungs) of every training of that kind."""
         yield from (
             (head, seed, rungs)
             for (kind, head, seed), rungs in self._rungs.items()
@@ -173,12 +172,12 @@ class HeadBench:
         )
 
     def of(self, training: str) -> list[Plain]:
-        """The rows of one kind of training."""
+        """Return the rows of one kind of training."""
         return [row for row in self.rows if row["training"] == training]
 
 
 def _by_training(rows: Iterable[Plain]) -> dict[tuple[str, Head, int], list[Rung]]:
-    """(training, head, seed) -> its rungs by step."""
+    """Return (training, head, seed) -> its rungs by step."""
     groups: dict[tuple[str, Head, int, int], list[Plain]] = {}
     for row in rows:
         groups.setdefault((row["training"], row["head"], row["seed"], row["step"]), []).append(row)
@@ -189,7 +188,8 @@ def _by_training(rows: Iterable[Plain]) -> dict[tuple[str, Head, int], list[Rung
 
 
 def merged(rows: Sequence[Plain]) -> Plain:
-    """One row of several groups of the same head: means of numbers, the most frequent of texts."""
+    """Return one row of several groups of the same head: means of numbers, the most frequent of
+    texts."""
     if len(rows) == 1:
         return rows[0]
     found: Plain = {}
@@ -201,12 +201,12 @@ def merged(rows: Sequence[Plain]) -> Plain:
 
 
 def spelled(head: Head) -> str:
-    """As the table has it: JSON, or nothing for no head."""
+    """Return a head as the table has it: JSON, or nothing for no head."""
     return "" if head is None else json.dumps(head.model_dump(exclude_none=True))
 
 
 def _read(row: Mapping[str, Any], where: str) -> Plain:
-    """The row with its head and its numbers read and empty cells left out."""
+    """Return the row with its head and its numbers read and empty cells left out."""
     given = {key: value for key, value in row.items() if value is not None and value == value}
     head = given.pop("head", None) or None
     try:

@@ -86,9 +86,8 @@ class MeasuredHeads:
         return self.setup.at(training, head, self.seeds[seed], step).values
 
     def _evaluate_s(self) -> float:
-        """Median of what stretches took beside their steps; the last of a training, which measures
-        more, is left out.
-        """
+        """Return median of what stretches took beside their steps; the last of a training, which
+        measures more, is left out."""
         beside = []
         for head, _, rungs in self.setup.trainings("alone"):
             for before, rung in zip([0, *(rung.step for rung in rungs)], rungs[:-1], strict=False):
@@ -98,7 +97,7 @@ class MeasuredHeads:
         return median(beside)
 
     def _joint(self) -> float:
-        """Median over screenings of how many times longer a joint step takes than its parts
+        """Return median over screenings of how many times longer a joint step takes than its parts
         alone."""
         groups: dict[tuple[int, int, int], list[Plain]] = {}
         for row in self.setup.of("joint"):
@@ -110,9 +109,8 @@ class MeasuredHeads:
         )
 
     def _fitted(self) -> dict[str, float]:
-        """Seconds that the default head of each family adds, by the rule that `Measurement.head_s`
-        scales them with.
-        """
+        """Return seconds that the default head of each family adds, by the rule that
+        `Measurement.head_s` scales them with."""
         found: dict[str, list[float]] = {family: [] for family in self._default_macs}
         macs = {row["head"]: row["macs"] for row in self.setup.rows}
         for head in self.setup.candidates:
@@ -132,7 +130,7 @@ class MeasuredHeads:
 
 
 def _fewest(setup: HeadBench) -> dict[Head, float]:
-    """Seconds of a step of each head alone, none fewer than without a head."""
+    """Return seconds of a step of each head alone, none fewer than without a head."""
     found: dict[Head, float] = {}
     for row in setup.of("alone"):
         found[row["head"]] = min(found.get(row["head"], float("inf")), row["step_s"])

@@ -50,11 +50,11 @@ class SyntheticHeads:
         self.head_s = 0.02
 
     def gain(self, head: HeadConfig | None) -> float:
-        """What the head truly changes of the accuracy in the end, in points."""
+        """Return what the head truly changes of the accuracy in the end, in points."""
         return self._traits("none" if head is None else head.model_dump_json())[0]
 
     def accuracy(self, head: HeadConfig | None, seed: int, step: int) -> float:
-        """Per cent, as one training under that seed finds it."""
+        """Return the accuracy in per cent, as one training under that seed finds it."""
         error = self.error * random.Random(
             f"{self.seed}/{seed}/{head and head.model_dump_json()}"
         ).gauss(0.0, 1.0)
@@ -100,7 +100,7 @@ class SyntheticHeads:
         }
 
     def _drawn(self, head: str) -> tuple[float, float]:
-        """(gain, overlap) of a head as JSON."""
+        """Return (gain, overlap) of a head as JSON."""
         if head == "none":
             return GAINS["none"], 0.0
         family = HeadConfig.model_validate_json(head).family

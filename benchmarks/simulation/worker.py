@@ -23,19 +23,17 @@ class Answers(Protocol):
     """
 
     def measured(self, heads: Sequence[HeadConfig]) -> Plain:
-        """The metrics of a measure job (`hssl_search.engine.worker.measure.measure`) with these
-        heads.
-        """
+        """Return the metrics of a measure job (`hssl_search.engine.worker.measure.measure`) with
+        these heads."""
         ...
 
     def step_s(self, heads: Sequence[HeadConfig]) -> float:
-        """Seconds of a proxy's step of the base with these heads together."""
+        """Return seconds of a proxy's step of the base with these heads together."""
         ...
 
     def metrics(self, heads: Sequence[HeadConfig], seed: int, step: int, task: Task) -> Plain:
-        """What a worker reports of them at that step, without timing; several heads are a joint
-        screening.
-        """
+        """Return what a worker reports of them at that step, without timing; several heads are a
+        joint screening."""
         ...
 
 
@@ -78,8 +76,8 @@ class SimulatedWorker:
         """Folder of a job -> step."""
 
     def attempt(self, job: Job, number: int, cold: bool) -> Attempt:
-        """The attempt of that number at the job; the same whenever it is asked for with the same
-        checkpoint.
+        """Return the attempt of that number at the job; the same whenever it is asked for with the
+        same checkpoint.
 
         Args:
             cold: whether the worker must start first.
@@ -107,7 +105,8 @@ class SimulatedWorker:
         yield found["worker_s"], Report(MEASURE_REPORTS, found)
 
     def _training(self, job: Job, task: Task, slow: float) -> Iterator[tuple[float, Report]]:
-        """(seconds, report) at each rung; it ends at a checkpoint before its seconds are over."""
+        """Yield (seconds, report) at each rung; it ends at a checkpoint before its seconds are
+        over."""
         heads = task.heads
         slow /= self.machine.share(job) if self.machine.device == "cpu" else 1.0
         step_s = slow * self.answers.step_s(heads) * _batches(task)
@@ -143,7 +142,7 @@ class SimulatedWorker:
                 return
 
     def _looking_s(self, task: Task, heads: Sequence[HeadConfig], step: int) -> float:
-        """Seconds of all that is done at a rung beside training."""
+        """Return seconds of all that is done at a rung beside training."""
         costs, last = self.answers.measured([]), step >= task.steps
         profiles = 0.0
         if last and task.architecture:
@@ -160,6 +159,6 @@ class SimulatedWorker:
 
 
 def _batches(task: Task) -> float:
-    """How many times larger the batches of the task are than a proxy's."""
+    """Return how many times larger the batches of the task are than a proxy's."""
     recipe = task.setting.recipe
     return float(recipe[task.stage]["batch_size"] / recipe["proxy"]["batch_size"])

@@ -55,7 +55,9 @@ class Controller:
         self.seed, self.ranked_by, self.images = resolved.seed, resolved.ranked_by, resolved.images
         labelfree_ranks = self.ranked_by in OF_BASES
         folder, machine = backend.run.folder, backend.machine
-        self.jobs = JobMaker(resolved.setting, folder, machine, labelfree_ranks)
+        self.jobs = JobMaker(
+            resolved.setting, folder, machine, labelfree_ranks, hung_s=resolved.policy.hung_s
+        )
 
     def search(self) -> Verdict:
         """Run every phase and return the verdict; one that stands is not changed while the budget is
@@ -110,7 +112,10 @@ class Controller:
         asked = resolved.gpus_per_trial
         share = measured.gpu_share if asked is None else asked
         machine = replace(whole, gpus_per_trial=share)
-        setting, pruner = measured.settle(self.jobs.setting), PRUNERS[resolved.pruner]
+        setting, pruner = (
+            measured.settle(self.jobs.setting),
+            replace(PRUNERS[resolved.pruner], policy=resolved.policy),
+        )
         results = Results(self.ranked_by, self.images.get("queries"))
         board = Scoreboard(trials, backend.watcher, results, pruner.why)
         typical, pace = trials.typical(), backend.pace
@@ -134,6 +139,7 @@ class Controller:
                 self.seed,
                 resolved.max_head_cost,
                 cost_model.times_base,
+                backend.policy,
             ),
             pruner=pruner,
             same_architecture=HeadConfig(**resolved.same_architecture),
@@ -216,7 +222,7 @@ class Search:
             scores = run_proxies(context, promoter, self.pruner, planning.plan, number)
             if context.short:
                 break
-        context.watcher.note(promoter.close(scores, final=not context.short))
+        context.watcher.promoted(promoter.close(scores, final=not context.short))
         confirm(context, self.same_architecture, planning.plan, promoter.promoted())
         verdict = self._judge()
         planning.note(PlanState(done=not context.short))

@@ -91,5 +91,7 @@ def capital(text: str) -> str:
 
 
 def plural(number_of: Any, word: str) -> str:
-    """`1 seed`, `2 seeds`."""
-    return f"{number_of} {word}" if number_of == 1 else f"{number_of} {word}s"
+    """Return `1 seed`, `2 seeds`, `2 proxies`."""
+    if number_of == 1:
+        return f"{number_of} {word}"
+    return f"{number_of} {word[:-1]}ies" if word.endswith("xy") else f"{number_of} {word}s"

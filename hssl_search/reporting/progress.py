@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -19,6 +19,11 @@ from rich.table import Table
 from rich.text import Text
 
 from hssl_search.reporting.formats import clock, duration, known, plural, signed
+from hssl_search.reporting.text import plan_sentence, promotion_sentence
+
+if TYPE_CHECKING:
+    from hssl_search.engine.candidates.promotion import Promotions
+    from hssl_search.engine.planning.plan import Plan
 
 log = logging.getLogger(__name__)
 
@@ -158,6 +163,14 @@ class Progress:
     def control(self, accuracy: float) -> None:
         """The accuracy of the control without a head, in per cent."""
         self._control = accuracy
+
+    def planned(
+        self, plan: Plan, occasion: Literal["begun", "screened", "extended", "done"]
+    ) -> None:
+        self._say(plan_sentence(plan, occasion))
+
+    def promoted(self, promotions: Promotions) -> None:
+        self._say(promotion_sentence(promotions))
 
     def note(self, text: str) -> None:
         self._say(text)

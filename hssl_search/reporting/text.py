@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from hssl_search.engine.planning.costs import PROXY_CONTROLS
 from hssl_search.engine.statistics.correlation import LEAST, RankCorrelation
 from hssl_search.engine.statistics.metrics import ACCURACY, RANKINGS, Measure
 from hssl_search.engine.statistics.two_way import MOST_SEEDS
@@ -20,6 +21,8 @@ from hssl_search.reporting.formats import (
 )
 
 if TYPE_CHECKING:
+    from hssl_search.engine.candidates.promotion import Promotions
+    from hssl_search.engine.planning.plan import Plan
     from hssl_search.engine.replay import Replay
 
 
@@ -258,6 +261,46 @@ def _sick_of(images: str) -> str:
 def listed(words: Sequence[str]) -> str:
     """Return `a`, `a and b`, `a, b and c`."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def plan_sentence(plan: Plan, occasion: Literal["begun", "screened", "extended", "done"]) -> str:
+    """Return what is planned: all of it, or after screening what follows."""
+    if occasion == "done":
+        return "The extended budget buys no more proxies."
+    end = {
+        "": ", then the full training.",
+        "off": ".",
+        "short": "; a full training would be shorter than a proxy, so its share of the budget goes "
+        "to these runs.",
+    }
+    follows = (
+        f"{plural(plan.proxies, 'proxy')} and {PROXY_CONTROLS} controls of {plan.proxy_steps} steps, then about "
+        f"{plan.confirm_jobs} confirming runs{end[plan.without_full]}"
+    )
+    if occasion == "screened":
+        return f"Planned anew after screening: {follows}"
+    groups = plural(plan.groups, "group")
+    in_rounds = f" and {plan.rounds} rounds" if plan.rounds > 1 else ""
+    sentence = (
+        f"Plan: screen {plural(plan.candidates, 'head')} in {groups}{in_rounds} for "
+        f"{plan.screen_steps} steps, then {follows}"
+    )
+    return f"The budget was extended. {sentence}" if occasion == "extended" else sentence
+
+
+def promotion_sentence(promotions: Promotions) -> str:
+    """Return how well the proxies' scores were predicted, or why no head was promoted."""
+    if promotions.none == "budget":
+        return "No head was promoted: the budget ended before that."
+    if promotions.none:
+        what = "healthy after screening" if promotions.none == "unhealthy" else "screened"
+        return f"No head candidate was {what}; there is nothing to promote."
+    names = {"forecast": "the surrogate (each proxy left out in turn)"}
+    return " ".join(
+        agreement(found, names.get(key, key), "the score", "proxy")
+        for key, found in promotions.predictions.items()
+        if found.n or key == "discrepancy"
+    )
 
 
 def replay_sentence(replay: Replay) -> str:

@@ -143,7 +143,7 @@ def published_is_read(work: evidence.Work, folder: Path, expected: pd.DataFrame)
     assert {path.stem for path in folder.glob("*.csv")} == {
         "evidence",
         "gains",
-        "foretold",
+        "predicted",
         "settling",
         "effects",
     }

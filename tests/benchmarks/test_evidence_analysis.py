@@ -155,7 +155,7 @@ def test_only_seeds_that_both_have_are_compared() -> None:
 
 
 def test_what_orders_heads_like_their_gains_foretells_them() -> None:
-    found = analysis.foretold(table(noise=0.0), "accuracy")
+    found = analysis.predicted(table(noise=0.0), "accuracy")
     for where, value in (
         ({"source": "joint", "measure": "overlap"}, 1.0),
         ({"source": "joint", "measure": "head_loss"}, -1.0),
@@ -178,7 +178,7 @@ def test_noise_and_heads_that_failed_the_gate_are_no_points() -> None:
     assert set(analysis.healthy(analysis.at_the_end(broken))) == {"identity", SAME, *HEADS} - {
         "mlp 3"
     }
-    assert of(analysis.foretold(broken, "accuracy"), source="untrained")["n"] == len(HEADS) - 1
+    assert of(analysis.predicted(broken, "accuracy"), source="untrained")["n"] == len(HEADS) - 1
 
 
 def test_rankings_are_made_of_the_seeds_that_all_branches_have() -> None:
@@ -187,9 +187,9 @@ def test_rankings_are_made_of_the_seeds_that_all_branches_have() -> None:
     lacking = whole[
         ~(whole.branch.isin(list(HEADS)[5:]) & (whole.training == "alone") & (whole.seed == 2))
     ]
-    assert of(analysis.foretold(lacking, "accuracy"), source="untrained")["value"] == pytest.approx(
-        1.0
-    )
+    assert of(analysis.predicted(lacking, "accuracy"), source="untrained")[
+        "value"
+    ] == pytest.approx(1.0)
     settled = analysis.settling(lacking, "accuracy")
     assert set(settled.seeds) == {2} and set(settled.branches) == {len(BRANCHES) - 1}
 
@@ -247,7 +247,7 @@ def test_answers_have_a_table_for_each_question_and_the_length_that_a_proxy_may_
     whole = table(seeds=6, noise=0.01)
     whole = whole.assign(linear=whole.accuracy + 10)
     found = analysis.answers(whole, LENGTHS)
-    assert list(found) == ["gains", "foretold", "settling", "effects"]
+    assert list(found) == ["gains", "predicted", "settling", "effects"]
     gains = found["gains"].set_index(["score", "branch", "against"])["mean"]
     assert gains["linear"].to_dict() == pytest.approx(gains["accuracy"].to_dict())
     assert (

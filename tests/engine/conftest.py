@@ -32,7 +32,7 @@ from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.statistics.metrics import LABELFREE, RANK_BY, RANKINGS
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.head import head_cost
-from hssl_search.reporting.text import verdict_sentence
+from hssl_search.reporting import text
 from hssl_search.spaces.space import Space
 
 MAP_SHAPE = (16, 4, 4)
@@ -121,11 +121,17 @@ class Watcher:
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *values: self.told.append((name, values))
 
+    def planned(self, *values: Any) -> None:
+        self.note(text.plan_sentence(*values))
+
+    def promoted(self, promotions: Any) -> None:
+        self.note(text.promotion_sentence(promotions))
+
     def of(self, name: str) -> list[tuple[Any, ...]]:
         return [values for told, values in self.told if told == name]
 
     def notes(self) -> str:
-        return "\n".join(text for (text,) in self.of("note"))
+        return "\n".join(note for (note,) in self.of("note"))
 
 
 class Lab:
@@ -236,7 +242,7 @@ class Lab:
             policy=resolved.policy,
             attach=self.attach,
         )
-        return Controller(backend, resolved, trials, verdict_sentence)
+        return Controller(backend, resolved, trials, text.verdict_sentence)
 
     def search(self) -> Plain:
         """One controller's life."""

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from hssl_search.engine.statistics.correlation import RankCorrelation
+from hssl_search.engine.candidates.promotion import Promotions
+from hssl_search.engine.planning.plan import Plan
+from hssl_search.engine.statistics.correlation import RankCorrelation, rank_correlation
 from hssl_search.engine.verdict import Agreement, Comparison, Level, NoWinner, Row, Verdict
-from hssl_search.reporting.text import agreement, trend, verdict_sentence
+from hssl_search.reporting.text import (
+    agreement,
+    plan_sentence,
+    promotion_sentence,
+    trend,
+    verdict_sentence,
+)
 
 NOT_LABELLED = "Nothing was labelled, so whether it makes the base more accurate was not measured."
 EXTEND = "hssl-search resume runs/x --budget +2cpu-min"
@@ -276,3 +285,69 @@ def test_a_verdict_without_a_reason_says_that_there_is_no_winner() -> None:
     assert verdict_sentence(Verdict()) == (
         "No head candidate was healthy and came to the end of its proxy, so there is no winner."
     )
+
+
+PLAN = Plan(
+    candidates=24,
+    group_size=8,
+    screen_steps=60,
+    proxies=9,
+    proxy_steps=100,
+    rungs=[25, 50, 100],
+    confirm_jobs=6,
+    expected_s={},
+)
+PROXIES = "9 proxies and 2 controls of 100 steps, then about 6 confirming runs"
+
+
+def test_a_plan_is_told_in_one_sentence() -> None:
+    sentence = f"Plan: screen 24 heads in 3 groups for 60 steps, then {PROXIES}, then the full"
+    assert plan_sentence(PLAN, "begun") == f"{sentence} training."
+    assert plan_sentence(PLAN, "extended").startswith(f"The budget was extended. {sentence}")
+    assert plan_sentence(PLAN, "done") == "The extended budget buys no more proxies."
+    assert plan_sentence(PLAN, "screened").startswith(f"Planned anew after screening: {PROXIES}, ")
+    one = replace(PLAN, candidates=1, proxies=1)
+    assert plan_sentence(one, "begun").startswith(
+        "Plan: screen 1 head in 1 group for 60 steps, then 1 proxy and 2 controls"
+    )
+    assert "3 groups and 3 rounds for" in plan_sentence(replace(PLAN, rounds=3), "begun")
+
+
+def test_a_plan_without_a_full_training_says_why() -> None:
+    assert plan_sentence(replace(PLAN, without_full="off"), "begun").endswith(f"{PROXIES}.")
+    assert plan_sentence(replace(PLAN, without_full="short"), "begun").endswith(
+        "; a full training would be shorter than a proxy, so its share of the budget goes to these "
+        "runs."
+    )
+
+
+def test_what_predicted_the_scores_of_proxies_is_told() -> None:
+    few = {"forecast": rank_correlation([], []), "discrepancy": rank_correlation([1], [2])}
+    assert promotion_sentence(Promotions("", few)) == (
+        "How well discrepancy agrees with the score cannot be told from 1 proxy."
+    )
+    both = {
+        "forecast": RankCorrelation(0.5, 0.1, 0.8, 9),
+        "discrepancy": RankCorrelation(-0.2, -0.7, 0.5, 9),
+    }
+    assert promotion_sentence(Promotions("", both)) == (
+        "Over 9 proxies the rank correlation of the surrogate (each proxy left out in turn) with "
+        "the score is +0.50 (Spearman, 95 % interval +0.10 to +0.80). Over 9 proxies the rank "
+        "correlation of discrepancy with the score is −0.20 (Spearman, 95 % interval −0.70 to "
+        "+0.50), which may be chance."
+    )
+
+
+@pytest.mark.parametrize(
+    ("none", "sentence"),
+    [
+        ("budget", "No head was promoted: the budget ended before that."),
+        (
+            "unhealthy",
+            "No head candidate was healthy after screening; there is nothing to promote.",
+        ),
+        ("unscreened", "No head candidate was screened; there is nothing to promote."),
+    ],
+)
+def test_where_no_head_was_promoted_the_cause_is_told(none: Any, sentence: str) -> None:
+    assert promotion_sentence(Promotions(none)) == sentence

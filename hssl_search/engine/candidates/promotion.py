@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -13,11 +14,11 @@ from hssl_search.engine.candidates import surrogate
 from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.trials import Trials
 from hssl_search.engine.config import PromotionRule
+from hssl_search.engine.policy import DEFAULT, Policy
 from hssl_search.engine.records.state import HEALTHY, PromotionState, SearchState, TrialState
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.statistics import ties
 from hssl_search.engine.statistics.correlation import (
-    LEAST,
     RankCorrelation,
     rank_correlation,
 )
@@ -28,13 +29,6 @@ WHY_NOT: Mapping[PromotionRule, str] = {
     "learned": "better was expected of other heads.",
     "random": "other heads were drawn.",
 }
-ENOUGH = 5
-"""Ended proxies from which on the surrogate promotes; before, the paper's rule does."""
-SHARE = 3
-"""One promotion in so many stays with the paper's rule. In 40 simulated searches with 12 proxies of
-40 heads each, the chosen head is then 0.07 standard deviations short of the best instead of 0.05
-where discrepancy is correlated with accuracy by 0.7, and 0.25 instead of 1.55 where by -0.7
-(tests/engine/candidates/test_promotion.py)."""
 ONE_BY_ONE, FOLDS = 50, 10
 """Most heads that are each left out alone, and the parts into which more are divided, so that the
 fits do not grow in number."""
@@ -84,6 +78,7 @@ def choose(
     promoted: Sequence[int],
     scores: Mapping[int, float],
     seed: int,
+    policy: Policy = DEFAULT,
 ) -> Contender | None:
     """Return the head to promote next; the same answer to the same arguments.
 
@@ -99,7 +94,8 @@ def choose(
     taken = set(promoted)
     left = (candidate for candidate in ranked if candidate.trial not in taken)
     ended = sum(candidate.trial in scores for candidate in ranked)
-    if rule != "learned" or len(promoted) % SHARE == 0 or ended < ENOUGH:
+    paper_rules = len(promoted) % policy.paper_rule_every == 0 or ended < policy.promotion_startup
+    if rule != "learned" or paper_rules:
         return next(left, None)
     means, deviations = surrogate.predict(
         ranked, [scores.get(candidate.trial) for candidate in ranked]
@@ -116,13 +112,13 @@ def choose(
 
 
 def rank_correlations(
-    screened: Iterable[Contender], scores: Mapping[int, float]
+    screened: Iterable[Contender], scores: Mapping[int, float], policy: Policy = DEFAULT
 ) -> dict[str, RankCorrelation]:
     """Return how well the scores' order was predicted by the surrogate, each head left out in
     turn, and by discrepancy."""
     ended = [candidate for candidate in healthy(screened) if candidate.trial in scores]
     reached = [scores[candidate.trial] for candidate in ended]
-    predicted = _left_out(ended, reached) if len(ended) > ENOUGH else []
+    predicted = _left_out(ended, reached) if len(ended) > policy.promotion_startup else []
     return {
         "forecast": rank_correlation(predicted, reached[: len(predicted)]),
         "discrepancy": rank_correlation(
@@ -148,6 +144,16 @@ def _left_out(ended: Sequence[Contender], reached: Sequence[float]) -> list[floa
     return found.tolist()
 
 
+class Promotions(NamedTuple):
+    """How the promotions of a search ended."""
+
+    none: Literal["", "budget", "unhealthy", "unscreened"]
+    """Why there were none: the budget ended before; no screened head was healthy; none was
+    screened."""
+    predictions: Mapping[str, RankCorrelation] = {}
+    """How well the surrogate (`forecast`) and `discrepancy` predicted the proxies' scores."""
+
+
 class Promoter:
     """Promotes heads one by one, and keeps in the study who was promoted.
 
@@ -165,8 +171,9 @@ class Promoter:
         seed: int,
         most: float | None = None,
         times_base: Callable[[Contender], float] = lambda candidate: 1.0,
+        policy: Policy = DEFAULT,
     ) -> None:
-        self.most, self.times_base = most, times_base
+        self.most, self.times_base, self.policy = most, times_base, policy
         self.trials, self.study, self.rule, self.seed = trials, study, rule, seed
         self._round: tuple[Contender, ...] | None = None
         """All contenders as screening left them: what proxies add says nothing of who is promoted,
@@ -187,7 +194,7 @@ class Promoter:
         screened, promoted = self._screened(), self._promoted()
         rule: PromotionRule = "random" if self.rule == "random" else "discrepancy"
         while len(promoted) < count:
-            candidate = choose(rule, screened, promoted, {}, self.seed)
+            candidate = choose(rule, screened, promoted, {}, self.seed, self.policy)
             if candidate is None:
                 break
             promoted.append(candidate.trial)
@@ -204,7 +211,7 @@ class Promoter:
         """
         known = scores() if self.rule == "learned" else {}
         self._round, promoted = self._round or self._screened(), self._promoted()
-        chosen = choose(self.rule, self._round, promoted, known, self.seed)
+        chosen = choose(self.rule, self._round, promoted, known, self.seed, self.policy)
         if chosen is None:
             return None
         candidate = self.trials.undecided(chosen)
@@ -236,9 +243,9 @@ class Promoter:
             if contender.control in (None, "noise") and (cause := contender.state.ailment()):
                 self._prune(contender, cause)
 
-    def close(self, scores: Mapping[int, float], final: bool = True) -> str:
-        """Keep how well the scores were predicted, and return it in words; prune what was not
-        promoted, where that is final."""
+    def close(self, scores: Mapping[int, float], final: bool = True) -> Promotions:
+        """Keep how well the scores were predicted, and return it; prune what was not promoted,
+        where that is final."""
         promoted, contenders = self._promoted(), self._screened()
         candidates = [contender for contender in contenders if contender.control is None]
         for candidate in candidates:
@@ -249,14 +256,13 @@ class Promoter:
                 unscreened = "the budget ended before it was screened."
                 self._prune(candidate, WHY_NOT[self.rule] if screened else unscreened)
         if not promoted and self.healthy():
-            return "No head was promoted: the budget ended before that."
+            return Promotions("budget")
         if not promoted:
             screened = any(candidate.state.gate for candidate in candidates)
-            what = "healthy after screening" if screened else "screened"
-            return f"No head candidate was {what}; there is nothing to promote."
-        found = rank_correlations(contenders, scores)
+            return Promotions("unhealthy" if screened else "unscreened")
+        found = rank_correlations(contenders, scores, self.policy)
         self.study.write(SearchState(promotion=PromotionState(rule=self.rule, **found)))
-        return sentence(found)
+        return Promotions("", found)
 
     def _prune(self, contender: Contender, cause: str) -> None:
         self.trials.note(contender.trial, TrialState(promoted=False))
@@ -274,20 +280,3 @@ class Promoter:
 
     def _promoted(self) -> list[int]:
         return list(self.study.state.promoted)
-
-
-def sentence(found: Mapping[str, RankCorrelation]) -> str:
-    """Return in words what predicted the proxies' scores, and how well."""
-    names = {
-        "forecast": "the surrogate (each proxy left out in turn)",
-        "discrepancy": "discrepancy",
-    }
-    proxies = found["discrepancy"].n
-    if proxies < LEAST:
-        return f"Whether discrepancy predicts the score of a proxy cannot be told from {proxies}."
-    told = ", ".join(
-        f"{correlation.words()} for {names[name]}"
-        for name, correlation in found.items()
-        if correlation.n
-    )
-    return f"Rank correlation with the scores of {proxies} proxies: {told}."

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from statistics import mean
-from typing import Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from hssl_search.engine.execution.jobs import Decision, Executor, Job, Outcome, Report, State
 from hssl_search.engine.execution.machine import Machine
@@ -21,6 +21,10 @@ from hssl_search.engine.policy import DEFAULT, Policy
 from hssl_search.engine.records.meter import DeviceMeter
 from hssl_search.engine.records.run import Run
 from hssl_search.engine.records.study import StudyRecord
+
+if TYPE_CHECKING:
+    from hssl_search.engine.candidates.promotion import Promotions
+    from hssl_search.engine.planning.plan import Plan
 
 
 class Watcher(Protocol):
@@ -38,6 +42,10 @@ class Watcher(Protocol):
     def device_time(self, used_s: float, budget_s: float) -> None: ...
     def best(self, name: str, accuracy: float | None) -> None: ...
     def control(self, accuracy: float) -> None: ...
+    def planned(
+        self, plan: Plan, occasion: Literal["begun", "screened", "extended", "done"]
+    ) -> None: ...
+    def promoted(self, promotions: Promotions) -> None: ...
     def note(self, text: str) -> None: ...
 
 

@@ -93,38 +93,10 @@ class Plan:
             return self.proxies
         return 0 if self.batches else _by_round(self.proxies, self.rounds)[number]
 
-    def sentence(self) -> str:
-        """Return the plan in words."""
-        heads, groups = _count(self.candidates, "head"), _count(self.groups, "group")
-        in_rounds = f" and {self.rounds} rounds" if self.rounds > 1 else ""
-        screened = f"{heads} in {groups}{in_rounds} for {self.screen_steps} steps"
-        return f"Plan: screen {screened}, then {self.proxies_sentence()}"
-
-    def proxies_sentence(self) -> str:
-        """Return in words what follows screening."""
-        proxies = _count(self.proxies, "proxy", "proxies")
-        return (
-            f"{proxies} and {PROXY_CONTROLS} controls of {self.proxy_steps} steps, then about "
-            f"{self.confirm_jobs} confirming runs{_FULL[self.without_full]}"
-        )
-
-
-_FULL = {
-    "": ", then the full training.",
-    "off": ".",
-    "short": "; a full training would be shorter than a proxy, so its share of the budget goes to "
-    "these runs.",
-}
-"""How the plan ends, by `Plan.without_full`."""
-
 
 def _by_round(count: int, rounds: int) -> list[int]:
     """Return how many of that many there are at the end of each round."""
     return [-(-count * number // rounds) for number in range(1, rounds + 1)]
-
-
-def _count(number: int, one: str, several: str | None = None) -> str:
-    return f"{number} {one if number == 1 else several or one + 's'}"
 
 
 class BudgetTooSmall(UserError):
@@ -226,7 +198,7 @@ def plan_again(
     fits = (
         ties.at_least(planned_s, policy.fits_from * share_s)
         and ties.at_least(policy.fits_to * share_s, planned_s)
-        and without_full(full_s, costs, plan.proxy_steps, full) == plan.without_full
+        and without_full(full_s, costs, plan.proxy_steps, full, policy) == plan.without_full
     )
     if fits:
         return _expecting(plan, costs, 0.0 if plan.without_full else full_s)
@@ -256,7 +228,7 @@ def _with_the_rest(
 
     jobs = confirm_jobs(together_s)
     full_s = max(0.0, left_s - proxies_s - confirming_cost(costs, jobs, plan.proxy_steps))
-    without = without_full(full_s, costs, plan.proxy_steps, full)
+    without = without_full(full_s, costs, plan.proxy_steps, full, policy)
     if without:
         jobs, full_s = confirm_jobs(left_s), 0.0
     return _expecting(replace(plan, confirm_jobs=jobs, without_full=without), costs, full_s)
@@ -275,13 +247,14 @@ def _expecting(plan: Plan, costs: Costs, full_s: float) -> Plan:
 
 
 def without_full(
-    full_s: float, costs: Costs, proxy_steps: int, full: Wanted
+    full_s: float, costs: Costs, proxy_steps: int, full: Wanted, policy: Policy = DEFAULT
 ) -> Literal["", "off", "short"]:
     """Return why no full training of that many device-seconds is planned; empty where one is."""
     if not full.steps:
         return "off"
     step_s = costs.step + costs.mean_head
-    affordable = full.affordable(full_s + costs.between_phases(), costs, step_s, proxy_steps)
+    left_s = full_s + costs.between_phases()
+    affordable = full.affordable(left_s, costs, step_s, proxy_steps, policy)
     return "" if affordable.steps else "short"
 
 
@@ -429,7 +402,7 @@ def extend_plan(
         proxies, confirming = more_runs(0)
     screen_s = math.ceil(heads / plan.group_size) * group_s
     full_s = max(0.0, left_s - screen_s - run_s * (proxies + confirming))
-    if without := without_full(full_s, costs, plan.proxy_steps, full):
+    if without := without_full(full_s, costs, plan.proxy_steps, full, policy):
         confirming = min(policy.most_confirm_jobs, confirming + ties.floor(full_s / run_s))
         full_s = 0.0
     return replace(

@@ -89,7 +89,12 @@ class Planning:
             except BudgetTooSmall as error:
                 raise BudgetTooSmall(
                     too_small(
-                        self.run, self.meter, error.needed_s, self.cost_model.planned, self.fits
+                        self.run,
+                        self.meter,
+                        error.needed_s,
+                        self.cost_model.planned,
+                        self.fits,
+                        self.policy,
                     ),
                     error.needed_s,
                 ) from None
@@ -106,7 +111,7 @@ class Planning:
                 )
             )
         self.run.update_config(**settled, plan=self.plan.as_plain())
-        self.context.watcher.note(self.plan.sentence())
+        self.context.watcher.planned(self.plan, "begun")
         if costly := self._costly():
             told = ", ".join(f"{family} {times:.1f}" for family, times in costly.items())
             self.context.watcher.note(
@@ -143,7 +148,7 @@ class Planning:
         ):
             return False
         if not plan.runs_as(self.plan):
-            self.context.watcher.note(f"Planned anew after screening: {plan.proxies_sentence()}")
+            self.context.watcher.planned(plan, "screened")
         planned_s = known.phases or {}
         phases = {
             **planned_s,
@@ -191,11 +196,7 @@ class Planning:
         self._replace(
             plan, PlanState(budget_s=self.meter.budget.seconds, phases=phases, done=not more)
         )
-        self.context.watcher.note(
-            f"The budget was extended. {plan.sentence()}"
-            if more
-            else "The extended budget buys no more proxies."
-        )
+        self.context.watcher.planned(plan, "extended" if more else "done")
         return more
 
     def note(self, state: PlanState) -> None:
@@ -247,7 +248,7 @@ class Planning:
         costs = self.cost_model.costs
         step_s = pace * (costs.step + self.cost_model.planned.mean_head)
         left_s = plan.expected_s["full"] + costs.between_phases()
-        full = self.full.affordable(left_s, costs, step_s, plan.proxy_steps)
+        full = self.full.affordable(left_s, costs, step_s, plan.proxy_steps, self.policy)
         return planned_phases(plan, full, costs, self.context.machine, self.context.jobs.whole)
 
     def _phases_s(self, plan: Plan, pace: float = 1.0) -> dict[str, float]:

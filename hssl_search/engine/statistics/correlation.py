@@ -35,14 +35,6 @@ class RankCorrelation:
         """Return whether the interval holds zero."""
         return self.low is not None and self.high is not None and self.low <= 0 <= self.high
 
-    def words(self) -> str:
-        """Return it as `+0.62 (95 % interval +0.10 to +0.88)`."""
-        if self.value is None:
-            return "none"
-        return f"{self.value:+.2f}" + (
-            "" if self.low is None else f" (95 % interval {self.low:+.2f} to {self.high:+.2f})"
-        )
-
     def as_plain(self) -> dict[str, Any]:
         """Return it as JSON can hold it."""
         return asdict(self)

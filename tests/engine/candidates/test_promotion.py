@@ -12,12 +12,12 @@ import pytest
 
 from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.promotion import (
-    ENOUGH,
     by_discrepancy,
     choose,
     rank_correlations,
 )
 from hssl_search.engine.config import PromotionRule
+from hssl_search.engine.policy import DEFAULT
 from hssl_search.engine.records.state import TrialState
 from hssl_search.heads.config import HeadConfig
 
@@ -171,9 +171,9 @@ def test_before_enough_proxies_have_ended_the_papers_rule_promotes() -> None:
     heads, truth = world(0, -0.7)
     order = [one.trial for one in by_discrepancy(tuple(heads))]
     assert (
-        promoted("learned", heads, truth, ENOUGH)
-        == order[:ENOUGH]
-        == promoted("discrepancy", heads, truth, ENOUGH)
+        promoted("learned", heads, truth, DEFAULT.promotion_startup)
+        == order[: DEFAULT.promotion_startup]
+        == promoted("discrepancy", heads, truth, DEFAULT.promotion_startup)
     )
     assert promoted("discrepancy", heads, truth, 12) == order[:12]
     assert promoted("learned", heads, truth, 12) != order[:12]
@@ -220,7 +220,7 @@ def test_scores_that_nothing_predicts_have_a_prediction_without_correlation() ->
     """The mean of the others' scores alone would have -1."""
     values = []
     for seed in range(60):
-        heads, _ = world(seed, 0.0, count=ENOUGH + 1)
+        heads, _ = world(seed, 0.0, count=DEFAULT.promotion_startup + 1)
         noise = np.random.default_rng([seed, 0]).normal(size=len(heads))
         scores = {**dict(enumerate(noise.tolist())), NO_HEAD.trial: 0.0}
         values.append(rank_correlations([*heads, NO_HEAD], scores)["forecast"].value or 0.0)
@@ -242,5 +242,5 @@ def test_a_prediction_from_noise_does_not_put_the_scores_left_out_into_their_rev
 
 def test_too_few_proxies_predict_nothing() -> None:
     heads, truth = world(0, 0.5)
-    found = rank_correlations(heads, dict(enumerate(truth[:ENOUGH].tolist())))
+    found = rank_correlations(heads, dict(enumerate(truth[: DEFAULT.promotion_startup].tolist())))
     assert (found["forecast"].value, found["forecast"].n) == (None, 0)

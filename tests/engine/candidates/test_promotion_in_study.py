@@ -154,7 +154,7 @@ def test_the_study_keeps_who_was_promoted_in_order_and_how_well_it_was_foretold(
     assert attributes["promotion"]["rule"] == promote
     assert attributes["promotion"]["discrepancy"]["value"] == pytest.approx(-1.0)
     assert attributes["promotion"]["forecast"]["value"] > 0.5
-    assert "-1.00 for discrepancy" in lab.watcher.notes()
+    assert "of discrepancy with the score is −1.00 (Spearman)." in lab.watcher.notes()
     found = {lab.study.frozen(trial).user_attrs["name"] for trial in attributes["promoted"]}
     least = sorted(lab.overlap, key=lab.overlap.__getitem__)[:3]
     assert bool(found & set(least)) == (promote != "discrepancy"), (

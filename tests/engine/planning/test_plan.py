@@ -49,15 +49,3 @@ def test_each_round_and_each_extension_ends_with_whole_groups(
 def test_two_plans_run_the_same_whatever_they_expect_that_to_take() -> None:
     assert PLAN.runs_as(planned(expected_s=dict.fromkeys(EXPECTED, 1.0)))
     assert not PLAN.runs_as(planned(proxies=8))
-
-
-def test_a_plan_is_told_in_one_sentence() -> None:
-    assert PLAN.sentence() == (
-        "Plan: screen 24 heads in 3 groups for 60 steps, then 9 proxies and 2 controls of 100 steps, then about 6 confirming runs, "
-        "then the full training."
-    )
-    one = planned(candidates=1, proxies=1, rounds=1)
-    assert one.sentence().startswith(
-        "Plan: screen 1 head in 1 group for 60 steps, then 1 proxy and 2 controls"
-    )
-    assert "3 groups and 3 rounds" in planned(rounds=3).sentence()
