@@ -211,9 +211,8 @@ def test_a_group_that_ended_and_was_not_fully_noted_before_a_kill_tells_the_same
 ) -> None:
     def begun() -> Lab:
         lab = make_lab(budget="60cpu-min", full_epochs="off", pruner="none")
-        lab.weight = dict.fromkeys(
-            lab.overlap, 15.0
-        )  # by their multiply-adds the group would take a fourth of that
+        # By their multiply-adds the group would take less than half of that.
+        lab.weight = dict.fromkeys(lab.overlap, 6.0)
         return lab
 
     def found(lab: Lab) -> tuple[float, Any]:

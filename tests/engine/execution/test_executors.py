@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from hssl_search.engine.execution import dispatcher as desk_module
+from hssl_search.engine.execution import dispatcher as dispatcher_module
 from hssl_search.engine.execution.dispatcher import Dispatcher
 from hssl_search.engine.execution.inline import InlineExecutor
 from hssl_search.engine.execution.jobs import (
@@ -399,7 +399,7 @@ def test_jobs_wait_for_what_others_hold_of_a_ray_that_runs_already_and_pay_nothi
     class Holder:
         def ready(self) -> None: ...
 
-    monkeypatch.setattr(desk_module, "WAIT_S", 0.0)
+    monkeypatch.setattr(dispatcher_module, "WAIT_S", 0.0)
     holder = ray.remote(num_cpus=1)(Holder).remote()
     ray.get(holder.ready.remote())
     joined, told = RaySession().start(), []

@@ -383,7 +383,10 @@ def test_a_job_is_recorded_before_anyone_decides_by_it(setup: WorkerSetup) -> No
 def test_what_ended_before_is_told_again_and_not_run(setup: WorkerSetup) -> None:
     before = {"proxy/a": Outcome(State.FAILED, "it broke"), "proxy/b": Outcome(State.CUT)}
     phase = setup.run(
-        job("proxy/a"), job("proxy/b"), ended=before, expected={"proxy/a": 100.0, "proxy/b": 50.0}
+        job("proxy/a"),
+        job("proxy/b", acts=(1.0,)),
+        ended=before,
+        expected={"proxy/a": 100.0, "proxy/b": 50.0},
     )
     assert setup.ended == [("proxy/a", State.FAILED, "it broke"), ("proxy/b", State.DONE, "")]
     assert [started.key for started in setup.started] == ["proxy/b"]
@@ -648,7 +651,7 @@ def test_a_job_that_runs_out_of_its_seconds_is_cut_and_a_later_run_takes_it_up_a
     outcomes = setup.study.job_outcomes()
     assert [report.step for report in outcomes["proxy/slow"].reports] == [50, 60]
     assert setup.backend.short == {"proxy"}, "it is undecided, as what the budget did not last for"
-    assert setup.backend.pace.now == pytest.approx(1.0), "what was cut teaches nothing"
+    assert setup.backend.pace.now == pytest.approx((120 + 20) / (0.6 * 20 + 20))
     phase = steady.run(*asked, ended=outcomes)
     assert steady.started() == ["slow", "quick", "slow"]
     assert phase.outcomes["proxy/slow"].state is State.DONE

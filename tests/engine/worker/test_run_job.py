@@ -17,7 +17,7 @@ from timm.layers import DropPath
 
 from hssl_search.engine.execution.jobs import DeviceFull, Halt, Job, Plain, Setting, Task
 from hssl_search.engine.worker import measure as measuring
-from hssl_search.engine.worker import timing
+from hssl_search.engine.worker import setup as worker_setup
 from hssl_search.engine.worker.run_job import run_job
 from hssl_search.engine.worker.setup import WorkerSetup
 from hssl_search.heads.config import HeadConfig
@@ -484,7 +484,7 @@ class Seconds:
         self.seconds, self.asked = seconds, list[str]()
 
     def __call__(
-        self, setup: WorkerSetup, stage: Stage, heads: list[Plain], *more: Any, **others: Any
+        self, setup: WorkerSetup, stage: Stage, heads: list[HeadConfig], *more: Any, **others: Any
     ) -> float:
         self.asked.append("+".join(head.family for head in heads) or "base")
         return self.seconds[self.asked[-1]].pop(0)
@@ -522,11 +522,13 @@ def test_the_first_step_of_a_process_is_not_taken_for_the_steps_after_it(
         def advance(self, step: int) -> None:
             now[0] += next(took)
 
-    monkeypatch.setattr(timing.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(worker_setup.time, "monotonic", lambda: now[0])
     setup: Any = type("OneBench", (), {"trainer_of": lambda *asked, **seed: Stepping()})()
     told: list[float] = []
     assert (
-        timing.step_seconds(setup, Stage(batch_size=8), [], spare_s=0.1, least=2, told=told.append)
+        worker_setup.step_seconds(
+            setup, Stage(batch_size=8), [], spare_s=0.1, least=2, told=told.append
+        )
         == 1.5
     )
     assert (told, now) == ([1.5], [6.5])
