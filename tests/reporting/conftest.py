@@ -14,6 +14,8 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 STEPS = (40, 80, 120, 160)
 FAMILIES = ("convnext", "transformer", "resnet", "mlp")
+BARE = ("none", "identity", "noise")
+"""Families without parameters."""
 HOSTILE = "<script>alert('x')</script> & \"co\""
 
 
@@ -44,7 +46,10 @@ class Builder:
             "role": "candidate",
             "name": name,
             "family": family,
-            "head": {"family": family, "depth": 3, "width_ratio": 1.0},
+            "head": {
+                "family": family,
+                **({} if family in BARE else {"depth": 3, "width_ratio": 1.0}),
+            },
             "parameters": 12345,
             "macs": 2_000_000,
             "gate": "healthy",
@@ -82,6 +87,7 @@ class Builder:
                 values,
                 "proxy",
                 "done" if state is TrialState.COMPLETE else "stopped",
+                overlap=told.get("discrepancy"),
             )
         return number
 
@@ -94,10 +100,12 @@ class Builder:
         phase: str,
         state: str = "done",
         cause: str = "",
+        overlap: float | None = None,
     ) -> None:
         key = "full" if phase == "full" else f"{phase}/{trial:04}/seed{seed}"
         reports = [
-            {"step": step, "metrics": self._metrics(value)} for step, value in values.items()
+            {"step": step, "metrics": self._metrics(value, overlap)}
+            for step, value in values.items()
         ]
         self.study.set_user_attr(
             f"job/{key}",
@@ -115,11 +123,12 @@ class Builder:
         )
         self.charge(f"{key}#1", phase, trial, 9.0)
 
-    def _metrics(self, accuracy: float) -> Mapping[str, float]:
+    def _metrics(self, accuracy: float, overlap: float | None) -> Mapping[str, Any]:
         judged = {"accuracy": accuracy} if self.labelled else {}
         return {
             "loss": 1.0,
             **judged,
+            "heads": [] if overlap is None else [{"overlap": overlap}],
             **({"labelfree_rankme": self.rankme(accuracy)} if self.rankme else {}),
         }
 

@@ -30,13 +30,13 @@ from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.planning.plan import Plan
 from hssl_search.engine.records import state as states
 from hssl_search.engine.records import storage
+from hssl_search.engine.records.results import RunRecord
 from hssl_search.engine.records.state import SearchState
 from hssl_search.engine.records.storage import StorageError
 from hssl_search.engine.records.storage_url import absolute, check_storage
 from hssl_search.engine.records.study import MissingStudy, StudyRecord
 from hssl_search.errors import UserError
 from hssl_search.heads.config import HeadConfig
-from hssl_search.reporting.record import RunRecord
 from hssl_search.spaces.space import Space
 
 pytestmark = pytest.mark.slow(reason="starts database servers")
