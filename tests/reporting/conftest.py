@@ -143,7 +143,9 @@ class Builder:
             )
 
     def charge(self, attempt: str, phase: str, trial: int | None, seconds: float) -> None:
-        """Two heartbeats; a second job always runs beside, so a device-second is two seconds on the clock."""
+        """Two heartbeats; a second job always runs beside, so a device-second is two seconds on the
+        clock.
+        """
         for _ in range(2):
             self.ledger.append(
                 {
@@ -308,7 +310,9 @@ def run() -> Builder:
 
 @pytest.fixture
 def varied(builder: Callable[..., Builder]) -> Builder:
-    """8 heads of each of three families that differ in shortcut, depth and kernel; 4 of each with an accuracy, 1 more gated out."""
+    """8 heads of each of three families that differ in shortcut, depth and kernel; 4 of each with
+    an accuracy, 1 more gated out.
+    """
     run, noise = builder(), np.random.default_rng(0)
     run.attribute(config=CONFIG, plan=PLAN)
     for place, family in enumerate(FAMILIES[:3]):
