@@ -272,7 +272,8 @@ def run() -> Builder:
             "winner": best,
             "name": "convnext depth 3 kernel 7",
             "state": "undecided",
-            "sentence": "Undecided: convnext depth 3 kernel 7 leads the control without a head by 0.8 ± 1.1 points over 3 seeds; "
+            "sentence": "Undecided: convnext depth 3 kernel 7 leads the control without a head by "
+            "0.8 ± 1.1 points over 3 seeds; "
             "about 20 cpu-min would settle it.",
             "rows": [
                 {

@@ -214,7 +214,8 @@ class PostgreSQL(Server):
             self.execute(f"CREATE ROLE optuna LOGIN PASSWORD '{PASSWORD}'".replace("%", "%%"))
 
     def administrator(self, database: str | None) -> str:
-        return f"postgresql+psycopg://admin@/{database or 'postgres'}?host={self.folder}&port={self.port}"
+        name = database or "postgres"
+        return f"postgresql+psycopg://admin@/{name}?host={self.folder}&port={self.port}"
 
     def granted(self, database: str) -> list[str]:
         return [f"ALTER DATABASE {database} OWNER TO optuna"]
