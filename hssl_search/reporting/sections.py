@@ -20,6 +20,7 @@ import pandas as pd
 from optuna import Study
 from optuna.trial import TrialState
 
+from hssl_search.engine.records.results import RunRecord
 from hssl_search.engine.statistics.metrics import ACCURACY, Measure
 from hssl_search.engine.verdict import Verdict
 from hssl_search.reporting.formats import (
@@ -33,7 +34,6 @@ from hssl_search.reporting.formats import (
     signed,
     signed_interval,
 )
-from hssl_search.reporting.record import RunRecord, is_control
 from hssl_search.reporting.style import CONTROL, family_looks, phase_colour
 from hssl_search.reporting.tables import OTHER_DISCREPANCIES, Cost, judged_column, leaderboard
 from hssl_search.reporting.text import verdict_sentence
@@ -50,8 +50,8 @@ def verdict_text(study: Study | RunRecord) -> str:
     if record.verdict:
         stored = str(record.verdict.get("sentence") or "")
         return stored or verdict_sentence(Verdict.model_validate(record.verdict))
-    candidates = [trial for trial in record.heads if not is_control(trial)]
-    screened = sum(bool(trial.user_attrs.get("gate")) for trial in candidates)
+    candidates = [trial for trial in record.heads if not record.states[trial.number].is_control]
+    screened = sum(bool(record.states[trial.number].gate) for trial in candidates)
     states = Counter(trial.state for trial in candidates)
     failed = f", {states[TrialState.FAIL]} failed" if states[TrialState.FAIL] else ""
     return (
@@ -263,14 +263,16 @@ def reference_scores(record: RunRecord) -> dict[str, str]:
     """Return each reference's score by what ranks; nothing of one that has none."""
     scores = {
         name: number(value, record.ranked_by.digits)
-        for name, value in record.reference_scores.items()
+        for name, value in record.search.reference_scores.items()
     }
-    return {name: scores.get(name, "") for name in (*record.reference, *record.judged_references)}
+    return {
+        name: scores.get(name, "") for name in (*record.search.reference, *record.judged_references)
+    }
 
 
 def reference_words(record: RunRecord) -> str:
     """Return `raw pixels 39.8 %; untrained base 29.3 %, RankMe 12.5`."""
-    measures = {ACCURACY: record.reference, record.judged_by: record.judged_references}
+    measures = {ACCURACY: record.search.reference, record.judged_by: record.judged_references}
     words = []
     for name in reference_scores(record):
         amounts = [
