@@ -176,7 +176,8 @@ def test_where_screening_leaves_too_little_for_proxies_nothing_is_settled_and_th
         and "promoted" not in lab.study.study_attributes()
     )
     assert verdict["sentence"].startswith(
-        "The budget ended before a healthy head came to the end of its proxy, so there is no winner; "
+        "The budget ended before a healthy head came to the end of its proxy, so there is no "
+        "winner; "
     )
     assert "No head was promoted: the budget ended before that." in lab.watcher.notes()
     assert "No head candidate was healthy" not in lab.watcher.notes()
