@@ -32,14 +32,14 @@ class _Open:
 class DeviceMeter:
     """Charges a ledger while jobs run; implements `hssl_search.engine.execution.jobs.Meter`.
 
-    On a GPU budget each job is charged its GPUs x wall-clock. On a CPU budget each job is charged its
-    share of the machine's cores x wall-clock (all shares together at most 1) and the rest goes to
-    the controller, so that the ledger's total is wall-clock from the construction of the meter to
-    `close`.
+    On a GPU budget each job is charged its GPUs x wall-clock. On a CPU budget each job is charged
+    its share of the machine's cores x wall-clock (all shares together at most 1) and the rest goes
+    to the controller, so that the ledger's total is wall-clock from the construction of the meter
+    to `close`.
 
-    Charges are written when an attempt ends, and every `heartbeat_s` onto the disk, within `beating`
-    also while nobody ticks: a killed controller, and a power cut, lose at most one heartbeat. Time
-    is the monotonic clock's, so that setting the system's clock changes nothing.
+    Charges are written when an attempt ends, and every `heartbeat_s` onto the disk, within
+    `beating` also while nobody ticks: a killed controller, and a power cut, lose at most one
+    heartbeat. Time is the monotonic clock's, so that setting the system's clock changes nothing.
 
     Args:
         tell: told of the device-seconds spent, and of those of the budget, at every tick.
@@ -76,7 +76,8 @@ class DeviceMeter:
         self._controller = self._start(CONTROLLER, OVERHEAD, None, self._last_tick)
 
     def tick(self, live: list[Job]) -> None:
-        """Charge the time since the last tick to these jobs; the others have ended their attempts."""
+        """Charge the time since the last tick to these jobs; the others have ended their
+        attempts."""
         with self._lock:
             self._live, self._skips = list(live), False
             self._charge()

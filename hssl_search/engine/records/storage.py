@@ -39,16 +39,16 @@ from hssl_search.errors import UserError
 from hssl_search.interrupts import pause
 
 BUSY_S = 2.0
-"""How long SQLite itself waits for another writer, deaf to signals; then the write is repeated, for up
-to `PATIENCE_S`."""
+"""How long SQLite itself waits for another writer, deaf to signals; then the write is repeated, for
+up to `PATIENCE_S`."""
 PATIENCE_S = 120
-"""How long a server that does not answer is asked again: to restart, or to be replaced by another, it
-takes a minute or so. Jobs train on meanwhile, and their time is charged afterwards."""
+"""How long a server that does not answer is asked again: to restart, or to be replaced by another,
+it takes a minute or so. Jobs train on meanwhile, and their time is charged afterwards."""
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Between one question and the next; the last is repeated."""
 PASSING = re.compile(r"08...|57P0[1235]|53300|40001|40P01")
-"""SQLSTATEs (PostgreSQL) of what passes: a connection that failed, a server that restarts or has too
-many connections, a deadlock, which was rolled back."""
+"""SQLSTATEs (PostgreSQL) of what passes: a connection that failed, a server that restarts or has
+too many connections, a deadlock, which was rolled back."""
 PASSING_NUMBERS = frozenset(
     {1040, 1053, 1205, 1213, 1927, 2002, 2003, 2005, 2006, 2013, 2055, 4031}
 )
@@ -87,9 +87,9 @@ def open_storage(url: str) -> Iterator[BaseStorage]:
     """Open the database at `url`, make its tables when they are missing, and close it on leaving.
 
     SQLite is switched to its write-ahead log, so that dashboards read while the search writes; on
-    leaving the log is merged back and `study.db` is whole by itself. A commit is in the file when it
-    returns, and on the disk soon after or with `flush`: a killed process loses none; a power cut may
-    take the last ones, and the search then does again what they told of.
+    leaving the log is merged back and `study.db` is whole by itself. A commit is in the file when
+    it returns, and on the disk soon after or with `flush`: a killed process loses none; a power cut
+    may take the last ones, and the search then does again what they told of.
 
     A server may end connections that are idle, and may be restarted, and another program may be
     writing to SQLite: a call is repeated until it answers, for at most `PATIENCE_S`, and not after
@@ -112,7 +112,8 @@ def open_storage(url: str) -> Iterator[BaseStorage]:
 
 
 def flush(url: str) -> None:
-    """Bring all that was committed to SQLite onto the disk; other databases see to that themselves."""
+    """Bring all that was committed to SQLite onto the disk; other databases see to that
+    themselves."""
     if not is_sqlite(url):
         return
     log = f"{sqlite_file(url)}-wal"
@@ -233,7 +234,8 @@ class _Patience:
 
 
 def _is_of_connection(error: BaseException | None) -> bool:
-    """Return whether the connection failed or the server was not ready, not what was asked of it."""
+    """Return whether the connection failed or the server was not ready, not what was asked of
+    it."""
     while error is not None:
         if isinstance(error, PendingRollbackError):
             return True  # Optuna went on in a transaction whose connection had broken

@@ -39,7 +39,8 @@ OF_SQLITE = {"timeout", "check_same_thread"}
 
 
 def database_url(storage: str) -> str:
-    """Return the URL that `storage` stands for: itself, or what the variable in `env:NAME` holds."""
+    """Return the URL that `storage` stands for: itself, or what the variable in `env:NAME`
+    holds."""
     if not storage.startswith("env:"):
         return storage
     if (named := VARIABLE.fullmatch(storage)) is None:
@@ -61,10 +62,10 @@ def check_storage(storage: str) -> None:
     parsed = parse_url(url)
     if storage == url and secrets(parsed):
         raise UserError(
-            f"the storage {shown(url)!r} has its password in the URL, which search.yaml and the list "
-            "of processes would show to others; put the URL into an environment variable and name "
-            "that, such as --storage env:HSSL_SEARCH_STORAGE, or leave the password to ~/.pgpass or "
-            "~/.my.cnf."
+            f"the storage {shown(url)!r} has its password in the URL, which search.yaml and the "
+            "list of processes would show to others; put the URL into an environment variable and "
+            "name that, such as --storage env:HSSL_SEARCH_STORAGE, or leave the password to "
+            "~/.pgpass or ~/.my.cnf."
         )
     require_driver(url)
     if is_sqlite(url):
@@ -106,13 +107,14 @@ def _check_file(url: str, parsed: URL, named: bool) -> None:
     path = Path(parsed.database)
     if named and not path.is_absolute():
         raise UserError(
-            f"the storage {shown(url)!r} is a relative path, and a variable must mean the same file "
-            "from every folder; write four slashes and the whole path, 'sqlite:////path/study.db'."
+            f"the storage {shown(url)!r} is a relative path, and a variable must mean the same "
+            "file from every folder; write four slashes and the whole path, "
+            "'sqlite:////path/study.db'."
         )
     if not path.parent.is_dir():
         raise UserError(
-            f"the storage {shown(url)!r} is in the folder {str(path.parent)!r}, which does not exist; "
-            "make it first."
+            f"the storage {shown(url)!r} is in the folder {str(path.parent)!r}, which does not "
+            "exist; make it first."
         )
     if path.is_dir():
         raise UserError(f"the storage {shown(url)!r} is a folder; name a file in it.")
@@ -178,8 +180,8 @@ def parse_url(url: str) -> URL:
     if not is_sqlite(url) and url.count("@") > 1:
         # SQLAlchemy ends the password at the first "@" and would show the rest of it as the host.
         raise UserError(
-            f"the storage {_scheme(url)!r} has more than one '@'; write '%40' for each that belongs "
-            "to the user, the password or an option."
+            f"the storage {_scheme(url)!r} has more than one '@'; write '%40' for each that "
+            "belongs to the user, the password or an option."
         )
     return parsed
 

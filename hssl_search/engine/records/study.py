@@ -56,11 +56,11 @@ class StudyRecord:
     yet. Optuna allows no attributes after a trial is finished; what later jobs add to it, such as
     more seeds, lives in their job records.
 
-    After a crash the trials of the dead controller are still RUNNING. They are *continued*: the same
-    trial goes on from its checkpoint, its curve grows where it ended, and `report` ignores what was
-    reported before. The other way, closing it as FAIL and opening a new trial, would count a healthy
-    head as failed, draw its parameters twice into the sampler's model and tear its curve in two.
-    """
+    After a crash the trials of the dead controller are still RUNNING. They are *continued*: the
+    same trial goes on from its checkpoint, its curve grows where it ended, and `report` ignores
+    what was reported before. The other way, closing it as FAIL and opening a new trial, would count
+    a healthy head as failed, draw its parameters twice into the sampler's model and tear its curve
+    in two."""
 
     def __init__(self, study: optuna.Study, storage: optuna.storages.BaseStorage, url: str) -> None:
         self.study = study
@@ -249,7 +249,8 @@ class StudyRecord:
         return "".join(text for _, text in parts)
 
     def set_note(self, body: str) -> None:
-        """Write the study's note as `optuna_dashboard.save_note` does, whose import takes seconds."""
+        """Write the study's note as `optuna_dashboard.save_note` does, whose import takes
+        seconds."""
         with self._errors():
             attributes = self._storage.get_study_system_attrs(self._id)
             parts = [
