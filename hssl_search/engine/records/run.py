@@ -1,4 +1,4 @@
-"""The run folder: where all that belongs to a search lies, what its search.yaml holds, and its lock."""
+"""The run folder: where all of a search lies, what its search.yaml holds, and its lock."""
 
 from __future__ import annotations
 
@@ -253,7 +253,7 @@ class Run:
         return database_url(storage) if storage else self.storage_url
 
     def config(self) -> dict[str, Any]:
-        """Return what search.yaml holds, with what an earlier version did by options added since."""
+        """Return what search.yaml holds, and what an earlier version did by options added since."""
         return Written(self.search_yaml, with_defaults(read_yaml(self.search_yaml)))
 
     def resolved(self) -> ResolvedSearch:
@@ -410,8 +410,7 @@ def _runs_beside(folder: Path) -> str:
 
 
 def _whole_line(line: str) -> dict[str, Any] | None:
-    """Return a line of metrics.jsonl; None for one that a kill cut off, maybe with what was appended
-    behind it."""
+    """Return a line of metrics.jsonl; None for one that a kill cut off, with what follows it."""
     try:
         found: dict[str, Any] = json.loads(line)
     except json.JSONDecodeError:
