@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from rich.console import Console
 
+    from hssl_search.engine.records.results import RunRecord
     from hssl_search.engine.replay import Replay
     from hssl_search.reporting.dashboard import DashboardServer
-    from hssl_search.reporting.record import RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -283,7 +283,7 @@ def status(run: Run | str | Path) -> Status:
     Args:
         run: see `resume`.
     """
-    from hssl_search.reporting.record import RunRecord
+    from hssl_search.engine.records.results import RunRecord
 
     opened = open_run(run)
     with study_of(opened) as study:

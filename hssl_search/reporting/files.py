@@ -11,9 +11,9 @@ import pyarrow
 import pyarrow.parquet
 from optuna import Study
 
+from hssl_search.engine.records.results import RunRecord
 from hssl_search.errors import UserError
 from hssl_search.reporting.page import build_page
-from hssl_search.reporting.record import RunRecord
 from hssl_search.reporting.tables import leaderboard, trials
 from hssl_search.scratch import replacing
 

@@ -15,10 +15,10 @@ from optuna import Study
 from plotly.offline import get_plotlyjs
 
 from hssl_search import bundled
+from hssl_search.engine.records.results import RunRecord
 from hssl_search.engine.statistics.correlation import LEAST
 from hssl_search.reporting import figures, relations, sections, tables
 from hssl_search.reporting.formats import capital
-from hssl_search.reporting.record import RunRecord
 from hssl_search.reporting.sections import verdict_text
 
 
@@ -185,6 +185,6 @@ def _related(record: RunRecord) -> dict[str, Any]:
         "values": relations.value_rows(tables.parameter_values(record)),
         "agreements": relations.agreement_rows(relations.agreements(record)),
         "least_agreeing": LEAST,
-        "promoted_by": str(record.promotion.get("rule") or ""),
-        "promotion": relations.promotion_rows(record.promotion),
+        "promoted_by": record.search.promotion.rule if record.search.promotion else "",
+        "promotion": relations.promotion_rows(record.search.promotion),
     }

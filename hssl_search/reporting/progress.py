@@ -130,19 +130,12 @@ class Progress:
                 name: _Running(name, step, total_steps, accuracy),
             }
 
-    def job_waits(self, name: str) -> None:
-        """A job stopped before its end, and goes on later."""
-        if self._phase:
-            self._phase.running = {
-                key: job for key, job in self._phase.running.items() if key != name
-            }
-
     def job_ended(self, name: str, state: str) -> None:
         """`state` is that of `jobs.State`: done, stopped, failed or cut."""
         if self._phase is None:
             return
         last = self._phase.running.get(name)
-        self.job_waits(name)
+        self._phase.running = {key: job for key, job in self._phase.running.items() if key != name}
         self._phase.done += 1
         self._phase.failed += state == "failed"
         of = f"/{self._phase.total}" if self._phase.total is not None else ""

@@ -15,6 +15,7 @@ import pandas as pd
 from optuna import Study
 from optuna.trial import TrialState
 
+from hssl_search.engine.records.results import RunRecord
 from hssl_search.engine.statistics.metrics import ACCURACY, Measure
 from hssl_search.engine.verdict import Verdict
 from hssl_search.reporting.formats import (
@@ -28,7 +29,6 @@ from hssl_search.reporting.formats import (
     signed,
     signed_interval,
 )
-from hssl_search.reporting.record import RunRecord, is_control
 from hssl_search.reporting.style import CONTROL, family_looks, phase_colour
 from hssl_search.reporting.tables import OTHER_DISCREPANCIES, Cost, judged_column, leaderboard
 from hssl_search.reporting.text import verdict_sentence
@@ -49,8 +49,8 @@ def verdict_text(study: Study | RunRecord) -> str:
 
 
 def _progress(record: RunRecord) -> str:
-    candidates = [trial for trial in record.heads if not is_control(trial)]
-    screened = sum(bool(trial.user_attrs.get("gate")) for trial in candidates)
+    candidates = [trial for trial in record.heads if not record.states[trial.number].is_control]
+    screened = sum(bool(record.states[trial.number].gate) for trial in candidates)
     finished = sum(trial.state is TrialState.COMPLETE for trial in candidates)
     failed = sum(trial.state is TrialState.FAIL for trial in candidates)
     told = (
@@ -271,14 +271,16 @@ def reference_scores(record: RunRecord) -> dict[str, str]:
     """Of each reference by what ranks; empty of one that has none."""
     scores = {
         name: number(value, record.ranked_by.digits)
-        for name, value in record.reference_scores.items()
+        for name, value in record.search.reference_scores.items()
     }
-    return {name: scores.get(name, "") for name in (*record.reference, *record.judged_references)}
+    return {
+        name: scores.get(name, "") for name in (*record.search.reference, *record.judged_references)
+    }
 
 
 def reference_words(record: RunRecord) -> str:
     """`raw pixels 39.8 %; untrained base 29.3 %, RankMe 12.5`."""
-    measures = {ACCURACY: record.reference, record.judged_by: record.judged_references}
+    measures = {ACCURACY: record.search.reference, record.judged_by: record.judged_references}
     told = {
         name: [
             measure.amount(values[name])

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hssl_search.engine.budget import written
+from hssl_search.engine.records.results import RunRecord
 from hssl_search.engine.statistics.metrics import ACCURACY, Measure
 from hssl_search.reporting.formats import (
     MISSING,
@@ -27,7 +28,6 @@ from hssl_search.reporting.formats import (
     share,
     signed,
 )
-from hssl_search.reporting.record import RunRecord
 from hssl_search.reporting.sections import verdict_text
 from hssl_search.reporting.tables import cost, judged_column, leaderboard
 

@@ -13,8 +13,8 @@ from hssl_search.engine.verdict import Verdict
 
 
 def train_winner(context: Context, verdict: Verdict, wanted: Wanted, proxy_steps: int) -> None:
-    """Train the winner by the full recipe, as far as the budget lasts; nothing where that is shorter
-    than its proxy was.
+    """Train the winner by the full recipe, as far as the budget lasts; nothing where that is
+    shorter than its proxy was.
 
     Args:
         wanted: the training that was asked for.

@@ -15,15 +15,16 @@ from hssl_search.heads.config import HeadConfig
 
 @dataclass(frozen=True)
 class JobMaker:
-    """Makes jobs whose keys are the same after a resume. `reserve_s` is always in device-seconds."""
+    """Makes jobs whose keys are the same after a resume. `reserve_s` is always in
+    device-seconds."""
 
     setting: Setting
     folder: Path
     """The run's; each job has its checkpoints below."""
     machine: Machine
     labelfree_ranks: bool = False
-    """Whether the search is ranked by label-free quality of the base, which is then measured at each
-    rung of a proxy."""
+    """Whether the search is ranked by label-free quality of the base, which is then measured at
+    each rung of a proxy."""
     alone: Machine | None = None
     """The machine as a training has it that nothing runs beside, where that is another."""
     hung_s: float = DEFAULT.hung_s
@@ -41,7 +42,8 @@ class JobMaker:
         together: Sequence[CountedHead] = (),
         measure_s: float | None = None,
     ) -> Job:
-        """Return the job that times a training; `heads`, `together` and `measure_s` as in `Task`."""
+        """Return the job that times a training; `heads`, `together` and `measure_s` as in
+        `Task`."""
         fewest = int(self.machine.fewest_cpus) if self.machine.device == "cpu" else None
         task = Task(
             kind="measure",

@@ -1,4 +1,6 @@
-"""Who is promoted next, by the paper's rule and by what proxies have taught; synthetic searches whose truth is known."""
+"""Who is promoted next, by the paper's rule and by what proxies have taught; synthetic searches
+whose truth is known.
+"""
 
 from __future__ import annotations
 
@@ -80,8 +82,8 @@ def world(
 ) -> tuple[list[Contender], np.ndarray]:
     """Screened heads of five families, and the true scores of their proxies.
 
-    Discrepancy is correlated with the truth as given; the rest of the truth comes from the family, by `favour` where it is given, and
-    from nothing that was measured.
+    Discrepancy is correlated with the truth as given; the rest of the truth comes from the family,
+    by `favour` where it is given, and from nothing that was measured.
     """
     draws = np.random.default_rng(seed)
     families = draws.integers(0, 5, count)
@@ -134,7 +136,9 @@ def promoted(
 def regrets(
     rule: PromotionRule, correlation: float, searches: int = 30, count: int = 12
 ) -> tuple[float, float]:
-    """(share of searches that promote the best head, mean of what the head that proxies choose falls short of it)."""
+    """(share of searches that promote the best head, mean of what the head that proxies choose
+    falls short of it).
+    """
     hits, short = [], []
     for seed in range(searches):
         heads, truth = world(seed, correlation)
@@ -156,9 +160,7 @@ def test_where_discrepancy_misleads_learning_finds_the_best_head_more_often_at_e
     assert learned_short < rule_short / 2
 
 
-def test_where_discrepancy_tells_the_truth_learning_loses_less_than_a_quarter_of_a_proxys_noise() -> (
-    None
-):
+def test_where_discrepancy_is_right_learning_loses_less_than_a_quarter_of_a_proxys_noise() -> None:
     (by_rule, rule_short), (learned, learned_short) = (
         regrets("discrepancy", 0.7, 40),
         regrets("learned", 0.7, 40),

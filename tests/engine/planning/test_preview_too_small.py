@@ -146,7 +146,9 @@ def test_what_a_first_step_tells_holds_what_is_measured_then(still_open: bool) -
 def test_the_shares_of_a_plan_hold_for_the_heads_that_are_promoted(
     make_lab: MakeLab, wide_space: Space
 ) -> None:
-    """Some of the most discrepant heads take seven times as long as no head does, which a plan made before screening cannot know."""
+    """Some of the most discrepant heads take seven times as long as no head does, which a plan made
+    before screening cannot know.
+    """
     lab = make_lab(
         wide_space, budget="40cpu-min", pruner="none", full_epochs=10**6, sampler="random"
     )
