@@ -147,7 +147,7 @@ class Simulation:
             machine=self.machine,
             setting=self.setting,
             map_shapes=[self.map_shape],
-            same_architecture=self.same_architecture.model_dump(exclude_none=True),
+            same_architecture=self.same_architecture,
             space=ResolvedSpace.of(self.space),
         )
         return Run.create(self.folder, search.as_plain())
