@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def setting() -> Any:
-    """What all jobs of a small search have in common."""
+    """Return what all jobs of a small search have in common."""
     from hssl_search.engine.execution.jobs import Setting
     from hssl_search.training.recipe import Recipe  # torch, which many tests do without
 
@@ -41,7 +41,7 @@ def setting() -> Any:
 
 @pytest.fixture
 def resolved(setting: Any) -> Any:
-    """A small search, as search.yaml holds it."""
+    """Return a small search, as search.yaml holds it."""
     from hssl_search.engine.budget import parse_budget
     from hssl_search.engine.execution.machine import Machine
     from hssl_search.engine.policy import DEFAULT
