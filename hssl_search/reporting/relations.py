@@ -27,7 +27,7 @@ OF_HEADS = (
 )
 """Measures of head and base that screening takes. HSSL (arXiv 2310.05108) calls large ones good."""
 PREDICTORS = {
-    "forecast": "forecast from screening, each proxy left out in turn",
+    "forecast": "surrogate (from screening), each proxy left out in turn",
     "discrepancy": "discrepancy, the paper's rule",
 }
 """What may predict a proxy's score, by its key in the study's attribute `promotion`."""
