@@ -46,6 +46,7 @@ def resolved(setting: Any) -> Any:
     from hssl_search.engine.execution.machine import Machine
     from hssl_search.engine.policy import DEFAULT
     from hssl_search.engine.records.run import ResolvedSearch, ResolvedSpace
+    from hssl_search.heads.config import HeadConfig
     from hssl_search.spaces.space import Space
 
     return ResolvedSearch(
@@ -63,7 +64,7 @@ def resolved(setting: Any) -> Any:
         machine=Machine("cpu", cpus=2, gpus=0),
         setting=setting,
         map_shapes=[(96, 4, 4)],
-        same_architecture={"family": "resnet"},
+        same_architecture=HeadConfig(family="resnet"),
         space=ResolvedSpace.of(Space.read("tiny")),
     )
 

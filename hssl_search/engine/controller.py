@@ -1,4 +1,4 @@
-"""The controller: takes a search through its phases, and can take it up again wherever it was left."""
+"""The controller takes a search through its phases, and takes it up again wherever it was left."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ class Controller:
         )
 
     def search(self) -> Verdict:
-        """Run every phase and return the verdict; one that stands is not changed while the budget is
-        the same.
+        """Run every phase and return the verdict.
 
-        What the budget did not last for stays undecided, and continues when the budget is extended.
+        A verdict that stands is not changed while the budget is the same. What the budget did not
+        last for stays undecided, and continues when the budget is extended.
         """
         run, meter = self.backend.run, self.backend.meter
         measured = self._measure(meter.budget, f"continue with: {run.how_to_resume()}")
@@ -142,7 +142,7 @@ class Controller:
                 backend.policy,
             ),
             pruner=pruner,
-            same_architecture=HeadConfig(**resolved.same_architecture),
+            same_architecture=resolved.same_architecture,
             images=self.images,
             references=self._reference(measured, self.ranked_by),
             words=self.words,
@@ -156,11 +156,10 @@ class Controller:
         )
 
     def _tiny_heads(self) -> float | None:
-        """Mean multiply-adds of the tiny space's heads, of those of this space; None where this is no larger one."""
-        tiny = self.trials.of_space(Space.read("tiny"))
-        share = mean(macs for _, macs in tiny) / max(
-            1.0, mean(macs for _, macs in self.trials.typical())
-        )
+        """Return the mean multiply-adds of the tiny space's heads, as a share of those of this
+        space's; None where this space is no larger one."""
+        tiny = mean(macs for _, macs in self.trials.of_space(Space.read("tiny")))
+        share = tiny / max(1.0, mean(macs for _, macs in self.trials.typical()))
         return share if share < 1 else None
 
 
@@ -197,15 +196,17 @@ class Search:
             phases = ", ".join(sorted(context.short))
             extend = context.run.how_to_resume(context.meter.budget.newest)
             context.watcher.note(
-                f"The budget did not last for all of: {phases}. It goes on where it was with: {extend}"
+                f"The budget did not last for all of: {phases}. It goes on where it was with: "
+                f"{extend}"
             )
         return verdict
 
     def _find(self) -> Verdict:
         """Find the winner and write the verdict.
 
-        What the budget does not last for ends the rounds. Where that is screening, the healthy heads
-        that it found have their proxies as far as what is left lasts; what was promoted is confirmed.
+        What the budget does not last for ends the rounds. Where that is screening, the healthy
+        heads that it found have their proxies as far as what is left lasts; what was promoted is
+        confirmed.
         """
         context, planning, promoter = self.context, self.planning, self.promoter
         scores: dict[int, float] = {}

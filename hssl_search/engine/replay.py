@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hssl_search.data.sources import require_folders
 from hssl_search.engine.execution.jobs import Job, Plain, Report, Setting, Task
 from hssl_search.engine.images import require_images
 from hssl_search.engine.records.run import Run
@@ -83,7 +82,6 @@ def replay(run: Run, study: StudyRecord, trial: int, seed: int | None = None) ->
     recorded = record.reports
     resolved = run.config()
     setting = Setting.model_validate(resolved["setting"])
-    require_folders(setting.data, setting.probe_data)
     _require_device(setting.device, record.key)
     changed = require_images(setting, resolved.get("images", {}))
     rungs = [report.step for report in recorded]

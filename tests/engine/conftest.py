@@ -176,7 +176,7 @@ class Lab:
             machine=self.machine,
             setting=setting,
             map_shapes=[MAP_SHAPE],
-            same_architecture={"family": "resnet", "depth": 2},
+            same_architecture=HeadConfig(family="resnet", depth=2),
             space=ResolvedSpace.of(space),
         )
         self.run = Run.create(folder / "demo", search.as_plain())

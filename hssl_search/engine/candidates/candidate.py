@@ -13,7 +13,10 @@ SAME_TIME = "none_same_time"
 
 @dataclass(frozen=True, eq=False)
 class Contender:
-    """A head candidate or a control; equal to itself alone, so that what is made of it can be cached."""
+    """A head candidate or a control.
+
+    It is equal to itself alone, so that what is computed from it can be cached.
+    """
 
     trial: int
     """The number of its trial."""

@@ -168,7 +168,7 @@ class CostModel:
     def expect(self, head_s: float | None) -> None:
         """Plan from now on with a head that adds so much to a step; None: as before."""
         if head_s is not None:
-            self.planned = replace(self.costs, heads={"promoted": head_s})
+            self.planned = replace(self.costs, heads={"promoted heads": head_s})
 
     def head(self, contender: Contender) -> float:
         """Return what a head adds to a step: as its screening timed it, else what its family's

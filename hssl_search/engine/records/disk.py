@@ -11,12 +11,13 @@ from pathlib import Path
 from hssl_search.errors import UserError
 
 SAID = re.compile(r"\b(code: 28|os error 28|No space left on device|disk is full)\b")
-"""What libraries that have errors of their own, such as safetensors, say of it."""
+"""What libraries with errors of their own, such as safetensors, say of it."""
 RESUME = "go on with `hssl-search resume`: nothing that was decided is lost"
 AGAIN = "run the command again"
 
 
 def disk_is_full(error: BaseException) -> bool:
+    """Return whether an error says that no space is left."""
     return (
         getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         or SAID.search(str(error)) is not None
@@ -25,7 +26,7 @@ def disk_is_full(error: BaseException) -> bool:
 
 @contextmanager
 def disk_errors(folder: Path, remedy: str = RESUME) -> Iterator[None]:
-    """Within: running out of disk space becomes a UserError that names the folder, and what to do when there is space."""
+    """Turn running out of disk space into a UserError with the folder and what to do then."""
     try:
         yield
     except Exception as error:
@@ -35,4 +36,5 @@ def disk_errors(folder: Path, remedy: str = RESUME) -> Iterator[None]:
 
 
 def full(folder: Path | str, remedy: str = RESUME) -> str:
+    """Return the sentence that tells a user of it."""
     return f"no space is left on the disk of {folder}; free some, then {remedy}."

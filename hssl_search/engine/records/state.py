@@ -324,8 +324,8 @@ def split(key: str, value: Any) -> Iterator[tuple[str, Any]]:
     what refers to them.
 
     Parts are named by their content, so that a reader between two writes finds the value from
-    before, whole, and so that a write that is repeated changes nothing. Optuna deletes no attribute:
-    the parts of an earlier value stay.
+    before, whole, and so that a write that is repeated changes nothing. Optuna deletes no
+    attribute: the parts of an earlier value stay.
     """
     text = json.dumps(value)
     if len(text) <= LARGEST:

@@ -140,7 +140,7 @@ def test_jobs_are_plain_data_that_a_worker_reads_and_the_same_when_made_again(
 
 def test_what_each_kind_of_job_trains(maker: JobMaker) -> None:
     measure, group, proxy, confirm, full = (job.task for job in all_jobs(maker))
-    heads = [HeadConfig(**head) for head in MLP.heads]
+    heads = MLP.heads
     assert (measure.kind, measure.heads) == ("measure", [HeadConfig(family="mlp")])
     assert (group.name, group.rungs, group.accuracy, group.stage) == (
         "group 2: 2 heads",
