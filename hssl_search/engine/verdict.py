@@ -13,10 +13,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from hssl_search.data.look import Look
-from hssl_search.engine.candidates.candidate import SAME_TIME, Contender
 from hssl_search.engine.execution.jobs import Plain
 from hssl_search.engine.records.results import ScoreTable
-from hssl_search.engine.records.state import HEALTHY
+from hssl_search.engine.records.state import HEALTHY, SAME_TIME, Contender
 from hssl_search.engine.statistics import ties
 from hssl_search.engine.statistics.correlation import rank_correlation
 from hssl_search.engine.statistics.metrics import ACCURACY, Chance, Measure

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean
 
-from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.execution.jobs import Job, Outcome, Plain, Setting
 from hssl_search.engine.execution.machine import Machine, packed
 from hssl_search.engine.planning.costs import (
@@ -21,6 +20,7 @@ from hssl_search.engine.planning.costs import (
 )
 from hssl_search.engine.planning.plan import Plan
 from hssl_search.engine.policy import DEFAULT, Policy
+from hssl_search.engine.records.state import Contender
 from hssl_search.engine.statistics.metrics import Measure
 
 

@@ -20,10 +20,9 @@ from hssl_search.engine.config import PromotionRule, PrunerName, SamplerName, wi
 from hssl_search.engine.execution.jobs import Plain, Setting
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.policy import Policy
-from hssl_search.engine.records.disk import disk_is_full
 from hssl_search.engine.records.storage_url import database_url, sqlite_url
 from hssl_search.engine.statistics.metrics import RANKINGS, Measure
-from hssl_search.errors import UserError, nearest
+from hssl_search.errors import UserError, disk_is_full, nearest
 from hssl_search.heads.config import HeadConfig
 from hssl_search.scratch import Scratch
 from hssl_search.spaces.space import Space

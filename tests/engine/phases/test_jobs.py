@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.execution.jobs import Job, Setting, Task
 from hssl_search.engine.execution.machine import Machine, packed
 from hssl_search.engine.phases.jobs import JobMaker
-from hssl_search.engine.records.state import TrialState
+from hssl_search.engine.records.state import Contender, TrialState
 from hssl_search.heads.config import HeadConfig
 
 MLP = Contender(
