@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from hssl_search.reporting.record import RunRecord
 
 log = logging.getLogger(__name__)
+RunName = Run | str | Path
+"""A run, its folder, or its name under runs/."""
 
 MEASURING_S = 3600.0
 """Device-seconds that measuring may take for a plan: the budget that is planned for may be too
@@ -79,6 +81,7 @@ def search(
     promote: PromotionRule | None = None,
     pruner: PrunerName | None = None,
     max_head_cost: float | Literal["off"] | None = None,
+    warm_start: RunName | Sequence[RunName] | None = None,
     name: str | None = None,
     storage: str | None = None,
     ray_address: str | None = None,
@@ -109,6 +112,7 @@ def search(
         pruner: which proxies are stopped at a rung; default: `median`.
         max_head_cost: leave out heads with which a training step takes more than this many times
             as long as without a head, while there are others; default: 4.
+        warm_start: earlier runs whose results teach promotion from the start.
         name: the run's folder under runs/; default: from base and data.
         storage: URL of the study's database, or `env:NAME`, a variable that holds it; default:
             SQLite in the run's folder.
@@ -169,6 +173,7 @@ def plan(
     promote: PromotionRule | None = None,
     pruner: PrunerName | None = None,
     max_head_cost: float | Literal["off"] | None = None,
+    warm_start: RunName | Sequence[RunName] | None = None,
     name: str | None = None,
     storage: str | None = None,
     ray_address: str | None = None,

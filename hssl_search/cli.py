@@ -26,6 +26,7 @@ INTERRUPTED = 130
 
 SEVERAL: dict[str, dict[str, Any]] = {
     "base_arg": {"action": "append", "metavar": "KEY=VALUE"},
+    "warm_start": {"action": "extend", "nargs": "+", "metavar": "RUN"},
 }
 """Options that take several values, and how."""
 EPILOG = """\

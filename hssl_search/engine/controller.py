@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import mean
 
 from hssl_search.engine.budget import Budget
+from hssl_search.engine.candidates.prior_runs import lessons
 from hssl_search.engine.candidates.promotion import Promoter
 from hssl_search.engine.candidates.pruners import PRUNERS, Pruner
 from hssl_search.engine.candidates.trials import Trials
@@ -134,6 +135,7 @@ class Controller:
                 self.seed,
                 resolved.max_head_cost,
                 cost_model.times_base,
+                lessons(backend.study, resolved) if resolved.promote == "learned" else [],
             ),
             pruner=pruner,
             same_architecture=HeadConfig(**resolved.same_architecture),

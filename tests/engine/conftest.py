@@ -164,6 +164,7 @@ class Lab:
             seed=0,
             gpus_per_trial=options.get("gpus_per_trial", self.machine.gpus_per_trial),
             max_head_cost=options.get("max_head_cost"),
+            warm_start=options.get("warm_start", []),
             policy=DEFAULT,
             storage=None,
             full_epochs=options["full_epochs"],

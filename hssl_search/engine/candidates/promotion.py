@@ -12,6 +12,7 @@ import numpy as np
 
 from hssl_search.engine.candidates import surrogate
 from hssl_search.engine.candidates.candidate import Contender
+from hssl_search.engine.candidates.surrogate import Lesson
 from hssl_search.engine.candidates.trials import Trials
 from hssl_search.engine.config import PromotionRule
 from hssl_search.engine.records.state import HEALTHY, PromotionState, SearchState, TrialState
@@ -84,6 +85,7 @@ def choose(
     promoted: Sequence[int],
     scores: Mapping[int, float],
     seed: int,
+    lessons: Sequence[Lesson] = (),
 ) -> Contender | None:
     """Return the head to promote next; the same answer to the same arguments.
 
@@ -91,6 +93,7 @@ def choose(
         screened: the candidates and the controls.
         promoted: trials that are promoted already.
         scores: trial -> score of the proxies that have ended.
+        lessons: of earlier searches.
 
     Returns:
         None when no healthy head is left.
@@ -98,11 +101,11 @@ def choose(
     ranked = shuffled(screened, seed) if rule == "random" else by_discrepancy(screened)
     taken = set(promoted)
     left = (candidate for candidate in ranked if candidate.trial not in taken)
-    ended = sum(candidate.trial in scores for candidate in ranked)
+    ended = sum(candidate.trial in scores for candidate in ranked) + _taught(lessons)
     if rule != "learned" or len(promoted) % SHARE == 0 or ended < ENOUGH:
         return next(left, None)
     means, deviations = surrogate.predict(
-        ranked, [scores.get(candidate.trial) for candidate in ranked]
+        ranked, [scores.get(candidate.trial) for candidate in ranked], lessons
     )
     # One standard deviation above the mean (an upper confidence bound, Auer, JMLR 2002), so that
     # heads of which little is known are tried too.
@@ -116,13 +119,14 @@ def choose(
 
 
 def rank_correlations(
-    screened: Iterable[Contender], scores: Mapping[int, float]
+    screened: Iterable[Contender], scores: Mapping[int, float], lessons: Sequence[Lesson] = ()
 ) -> dict[str, RankCorrelation]:
     """Return how well the scores' order was predicted by the surrogate, each head left out in
     turn, and by discrepancy."""
     ended = [candidate for candidate in healthy(screened) if candidate.trial in scores]
     reached = [scores[candidate.trial] for candidate in ended]
-    predicted = _left_out(ended, reached) if len(ended) > ENOUGH else []
+    enough = len(ended) > 1 and len(ended) + _taught(lessons) > ENOUGH
+    predicted = _left_out(ended, reached, lessons) if enough else []
     return {
         "forecast": rank_correlation(predicted, reached[: len(predicted)]),
         "discrepancy": rank_correlation(
@@ -131,7 +135,14 @@ def rank_correlations(
     }
 
 
-def _left_out(ended: Sequence[Contender], reached: Sequence[float]) -> list[float]:
+def _taught(lessons: Iterable[Lesson]) -> int:
+    """Return how many heads earlier searches tell of."""
+    return sum(len(lesson.scores) for lesson in lessons)
+
+
+def _left_out(
+    ended: Sequence[Contender], reached: Sequence[float], lessons: Sequence[Lesson]
+) -> list[float]:
     """Return what the surrogate predicts of each head without its own score, above what the same
     fit predicts of the others on average.
 
@@ -143,7 +154,7 @@ def _left_out(ended: Sequence[Contender], reached: Sequence[float]) -> list[floa
     for fold in range(folds):
         known: list[float | None] = list(reached)
         known[fold::folds] = [None] * len(known[fold::folds])
-        means, _ = surrogate.predict(ended, known)
+        means, _ = surrogate.predict(ended, known, lessons)
         found[fold::folds] = means[fold::folds] - np.delete(means, np.s_[fold::folds]).mean()
     return found.tolist()
 
@@ -165,6 +176,7 @@ class Promoter:
         most: how many times the base's step one with a promoted head may take; None: any number of
             times.
         times_base: how many times it does.
+        lessons: of earlier searches.
     """
 
     def __init__(
@@ -175,8 +187,9 @@ class Promoter:
         seed: int,
         most: float | None = None,
         times_base: Callable[[Contender], float] = lambda candidate: 1.0,
+        lessons: Sequence[Lesson] = (),
     ) -> None:
-        self.most, self.times_base = most, times_base
+        self.most, self.times_base, self.lessons = most, times_base, lessons
         self.trials, self.study, self.rule, self.seed = trials, study, rule, seed
         self._round: tuple[Contender, ...] | None = None
         """All contenders as screening left them: what proxies add says nothing of who is promoted,
@@ -214,7 +227,7 @@ class Promoter:
         """
         known = scores() if self.rule == "learned" else {}
         self._round, promoted = self._round or self._screened(), self._promoted()
-        chosen = choose(self.rule, self._round, promoted, known, self.seed)
+        chosen = choose(self.rule, self._round, promoted, known, self.seed, self.lessons)
         if chosen is None:
             return None
         candidate = self.trials.undecided(chosen)
@@ -263,7 +276,7 @@ class Promoter:
         if not promoted:
             screened = any(candidate.state.gate for candidate in candidates)
             return Promotions("unhealthy" if screened else "unscreened")
-        found = rank_correlations(contenders, scores)
+        found = rank_correlations(contenders, scores, self.lessons)
         self.study.write(SearchState(promotion=PromotionState(rule=self.rule, **found)))
         return Promotions("", found)
 

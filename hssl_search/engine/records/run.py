@@ -35,7 +35,6 @@ REMOVED: Mapping[str, Callable[[Any], bool]] = {
     "objective": lambda objective: objective == "accuracy,cost",
     "sampler": lambda sampler: sampler in ("gp", "nsga2"),
     "pruner": lambda pruner: pruner == "hyperband",
-    "warm_start": bool,
 }
 """Options that only earlier versions offer -> whether a value of search.yaml is one of those."""
 LONGEST = 100
@@ -100,6 +99,8 @@ class ResolvedSearch(BaseModel):
     """GPUs that one training holds; None until measuring has settled it."""
     max_head_cost: float | None
     """Steps without a head that a step with a head may cost; None for no limit."""
+    warm_start: list[str] = []
+    """Folders of earlier runs that teach this one."""
     policy: Policy
     storage: str | None
     """The study's database, as it was asked for; None for SQLite in the run folder."""
@@ -145,6 +146,8 @@ class ResolvedSearch(BaseModel):
             "space": self.space.name,
         }
         keys = {"budget", "rank_by", "seed", "full_epochs", "machine", "images", "versions"}
+        if self.warm_start:
+            summary["warm_start"] = [_shown(Path(folder)) for folder in self.warm_start]
         return summary | self.model_dump(mode="json", include=keys)
 
 

@@ -206,6 +206,24 @@ class FullState(State):
     """What people call it."""
 
 
+class PriorHead(State):
+    """A head of an earlier search that a search was warm-started from."""
+
+    head: TaskHead
+    gain: float | None = None
+    """Its score; only differences within its run count. None of a head that fell ill."""
+    measured: TrialState = TrialState()
+    """What the surrogate reads of it."""
+
+
+class PriorRun(State):
+    """An earlier search that a search was warm-started from."""
+
+    name: str
+    """Its folder, as a person types it."""
+    heads: tuple[PriorHead, ...] = ()
+
+
 class SearchState(State):
     """The user attributes of the study, without the job records (`job/KEY`)."""
 
@@ -217,6 +235,8 @@ class SearchState(State):
     """Accuracy in per cent of raw pixels, the untrained base and chance, where there are labels."""
     reference_scores: dict[str, float] = {}
     """The same by what ranks."""
+    warm_start: tuple[PriorRun, ...] = ()
+    """What earlier searches teach it, so that their folders are needed once."""
     plan: PlanState | None = None
     """None before measuring has ended."""
     promoted: tuple[int, ...] = ()
