@@ -15,7 +15,6 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from hssl_search.data.sources import require_folders
 from hssl_search.engine.budget import Budget, parse_budget
 from hssl_search.engine.config import (
     PromotionRule,
@@ -43,9 +42,9 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from rich.console import Console
 
+    from hssl_search.engine.records.results import RunRecord
     from hssl_search.engine.replay import Replay
     from hssl_search.reporting.dashboard import DashboardServer
-    from hssl_search.reporting.record import RunRecord
 
 log = logging.getLogger(__name__)
 RunName = Run | str | Path
@@ -256,7 +255,8 @@ def _extended(run: Run, more: str) -> ResolvedSearch:
     search = search.model_copy(update={"budget": search.budget.plus(parse_budget(more))})
     with study_of(run, begins=True) as study:
         require_unchanged(run, search, study)
-        _same_images(search)  # what is refused must not extend the budget
+        # What is refused must not extend the budget.
+        require_images(search.setting, search.images)
         run.update_config(budget=search.budget.text)
         study.write(SearchState(config=search.summary()))
     return search
@@ -288,7 +288,7 @@ def status(run: Run | str | Path) -> Status:
     Args:
         run: see `resume`.
     """
-    from hssl_search.reporting.record import RunRecord
+    from hssl_search.engine.records.results import RunRecord
 
     opened = open_run(run)
     with study_of(opened) as study:
@@ -437,7 +437,7 @@ def _search(
     started: float,
 ) -> None:
     """Run the phases, and export the winner."""
-    if note := _same_images(search):
+    if note := require_images(search.setting, search.images):
         log.warning(note)
     with controller_of(run, search, session, study, console, started) as controller:
         controller.search()
@@ -450,13 +450,3 @@ def _report(run: Run, study: StudyRecord) -> list[Path]:
     from hssl_search.reporting.files import write_report as write
 
     return write(run.folder, study.study, Ledger(run.ledger).entries())
-
-
-def _same_images(search: ResolvedSearch) -> str | None:
-    """Return a note where the images have changed and those that the search began with are kept.
-
-    Raises:
-        UserError: where they are not.
-    """
-    require_folders(search.setting.data, search.setting.probe_data)
-    return require_images(search.setting, search.images)

@@ -1,4 +1,5 @@
-"""What a command works with: a configuration that was checked, Ray, the run's study, and a controller over all of it."""
+"""What a command works with: a configuration that was checked, Ray, the run's study, and a
+controller over all of it."""
 
 from __future__ import annotations
 
@@ -33,9 +34,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GPU_RESERVE_S = 2.0
-"""Of a GPU budget, for each GPU: what passes between the end of the budget and the end of the jobs."""
+"""GPU-seconds kept for each GPU of a GPU budget: what passes between the end of the budget and the
+end of the jobs."""
 CPU_RESERVE_S = 15.0
-"""Of a CPU budget, kept for what comes after the last job: export, report, ending Ray."""
+"""Seconds kept of a CPU budget for what comes after the last job: export, report, ending Ray."""
 
 
 @contextmanager
@@ -69,7 +71,7 @@ def prepared(
 
 
 def _machine(config: SearchConfig, session: RaySession) -> Machine:
-    """Return the machine that the search may use, before Ray is started unless it runs elsewhere."""
+    """Return the machine that the search may use. Ray is started only where it runs elsewhere."""
     device, share = config.budget.device, config.gpus_per_trial or 1.0
     if config.ray_address is not None:
         session.start()
@@ -86,16 +88,18 @@ def _free(session: RaySession, resource: str) -> int:
     Raises:
         UserError: where it has some and none is free, and where it has no CPU.
     """
+    # Ray adds up shares of a GPU as floats, so that a whole one may be a hair less.
     free, total = int(session.free(resource) + 1e-6), session.total(resource)
     remedy = "search in another process, without --ray-address, which starts a Ray of its own."
     if free == 0 and total >= 1:
         raise UserError(
-            f"none of the {total:g} {resource}s of the Ray that runs here is free: something else holds them; end that, or "
-            f"{remedy}"
+            f"none of the {total:g} {resource}s of the Ray that runs here is free: something else "
+            f"holds them; end that, or {remedy}"
         )
     if free == 0 and resource == "CPU":
         raise UserError(
-            f"the Ray that runs here has no CPU, and every training needs one; start it with CPUs, or {remedy}"
+            "the Ray that runs here has no CPU, and every training needs one; start it with CPUs, "
+            f"or {remedy}"
         )
     return free
 
@@ -132,7 +136,7 @@ def _packing(console: Console | None) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def ray_session(address: str | None, stop: Event | None = None) -> Iterator[RaySession]:
-    """A session that is started by who needs it first: what can be refused is refused before that.
+    """Give a session that is started by who needs it first: what can be refused is refused before.
 
     Within, what waits or packs images in this thread is ended when another sets `stop`.
     """
@@ -149,7 +153,8 @@ def study_of(run: Run, begins: bool = False) -> Iterator[StudyRecord]:
     """Open the study of the run.
 
     Args:
-        begins: make the study where it is missing and nothing has been charged yet, as after a crash just when the run was made.
+        begins: make the study where it is missing and nothing has been charged yet, as after a
+            crash just when the run was made.
 
     Raises:
         UserError: where there is no study; nothing is made then.
@@ -215,7 +220,8 @@ def controller_of(
                 search.map_shapes,
                 search.seed,
                 meter.ledger.of_trial,
-                sampler=CandidateSampler(search.sampler, search.seed),
+                sampler=CandidateSampler(search.sampler, search.seed, search.policy),
+                policy=search.policy,
             )
             if damaged := meter.ledger.damaged:
                 watcher.note(
@@ -240,7 +246,7 @@ def controller_of(
 def _meter(
     run: Run, search: ResolvedSearch, started: float, tell: Callable[[float, float], None]
 ) -> DeviceMeter:
-    """Return the run's meter; on a CPU budget the time since the command started is charged first."""
+    """Return the run's meter. On a CPU budget the time since the command started is charged."""
     ledger, machine = Ledger(run.ledger), search.machine
     on_cpu = search.budget.device == "cpu"
     if on_cpu:

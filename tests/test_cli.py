@@ -83,7 +83,7 @@ Refused = Callable[..., str]
 def here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """An empty current folder, with the image cache elsewhere; Ray is not to be started."""
+    """Make an empty current folder, with the image cache elsewhere; Ray is not to be started."""
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -101,8 +101,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def refused(here: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Runs a command that must end with exit code 2, one sentence on stderr and nothing changed on
-    disk; the sentence.
+    """Run a command that must end with exit code 2, one sentence on stderr and nothing changed on
+    disk; return the sentence.
     """
 
     def run(*argv: str) -> str:
@@ -133,7 +133,7 @@ def write_images(folder: Path, count: int) -> Path:
 
 
 def edited(kind: Any, name: str, old: str, new: str) -> Path:
-    """A bundled file with one change, in the current folder."""
+    """Write a bundled file with one change into the current folder."""
     text = (bundled_folder(kind) / f"{name}.yaml").read_text()
     assert old in text
     path = Path("mine.yaml")
@@ -721,7 +721,7 @@ def test_a_command_that_a_signal_stops_ends_with_130(
 
 @pytest.fixture
 def free_port() -> Iterator[int]:
-    """A port that nothing listens at."""
+    """Return a port that nothing listens at."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]
@@ -920,7 +920,7 @@ def test_a_search_whose_output_is_lost_comes_to_its_end(
 
 @contextmanager
 def broken(kind: str) -> Iterator[TextIO]:
-    """A stream that cannot be written."""
+    """Return a stream that cannot be written."""
     if kind != "pipe" and not os.path.exists(kind):
         pytest.skip("needs /dev/full, a disk that is always full")
     read, write = os.pipe()

@@ -38,16 +38,18 @@ class SimulatedExecutor:
         is raised again."""
         machine = self._worker.machine
         dispatcher = Dispatcher(source, self._meter, machine.cpus, machine.gpus, clock=self._clock)
-        crew = _Crew(self._worker, dispatcher, self._clock)
+        workers = _Workers(self._worker, dispatcher, self._clock)
         try:
             while not dispatcher.stopping():
-                while len(crew.jobs) < concurrency and (job := dispatcher.next_job()) is not None:
-                    crew.start(job)
-                if not crew.jobs or not self._pass_until(
-                    crew.due(), crew.devices(machine.device), dispatcher
+                while (
+                    len(workers.jobs) < concurrency and (job := dispatcher.next_job()) is not None
+                ):
+                    workers.start(job)
+                if not workers.jobs or not self._pass_until(
+                    workers.due(), workers.devices(machine.device), dispatcher
                 ):
                     break
-                crew.happen()
+                workers.happen()
         except BaseException as error:
             dispatcher.stop(error)
         dispatcher.close()
@@ -62,13 +64,13 @@ class SimulatedExecutor:
         return spent_at > due
 
 
-class _Crew:
+class _Workers:
     """The workers of one run, and what happens to them next."""
 
     def __init__(
         self, worker: SimulatedWorker, dispatcher: Dispatcher, clock: VirtualClock
     ) -> None:
-        self._worker, self._desk, self._clock = worker, dispatcher, clock
+        self._worker, self._dispatcher, self._clock = worker, dispatcher, clock
         self.jobs: dict[str, Job] = {}
         self._attempts: dict[str, Attempt] = {}
         self._events: list[tuple[float, int, str, Report | Ending]] = []
@@ -95,7 +97,7 @@ class _Crew:
             self._died(key)
         elif (
             isinstance(event, Ending)
-            or self._desk.report(key, event.step, event.metrics) is Decision.STOP
+            or self._dispatcher.report(key, event.step, event.metrics) is Decision.STOP
         ):
             self._idle += 1
             self._end(key)
@@ -104,7 +106,7 @@ class _Crew:
 
     def _begin(self, job: Job) -> None:
         cold, self._idle = self._idle == 0, max(0, self._idle - 1)
-        self._attempts[job.key] = self._worker.attempt(job, self._desk.attempt(job.key), cold)
+        self._attempts[job.key] = self._worker.attempt(job, self._dispatcher.attempt(job.key), cold)
         self._await(job.key)
 
     def _await(self, key: str) -> None:
@@ -112,11 +114,11 @@ class _Crew:
         heapq.heappush(self._events, (self._clock.now + seconds, next(self._order), key, event))
 
     def _died(self, key: str) -> None:
-        if (attempts := self._desk.attempt(key)) <= self._worker.faults.retries:
-            self.start(self._desk.retry(key))
+        if (attempts := self._dispatcher.attempt(key)) <= self._worker.faults.retries:
+            self.start(self._dispatcher.retry(key))
         else:
             self._end(key, State.FAILED, f"the worker process died {attempts} times")
 
-    def _end(self, key: str, state: State | None = None, cause: str = "") -> None:
+    def _end(self, key: str, state: State = State.DONE, cause: str = "") -> None:
         del self.jobs[key], self._attempts[key]
-        self._desk.end(key, state, cause)
+        self._dispatcher.end(key, state, cause)

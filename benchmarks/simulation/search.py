@@ -5,7 +5,7 @@ workers.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -133,7 +133,7 @@ class Simulation:
             return Run.open(self.folder)
         search = ResolvedSearch(
             name=self.folder.name,
-            budget=self.budget,
+            budget=replace(self.budget, text=f"{self.budget.seconds}{self.budget.device}-s"),
             rank_by="accuracy",
             sampler=self.sampler,
             promote=self.promote,
@@ -147,7 +147,7 @@ class Simulation:
             machine=self.machine,
             setting=self.setting,
             map_shapes=[self.map_shape],
-            same_architecture=self.same_architecture.model_dump(exclude_none=True),
+            same_architecture=self.same_architecture,
             space=ResolvedSpace.of(self.space),
         )
         return Run.create(self.folder, search.as_plain())

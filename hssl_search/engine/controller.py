@@ -1,4 +1,4 @@
-"""The controller: takes a search through its phases, and can take it up again wherever it was left."""
+"""The controller takes a search through its phases, and takes it up again wherever it was left."""
 
 from __future__ import annotations
 
@@ -56,13 +56,15 @@ class Controller:
         self.seed, self.ranked_by, self.images = resolved.seed, resolved.ranked_by, resolved.images
         labelfree_ranks = self.ranked_by in OF_BASES
         folder, machine = backend.run.folder, backend.machine
-        self.jobs = JobMaker(resolved.setting, folder, machine, labelfree_ranks)
+        self.jobs = JobMaker(
+            resolved.setting, folder, machine, labelfree_ranks, hung_s=resolved.policy.hung_s
+        )
 
     def search(self) -> Verdict:
-        """Run every phase and return the verdict; one that stands is not changed while the budget is
-        the same.
+        """Run every phase and return the verdict.
 
-        What the budget did not last for stays undecided, and continues when the budget is extended.
+        A verdict that stands is not changed while the budget is the same. What the budget did not
+        last for stays undecided, and continues when the budget is extended.
         """
         run, meter = self.backend.run, self.backend.meter
         measured = self._measure(meter.budget, f"continue with: {run.how_to_resume()}")
@@ -111,7 +113,10 @@ class Controller:
         asked = resolved.gpus_per_trial
         share = measured.gpu_share if asked is None else asked
         machine = replace(whole, gpus_per_trial=share)
-        setting, pruner = measured.settle(self.jobs.setting), PRUNERS[resolved.pruner]
+        setting, pruner = (
+            measured.settle(self.jobs.setting),
+            replace(PRUNERS[resolved.pruner], policy=resolved.policy),
+        )
         results = Results(self.ranked_by, self.images.get("queries"))
         board = Scoreboard(trials, backend.watcher, results, pruner.why)
         typical, pace = trials.typical(), backend.pace
@@ -135,10 +140,11 @@ class Controller:
                 self.seed,
                 resolved.max_head_cost,
                 cost_model.times_base,
+                backend.policy,
                 lessons(backend.study, resolved) if resolved.promote == "learned" else [],
             ),
             pruner=pruner,
-            same_architecture=HeadConfig(**resolved.same_architecture),
+            same_architecture=resolved.same_architecture,
             images=self.images,
             references=self._reference(measured, self.ranked_by),
             words=self.words,
@@ -152,11 +158,10 @@ class Controller:
         )
 
     def _tiny_heads(self) -> float | None:
-        """Mean multiply-adds of the tiny space's heads, of those of this space; None where this is no larger one."""
-        tiny = self.trials.of_space(Space.read("tiny"))
-        share = mean(macs for _, macs in tiny) / max(
-            1.0, mean(macs for _, macs in self.trials.typical())
-        )
+        """Return the mean multiply-adds of the tiny space's heads, as a share of those of this
+        space's; None where this space is no larger one."""
+        tiny = mean(macs for _, macs in self.trials.of_space(Space.read("tiny")))
+        share = tiny / max(1.0, mean(macs for _, macs in self.trials.typical()))
         return share if share < 1 else None
 
 
@@ -193,15 +198,17 @@ class Search:
             phases = ", ".join(sorted(context.short))
             extend = context.run.how_to_resume(context.meter.budget.newest)
             context.watcher.note(
-                f"The budget did not last for all of: {phases}. It goes on where it was with: {extend}"
+                f"The budget did not last for all of: {phases}. It goes on where it was with: "
+                f"{extend}"
             )
         return verdict
 
     def _find(self) -> Verdict:
         """Find the winner and write the verdict.
 
-        What the budget does not last for ends the rounds. Where that is screening, the healthy heads
-        that it found have their proxies as far as what is left lasts; what was promoted is confirmed.
+        What the budget does not last for ends the rounds. Where that is screening, the healthy
+        heads that it found have their proxies as far as what is left lasts; what was promoted is
+        confirmed.
         """
         context, planning, promoter = self.context, self.planning, self.promoter
         scores: dict[int, float] = {}

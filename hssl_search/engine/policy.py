@@ -56,9 +56,10 @@ class Shares(BaseModel):
 
 
 class Policy(BaseModel):
-    """The tuned constants of a search: keys below `policy:` in a configuration file, and in search.yaml.
+    """The tuned constants of a search.
 
-    A run keeps the policy that it began with.
+    They are the keys below `policy:` in a configuration file, and in search.yaml. A run keeps the
+    policy that it began with.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hssl_search.data.sources import require_folders
 from hssl_search.engine.execution.jobs import Job, Plain, Report, Setting, Task
 from hssl_search.engine.images import require_images
 from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.state import JobRecord
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.errors import UserError
 from hssl_search.scratch import Scratch
@@ -74,11 +74,10 @@ def replay(run: Run, study: StudyRecord, trial: int, seed: int | None = None) ->
             training on a GPU where there is none.
     """
     record = _record(run, study, trial, seed)
-    recorded = study.job_outcomes()[record["key"]].reports
+    recorded = record.reports
     resolved = run.config()
     setting = Setting.model_validate(resolved["setting"])
-    require_folders(setting.data, setting.probe_data)
-    _require_device(setting.device, record["key"])
+    _require_device(setting.device, record.key)
     changed = require_images(setting, resolved.get("images", {}))
     replayed = {
         report.step: report.metrics
@@ -91,26 +90,24 @@ def replay(run: Run, study: StudyRecord, trial: int, seed: int | None = None) ->
         *([changed[0].upper() + changed[1:]] if changed else []),
         *_changed_surroundings(recorded, list(replayed.values())),
     ]
-    return Replay(record["key"], record["name"], numbers, notes)
+    return Replay(record.key, record.name, numbers, notes)
 
 
-def _record(run: Run, study: StudyRecord, trial: int, seed: int | None) -> Plain:
-    """The job record to replay."""
+def _record(run: Run, study: StudyRecord, trial: int, seed: int | None) -> JobRecord:
+    """Return the job record to replay."""
     count = len(study.trials())
     if not 0 <= trial < count:
         valid = f"its trials are 0 to {count - 1}" if count else "it has none yet"
         raise UserError(f"the run {run.name!r} has no trial {trial}; {valid}.")
     alone = [
-        record
-        for record in study.job_records().values()
-        if record["phase"] in PHASES and record["reports"]
+        record for record in study.jobs().values() if record.phase in PHASES and record.reports
     ]
     of_trial = sorted(
-        (record for record in alone if record["trial"] == trial),
-        key=lambda record: PHASES.index(record["phase"]),
+        (record for record in alone if record.trial == trial),
+        key=lambda record: PHASES.index(record.phase),
     )
     if not of_trial:
-        trained = sorted({record["trial"] for record in alone})
+        trained = sorted({record.trial for record in alone if record.trial is not None})
         valid = (
             f"choose one that was: {', '.join(map(str, trained))}"
             if trained
@@ -119,15 +116,15 @@ def _record(run: Run, study: StudyRecord, trial: int, seed: int | None) -> Plain
         raise UserError(
             f"trial {trial} of the run {run.name!r} was never trained alone as far as a first rung; {valid}."
         )
-    found = [record for record in of_trial if seed in (None, record["seed"])]
+    found = [record for record in of_trial if seed in (None, record.seed)]
     if not found:
-        seeds = ", ".join(str(record["seed"]) for record in of_trial)
+        seeds = ", ".join(str(record.seed) for record in of_trial)
         raise UserError(
             f"trial {trial} of the run {run.name!r} was not trained under seed {seed}; choose one of {seeds}."
         )
-    if "task" not in found[0]:
+    if found[0].task is None:
         raise UserError(
-            f"the record of {found[0]['key']} does not say how it was trained; replay it with the version that wrote it."
+            f"the record of {found[0].key} does not say how it was trained; replay it with the version that wrote it."
         )
     return found[0]
 
@@ -141,14 +138,14 @@ def _require_device(device: str, key: str) -> None:
         )
 
 
-def _train_again(setting: Setting, record: Plain, rungs: list[int]) -> list[Report]:
+def _train_again(setting: Setting, record: JobRecord, rungs: list[int]) -> list[Report]:
     """What the ordinary worker reports at these steps; this process has its threads and random state back afterwards."""
     import torch
 
     from hssl_search.engine.worker.run_job import run_job
 
     task = Task.model_validate(
-        {**record["task"], "setting": setting, "rungs": rungs, "reserve_s": 0.0}
+        {**(record.task or {}), "setting": setting, "rungs": rungs, "reserve_s": 0.0}
     )
     reports: list[Report] = []
     threads, devices = (
@@ -157,13 +154,13 @@ def _train_again(setting: Setting, record: Plain, rungs: list[int]) -> list[Repo
     )
     with Scratch("replay") as folder, torch.random.fork_rng(devices):
         job = Job(
-            record["key"],
-            record["phase"],
+            record.key,
+            record.phase,
             task,
             str(folder / "checkpoint"),
-            record["trial"],
-            record["cpus"],
-            record["gpus"],
+            record.trial,
+            record.cpus,
+            record.gpus,
         )
         try:
             run_job(job, lambda step, metrics: reports.append(Report(step, metrics)))

@@ -161,7 +161,7 @@ def resolve(
         setting=setting,
         timm_args=base.timm_args,
         map_shapes=base.tap_shapes,
-        same_architecture=same_architecture_head(base.model).model_dump(exclude_none=True),
+        same_architecture=same_architecture_head(base.model),
         space=ResolvedSpace.of(space),
         images=images,
         skipped=[f"{path}: {reason}" for path, reason in data.skipped.items()],
@@ -310,8 +310,8 @@ def _labels_note(
         return ""
     more = f" and {len(classes) - SHOWN:,} more" if len(classes) > SHOWN else ""
     taken = (
-        f"the {len(classes):,} folders in {judged!r} ({', '.join(classes[:SHOWN])}{more}) are taken "
-        "for classes, and accuracy is k-NN accuracy on them"
+        f"the {len(classes):,} folders in {judged!r} ({', '.join(classes[:SHOWN])}{more}) are "
+        "taken for classes, and accuracy is k-NN accuracy on them"
     )
     if rank_by != "accuracy":
         return f"{taken}."
@@ -353,7 +353,7 @@ def require_unchanged(run: Run, search: ResolvedSearch, study: StudyRecord) -> N
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
-    """Yield `key: old -> new` of each leaf that differs; what was left automatic may be resolved."""
+    """Yield `key: old -> new` of each leaf that differs. What was automatic may be resolved."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys((*old, *new)):
             yield from differences(

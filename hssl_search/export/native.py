@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hssl_search.engine.phases.jobs import full_folder, full_key
+from hssl_search.engine.records.results import finite
 from hssl_search.engine.records.run import ResolvedSearch, Run
-from hssl_search.engine.records.state import FullState, TrialState
+from hssl_search.engine.records.state import FullState, JobRecord, TrialState
 from hssl_search.engine.records.study import StudyRecord
+from hssl_search.engine.statistics.metrics import ACCURACY
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.files import write_head
 from hssl_search.scratch import replacing
@@ -121,7 +123,7 @@ def _trainings(run: Run, study: StudyRecord, verdict: dict[str, Any]) -> list[Tr
     Where no head is better, the base alone was trained in full, and its proxy counts; in a search
     that was extended, the full training may be of the winner of an earlier verdict.
     """
-    records = study.job_records()
+    records = study.jobs()
     known = study.state.full or FullState(winner=verdict["winner"])
     name, number = known.name, known.number
     full = Training(
@@ -129,9 +131,7 @@ def _trainings(run: Run, study: StudyRecord, verdict: dict[str, Any]) -> list[Tr
     )
     trial, whose = _best(study, verdict)
     own = [
-        record
-        for record in records.values()
-        if (record["phase"], record["trial"]) == ("proxy", trial)
+        record for record in records.values() if (record.phase, record.trial) == ("proxy", trial)
     ]
     proxy = Training(
         run.checkpoint_folder(trial),
@@ -154,10 +154,10 @@ def _best(study: StudyRecord, verdict: dict[str, Any]) -> tuple[int, str]:
     return verdict["winner"], "winner's proxy training"
 
 
-def _accuracy(record: dict[str, Any] | None) -> float | None:
-    reports = (record or {}).get("reports") or [{"metrics": {}}]
-    found = reports[-1]["metrics"].get("accuracy")
-    return found if isinstance(found, float) else None
+def _accuracy(record: JobRecord | None) -> float | None:
+    if record is None or not record.reports:
+        return None
+    return finite(ACCURACY.score(record.reports[-1].metrics))
 
 
 def _copy_base(run: Run, trainings: list[Training]) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from optuna import Study
 from plotly.subplots import make_subplots
 
 from hssl_search.engine.records.meter import OVERHEAD
+from hssl_search.engine.records.results import RunRecord
 from hssl_search.engine.statistics.correlation import RankCorrelation, rank_correlation
 from hssl_search.engine.statistics.metrics import Measure
 from hssl_search.reporting import tables
@@ -29,7 +30,6 @@ from hssl_search.reporting.formats import (
     signed,
     time_unit,
 )
-from hssl_search.reporting.record import RunRecord
 from hssl_search.reporting.style import (
     CONTROL,
     CONTROL_DASHES,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 from typing import Any
@@ -11,10 +11,11 @@ import pandas as pd
 from optuna import Study
 from optuna.trial import FrozenTrial
 
+from hssl_search.engine.records.results import RunRecord
+from hssl_search.engine.records.state import PromotionState
 from hssl_search.engine.statistics.correlation import LEAST, RankCorrelation, rank_correlation
 from hssl_search.engine.statistics.metrics import OF_BASES, Measure
 from hssl_search.reporting.formats import known, number, signed, signed_interval
-from hssl_search.reporting.record import RunRecord
 from hssl_search.reporting.tables import leaderboard, row_of
 from hssl_search.reporting.text import trend
 
@@ -26,7 +27,7 @@ OF_HEADS = (
 )
 """Measures of head and base that screening takes. HSSL (arXiv 2310.05108) calls large ones good."""
 PREDICTORS = {
-    "forecast": "forecast from screening, each proxy left out in turn",
+    "forecast": "surrogate (from screening), each proxy left out in turn",
     "discrepancy": "discrepancy, the paper's rule",
 }
 """What may predict a proxy's score, by its key in the study's attribute `promotion`."""
@@ -64,9 +65,11 @@ def agreements(study: Study | RunRecord) -> list[Agreement]:
 def _measured(record: RunRecord, trial: FrozenTrial) -> dict[str, Any]:
     """Return the trial's attributes; measures of the base as their means where it has more seeds
     than its own, whose values the attributes hold."""
-    of_base = {measure.key: record.values(trial, measure) for measure in OF_BASES}
+    of_base = {
+        measure.key: record.results.values(measure).get(trial.number) for measure in OF_BASES
+    }
     means = {key: mean(by_seed.values()) for key, by_seed in of_base.items() if by_seed}
-    return row_of(trial) | means
+    return row_of(record, trial) | means
 
 
 def agreement_rows(found: Sequence[Agreement]) -> list[dict[str, Any]]:
@@ -74,12 +77,12 @@ def agreement_rows(found: Sequence[Agreement]) -> list[dict[str, Any]]:
     return [_correlation_row(each.measure, each.correlation, "accuracy") for each in found]
 
 
-def promotion_rows(promotion: Mapping[str, Any]) -> list[dict[str, Any]]:
+def promotion_rows(promotion: PromotionState | None) -> list[dict[str, Any]]:
     """Return a row for each `PREDICTORS` of the proxies' scores; none before there are proxies."""
     return [
-        _correlation_row(Measure(key, name), RankCorrelation(**promotion[key]), "the score")
+        _correlation_row(Measure(key, name), correlation, "the score")
         for key, name in PREDICTORS.items()
-        if key in promotion
+        if (correlation := getattr(promotion, key, None)) is not None
     ]
 
 

@@ -16,13 +16,14 @@ import pandas as pd
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from hssl_search.engine.execution.jobs import State
+from hssl_search.engine.records import results
+from hssl_search.engine.records.results import RunRecord, curve
 from hssl_search.engine.statistics import ties
 from hssl_search.engine.statistics.metrics import ACCURACY, Measure
-from hssl_search.engine.statistics.posterior import Posterior
-from hssl_search.engine.statistics.two_way import Difference, TwoWay
+from hssl_search.engine.statistics.two_way import Difference
 from hssl_search.heads.config import HeadConfig
 from hssl_search.reporting.formats import duration, known
-from hssl_search.reporting.record import RunRecord, is_control, name_of
 from hssl_search.reporting.style import phase_order
 
 Entries = Iterable[Mapping[str, Any]]
@@ -54,9 +55,10 @@ MOST_VALUES = 4
 """Rows of a number in the table of `VALUES`; more values are joined with their neighbours."""
 
 
-def row_of(trial: FrozenTrial) -> Row:
+def row_of(record: RunRecord, trial: FrozenTrial) -> Row:
     """Return the trial's attributes as one row, with its name, number (`trial`) and state."""
-    always = {"name": name_of(trial), "trial": trial.number, "state": trial.state.name}
+    name = record.states[trial.number].name
+    always = {"name": name, "trial": trial.number, "state": trial.state.name}
     return {"role": "candidate", "family": "", "gate": None, **trial.user_attrs, **always}
 
 
@@ -95,16 +97,15 @@ def leaderboard(study: Study | RunRecord) -> pd.DataFrame:
     healthy candidates have a rank. `OTHER_DISCREPANCIES` that were not measured have no column.
     """
     record = RunRecord.of(study)
-    scores = {trial.number: record.scores(trial, record.judged_by) for trial in record.trials}
-    posterior = Posterior(scores, record.resolution)
-    best = posterior.best() if posterior.fit.dof else {}
-    gains = posterior.fit.against(record.no_head.number) if record.no_head else {}
+    table = record.results.table(record.judged_by)
+    known_of = {row.trial: row for row in table.rows}
+    no_head = record.no_head
+    gains = table.posterior.fit.against(no_head.number) if no_head else {}
     rows = [
         {
             **_reached(record, trial),
-            **_interval(record.judged_by, posterior.fit, trial.number),
+            **_interval(known_of.get(trial.number)),
             **_gain(record.judged_by, gains.get(trial.number)),
-            "best": best.get(trial.number),
         }
         for trial in record.trials
         if _reached_proxy(record, trial)
@@ -124,15 +125,16 @@ def _references(record: RunRecord) -> list[Row]:
             "name": name,
             "role": "reference",
             "family": "",
-            "accuracy": record.reference.get(name),
+            "accuracy": record.search.reference.get(name),
             column: record.judged_references.get(name),
         }
-        for name in dict.fromkeys([*record.reference, *record.judged_references])
+        for name in dict.fromkeys([*record.search.reference, *record.judged_references])
     ]
 
 
 def _reached_proxy(record: RunRecord, trial: FrozenTrial) -> bool:
-    promoted = is_control(trial) or bool(trial.user_attrs.get("promoted"))
+    state = record.states[trial.number]
+    promoted = state.is_control or bool(state.promoted)
     return promoted or bool(record.curves(trial)) or bool(record.scores(trial, record.ranked_by))
 
 
@@ -141,9 +143,9 @@ def _reached(record: RunRecord, trial: FrozenTrial) -> Row:
     judged = record.scores(trial, record.judged_by)
     ends = [curve[-1] for curve in record.curves(trial).values()]
     row = {
-        **row_of(trial),
+        **row_of(record, trial),
         "score": _mean(record.scores(trial, record.ranked_by)),
-        "accuracy": _mean(record.accuracies(trial)),
+        "accuracy": _mean(record.scores(trial, ACCURACY)),
         "seeds": len(judged),
         "steps": max((step for step, _ in ends), default=None),
     }
@@ -156,10 +158,10 @@ def _mean(by_seed: Mapping[int, float]) -> float:
     return mean(by_seed.values()) if by_seed else math.nan
 
 
-def _interval(measure: Measure, fit: TwoWay, trial: int) -> Row:
-    between = fit.interval_of_mean(trial)
-    low, high = measure.within(*between) if between else (None, None)
-    return {"low": low, "high": high}
+def _interval(scored: results.Row | None) -> Row:
+    """Return the interval of the mean and the chance to be the best, as far as they are known."""
+    low, high = scored.interval if scored and scored.interval else (None, None)
+    return {"low": low, "high": high, "best": scored and scored.best}
 
 
 def _gain(measure: Measure, gain: Difference | None) -> Row:
@@ -186,20 +188,22 @@ def _ranked(rows: list[Row], record: RunRecord) -> list[Row]:
         return [by_trial[trial] for trial in ties.rank(values, resolution)]
 
     # A mean over n seeds moves in 1 / n of the steps in which one score does.
-    step = record.ranked_by.resolution(record.queries) / max([1, *(row["seeds"] for row in rows)])
+    step = record.results.table().resolution / max([1, *(row["seeds"] for row in rows)])
     compared = by("score", [row for row in rows if comparable(row)], step)
     others = [row for row in rows if not comparable(row)]
+    judged, column = record.results.table(record.judged_by), judged_column(record.judged_by)
     return [
         *({**row, "rank": rank} for rank, row in enumerate(compared, start=1)),
-        *by(judged_column(record.judged_by), others, record.resolution),
+        *by(column, others, judged.resolution),
     ]
 
 
 def screening(study: Study | RunRecord) -> pd.DataFrame:
     """Return what screening measured: a row for each trial that the gate judged, the most
     discrepant first. `OTHER_DISCREPANCIES` that were not measured have no column."""
-    judged = [trial for trial in RunRecord.of(study).heads if trial.user_attrs.get("gate")]
-    frame = _frame([row_of(trial) for trial in judged], SCREENING)
+    record = RunRecord.of(study)
+    judged = [trial for trial in record.heads if record.states[trial.number].gate]
+    frame = _frame([row_of(record, trial) for trial in judged], SCREENING)
     order = ["discrepancy", "trial"]
     return frame.sort_values(order, ascending=[False, True], ignore_index=True)
 
@@ -218,7 +222,7 @@ def parameter_values(study: Study | RunRecord) -> pd.DataFrame:
     rows = [
         _head_row(record, trial)
         for trial in record.heads
-        if trial.user_attrs.get("gate") and not is_control(trial)
+        if record.states[trial.number].gate and not record.states[trial.number].is_control
     ]
     heads = pd.DataFrame(rows, columns=[*parameters, "gate", "discrepancy", "accuracy"])
     heads = heads.astype({"discrepancy": float, "accuracy": float})
@@ -228,17 +232,15 @@ def parameter_values(study: Study | RunRecord) -> pd.DataFrame:
 
 
 def _head_row(record: RunRecord, trial: FrozenTrial) -> Row:
-    attributes = trial.user_attrs
-    head = attributes.get("head") or {}
-    # A hybrid names its blocks instead of a depth.
-    depth = len(head["blocks"].split("+")) if head.get("blocks") else head.get("depth")
+    state = record.states[trial.number]
+    head = state.head
     return {
-        **head,
-        "family": attributes.get("family"),
-        "depth": depth,
-        "gate": attributes["gate"],
-        "discrepancy": attributes.get("discrepancy"),
-        "accuracy": _mean(record.accuracies(trial)),
+        **(head.parameters() if head else {}),
+        "family": state.family,
+        "depth": head and head.block_count,
+        "gate": state.gate,
+        "discrepancy": state.discrepancy,
+        "accuracy": _mean(record.scores(trial, ACCURACY)),
     }
 
 
@@ -278,15 +280,19 @@ def curves(study: Study | RunRecord) -> pd.DataFrame:
     record = RunRecord.of(study)
     rows: list[Row] = []
     for trial in record.trials:
-        same = {**row_of(trial), "control": trial.user_attrs.get("control"), "phase": "proxy"}
-        for seed, curve in record.curves(trial).items():
-            rows += [{**same, "seed": seed, "step": step, "value": value} for step, value in curve]
+        same = {
+            **row_of(record, trial),
+            "control": record.states[trial.number].control,
+            "phase": "proxy",
+        }
+        for seed, points in record.curves(trial).items():
+            rows += [{**same, "seed": seed, "step": step, "value": value} for step, value in points]
     for job in record.jobs:
         if job.phase == "full":
             same = {"trial": job.trial, "name": job.name, "role": "candidate", "phase": "full"}
             rows += [
                 {**same, "seed": job.seed, "step": step, "value": value}
-                for step, value in job.curve(record.judged_by)
+                for step, value in curve(job, record.judged_by)
             ]
     return _frame(rows, CURVES)
 
@@ -294,20 +300,20 @@ def curves(study: Study | RunRecord) -> pd.DataFrame:
 def failures(study: Study | RunRecord) -> pd.DataFrame:
     """Return what failed and why: trials, and jobs whose trial did not fail with them."""
     record = RunRecord.of(study)
-    failed = {trial.number: trial for trial in record.trials if trial.state is TrialState.FAIL}
+    failed = [trial.number for trial in record.trials if trial.state is TrialState.FAIL]
     rows = [
         {
-            "name": name_of(trial),
+            "name": record.states[number].name,
             "trial": number,
             "what": "trial",
-            "cause": trial.user_attrs.get("cause") or "",
+            "cause": record.states[number].cause or "",
         }
-        for number, trial in failed.items()
+        for number in failed
     ]
     rows += [
         {"name": job.name, "trial": job.trial, "what": job.key, "cause": job.cause}
         for job in record.jobs
-        if job.state == "failed" and job.trial not in failed
+        if job.state is State.FAILED and job.trial not in failed
     ]
     return _frame(rows, ["name", "trial", "what", "cause"])
 
@@ -329,11 +335,12 @@ def trials(study: Study | RunRecord) -> pd.DataFrame:
 
 
 def _flat(record: RunRecord, trial: FrozenTrial) -> Row:
-    accuracies = record.accuracies(trial)
-    head = trial.user_attrs.get("head") or {}
+    accuracies = record.scores(trial, ACCURACY)
+    state = record.states[trial.number]
+    head = state.head.model_dump(exclude_none=True) if state.head else {}
     return {
         "trial": trial.number,
-        "name": name_of(trial),
+        "name": state.name,
         "state": trial.state.name,
         "value": trial.value,
         "accuracy": _mean(accuracies),
@@ -396,16 +403,16 @@ class Cost:
 def cost(record: RunRecord, ledger: Entries) -> Cost:
     """Return what the run cost, phase by phase, beside what was planned."""
     spent = phase_costs(ledger).set_index("phase")
-    planned = planned_seconds(record.plan)
-    first = planned_seconds({"phases": record.plan.get("first_phases")}) or planned
+    planned = planned_seconds(record.plan.phases)
+    first = planned_seconds(record.plan.first_phases) or planned
     names = phase_order([*spent.index, *planned])
     phases = spent.reindex(names).fillna({"device_s": 0.0, "attempts": 0})
-    jobs = record.plan.get("jobs") or {}
+    jobs = record.plan.jobs or {}
     for column, values in (("first_s", first), ("planned_s", planned), ("jobs_planned", jobs)):
         phases[column] = pd.Series(values, dtype=float).reindex(names)
-    ended = Counter(job.phase for job in record.jobs if job.state != "cut")
+    ended = Counter(job.phase for job in record.jobs if job.state is not State.CUT)
     phases["jobs"] = [ended[name] for name in names]
-    budget_s = record.plan.get("budget_s")
+    budget_s = record.plan.budget_s
     return Cost(
         phases.reset_index(names="phase"),
         float(phases["device_s"].sum()),
@@ -413,12 +420,10 @@ def cost(record: RunRecord, ledger: Entries) -> Cost:
     )
 
 
-def planned_seconds(plan: Mapping[str, Any]) -> dict[str, float]:
-    """Return device-seconds by phase from `plan["phases"]`, whose values are seconds or mappings
-    with `device_s`."""
-    phases = plan.get("phases") or {}
+def planned_seconds(phases: Mapping[str, Any] | None) -> dict[str, float]:
+    """Return device-seconds by phase, from seconds or mappings with `device_s`."""
     seconds = {
         name: value.get("device_s") if isinstance(value, Mapping) else value
-        for name, value in phases.items()
+        for name, value in (phases or {}).items()
     }
     return {name: float(value) for name, value in seconds.items() if known(value)}

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def correlation(found: RankCorrelation) -> str:
-    """Return `+0.62 (Spearman, 95 % interval +0.10 to +0.88)`; the value alone without an interval."""
+    """Return `+0.62 (Spearman, 95 % interval +0.10 to +0.88)`; without an interval the value."""
     if not (known(found.low) and known(found.high)):
         return f"{signed(found.value, 2)} (Spearman)"
     between = f"{signed(found.low, 2)} to {signed(found.high, 2)}"
@@ -274,8 +274,8 @@ def plan_sentence(plan: Plan, occasion: Literal["begun", "screened", "extended",
         "to these runs.",
     }
     follows = (
-        f"{plural(plan.proxies, 'proxy')} and {PROXY_CONTROLS} controls of {plan.proxy_steps} steps, then about "
-        f"{plan.confirm_jobs} confirming runs{end[plan.without_full]}"
+        f"{plural(plan.proxies, 'proxy')} and {PROXY_CONTROLS} controls of {plan.proxy_steps} "
+        f"steps, then about {plan.confirm_jobs} confirming runs{end[plan.without_full]}"
     )
     if occasion == "screened":
         return f"Planned anew after screening: {follows}"

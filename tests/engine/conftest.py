@@ -1,4 +1,6 @@
-"""What the tests of the deciding layer share: a study in memory that can die, and a search without training."""
+"""What the tests of the deciding layer share: a study in memory that can die, and a search without
+training.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ class Killed(BaseException):
 
 
 class MortalStorage(InMemoryStorage):
-    """Counts writes. From the write `dies_at` on, nothing is written any more, as if the process had ended just before it."""
+    """Counts writes. From the write `dies_at` on, nothing is written any more, as if the process
+    had ended just before it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,9 +139,11 @@ class Watcher:
 
 
 class Lab:
-    """A search whose worker looks results up in a table instead of training, on a clock that only training moves.
+    """A search whose worker looks results up in a table instead of training, on a clock that only
+    training moves.
 
-    Run folder, study, checkpoints and clock outlive a controller; `controller()` makes the next one.
+    Run folder, study, checkpoints and clock outlive a controller; `controller()` makes the next
+    one.
     """
 
     def __init__(self, folder: Path, setting: Setting, space: Space, **changes: Any) -> None:
@@ -171,7 +177,7 @@ class Lab:
             machine=self.machine,
             setting=setting,
             map_shapes=[MAP_SHAPE],
-            same_architecture={"family": "resnet", "depth": 2},
+            same_architecture=HeadConfig(family="resnet", depth=2),
             space=ResolvedSpace.of(space),
         )
         self.run = Run.create(folder / "demo", search.as_plain())
@@ -515,7 +521,9 @@ def study() -> StudyRecord:
 def make_lab(
     tmp_path: Path, setting: Setting, small_space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Lab]:
-    """Makes searches without training: `make_lab(budget=..., rank_by=..., labelled=..., full_epochs=..., machine=..., space=...)`."""
+    """Makes searches without training: `make_lab(budget=..., rank_by=..., labelled=...,
+    full_epochs=..., machine=..., space=...)`.
+    """
     monkeypatch.setattr("hssl_search.heads.head.head_cost", COSTS)
     monkeypatch.setattr("os.fsync", lambda file: None)
     made: list[Lab] = []

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from hssl_search.engine.candidates.candidate import Contender
+from hssl_search.engine.candidates.promotion import choose as choose_head
+from hssl_search.engine.candidates.pruners import PRUNERS, AtRung
 from hssl_search.engine.config import gather
+from hssl_search.engine.phases.confirm import Field
+from hssl_search.engine.phases.confirm import choose as choose_seed
 from hssl_search.engine.planning.costs import Costs
 from hssl_search.engine.planning.plan import make_plan
 from hssl_search.engine.policy import DEFAULT, Policy, Steps
+from hssl_search.engine.records.state import TrialState
 from hssl_search.errors import UserError
+from hssl_search.heads.config import HeadConfig
 
 COSTS = Costs(step=0.1, heads={"mlp": 0.02}, evaluate=0.5, checkpoint=0.1, startup=3.0)
 
@@ -56,6 +64,45 @@ def test_a_configuration_file_sets_it_and_a_mistake_in_it_is_one_sentence(tmp_pa
         match=r"own\.yaml: unknown key 'most_proxy' in policy; did you mean 'most_proxies'",
     ):
         gather({}, str(tmp_path / "own.yaml"))
+
+
+def test_promotion_pruning_and_confirming_go_by_it() -> None:
+    heads = tuple(
+        Contender(
+            number,
+            TrialState(
+                role="candidate",
+                name=f"head {number}",
+                family="mlp",
+                head=HeadConfig(family="mlp", depth=1),
+                gate="healthy",
+                discrepancy=1 - number / 10,
+                overlap_excess=1 - number / 10,
+                cka_excess=1 - number / 10,
+            ),
+        )
+        for number in range(8)
+    )
+    promoted = [0, 1, 2, 3, 4]
+    scores = {number: 10.0 * number for number in promoted}
+    chosen = {
+        every: choose_head("learned", heads, promoted, scores, 0, Policy(paper_rule_every=every))
+        for every in (1, 3)
+    }
+    assert chosen == {1: heads[5], 3: heads[7]}
+
+    median = PRUNERS["median"]
+    others = {number: AtRung(number, 50.0) for number in range(1, 4)}
+    assert not median.stops(AtRung(0, 10.0), others)
+    assert replace(median, policy=Policy(pruner_startup=3)).stops(AtRung(0, 10.0), others)
+
+    field = Field(candidates=(1, 2), no_head=0, identity=3)
+    table = {0: {0: 60.0, 1: 60.2}, 1: {0: 70.0, 1: 70.2}, 2: {0: 69.9, 1: 70.1}, 3: {0: 50.0}}
+    tried = {0: 2, 1: 2, 2: 2, 3: 1}
+    assert choose_seed(field, table, tried, 0) in (0, 1)
+    challenged = Policy(turns=("challenger",))
+    assert choose_seed(field, table, tried, 0, policy=challenged) in (1, 2)
+    assert choose_seed(field, table, {**tried, 2: 1}, 0, policy=challenged) == 2
 
 
 def test_a_search_follows_it_and_an_edited_one_is_refused(make_lab: Callable[..., Any]) -> None:

@@ -23,8 +23,8 @@ from hssl_search.engine.phases.runner import Backend, Phase, Runner
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.meter import DeviceMeter
 from hssl_search.engine.records.run import FORMAT, Run
-from hssl_search.engine.records.state import SearchState, TrialState
-from hssl_search.engine.records.study import JOB_PREFIX, StudyRecord
+from hssl_search.engine.records.state import JOB_PREFIX, SearchState, TrialState
+from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.worker.environment import processor
 from hssl_search.engine.worker.run_job import run_job
 from hssl_search.heads.config import HeadConfig

@@ -104,9 +104,8 @@ def test_a_search_ranked_without_labels_is_taken_up_again_to_the_same_verdict(
 ) -> None:
     whole = make_lab(budget=BUDGET, rank_by="labelfree", labelled=labelled)
     expected = whole.search()
-    for stop_at in range(
-        1, len(whole.watcher.of("report")) - 1, 3
-    ):  # measuring reports twice and passes no rung
+    # measuring reports twice and passes no rung
+    for stop_at in range(1, len(whole.watcher.of("report")) - 1, 3):
         lab = make_lab(budget=BUDGET, rank_by="labelfree", labelled=labelled)
         seen: list[str] = []
 
@@ -211,9 +210,8 @@ def test_a_group_that_ended_and_was_not_fully_noted_before_a_kill_tells_the_same
 ) -> None:
     def begun() -> Lab:
         lab = make_lab(budget="60cpu-min", full_epochs="off", pruner="none")
-        lab.weight = dict.fromkeys(
-            lab.overlap, 15.0
-        )  # by their multiply-adds the group would take a fourth of that
+        # By their multiply-adds the group would take less than half of that.
+        lab.weight = dict.fromkeys(lab.overlap, 6.0)
         return lab
 
     def found(lab: Lab) -> tuple[float, Any]:

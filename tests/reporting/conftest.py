@@ -14,6 +14,8 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 STEPS = (40, 80, 120, 160)
 FAMILIES = ("convnext", "transformer", "resnet", "mlp")
+BARE = ("none", "identity", "noise")
+"""Families without parameters."""
 HOSTILE = "<script>alert('x')</script> & \"co\""
 
 
@@ -44,7 +46,10 @@ class Builder:
             "role": "candidate",
             "name": name,
             "family": family,
-            "head": {"family": family, "depth": 3, "width_ratio": 1.0},
+            "head": {
+                "family": family,
+                **({} if family in BARE else {"depth": 3, "width_ratio": 1.0}),
+            },
             "parameters": 12345,
             "macs": 2_000_000,
             "gate": "healthy",
@@ -82,6 +87,7 @@ class Builder:
                 values,
                 "proxy",
                 "done" if state is TrialState.COMPLETE else "stopped",
+                overlap=told.get("discrepancy"),
             )
         return number
 
@@ -94,10 +100,12 @@ class Builder:
         phase: str,
         state: str = "done",
         cause: str = "",
+        overlap: float | None = None,
     ) -> None:
         key = "full" if phase == "full" else f"{phase}/{trial:04}/seed{seed}"
         reports = [
-            {"step": step, "metrics": self._metrics(value)} for step, value in values.items()
+            {"step": step, "metrics": self._metrics(value, overlap)}
+            for step, value in values.items()
         ]
         self.study.set_user_attr(
             f"job/{key}",
@@ -115,11 +123,12 @@ class Builder:
         )
         self.charge(f"{key}#1", phase, trial, 9.0)
 
-    def _metrics(self, accuracy: float) -> Mapping[str, float]:
+    def _metrics(self, accuracy: float, overlap: float | None) -> Mapping[str, Any]:
         judged = {"accuracy": accuracy} if self.labelled else {}
         return {
             "loss": 1.0,
             **judged,
+            "heads": [] if overlap is None else [{"overlap": overlap}],
             **({"labelfree_rankme": self.rankme(accuracy)} if self.rankme else {}),
         }
 
@@ -134,7 +143,9 @@ class Builder:
             )
 
     def charge(self, attempt: str, phase: str, trial: int | None, seconds: float) -> None:
-        """Two heartbeats; a second job always runs beside, so a device-second is two seconds on the clock."""
+        """Two heartbeats; a second job always runs beside, so a device-second is two seconds on the
+        clock.
+        """
         for _ in range(2):
             self.ledger.append(
                 {
@@ -261,7 +272,8 @@ def run() -> Builder:
             "winner": best,
             "name": "convnext depth 3 kernel 7",
             "state": "undecided",
-            "sentence": "Undecided: convnext depth 3 kernel 7 leads the control without a head by 0.8 ± 1.1 points over 3 seeds; "
+            "sentence": "Undecided: convnext depth 3 kernel 7 leads the control without a head by "
+            "0.8 ± 1.1 points over 3 seeds; "
             "about 20 cpu-min would settle it.",
             "rows": [
                 {
@@ -299,7 +311,9 @@ def run() -> Builder:
 
 @pytest.fixture
 def varied(builder: Callable[..., Builder]) -> Builder:
-    """8 heads of each of three families that differ in shortcut, depth and kernel; 4 of each with an accuracy, 1 more gated out."""
+    """8 heads of each of three families that differ in shortcut, depth and kernel; 4 of each with
+    an accuracy, 1 more gated out.
+    """
     run, noise = builder(), np.random.default_rng(0)
     run.attribute(config=CONFIG, plan=PLAN)
     for place, family in enumerate(FAMILIES[:3]):

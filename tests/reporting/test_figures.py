@@ -10,9 +10,9 @@ import plotly.graph_objects as go
 import pytest
 from optuna.trial import TrialState
 
+from hssl_search.engine.records.results import RunRecord
 from hssl_search.engine.statistics.metrics import ACCURACY
 from hssl_search.reporting import figures, style
-from hssl_search.reporting.record import RunRecord
 from hssl_search.reporting.tables import leaderboard
 
 

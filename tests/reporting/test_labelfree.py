@@ -15,10 +15,10 @@ from optuna.trial import TrialState
 from rich.console import Console
 from scipy import stats
 
+from hssl_search.engine.records.results import RunRecord
 from hssl_search.engine.statistics.metrics import ALIGNMENT, RANKME
 from hssl_search.reporting import figures, sections, style, tables
 from hssl_search.reporting.page import build_page
-from hssl_search.reporting.record import RunRecord
 from hssl_search.reporting.relations import agreements
 from hssl_search.reporting.sections import verdict_text
 from hssl_search.reporting.terminal import print_verdict
@@ -31,7 +31,9 @@ def opposite(accuracy: float) -> float:
 
 @pytest.fixture(params=[True, False], ids=["labelled", "without labels"])
 def run(request: pytest.FixtureRequest, builder: Callable[..., Any]) -> Any:
-    """Two heads, one of them with three seeds, one that was stopped, and the control without a head."""
+    """Two heads, one of them with three seeds, one that was stopped, and the control without a
+    head.
+    """
     run = builder(labelled=request.param, rankme=opposite)
     accuracies = {"raw pixels": 39.8, "untrained base": 29.3}
     run.attribute(

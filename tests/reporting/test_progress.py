@@ -93,15 +93,6 @@ def test_live_display_shows_phase_jobs_best_control_and_device_time(display: Dis
     assert max(map(len, lines)) <= 80
 
 
-def test_a_job_that_waits_to_go_on_is_neither_running_nor_done(display: Display) -> None:
-    progress, _, clock = display(True)
-    play(progress, clock)
-    progress.job_waits(LONG)
-    lines = shown(progress)
-    assert re.search(r"^phase .* proxy  0 of 12 done, 0 running *$", lines[0])
-    assert not any("transformer" in line for line in lines)
-
-
 def test_live_display_counts_the_jobs_that_do_not_fit(display: Display) -> None:
     progress, _, _ = display(True)
     progress.phase_started("proxy", None, None)

@@ -16,11 +16,11 @@ from optuna.trial import TrialState
 from scipy import stats
 
 from hssl_search.engine.records import state as states
-from hssl_search.engine.records.results import ScoreTable
+from hssl_search.engine.records.results import RunRecord, ScoreTable
+from hssl_search.engine.statistics.metrics import ACCURACY
 from hssl_search.engine.statistics.two_way import TwoWay
 from hssl_search.reporting import tables
 from hssl_search.reporting.files import write_tables, write_whole
-from hssl_search.reporting.record import RunRecord
 from hssl_search.reporting.sections import cost_rows
 from hssl_search.reporting.tables import LEADERBOARD, OTHER_DISCREPANCIES, cost, planned_seconds
 
@@ -61,7 +61,9 @@ def test_leaderboard_holds_proxies_controls_and_references_only(run: Any) -> Non
 
 def fit(run: Any) -> TwoWay:
     record = RunRecord.of(run.study)
-    return TwoWay({trial.number: record.accuracies(trial) for trial in record.trials}, 100 / 1_000)
+    return TwoWay(
+        {trial.number: record.scores(trial, ACCURACY) for trial in record.trials}, 100 / 1_000
+    )
 
 
 def test_gains_are_paired_by_seed(run: Any) -> None:
@@ -120,7 +122,6 @@ def test_with_one_seed_of_each_there_is_neither_interval_nor_chance(
 
 def test_leaderboard_and_verdict_agree(run: Any) -> None:
     from hssl_search.engine.candidates.candidate import Contender
-    from hssl_search.engine.statistics.metrics import ACCURACY
     from hssl_search.engine.verdict import judge
 
     record = RunRecord.of(run.study)
@@ -134,9 +135,14 @@ def test_leaderboard_and_verdict_agree(run: Any) -> None:
         )
         for trial in record.trials
     ]
-    scores = {trial.number: found for trial in record.trials if (found := record.accuracies(trial))}
+    scores = {
+        trial.number: found for trial in record.trials if (found := record.scores(trial, ACCURACY))
+    }
     verdict = judge(
-        contenders, ScoreTable(ACCURACY, scores, record.resolution), scores, record.reference
+        contenders,
+        ScoreTable(ACCURACY, scores, record.results.table().resolution),
+        scores,
+        record.search.reference,
     )
     board = tables.leaderboard(record)
     won = board.set_index("trial").loc[verdict.winner]
@@ -370,12 +376,16 @@ def test_heads_that_do_not_read_a_parameter_are_not_among_those_without_a_value(
     builder: Callable[..., Any],
 ) -> None:
     run = builder()
-    for positions, discrepancy in ((True, 0.1), (False, 0.3), (None, 0.9)):
+    for family, positions, discrepancy in (
+        ("transformer", True, 0.1),
+        ("transformer", False, 0.3),
+        ("mlp", None, 0.9),
+    ):
         run.add(
             "head",
-            "mlp",
+            family,
             TrialState.PRUNED,
-            head={"family": "mlp", "positions": positions},
+            head={"family": family, "positions": positions},
             discrepancy=discrepancy,
         )
     run.add(
@@ -384,7 +394,7 @@ def test_heads_that_do_not_read_a_parameter_are_not_among_those_without_a_value(
         TrialState.COMPLETE,
         40.0,
         role="control",
-        head={"positions": False},
+        head={"family": "identity"},
         discrepancy=0.0,
     )
     row = value_rows(run, "positions")["true"]
@@ -407,7 +417,7 @@ def test_many_numbers_are_joined_with_their_neighbours_and_families_are_not(
             f"head {depth}",
             families[depth % 5],
             TrialState.PRUNED,
-            head={"depth": depth},
+            head={"family": families[depth % 5], "depth": depth},
             discrepancy=0.1 * depth,
         )
     assert [(value, row["heads"]) for value, row in value_rows(run, "depth").items()] == [
@@ -437,9 +447,10 @@ def test_a_study_without_heads_has_no_values(builder: Callable[..., Any]) -> Non
 
 
 def test_planned_seconds_are_read_as_numbers_or_mappings() -> None:
-    assert planned_seconds(
-        {"phases": {"measure": 7, "screen": {"device_s": 20.0}, "odd": {"jobs": 3}}}
-    ) == {"measure": 7.0, "screen": 20.0}
+    assert planned_seconds({"measure": 7, "screen": {"device_s": 20.0}, "odd": {"jobs": 3}}) == {
+        "measure": 7.0,
+        "screen": 20.0,
+    }
     assert planned_seconds({}) == {}
 
 
@@ -459,15 +470,27 @@ def test_cost_names_every_phase_that_was_planned_or_charged(run: Any) -> None:
 
 def test_cost_sets_plan_before_and_after_screening_beside_what_was_done(run: Any) -> None:
     record = RunRecord.of(run.study)
-    plan = {**record.plan, "first_phases": {"proxy": 400.0}, "jobs": {"screen": 2, "proxy": 7}}
-    phases = cost(replace(record, plan=plan), run.ledger).phases.set_index("phase")
+    plan = record.plan.with_set(
+        states.PlanState(first_phases={"proxy": 400.0}, jobs={"screen": 2, "proxy": 7})
+    )
+    phases = cost(
+        replace(record, search=record.search.with_set(states.SearchState(plan=plan))), run.ledger
+    ).phases.set_index("phase")
     assert list(phases.loc["proxy", ["first_s", "planned_s", "jobs_planned"]]) == [
         400.0,
         324.0,
         7.0,
     ]
     assert phases.loc["proxy", "jobs"] == sum(job.phase == "proxy" for job in record.jobs) > 0
-    rows = {row["phase"]: row for row in cost_rows(cost(replace(record, plan=plan), run.ledger))}
+    rows = {
+        row["phase"]: row
+        for row in cost_rows(
+            cost(
+                replace(record, search=record.search.with_set(states.SearchState(plan=plan))),
+                run.ledger,
+            )
+        )
+    }
     assert (
         rows["proxy"]["jobs"] == f"{phases.loc['proxy', 'jobs']} of 7"
         and rows["proxy"]["first_time"] == "6 min 40 s"

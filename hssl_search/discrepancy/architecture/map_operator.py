@@ -83,7 +83,7 @@ class BaseOperator(MapOperator):
 
     def _images(self, x: Tensor) -> Tensor:
         images, side = F.pixel_shuffle(x, self.stride), self.base.image_size
-        lacking = [max(0, side - given) for given in images.shape[2:]]
+        lacking = [max(0, side - length) for length in images.shape[2:]]
         # On a torus: the padding repeats the image.
         images = F.pad(images, (0, lacking[1], 0, lacking[0]))
         return images[:, :, :side, :side] if "img_size" in self.base.timm_args else images

@@ -15,6 +15,7 @@ from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.surrogate import Lesson
 from hssl_search.engine.candidates.trials import Trials
 from hssl_search.engine.config import PromotionRule
+from hssl_search.engine.policy import DEFAULT, Policy
 from hssl_search.engine.records.state import HEALTHY, PromotionState, SearchState, TrialState
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.statistics import ties
@@ -29,13 +30,6 @@ WHY_NOT: Mapping[PromotionRule, str] = {
     "learned": "better was expected of other heads.",
     "random": "other heads were drawn.",
 }
-ENOUGH = 5
-"""Ended proxies from which on the surrogate promotes; before, the paper's rule does."""
-SHARE = 3
-"""One promotion in so many stays with the paper's rule. In 40 simulated searches with 12 proxies of
-40 heads each, the chosen head is then 0.07 standard deviations short of the best instead of 0.05
-where discrepancy is correlated with accuracy by 0.7, and 0.25 instead of 1.55 where by -0.7
-(tests/engine/candidates/test_promotion.py)."""
 ONE_BY_ONE, FOLDS = 50, 10
 """Most heads that are each left out alone, and the parts into which more are divided, so that the
 fits do not grow in number."""
@@ -85,6 +79,7 @@ def choose(
     promoted: Sequence[int],
     scores: Mapping[int, float],
     seed: int,
+    policy: Policy = DEFAULT,
     lessons: Sequence[Lesson] = (),
 ) -> Contender | None:
     """Return the head to promote next; the same answer to the same arguments.
@@ -102,7 +97,8 @@ def choose(
     taken = set(promoted)
     left = (candidate for candidate in ranked if candidate.trial not in taken)
     ended = sum(candidate.trial in scores for candidate in ranked) + _taught(lessons)
-    if rule != "learned" or len(promoted) % SHARE == 0 or ended < ENOUGH:
+    paper_rules = len(promoted) % policy.paper_rule_every == 0 or ended < policy.promotion_startup
+    if rule != "learned" or paper_rules:
         return next(left, None)
     means, deviations = surrogate.predict(
         ranked, [scores.get(candidate.trial) for candidate in ranked], lessons
@@ -119,13 +115,17 @@ def choose(
 
 
 def rank_correlations(
-    screened: Iterable[Contender], scores: Mapping[int, float], lessons: Sequence[Lesson] = ()
+    screened: Iterable[Contender],
+    scores: Mapping[int, float],
+    policy: Policy = DEFAULT,
+    lessons: Sequence[Lesson] = (),
 ) -> dict[str, RankCorrelation]:
     """Return how well the scores' order was predicted by the surrogate, each head left out in
     turn, and by discrepancy."""
     ended = [candidate for candidate in healthy(screened) if candidate.trial in scores]
     reached = [scores[candidate.trial] for candidate in ended]
-    enough = len(ended) > 1 and len(ended) + _taught(lessons) > ENOUGH
+    known = len(ended) + _taught(lessons)
+    enough = len(ended) > 1 and known > policy.promotion_startup
     predicted = _left_out(ended, reached, lessons) if enough else []
     return {
         "forecast": rank_correlation(predicted, reached[: len(predicted)]),
@@ -187,9 +187,11 @@ class Promoter:
         seed: int,
         most: float | None = None,
         times_base: Callable[[Contender], float] = lambda candidate: 1.0,
+        policy: Policy = DEFAULT,
         lessons: Sequence[Lesson] = (),
     ) -> None:
-        self.most, self.times_base, self.lessons = most, times_base, lessons
+        self.most, self.times_base = most, times_base
+        self.policy, self.lessons = policy, lessons
         self.trials, self.study, self.rule, self.seed = trials, study, rule, seed
         self._round: tuple[Contender, ...] | None = None
         """All contenders as screening left them: what proxies add says nothing of who is promoted,
@@ -210,7 +212,7 @@ class Promoter:
         screened, promoted = self._screened(), self._promoted()
         rule: PromotionRule = "random" if self.rule == "random" else "discrepancy"
         while len(promoted) < count:
-            candidate = choose(rule, screened, promoted, {}, self.seed)
+            candidate = choose(rule, screened, promoted, {}, self.seed, self.policy)
             if candidate is None:
                 break
             promoted.append(candidate.trial)
@@ -227,7 +229,9 @@ class Promoter:
         """
         known = scores() if self.rule == "learned" else {}
         self._round, promoted = self._round or self._screened(), self._promoted()
-        chosen = choose(self.rule, self._round, promoted, known, self.seed, self.lessons)
+        chosen = choose(
+            self.rule, self._round, promoted, known, self.seed, self.policy, self.lessons
+        )
         if chosen is None:
             return None
         candidate = self.trials.undecided(chosen)
@@ -276,7 +280,7 @@ class Promoter:
         if not promoted:
             screened = any(candidate.state.gate for candidate in candidates)
             return Promotions("unhealthy" if screened else "unscreened")
-        found = rank_correlations(contenders, scores, self.lessons)
+        found = rank_correlations(contenders, scores, self.policy, self.lessons)
         self.study.write(SearchState(promotion=PromotionState(rule=self.rule, **found)))
         return Promotions("", found)
 

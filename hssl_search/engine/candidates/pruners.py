@@ -8,12 +8,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from hssl_search.engine.config import PrunerName
+from hssl_search.engine.policy import DEFAULT, Policy
 from hssl_search.engine.statistics import ties
-
-ENOUGH_AT_RUNG = 4
-"""Others that must have reached a rung before the median rule stops anyone there."""
-ETA = 2
-"""Of those at a rung, one in so many continues: each rung is twice as long as the one before it."""
 
 
 @dataclass(frozen=True)
@@ -26,35 +22,47 @@ class AtRung:
     """Never stopped, and counted for all."""
 
 
+Others = Mapping[int, AtRung]
+"""Those that have reached a rung before, by trial."""
+
+
 @dataclass(frozen=True)
 class Pruner:
     """A rule, and its reason for people."""
 
-    stops: Callable[[AtRung, Mapping[int, AtRung], float], bool]
-    """Whether the first is stopped, given the others that have reached the rung, by trial, and the
-    resolution of scores. Who ties with those that continue continues."""
+    rule: Callable[[AtRung, Others, float, Policy], bool]
     why: str
     """What follows `stopped at step 75: `."""
+    policy: Policy = DEFAULT
+
+    def stops(self, reached: AtRung, others: Others, resolution: float = 0.0) -> bool:
+        """Return whether a proxy is stopped at a rung. One that ties with those that continue
+        continues.
+
+        Args:
+            resolution: step in which scores move.
+        """
+        return self.rule(reached, others, resolution, self.policy)
 
 
-def below_median(reached: AtRung, others: Mapping[int, AtRung], resolution: float = 0.0) -> bool:
+def below_median(reached: AtRung, others: Others, resolution: float, policy: Policy) -> bool:
     """Return whether a score is below the median of those that reached the same rung before it
     (Vizier's median rule, KDD 2017)."""
-    if len(others) < ENOUGH_AT_RUNG:
+    if len(others) < policy.pruner_startup:
         return False
     middle = median(other.score for other in others.values())
     # The median of an even number lies half a step between two scores.
     return ties.above(middle, reached.score, resolution / 2)
 
 
-def below_half(reached: AtRung, others: Mapping[int, AtRung], resolution: float = 0.0) -> bool:
-    """Return whether a score is not among the better `1 / ETA` of those at the rung, itself counted
-    (asynchronous successive halving as it stops, Li et al., MLSys 2020).
+def below_half(reached: AtRung, others: Others, resolution: float, policy: Policy) -> bool:
+    """Return whether a score is not among the better `1 / policy.halving` of those at the rung,
+    itself counted (asynchronous successive halving as it stops, Li et al., MLSys 2020).
 
     The best so far always continues.
     """
     better = sum(ties.above(other.score, reached.score, resolution) for other in others.values())
-    return better >= max(1, (1 + len(others)) // ETA)
+    return better >= max(1, (1 + len(others)) // policy.halving)
 
 
 PRUNERS: Mapping[PrunerName, Pruner] = {

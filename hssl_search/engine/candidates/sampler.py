@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as Status
 
 from hssl_search.engine.config import SamplerName
+from hssl_search.engine.policy import DEFAULT, Policy
 from hssl_search.engine.records.state import TrialState
 from hssl_search.heads.config import HeadConfig
 from hssl_search.spaces.space import Space
@@ -20,8 +21,6 @@ from hssl_search.spaces.space import Space
 LEARNING: tuple[SamplerName, ...] = ("tpe",)
 ENUMERATED = 20_000
 """Finite spaces up to this size are listed."""
-STARTUP = 5
-"""Results that a sampler takes at least before it learns from them."""
 TRIES = 5
 """Draws of a sampler that learns before another kind of draw takes over: what it proposes is known
 already."""
@@ -38,8 +37,8 @@ class CandidateSampler:
     resumed search continues with the same heads.
     """
 
-    def __init__(self, name: SamplerName = "tpe", seed: int = 0) -> None:
-        self.name, self.seed = name, seed
+    def __init__(self, name: SamplerName = "tpe", seed: int = 0, policy: Policy = DEFAULT) -> None:
+        self.name, self.seed, self.startup = name, seed, policy.sampler_startup
 
     def proposals(
         self, space: Space, known: Sequence[FrozenTrial], unseen: Iterator[HeadConfig]
@@ -54,10 +53,12 @@ class CandidateSampler:
         heads = {state.head for trial in known if (state := TrialState.of(trial)).head}
         learned = [copied for trial in known if (copied := _learned(trial)) is not None]
         results = sum(trial.state is Status.COMPLETE for trial in learned)
-        learns = results >= STARTUP and self.name in LEARNING
+        learns = results >= self.startup and self.name in LEARNING
         while True:
             seed = seed_after(self.seed, len(heads))
-            head = _drawn(_tpe(seed), space, heads, learned, TRIES) if learns else None
+            head = (
+                _drawn(_tpe(seed, self.startup), space, heads, learned, TRIES) if learns else None
+            )
             head = head or next((other for other in unseen if other not in heads), None)
             head = head or _drawn(
                 optuna.samplers.RandomSampler(seed), space, heads, [], RANDOM_TRIES
@@ -117,12 +118,12 @@ def _drawn(
     return None
 
 
-def _tpe(seed: int) -> optuna.samplers.BaseSampler:
+def _tpe(seed: int, startup: int) -> optuna.samplers.BaseSampler:
     """Return Optuna's multivariate TPE (Bergstra et al., NeurIPS 2011; arXiv 2304.11127)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of `group`
         return optuna.samplers.TPESampler(
-            multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP, seed=seed
+            multivariate=True, group=True, constant_liar=True, n_startup_trials=startup, seed=seed
         )
 
 

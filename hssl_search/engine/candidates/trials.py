@@ -15,6 +15,7 @@ from optuna.trial import FixedTrial, FrozenTrial
 from hssl_search.engine.candidates.candidate import SAME_TIME, Contender
 from hssl_search.engine.candidates.sampler import ENUMERATED, CandidateSampler
 from hssl_search.engine.execution.jobs import CountedHead
+from hssl_search.engine.policy import DEFAULT, Policy
 from hssl_search.engine.records.run import Run
 from hssl_search.engine.records.state import TrialState
 from hssl_search.engine.records.study import Finished, StudyRecord
@@ -28,8 +29,6 @@ NAMES = {
     "same_architecture": "same-architecture head",
     SAME_TIME: "no head, same device-time",
 }
-TYPICAL = 16
-"""Heads that stand for those of a space."""
 Shape = tuple[int, int, int]
 
 
@@ -55,7 +54,9 @@ class Trials:
         device_seconds: Callable[[int], float],
         cost: Callable[[HeadConfig, Shape], tuple[int, int]] | None = None,
         sampler: CandidateSampler | None = None,
+        policy: Policy = DEFAULT,
     ) -> None:
+        self.policy = policy
         self.sampler = sampler or CandidateSampler(seed=seed)
         self.study, self.run, self.space, self.map_shapes, self.seed = (
             study,
@@ -201,7 +202,8 @@ class Trials:
     def _typical(self) -> list[tuple[HeadConfig, int]]:
         """The heads that a search draws first, so that what is timed is what will be screened."""
         heads = self.sampler.proposals(self.space, [], iter(self._shuffled() or []))
-        return [(head, self._cost(head)[1]) for head in islice(heads, TYPICAL)]
+        count = self.policy.typical_heads
+        return [(head, self._cost(head)[1]) for head in islice(heads, count)]
 
     def of_space(self, space: Space) -> list[tuple[str, int]]:
         """Return (family, multiply-adds) of a few heads drawn from another space."""
@@ -209,7 +211,7 @@ class Trials:
 
     def _drawn(self, space: Space) -> list[HeadConfig]:
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(self.seed))
-        return [space.sample(study.ask()) for _ in range(TYPICAL)]
+        return [space.sample(study.ask()) for _ in range(self.policy.typical_heads)]
 
     def _cost(self, head: HeadConfig) -> tuple[int, int]:
         return self.cost(head, self.map_shapes[head.tap or 0])

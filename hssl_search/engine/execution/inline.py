@@ -17,13 +17,14 @@ from hssl_search.engine.execution.jobs import (
 
 
 class _Leave(BaseException):
-    """Takes a worker out of the job that must not go on."""
+    """Takes a worker out of the job that must not continue."""
 
 
 class InlineExecutor:
     """Runs a JobSource synchronously; implements `hssl_search.engine.execution.jobs.Executor`.
 
-    A job is stopped or cut when it next reports. A worker that kills its process takes the search with it.
+    A job is stopped or cut when it next reports. A worker that kills its process takes the search
+    with it.
     """
 
     def __init__(self, worker: Worker, meter: Meter) -> None:
@@ -31,7 +32,7 @@ class InlineExecutor:
         self._meter = meter
 
     def run(self, source: JobSource, concurrency: int = 1) -> None:
-        """As the contract says, except that `concurrency` is always 1."""
+        """Run as the contract says, except that `concurrency` is always 1."""
         dispatcher = Dispatcher(source, self._meter)
         while (job := dispatcher.next_job()) is not None:
             self._run(dispatcher, job)
@@ -50,7 +51,8 @@ class InlineExecutor:
         except Halt as error:
             dispatcher.stop(error)
         except Exception as error:
-            dispatcher.end(job.key, State.FAILED, cause(error), full=isinstance(error, DeviceFull))
+            device_full = isinstance(error, DeviceFull)
+            dispatcher.end(job.key, State.FAILED, cause(error), device_full)
         except BaseException as error:
             dispatcher.stop(error)
         else:

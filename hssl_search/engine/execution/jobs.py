@@ -1,15 +1,17 @@
 """The contract between the phases, which decide, and the executors, which run.
 
-A phase of the search is a `JobSource`. Its life, seen from an executor:
+A phase of the search is run by a `JobSource`. Its life, seen from an executor:
 
 1. `next_job()` is asked whenever a place is free, until it returns None and nothing runs any more.
-2. The job runs somewhere. After each rung the worker reports, and `on_report(job, report)` answers CONTINUE or STOP.
-3. When its worker died, hung or filled its device, `again(job)` says what the job may take now that it begins again.
-4. `on_end(job, outcome)` is called exactly once for every job that was handed out, whatever happened to it. A source may then hand it out
-   again, to go on from its checkpoint.
+2. The job runs somewhere. After each rung the worker reports, and `on_report(job, report)` answers
+   CONTINUE or STOP.
+3. When its worker died, hung or filled its device, `again(job)` says what the job may take now that
+   it begins again.
+4. `on_end(job, outcome)` is called exactly once for every job that was handed out, whatever
+   happened to it. A later run of the search may hand it out again, to continue from its checkpoint.
 
-All four are called from one thread. Jobs are plain data: they can be written as JSON, and a job with the same key and
-content can be run again, anywhere, and continues from the checkpoint in its folder.
+All four are called from one thread. A job can be written as JSON; one with the same key and content
+can be run again, anywhere, and continues from the checkpoint in its folder.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ TaskHead = Annotated[
     HeadConfig, PlainSerializer(lambda head: head.model_dump(mode="json", exclude_none=True))
 ]
 """A head as a task holds it: in JSON it has only the parameters that its family reads."""
+MEASURE_REPORTS = 4
+"""Of a `measure` job: the base's first step, the base's step, the heads, all."""
 
 
 class Setting(BaseModel):
@@ -49,8 +53,11 @@ class Setting(BaseModel):
     data_seed: int
     """Of the probe split; the same for all jobs."""
     images: dict[str, Contents] = {}
-    """What the search began with, by part of the data (`hssl_search.data.splits`); empty in a run of an earlier version."""
+    """What the search began with, by part of the data (`hssl_search.data.splits`); empty in a run
+    of an earlier version."""
     recipe: dict[str, Any]
+    """As `hssl_search.training.recipe.Recipe` reads it, which loads torch: deciding does
+    without."""
     device: Literal["cpu", "cuda"]
 
 
@@ -80,24 +87,28 @@ class Task(BaseModel):
     """Steps after which the worker evaluates and reports; the last is `steps`."""
     seed: int = 0
     accuracy: bool = True
-    """Whether to judge the base: its accuracy at each rung where there are labels, its label-free quality at the last."""
+    """Whether to evaluate the base: its accuracy at each rung where there are labels, its
+    label-free quality at the last."""
     labelfree_always: bool = False
-    """Whether to measure label-free quality, which costs as much as all else of an evaluation, at each rung: where it ranks."""
+    """Whether to measure label-free quality, which costs as much as all else of an evaluation, at
+    each rung: where it ranks."""
     architecture: bool = False
     """Whether to measure, at the last rung, how different the structures of base and heads are."""
     together: list[CountedHead] = []
     """For `measure`: heads as the space has them, whose joint step is timed."""
     measure_s: float | None = None
-    """For `measure`: seconds in which may be timed what multiply-adds predict too; None: no limit."""
+    """For `measure`: seconds in which may be timed what multiply-adds predict too; None: no
+    limit."""
     cpus_beside: int | None = None
-    """For `measure`: cores of a job that runs beside as many others as may, where those are fewer than all."""
+    """For `measure`: cores of a job that runs beside as many others as may, where those are fewer
+    than all."""
     reserve_s: float = 0.0
     """Seconds that evaluation and checkpoint need at the end."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to train or measure; `as_plain` and `from_plain` take it over the border to a worker's process."""
+    """What to train or measure, where, and on how much of the machine."""
 
     key: str
     """Unique and stable within a run, e.g. `proxy/0007/seed0`; the same after a resume."""
@@ -112,34 +123,33 @@ class Job:
     gpus: float = 0.0
     seconds: float | None = None
     """Wall-clock seconds that the worker may use; it stops at a checkpoint before they are over."""
-
     still_s: float | None = None
-    """Seconds without a report or a new checkpoint after which its worker counts as hung; None: never."""
+    """Seconds without a report or a new checkpoint after which its worker counts as hung; None:
+    never."""
 
     def as_plain(self) -> Plain:
-        """Return the job as JSON can hold it."""
+        """Return the job as JSON can hold it, for the worker's process."""
         plain = {each.name: getattr(self, each.name) for each in fields(self)}
         return {**plain, "task": self.task.model_dump(mode="json")}
 
     @classmethod
     def from_plain(cls, plain: Plain) -> Self:
-        """Return the job that `as_plain` made this of. Raises pydantic's ValidationError where its task is none."""
+        """Return the job that `as_plain` wrote.
+
+        Raises:
+            pydantic.ValidationError: where its task is none.
+        """
         return cls(**{**plain, "task": Task.model_validate(plain["task"])})
 
     def step_reached(self) -> int:
-        """The step of the newest checkpoint in its folder; 0 without one."""
-        return max(
-            (int(path.name.removeprefix("step-")) for path in Path(self.folder).glob("step-*")),
-            default=0,
-        )
-
-
-MEASURE_REPORTS = 4
-"""Of a `measure` job: the base's first step, the base's step, the heads, all."""
+        """Return the step of the newest checkpoint in its folder; 0 without one."""
+        names = (path.name.removeprefix("step-") for path in Path(self.folder).glob("step-*"))
+        return max(map(int, names), default=0)
 
 
 class Halt(UserError):
-    """Raised by a worker: no job can go on before the user has mended this. The search stops, and its jobs can be taken up again."""
+    """Raised by a worker: no job can continue before the user has mended this. The search stops,
+    and its jobs can be taken up again."""
 
 
 class DeviceFull(UserError):
@@ -155,11 +165,15 @@ class Report:
 
 
 class Decision(Enum):
+    """What becomes of a job after a report."""
+
     CONTINUE = "continue"
     STOP = "stop"
 
 
 class State(str, Enum):
+    """How a job ended."""
+
     DONE = "done"
     """The worker came to its end."""
     STOPPED = "stopped"
@@ -167,12 +181,12 @@ class State(str, Enum):
     FAILED = "failed"
     """The worker raised, or died or hung more often than it is retried."""
     CUT = "cut"
-    """The search was stopped while the job ran: budget, Ctrl-C."""
+    """It was ended before it was done: by the budget, by its seconds, by Ctrl-C."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended."""
+    """How a job ended, and what it reported."""
 
     state: State
     cause: str = ""
@@ -186,15 +200,24 @@ class Outcome:
 
 
 class JobSource(Protocol):
-    def next_job(self) -> Job | None: ...
+    """Who decides: `hssl_search.engine.phases.runner.Runner`."""
 
-    def on_report(self, job: Job, report: Report) -> Decision: ...
-
-    def again(self, job: Job) -> Job:
-        """The job with the seconds that it may take from its newest checkpoint on; with none, it ends where it is."""
+    def next_job(self) -> Job | None:
+        """Return the next job to start; None where there is none at present."""
         ...
 
-    def on_end(self, job: Job, outcome: Outcome) -> None: ...
+    def on_report(self, job: Job, report: Report) -> Decision:
+        """Decide whether the job continues; called once for each step that it reports."""
+        ...
+
+    def again(self, job: Job) -> Job:
+        """Return the job with the seconds that it may take from its newest checkpoint on; with
+        none, it ends where it is."""
+        ...
+
+    def on_end(self, job: Job, outcome: Outcome) -> None:
+        """Hear how the job ended; called once for each that was handed out."""
+        ...
 
 
 Send = Callable[[int, Plain], None]
@@ -207,20 +230,24 @@ class Meter(Protocol):
     """Charges device-time while jobs run."""
 
     def tick(self, live: list[Job]) -> None:
-        """Charge the time since the last tick to these jobs; called about every half second and at every start and end."""
+        """Charge the time since the last tick to these jobs; called about every half second and at
+        every start and end."""
         ...
 
     def skip(self) -> None:
-        """Charge nothing for the time since the last tick: no job ran, since what they need is held by others."""
+        """Charge nothing for the time since the last tick: no job ran, since what they need is held
+        by others."""
         ...
 
     def exhausted(self) -> bool:
-        """Whether nothing may run any longer."""
+        """Return whether nothing may run any longer."""
         ...
 
 
 class Executor(Protocol):
+    """Who runs: inline, through Ray Tune, or in virtual time (`benchmarks.simulation`)."""
+
     def run(self, source: JobSource, concurrency: int) -> None:
-        """Run the source until it has no job and none runs, the meter is exhausted, or KeyboardInterrupt (which is raised again
-        after every open job was ended as CUT)."""
+        """Run the source until it has no job and none runs, the meter is exhausted, or
+        KeyboardInterrupt, which is raised again after every open job was ended as CUT."""
         ...

@@ -12,18 +12,12 @@ from hssl_search.engine.execution.jobs import Job, Outcome, State
 from hssl_search.engine.phases.context import Context
 from hssl_search.engine.phases.runner import Phase, Runner
 from hssl_search.engine.planning.plan import Plan
+from hssl_search.engine.policy import DEFAULT, Policy
 from hssl_search.engine.records.state import ConfirmingState, SearchState
 from hssl_search.engine.statistics import ties
 from hssl_search.engine.statistics.posterior import Posterior
 from hssl_search.engine.statistics.two_way import PAIRED, Scores
 from hssl_search.heads.config import HeadConfig
-
-CONTENTION = 0.05
-"""Probability of being better than the leader below which a trial gets no more seeds."""
-TURNS = ("no head", "no head", "challenger", "identity")
-"""Whom the leader is compared with, in turns."""
-MOST_TRIES = 4
-"""Runs of leader and of no head with which paired seeds are tried for: their trainings may fail."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +47,7 @@ def choose(
     turn: int,
     resolution: float = 0.0,
     running: Mapping[int, Collection[int]] | None = None,
+    policy: Policy = DEFAULT,
 ) -> int | None:
     """Return the trial that gets a further seed; None when the verdict is settled.
 
@@ -70,22 +65,23 @@ def choose(
     posterior = Posterior(scores, resolution)
     leader = posterior.leader(field.candidates)
     assert leader is not None
-    if (lacking := _lacking(field, leader, scores, tried, running or {})) is not None:
+    lacking = _lacking(field, leader, scores, tried, running or {}, policy.most_tries)
+    if lacking is not None:
         return lacking
     for control in field.unseen:
         if not tried.get(control):
             return control
     if field.same_time is not None and not tried.get(control := field.same_time(leader)):
         return control
-    rivals = _rivals(posterior, leader)
+    rivals = _rivals(posterior, leader, policy.contention)
     challenger = next((trial for trial in rivals if trial in field.candidates), None)
-    if _settled(field, posterior, leader, challenger):
+    if _settled(field, posterior, leader, challenger, policy.contention):
         return None
     compared = {
         "challenger": challenger,
         "identity": field.identity if field.identity in rivals else None,
     }
-    partner = compared.get(TURNS[turn % len(TURNS)])
+    partner = compared.get(policy.turns[turn % len(policy.turns)])
     if partner is None:
         partner = leader if field.no_head is None else field.no_head
     # Who had fewer runs; where both had as many the leader goes before no head, and after others.
@@ -99,6 +95,7 @@ def _lacking(
     scores: Scores,
     tried: Mapping[int, int],
     running: Mapping[int, Collection[int]],
+    most_tries: int,
 ) -> int | None:
     """Return which of leader and no head needs a run for them to share two seeds; None where they
     do, or will when what runs has ended."""
@@ -107,27 +104,29 @@ def _lacking(
     pair = (leader, field.no_head)
     first, second = ({*scores.get(trial, ()), *running.get(trial, ())} for trial in pair)
     behind = min(pair, key=lambda trial: tried.get(trial, 0))
-    lacks = len(first & second) < PAIRED and tried.get(behind, 0) < MOST_TRIES
+    lacks = len(first & second) < PAIRED and tried.get(behind, 0) < most_tries
     return behind if lacks else None
 
 
-def _rivals(posterior: Posterior, leader: int) -> list[int]:
+def _rivals(posterior: Posterior, leader: int, contention: float) -> list[int]:
     """Return the trials that may be better, the likeliest first."""
     chances = {
         trial: chance
         for trial, chance in posterior.above(leader).items()
-        if ties.at_least(chance, CONTENTION, ties.RELATIVE)
+        if ties.at_least(chance, contention, ties.RELATIVE)
     }
     return ties.rank(chances, ties.RELATIVE)
 
 
-def _settled(field: Field, posterior: Posterior, leader: int, challenger: int | None) -> bool:
+def _settled(
+    field: Field, posterior: Posterior, leader: int, challenger: int | None, contention: float
+) -> bool:
     """Return whether neither who leads nor how that compares with no head is open any more."""
     if field.no_head is None:
         return bool(posterior.fit.dof) and challenger is None
     sign = posterior.fit.sign_beyond_doubt(leader, field.no_head)
     if sign < 0:
-        return not set(_rivals(posterior, field.no_head)) & set(field.candidates)
+        return not set(_rivals(posterior, field.no_head, contention)) & set(field.candidates)
     return sign > 0 and challenger is None
 
 
@@ -160,8 +159,10 @@ class Confirm(Phase):
         ended: Mapping[str, Outcome],
         chosen: Iterable[int],
         keep: Callable[[int], None],
+        policy: Policy = DEFAULT,
     ) -> None:
         super().__init__((), ended)
+        self.policy = policy
         self.field, self.most, self.at_once, self.resolution = field, most, at_once, resolution
         self._before, self._make, self._score, self._keep = scores, make, score, keep
         self._tried = Counter(tried)
@@ -191,7 +192,13 @@ class Confirm(Phase):
                 assert job.trial is not None
                 running[job.trial].append(job.task.seed)
             trial = choose(
-                self.field, self._scores(counted), self._tried, turn, self.resolution, running
+                self.field,
+                self._scores(counted),
+                self._tried,
+                turn,
+                self.resolution,
+                running,
+                self.policy,
             )
             if trial is None:
                 return
@@ -289,5 +296,6 @@ def confirm(
         context.ended,
         kept.trials,
         keep,
+        context.policy,
     )
     Runner(context, "confirm", phase, expected, ended).run()

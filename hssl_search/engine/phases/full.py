@@ -13,8 +13,8 @@ from hssl_search.engine.verdict import Verdict
 
 
 def train_winner(context: Context, verdict: Verdict, wanted: Wanted, proxy_steps: int) -> None:
-    """Train the winner by the full recipe, as far as the budget lasts; nothing where that is shorter
-    than its proxy was.
+    """Train the winner by the full recipe, as far as the budget lasts; nothing where that is
+    shorter than its proxy was.
 
     Args:
         wanted: the training that was asked for.
@@ -60,7 +60,7 @@ def _chosen(context: Context, verdict: Verdict, wanted: Wanted, proxy_steps: int
     ended = context.ended.get(key, Outcome(State.CUT)).state
     costs, cost_model = context.cost_model.costs, context.cost_model
     step_s, remaining_s = cost_model.pace * cost_model.step([chosen]), context.meter.remaining()
-    affordable = wanted.affordable(remaining_s, costs, step_s, proxy_steps)
+    affordable = wanted.affordable(remaining_s, costs, step_s, proxy_steps, context.policy)
     training = to_run(before, ended, winner, chosen, affordable)
     if training.steps and training != before:
         context.study.write(SearchState(full=training))

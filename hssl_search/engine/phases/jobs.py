@@ -9,26 +9,26 @@ from pathlib import Path
 from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.execution.jobs import MEASURE_REPORTS, CountedHead, Job, Setting, Task
 from hssl_search.engine.execution.machine import Machine
+from hssl_search.engine.policy import DEFAULT
 from hssl_search.heads.config import HeadConfig
-
-STILL_S = 900.0
-"""A training is taken for hung when it makes no checkpoint, which it does about every minute, for so
-long and twice its reserve."""
 
 
 @dataclass(frozen=True)
 class JobMaker:
-    """Makes jobs whose keys are the same after a resume. `reserve_s` is always in device-seconds."""
+    """Makes jobs whose keys are the same after a resume. `reserve_s` is always in
+    device-seconds."""
 
     setting: Setting
     folder: Path
     """The run's; each job has its checkpoints below."""
     machine: Machine
     labelfree_ranks: bool = False
-    """Whether the search is ranked by label-free quality of the base, which is then measured at each
-    rung of a proxy."""
+    """Whether the search is ranked by label-free quality of the base, which is then measured at
+    each rung of a proxy."""
     alone: Machine | None = None
     """The machine as a training has it that nothing runs beside, where that is another."""
+    hung_s: float = DEFAULT.hung_s
+    """See `Policy`."""
 
     @property
     def whole(self) -> Machine:
@@ -42,7 +42,8 @@ class JobMaker:
         together: Sequence[CountedHead] = (),
         measure_s: float | None = None,
     ) -> Job:
-        """Return the job that times a training; `heads`, `together` and `measure_s` as in `Task`."""
+        """Return the job that times a training; `heads`, `together` and `measure_s` as in
+        `Task`."""
         fewest = int(self.machine.fewest_cpus) if self.machine.device == "cpu" else None
         task = Task(
             kind="measure",
@@ -152,7 +153,7 @@ class JobMaker:
     ) -> Job:
         cpus, gpus = resources
         # Measuring saves nothing that could show that it goes on.
-        still_s = STILL_S + 2 * task.reserve_s if task.rungs else None
+        still_s = self.hung_s + 2 * task.reserve_s if task.rungs else None
         return Job(key, phase, task, str(self.folder / folder), trial, cpus, gpus, still_s=still_s)
 
 

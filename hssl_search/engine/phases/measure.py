@@ -21,21 +21,18 @@ from hssl_search.engine.planning.cost_model import Measurement
 from hssl_search.engine.planning.costs import Costs
 from hssl_search.engine.planning.plan import BudgetTooSmall, smallest_s
 from hssl_search.engine.planning.preview import after_first_step, too_small
+from hssl_search.engine.policy import Policy
 from hssl_search.engine.statistics import ties
 from hssl_search.errors import UserError
 from hssl_search.heads.config import HeadConfig
 
-SHARE = 0.05
-"""Of the budget that measuring may take."""
-MOST_S = 120.0
-"""Seconds that it may take at most, of however large a budget, for what multiply-adds predict too."""
 START_S = 10.0
-"""Of those, what passes before a worker has loaded torch and timm."""
+"""Seconds of measuring that pass before a worker has loaded torch and timm."""
 
 
-def limit_s(budget_s: float) -> float:
+def limit_s(budget_s: float, policy: Policy) -> float:
     """Return the seconds in which a worker may time what multiply-adds predict too."""
-    return max(1.0, min(SHARE * budget_s, MOST_S) - START_S)
+    return max(1.0, min(policy.measure_share * budget_s, policy.measure_most_s) - START_S)
 
 
 class Measuring(Phase):
@@ -91,15 +88,16 @@ def measure(
         affordable = ties.at_least(meter.remaining(), smallest_s(least, policy))
         if to_the_end or planned or affordable:
             return True
-        refused.append((smallest_s(most, policy) + SHARE * meter.budget.seconds, most))
+        measuring_s = policy.measure_share * meter.budget.seconds
+        refused.append((smallest_s(most, policy) + measuring_s, most))
         return False
 
     heads = [HeadConfig(family=family) for family in families]
-    job = jobs.measure(heads, seed, trials.group(policy.group_size), limit_s(budget_s))
+    job = jobs.measure(heads, seed, trials.group(policy.group_size), limit_s(budget_s, policy))
     phase = Measuring(job, backend.ended, continues)
     Runner(backend, "measure", phase, {}).run()
     if refused:
-        raise BudgetTooSmall(too_small(backend.run, meter, *refused[0], fits))
+        raise BudgetTooSmall(too_small(backend.run, meter, *refused[0], fits, policy))
     outcome = phase.outcomes.get(job.key, Outcome(State.CUT))
     if outcome.state is not State.DONE:
         remedy = f"extend it with: {backend.run.how_to_resume(meter.budget.newest)}"

@@ -128,11 +128,6 @@ class Proxy(Phase):
         return reached
 
 
-DEARER = 1.2
-"""How many times what was planned proxies may cost; then no more heads are promoted, so that what
-confirms them keeps its share."""
-
-
 def run_proxies(
     context: Context, promoter: Promoter, pruner: Pruner, plan: Plan, number: int
 ) -> dict[int, float]:
@@ -174,7 +169,7 @@ def run_proxies(
         candidate = None if "proxy" in context.short else promoter.promote(phase.scores)
         return None if candidate is None else job_of(candidate)
 
-    most_s = DEARER * context.cost_model.proxies(plan)
+    most_s = context.policy.proxies_overrun * context.cost_model.proxies(plan)
     # Should the budget end early, there is something to compare.
     first = [no_head, *promoted[:1], identity, *promoted[1:]]
     phase = Proxy(

@@ -1,9 +1,9 @@
 """Runs phases: what starts, for how many seconds within the budget, and how each job ended.
 
-A job has two lives. For the `Runner` here it is a decision: the runner takes it from its phase, gives
-it the seconds that the budget allows, and records how it ended. For the dispatcher
-(`hssl_search.engine.execution.dispatcher`) it is something that runs: each report is passed on once,
-each end is told once, and all time is charged.
+A job has two lives. For the `Runner` here it is a decision: the runner takes it from its phase,
+gives it the seconds that the budget allows, and records how it ended. For the dispatcher
+(`hssl_search.engine.execution.dispatcher`) it is something that runs: each report is passed on
+once, each end is told once, and all time is charged.
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ class Phase:
     """The jobs of a phase, worked off in order, and what is decided while they run.
 
     Jobs that ended in an earlier run of the same search are not handed out again; one that was cut
-    before its end is, and continues from its checkpoint. A subclass that chooses its jobs as results
-    come in overrides `next_job` and `waiting`; one that stops jobs early overrides `on_report`.
+    before its end is, and continues from its checkpoint. A subclass that chooses its jobs as
+    results come in overrides `next_job` and `waiting`; one that stops jobs early overrides
+    `on_report`.
     """
 
     def __init__(self, jobs: Iterable[Job], ended: Mapping[str, Outcome]) -> None:
@@ -126,7 +127,7 @@ class Pace:
         return taken_s / expected_s if expected_s else None
 
     def learn(self, job: Job, expected_s: float, taken_s: float) -> None:
-        """Learn from a job that came to its end, once; both times in device-seconds."""
+        """Learn from a job, once; both times in device-seconds."""
         if job.key not in self._learned:
             self._learned.add(job.key)
             expected, taken = self._timed.get(job.phase, (0.0, 0.0))
@@ -151,7 +152,8 @@ class Backend:
     """How jobs ended, by their keys, in earlier runs of this search too."""
     policy: Policy = DEFAULT
     attach: Callable[[Job, Outcome], None] = attach_nothing
-    """Attaches to the trial of a job that has ended what a dashboard shows, before it is decided."""
+    """Attaches to the trial of a job that has ended what a dashboard shows, before it is
+    decided."""
     startup_s: float = 0.0
     """Device-seconds that a worker needs before it can begin its job; known after measuring."""
     pace: Pace = field(default_factory=Pace)
@@ -197,8 +199,8 @@ class Runner:
     """Runs one phase within the budget; to the executor it is the source of the phase's jobs.
 
     Args:
-        expected: job key -> device-seconds that it should take; a job that is not in it may take all
-            that is left. Grows as jobs are chosen.
+        expected: job key -> device-seconds that it should take; a job that is not in it may take
+            all that is left. Grows as jobs are chosen.
         decide: called with each job and how it ended, those that ended before included.
         keep_s: device-seconds that later phases should have; all jobs but the first
             `policy.always_tried` leave them alone.
@@ -221,7 +223,8 @@ class Runner:
         self._begun = len(phase.outcomes)
         """Jobs that were taken from the phase, in earlier runs too."""
         self._warm = 0
-        """Jobs that were handed out: the first at each place start a worker, which others use again."""
+        """Jobs that were handed out: the first at each place start a worker, which others use
+        again."""
         self._live: dict[str, _Started] = {}
 
     def run(self) -> None:
@@ -230,7 +233,8 @@ class Runner:
         for place, job in enumerate(phase.jobs):
             if (outcome := phase.outcomes.get(job.key)) is not None:
                 cold = place < backend.machine.places(job)
-                self._learn_pace(job, outcome, outcome.seconds, 1.0, cold)
+                if outcome.state is State.DONE and came_to_its_end(job, outcome):
+                    self._learn_pace(job, outcome.seconds, 1.0, cold)
                 backend.attach(job, outcome)
                 self.decide(job, outcome)
         if not phase.waiting():
@@ -246,8 +250,8 @@ class Runner:
         backend.watcher.phase_ended()
 
     def next_job(self) -> Job | None:
-        """Return the next job of the phase that can end within the budget; those that cannot are not
-        started, and wait for a larger one."""
+        """Return the next job of the phase that can end within the budget; those that cannot are
+        not started, and wait for a larger one."""
         while (job := self.phase.next_job()) is not None:
             # Without a few jobs of its own a phase leaves the later ones nothing to work with.
             keep_s = 0.0 if self._begun < self.backend.policy.always_tried else self.keep_s
@@ -273,8 +277,8 @@ class Runner:
         return self.phase.on_report(job, report)
 
     def again(self, job: Job) -> Job:
-        """Return the job with the seconds that it may take from its newest checkpoint on; with none,
-        it ends where it is."""
+        """Return the job with the seconds that it may take from its newest checkpoint on; with
+        none, it ends where it is."""
         before = self._live.pop(job.key)
         fitting = self.affordable(job) or replace(job, seconds=0.0)
         self._start(fitting, before.cold, before.to_do)
@@ -282,17 +286,19 @@ class Runner:
 
     def on_end(self, job: Job, outcome: Outcome) -> None:
         """Record how a job ended, and let phase and trial decide by it."""
-        backend, started = self.backend, self._live.pop(job.key)
-        if outcome.state is State.DONE and not came_to_its_end(job, outcome):
-            outcome = replace(outcome, state=State.CUT)  # its seconds were over
-        seconds = outcome.seconds
+        backend, started, seconds = self.backend, self._live.pop(job.key), outcome.seconds
+        if outcome.state is State.DONE:
+            done = started.to_do
+            if not came_to_its_end(job, outcome):  # its seconds were over
+                outcome = replace(outcome, state=State.CUT)
+                done -= share_to_do(job)
+            self._learn_pace(job, seconds, done, started.cold)
         if (before := self.phase.cut.get(job.key)) is not None:
             # A worker that takes up a checkpoint between two rungs reports the last rung again.
             begins = outcome.reports[0].step if outcome.reports else math.inf
             earlier = [report for report in before.reports if report.step < begins]
             both = [*earlier, *outcome.reports]
             outcome = replace(outcome, reports=both, seconds=before.seconds + seconds)
-        self._learn_pace(job, outcome, seconds, started.to_do, started.cold)
         if outcome.state is State.CUT:
             backend.short.add(job.phase)
         if outcome.state is not State.CUT or outcome.reports:
@@ -304,10 +310,11 @@ class Runner:
         backend.watcher.job_ended(job.task.name, outcome.state.value)
 
     def affordable(self, job: Job, keep_s: float = 0.0) -> Job | None:
-        """Return the job with the seconds that it may take; None when it cannot end within the budget.
+        """Return the job with the seconds that it may take; None when it cannot end within the
+        budget.
 
-        They are those that it needs, and its part of what no job needs, so that jobs that run longer
-        end before the budget does.
+        They are those that it needs, and its part of what no job needs, so that jobs that run
+        longer end before the budget does.
         """
         backend = self.backend
         live_s, now = 0.0, backend.meter.clock()
@@ -328,8 +335,8 @@ class Runner:
         return replace(job, seconds=min(left - (1 - part) * free, borne))
 
     def _needed_s(self, job: Job) -> float | None:
-        """Return the seconds that a job should take from its newest checkpoint on, at the pace of the
-        search; None where that is not known."""
+        """Return the seconds that a job should take from its newest checkpoint on, at the pace of
+        the search; None where that is not known."""
         if (expected_s := self.expected.get(job.key)) is None:
             return None
         machine, pace = self.backend.machine, self.backend.pace.at_least_planned
@@ -339,20 +346,18 @@ class Runner:
         now = self.backend.meter.clock()
         self._live[job.key] = _Started(job, cold, to_do, self._needed_s(job), now)
 
-    def _learn_pace(
-        self, job: Job, outcome: Outcome, seconds: float, to_do: float, cold: bool
-    ) -> None:
-        """Learn the pace from a job that came to its end.
+    def _learn_pace(self, job: Job, seconds: float, done: float, cold: bool) -> None:
+        """Learn the pace from a job that came to its end, or did what its seconds lasted for.
 
         Args:
-            seconds: wall-clock seconds in which it did the share `to_do` of its steps.
+            seconds: wall-clock seconds in which it did the share `done` of its steps.
             cold: whether its worker had to start first, which is no part of the pace.
         """
         expected_s, machine = self.expected.get(job.key), self.backend.machine
-        if outcome.state is State.DONE and came_to_its_end(job, outcome) and expected_s is not None:
+        if expected_s is not None and done > 0:
             start_s = self.backend.startup_s / machine.charged(1) if cold else 0.0
             worked_s = max(0.0, seconds - start_s) * machine.share(job)
-            self.backend.pace.learn(job, expected_s * to_do, worked_s)
+            self.backend.pace.learn(job, expected_s * done, worked_s)
 
 
 def came_to_its_end(job: Job, outcome: Outcome) -> bool:

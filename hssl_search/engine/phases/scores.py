@@ -7,7 +7,7 @@ from statistics import mean
 from hssl_search.engine.candidates.trials import Trials
 from hssl_search.engine.execution.jobs import Job, Outcome, Plain, State
 from hssl_search.engine.phases.runner import Watcher
-from hssl_search.engine.records.results import Results, ailment, counted, final_metrics, number
+from hssl_search.engine.records.results import Results, ailment, counted, final_metrics, finite
 from hssl_search.engine.records.state import HeadMeasures, TrialState
 from hssl_search.engine.statistics.metrics import ACCURACY, OF_BASES
 from hssl_search.engine.statistics.posterior import Posterior
@@ -39,7 +39,7 @@ class Scoreboard:
     def score(self, job: Job, outcome: Outcome) -> float | None:
         """Return the score of a training; None where it does not count."""
         metrics = counted(outcome, job.task.steps, self._is_control(job))
-        return None if metrics is None else number(self.results.ranked_by.score(metrics))
+        return None if metrics is None else finite(self.results.ranked_by.score(metrics))
 
     def take(self, job: Job, outcome: Outcome) -> None:
         """Decide the trial of a training that has ended; one that was cut continues later."""
@@ -71,7 +71,7 @@ class Scoreboard:
         if (score := measure.score(metrics)) is None:
             cause = f"it has no {measure.name} to be ranked by."
             self.trials.decide(trial, "PRUNED", cause=cause)
-        elif number(score) is None:
+        elif finite(score) is None:
             self.trials.decide(trial, "FAIL", cause=f"its {measure.name} was no number.")
         else:
             self.report(job, job.task.steps, score)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from hssl_search.engine.policy import DEFAULT, Policy
 from hssl_search.engine.statistics import ties
 
 REFERENCES = 2
@@ -22,11 +23,6 @@ CONFIRMED_HEADS = 0.75
 with one."""
 PHASE_OVERHEAD_S = 3.0
 """Seconds in which one phase is wound up and the next begun, workers not counted."""
-FULL_SHARE = 0.9
-"""Of what is left, which the full training is planned for: it must end within it though steps
-vary."""
-EVALUATION_SHARE = 0.1
-"""Of the full training's time that its evaluations may take."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +152,12 @@ class Wanted:
         return max(proxy_steps, ties.ceil(proxy_steps / self.batches))
 
     def affordable(
-        self, remaining_s: float, costs: Costs, step_s: float, proxy_steps: int
+        self,
+        remaining_s: float,
+        costs: Costs,
+        step_s: float,
+        proxy_steps: int,
+        policy: Policy = DEFAULT,
     ) -> FullTraining:
         """Return as much of it as the device-seconds left hold, with up to ten evaluations; none
         where that is shorter than a proxy.
@@ -167,11 +168,12 @@ class Wanted:
         """
         step_s = self.batches * step_s
         fixed_s = costs.between_phases() + 2 * costs.rung() + costs.last
-        spare_s = FULL_SHARE * remaining_s - fixed_s
-        steps = min(self.steps, ties.floor(spare_s / (step_s * (1 + EVALUATION_SHARE))))
+        spare_s = policy.full_share * remaining_s - fixed_s
+        evaluating = policy.full_evaluations_share
+        steps = min(self.steps, ties.floor(spare_s / (step_s * (1 + evaluating))))
         if steps < max(1, self.least(proxy_steps)):
             return FullTraining()
-        evaluations = ties.floor(EVALUATION_SHARE * steps * step_s / costs.rung())
+        evaluations = ties.floor(evaluating * steps * step_s / costs.rung())
         count = max(1, min(10, evaluations))
         rungs = {max(1, round(steps * number / count)) for number in range(1, count + 1)}
         device_s = costs.training(steps, step_s, len(rungs))

@@ -198,7 +198,7 @@ def plan_again(
     fits = (
         ties.at_least(planned_s, policy.fits_from * share_s)
         and ties.at_least(policy.fits_to * share_s, planned_s)
-        and without_full(full_s, costs, plan.proxy_steps, full) == plan.without_full
+        and without_full(full_s, costs, plan.proxy_steps, full, policy) == plan.without_full
     )
     if fits:
         return _expecting(plan, costs, 0.0 if plan.without_full else full_s)
@@ -228,7 +228,7 @@ def _with_the_rest(
 
     jobs = confirm_jobs(together_s)
     full_s = max(0.0, left_s - proxies_s - confirming_cost(costs, jobs, plan.proxy_steps))
-    without = without_full(full_s, costs, plan.proxy_steps, full)
+    without = without_full(full_s, costs, plan.proxy_steps, full, policy)
     if without:
         jobs, full_s = confirm_jobs(left_s), 0.0
     return _expecting(replace(plan, confirm_jobs=jobs, without_full=without), costs, full_s)
@@ -247,13 +247,14 @@ def _expecting(plan: Plan, costs: Costs, full_s: float) -> Plan:
 
 
 def without_full(
-    full_s: float, costs: Costs, proxy_steps: int, full: Wanted
+    full_s: float, costs: Costs, proxy_steps: int, full: Wanted, policy: Policy = DEFAULT
 ) -> Literal["", "off", "short"]:
     """Return why no full training of that many device-seconds is planned; empty where one is."""
     if not full.steps:
         return "off"
     step_s = costs.step + costs.mean_head
-    affordable = full.affordable(full_s + costs.between_phases(), costs, step_s, proxy_steps)
+    left_s = full_s + costs.between_phases()
+    affordable = full.affordable(left_s, costs, step_s, proxy_steps, policy)
     return "" if affordable.steps else "short"
 
 
@@ -401,7 +402,7 @@ def extend_plan(
         proxies, confirming = more_runs(0)
     screen_s = math.ceil(heads / plan.group_size) * group_s
     full_s = max(0.0, left_s - screen_s - run_s * (proxies + confirming))
-    if without := without_full(full_s, costs, plan.proxy_steps, full):
+    if without := without_full(full_s, costs, plan.proxy_steps, full, policy):
         confirming = min(policy.most_confirm_jobs, confirming + ties.floor(full_s / run_s))
         full_s = 0.0
     return replace(

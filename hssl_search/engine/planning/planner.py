@@ -89,7 +89,12 @@ class Planning:
             except BudgetTooSmall as error:
                 raise BudgetTooSmall(
                     too_small(
-                        self.run, self.meter, error.needed_s, self.cost_model.planned, self.fits
+                        self.run,
+                        self.meter,
+                        error.needed_s,
+                        self.cost_model.planned,
+                        self.fits,
+                        self.policy,
                     ),
                     error.needed_s,
                 ) from None
@@ -243,7 +248,7 @@ class Planning:
         costs = self.cost_model.costs
         step_s = pace * (costs.step + self.cost_model.planned.mean_head)
         left_s = plan.expected_s["full"] + costs.between_phases()
-        full = self.full.affordable(left_s, costs, step_s, plan.proxy_steps)
+        full = self.full.affordable(left_s, costs, step_s, plan.proxy_steps, self.policy)
         return planned_phases(plan, full, costs, self.context.machine, self.context.jobs.whole)
 
     def _phases_s(self, plan: Plan, pace: float = 1.0) -> dict[str, float]:

@@ -30,9 +30,6 @@ RANKED = 20
 """Heads of the ranking whose cost is told where the budget buys a smaller one."""
 CHECKPOINTS = 2
 """That a training which runs has; one that ended keeps its newest."""
-ENOUGH = 1.25
-"""How many times what a smallest search was measured to need is named to a user: work may turn out
-slower than a few steps were."""
 PRECISION_GAIN = 2.5
 """How many times faster the base's step may turn out in a precision that was not tried yet."""
 STARTUP_S = 15.0
@@ -177,7 +174,7 @@ def preview(
         "memory_bytes": measured.memory_bytes,
         "checkpoint_bytes": each_bytes,
         "disk_bytes": None if each_bytes is None else each_bytes * checkpoints,
-        "smallest_s": measuring_s + reserve_s + ENOUGH * smallest_s(costs, policy),
+        "smallest_s": measuring_s + reserve_s + policy.enough * smallest_s(costs, policy),
         "fits": list(fits),
         "beyond": _beyond(plan, budget.seconds, measuring_s + reserve_s, costs, space_size, policy),
     }
@@ -236,6 +233,7 @@ def too_small(
     needed_s: float,
     costs: Costs,
     fits: Callable[[float, Costs], list[str]],
+    policy: Policy = DEFAULT,
 ) -> str:
     """Say that the budget is too small, by which command it becomes large enough, and what would fit
     into it as it is.
@@ -246,7 +244,7 @@ def too_small(
     """
     # A further start takes no longer than this one.
     overhead_s = meter.ledger.by_phase().get(OVERHEAD, 0.0)
-    budget, wanted_s = meter.budget, ENOUGH * needed_s + overhead_s + 2 * meter.reserve_s
+    budget, wanted_s = meter.budget, policy.enough * needed_s + overhead_s + 2 * meter.reserve_s
     command = run.how_to_resume(written(wanted_s + meter.spent() - budget.seconds, budget.device))
     options = ", or with ".join(fits(budget.seconds - meter.reserve_s - meter.spent(), costs))
     within = f" (into {budget.text} a search would fit with {options})" if options else ""
@@ -282,7 +280,7 @@ def what_fits(
             evaluate=of_step * costs.evaluate,
             last=of_step * costs.last,
         )
-        return ties.at_least(available_s, ENOUGH * smallest_s(smaller, policy))
+        return ties.at_least(available_s, policy.enough * smallest_s(smaller, policy))
 
     found = []
     base, size = setting.base, setting.image_size

@@ -6,17 +6,32 @@ Here alone stands which training counts, for the search itself and for its repor
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import mean
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import ValidationError
 
 from hssl_search.engine.execution.jobs import Outcome, Plain, State
-from hssl_search.engine.records.state import HeadMeasures
-from hssl_search.engine.statistics.metrics import ACCURACY, Measure
+from hssl_search.engine.records.state import (
+    HeadMeasures,
+    JobRecord,
+    PlanState,
+    SearchState,
+    TrialState,
+    ended_jobs,
+    joined,
+)
+from hssl_search.engine.statistics.metrics import ACCURACY, RANKINGS, Measure
 from hssl_search.engine.statistics.posterior import Posterior
 from hssl_search.engine.statistics.two_way import Scores, ranked
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
 
 
 def final_metrics(outcome: Outcome, steps: int) -> Plain | None:
@@ -41,9 +56,13 @@ def counted(outcome: Outcome, steps: int, is_control: bool) -> Plain | None:
     return None if metrics is None or (not is_control and ailment(metrics)) else metrics
 
 
-def number(value: float | None) -> float | None:
+def finite(value: float | None) -> float | None:
     """Return a score or value if it is a finite number; else None, for it does not count."""
     return value if value is not None and math.isfinite(value) else None
+
+
+ALONE = ("proxy", "confirm")
+"""The phases that train one head alone with the base, so that their results can be compared."""
 
 
 class Row(NamedTuple):
@@ -129,6 +148,128 @@ class Results:
         found: dict[int, dict[int, float]] = {}
         for trial, by_seed in self._metrics.items():
             for seed, metrics in by_seed.items():
-                if (value := number(read(metrics))) is not None:
+                if (value := finite(read(metrics))) is not None:
                     found.setdefault(trial, {})[seed] = value
         return found
+
+
+Curve = list[tuple[int, float]]
+"""(step, score), by step."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A study as it was when it was read, for reports; a run that goes on is read like one that ended.
+
+    A report reads it once, so that all of the report is of one moment.
+    """
+
+    trials: list[FrozenTrial]
+    states: dict[int, TrialState]
+    """By the number of the trial."""
+    jobs: list[JobRecord]
+    search: SearchState
+    results: Results
+
+    @classmethod
+    def of(cls, study: Study | RunRecord) -> RunRecord:
+        """Read a study; a record that was read already is returned as it is."""
+        if isinstance(study, RunRecord):
+            return study
+        attributes = joined(study.user_attrs)
+        search, jobs = SearchState.model_validate(attributes), ended_jobs(attributes)
+        trials = study.get_trials(deepcopy=False)
+        states = {trial.number: _state(trial) for trial in trials}
+        config = search.config or {}
+        ranked_by = RANKINGS[config.get("rank_by") or ACCURACY.key]
+        results = Results(ranked_by, (config.get("images") or {}).get("queries"))
+        # Earlier versions did not record how long a training was to be.
+        numbers = search.plan.numbers if search.plan else None
+        steps = int((numbers or {}).get("proxy_steps") or 0)
+        for job in jobs:
+            if job.phase in ALONE and job.trial in states:
+                state = states[job.trial]
+                seed = state.seed if job.seed is None else job.seed
+                metrics = counted(job.outcome(), job.steps or steps, state.is_control)
+                if metrics is not None:
+                    results.take(job.trial, seed, metrics)
+        return cls(trials, states, jobs, search, results)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Return the search as reports show it; empty where the study does not hold it."""
+        return self.search.config or {}
+
+    @property
+    def verdict(self) -> dict[str, Any]:
+        """Return the verdict; empty before there is one."""
+        return self.search.verdict or {}
+
+    @property
+    def plan(self) -> PlanState:
+        """Return the plan; empty before there is one."""
+        return self.search.plan or PlanState()
+
+    @property
+    def ranked_by(self) -> Measure:
+        """Return what ranks heads."""
+        return self.results.ranked_by
+
+    @property
+    def judged_by(self) -> Measure:
+        """Return what bases are compared by."""
+        return self.results.judged_by
+
+    @property
+    def judged_references(self) -> dict[str, float]:
+        """Return the scores of the references by what bases are compared by."""
+        search = self.search
+        return search.reference if self.judged_by == ACCURACY else search.reference_scores
+
+    @property
+    def heads(self) -> list[FrozenTrial]:
+        """Return the trials, of a head with several the last, which knows what the others found."""
+        earlier = {state.retry_of for state in self.states.values()}
+        return [trial for trial in self.trials if trial.number not in earlier]
+
+    @property
+    def no_head(self) -> FrozenTrial | None:
+        """Return the control that trains the base without a head."""
+        controls = (trial for trial in self.trials if self.states[trial.number].control == "none")
+        return next(controls, None)
+
+    def scores(self, trial: FrozenTrial, measure: Measure) -> dict[int, float]:
+        """Return seed -> score of the trainings of a trial that count."""
+        return dict(sorted(self.results.table(measure).scores.get(trial.number, {}).items()))
+
+    def curves(self, trial: FrozenTrial) -> dict[int, Curve]:
+        """Return seed -> what bases are compared by at each step.
+
+        The trial's own seed also has its intermediate values, which outlive a killed controller.
+        """
+        own, measure = self.states[trial.number].seed, self.results.judged_by
+        curves: dict[int, dict[int, float]] = defaultdict(dict)
+        if self.results.ranked_by == measure:
+            curves[own] = {
+                step: value
+                for step, value in trial.intermediate_values.items()
+                if finite(value) is not None
+            }
+        for job in self.jobs:
+            if job.phase in ALONE and job.trial == trial.number:
+                curves[own if job.seed is None else job.seed] |= dict(curve(job, measure))
+        return {seed: sorted(curves[seed].items()) for seed in sorted(curves) if curves[seed]}
+
+
+def _state(trial: FrozenTrial) -> TrialState:
+    try:
+        state = TrialState.of(trial)
+    except ValidationError:  # a head of a family that this version does not know
+        state = TrialState.model_validate({**trial.user_attrs, "head": None})
+    return state if state.name else state.with_set(TrialState(name=f"trial {trial.number}"))
+
+
+def curve(job: JobRecord, measure: Measure) -> Curve:
+    """Return the score of a job at each step that has one."""
+    scores = ((report.step, finite(measure.score(report.metrics))) for report in job.reports)
+    return sorted((step, score) for step, score in scores if score is not None)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_serializer
 
 from hssl_search.configfile import read_yaml, validate, write_yaml
 from hssl_search.engine.budget import Budget
@@ -25,6 +25,7 @@ from hssl_search.engine.records.disk import disk_is_full
 from hssl_search.engine.records.storage_url import database_url, sqlite_url
 from hssl_search.engine.statistics.metrics import RANKINGS, Measure
 from hssl_search.errors import UserError, nearest
+from hssl_search.heads.config import HeadConfig
 from hssl_search.scratch import Scratch
 from hssl_search.spaces.space import Space
 
@@ -79,7 +80,8 @@ class ResolvedSpace(BaseModel):
 class ResolvedSearch(BaseModel):
     """A search with everything resolved that was asked for: what search.yaml holds.
 
-    A default is what runs did that were begun before there was the key, unless `ADDED` in `hssl_search.engine.config` says it.
+    A default is what runs did that were begun before there was the key, unless `ADDED` in
+    `hssl_search.engine.config` says it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -114,8 +116,8 @@ class ResolvedSearch(BaseModel):
     """Arguments for `timm.create_model` that make the base."""
     map_shapes: list[tuple[int, int, int]]
     """C x h x w of each of the base's maps that heads are fed from, the last stage's first."""
-    same_architecture: Plain
-    """HeadConfig of the control that is built like the base's last stage."""
+    same_architecture: HeadConfig
+    """The head of the control that is built like the base's last stage."""
     space: ResolvedSpace
     images: Plain = {}
     """Counts of images by part of the data, the names of classes, and what a look at them told."""
@@ -123,6 +125,10 @@ class ResolvedSearch(BaseModel):
     """`path: reason` of each image that could not be read."""
     versions: dict[str, str] = {}
     """Of this package, Python, and the libraries that results depend on."""
+
+    @field_serializer("same_architecture")
+    def _set_parameters(self, head: HeadConfig) -> Plain:
+        return head.model_dump(exclude_none=True)
 
     @property
     def ranked_by(self) -> Measure:
@@ -243,14 +249,16 @@ class Run:
         return database_url(storage) if storage else self.storage_url
 
     def config(self) -> dict[str, Any]:
-        """Return what search.yaml holds; for a run of an earlier version also what it did by options added since."""
+        """Return what search.yaml holds; for a run of an earlier version also what it did by options
+        added since."""
         return Written(self.search_yaml, with_defaults(read_yaml(self.search_yaml)))
 
     def resolved(self) -> ResolvedSearch:
         """Return what search.yaml holds, read.
 
         Raises:
-            UserError: for a key that was edited away or into nonsense, and for an option that this version no longer offers.
+            UserError: for a key that was edited away or into nonsense, and for an option that this
+                version no longer offers.
         """
         written = self.config()
         for key, removed in REMOVED.items():

@@ -10,22 +10,32 @@ be written sets only the fields to write: `study.write(SearchState(ended="2cpu-h
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import math
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from hssl_search.engine.execution.jobs import TaskHead
+from hssl_search.engine.execution.jobs import Outcome, Report, State, TaskHead
 from hssl_search.engine.statistics.correlation import RankCorrelation
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
+JOB_PREFIX = "job/"
+"""How the keys of job records begin."""
+LARGEST = 60_000
+"""Bytes of JSON in one attribute: MySQL holds 65,535. Optuna writes JSON in ASCII, so that a
+character is a byte."""
+PART, IN_PARTS = "part/", "in parts"
+"""How the keys of an attribute's parts begin, and the key of what refers to them."""
 HEALTHY = "healthy"
 """What the health gate says of a head that may be promoted."""
 
 
-class State(BaseModel):
+class Attributes(BaseModel):
     """Fields that the study keeps as JSON."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -43,7 +53,7 @@ class State(BaseModel):
         return self.model_copy(update={key: getattr(other, key) for key in other.model_fields_set})
 
 
-class HeadMeasures(State):
+class HeadMeasures(Attributes):
     """What a worker measured of one head beside its base."""
 
     cka: float | None = None
@@ -136,6 +146,11 @@ class TrialState(HeadMeasures):
     device_s: float | None = None
     """Device-seconds that it had cost when it was decided."""
 
+    @property
+    def is_control(self) -> bool:
+        """Return whether the trial is a control."""
+        return self.role == "control"
+
     @classmethod
     def of(cls, trial: FrozenTrial) -> TrialState:
         """Return what the study holds of a trial."""
@@ -146,7 +161,7 @@ class TrialState(HeadMeasures):
         return self.only(self.model_fields_set - {"promoted", "cause", "device_s"})
 
 
-class PlanState(State):
+class PlanState(Attributes):
     """The plan of a search, and how it came about."""
 
     numbers: dict[str, Any] | None = None
@@ -167,7 +182,7 @@ class PlanState(State):
     """Whether all of it is done."""
 
 
-class PromotionState(State):
+class PromotionState(Attributes):
     """How heads were promoted."""
 
     rule: str = ""
@@ -178,7 +193,7 @@ class PromotionState(State):
     """Of the proxies' scores with discrepancy."""
 
 
-class ConfirmingState(State):
+class ConfirmingState(Attributes):
     """Which confirming runs were chosen."""
 
     trials: tuple[int, ...] = ()
@@ -189,7 +204,7 @@ class ConfirmingState(State):
     """How many run at a time."""
 
 
-class FullState(State):
+class FullState(Attributes):
     """The full training."""
 
     number: int = 1
@@ -206,7 +221,7 @@ class FullState(State):
     """What people call it."""
 
 
-class PriorHead(State):
+class PriorHead(Attributes):
     """A head of an earlier search that a search was warm-started from."""
 
     head: TaskHead
@@ -216,7 +231,7 @@ class PriorHead(State):
     """What the surrogate reads of it."""
 
 
-class PriorRun(State):
+class PriorRun(Attributes):
     """An earlier search that a search was warm-started from."""
 
     name: str
@@ -224,7 +239,40 @@ class PriorRun(State):
     heads: tuple[PriorHead, ...] = ()
 
 
-class SearchState(State):
+class JobRecord(Attributes):
+    """How one job ended: the study's attribute `job/KEY`."""
+
+    key: str
+    """See `Job`, also for what follows without a word."""
+    phase: str = ""
+    state: State
+    cause: str = ""
+    """Why it failed."""
+    trial: int | None = None
+    seed: int | None = None
+    name: str = ""
+    task: dict[str, Any] | None = None
+    """What a worker is told, without the setting that all jobs share; None in earlier versions."""
+    cpus: float = 1.0
+    gpus: float = 0.0
+    seconds: float = 0.0
+    """Wall-clock seconds that it held its devices, all attempts together."""
+    last_s: float | None = None
+    """Those of the last attempt; None where there was one."""
+    reports: list[Report] = []
+    """By step; in the study, a number that JSON cannot hold is spelled out."""
+
+    @property
+    def steps(self) -> int:
+        """Return the steps that it was to make; 0 where the record does not say."""
+        return int((self.task or {}).get("steps", 0))
+
+    def outcome(self) -> Outcome:
+        """Return the outcome of which this is the record."""
+        return Outcome(self.state, self.cause, self.reports, self.seconds, self.last_s)
+
+
+class SearchState(Attributes):
     """The user attributes of the study, without the job records (`job/KEY`)."""
 
     config: dict[str, Any] | None = None
@@ -253,3 +301,70 @@ class SearchState(State):
     """The budget up to which the search has ended."""
     nothing_runs: str = ""
     """The part of the study's note that says that nothing runs; empty while the search runs."""
+
+
+def ended_jobs(attributes: Mapping[str, Any]) -> list[JobRecord]:
+    """Return the job records among the user attributes of a study (`joined`)."""
+    return [
+        JobRecord.model_validate(_numbers(value))
+        for key, value in attributes.items()
+        if key.startswith(JOB_PREFIX)
+    ]
+
+
+def without_non_finite(value: Any) -> Any:
+    """Return `value` with None for every number that JSON cannot hold."""
+    return _replaced(value, lambda number: None)
+
+
+def spelled(value: Any) -> Any:
+    """Return `value` with every number that JSON cannot hold spelled out."""
+    return _replaced(value, lambda number: {"number": str(number)})
+
+
+def _replaced(value: Any, replace: Callable[[float], Any]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _replaced(item, replace) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_replaced(item, replace) for item in value]
+    return replace(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _numbers(value: Any) -> Any:
+    """Return `value` with the numbers that were spelled out."""
+    if isinstance(value, dict) and value.keys() == {"number"}:
+        return float(value["number"])
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    return [_numbers(item) for item in value] if isinstance(value, list) else value
+
+
+def split(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the attributes to set for one of any size, in this order: itself, or its parts and then
+    what refers to them.
+
+    Parts are named by their content, so that a reader between two writes finds the value from
+    before, whole, and so that a write that is repeated changes nothing. Optuna deletes no attribute:
+    the parts of an earlier value stay.
+    """
+    text = json.dumps(value)
+    if len(text) <= LARGEST:
+        yield key, value
+        return
+    size = LARGEST // 2  # a part is JSON again, in which every quote and backslash takes two bytes
+    pieces = [text[begin : begin + size] for begin in range(0, len(text), size)]
+    stem = f"{PART}{key}/{zlib.crc32(text.encode()):08x}"
+    for number, piece in enumerate(pieces):
+        yield f"{stem}/{number}", piece
+    yield key, {IN_PARTS: [f"{stem}/{number}" for number in range(len(pieces))]}
+
+
+def joined(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a study's user attributes with each that was split whole again."""
+    whole = {}
+    for key, value in attributes.items():
+        if isinstance(value, dict) and value.keys() == {IN_PARTS}:
+            whole[key] = json.loads("".join(attributes[part] for part in value[IN_PARTS]))
+        elif not key.startswith(PART):
+            whole[key] = value
+    return whole

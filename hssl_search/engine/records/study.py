@@ -15,9 +15,18 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as Status
 
-from hssl_search.engine.execution.jobs import Job, Outcome, Plain, Report, State
-from hssl_search.engine.records.attributes import joined, split
-from hssl_search.engine.records.state import SearchState, TrialState
+from hssl_search.engine.execution.jobs import Job, Outcome, Plain, Report
+from hssl_search.engine.records.state import (
+    JOB_PREFIX,
+    JobRecord,
+    SearchState,
+    TrialState,
+    ended_jobs,
+    joined,
+    spelled,
+    split,
+    without_non_finite,
+)
 from hssl_search.engine.records.storage import (
     database_errors,
     flush,
@@ -28,7 +37,6 @@ from hssl_search.engine.records.storage import (
 from hssl_search.engine.records.storage_url import shown
 from hssl_search.errors import UserError
 
-JOB_PREFIX = "job/"
 LONGEST_TEXT = 2_000
 """Characters of a trial's texts, such as the cause of a failure; a dashboard shows them, and MySQL holds 65,535 bytes."""
 NOTE_VERSION, NOTE_PART, NOTE_LENGTH = "dashboard:note_ver", "dashboard:note_str:", 2045
@@ -185,7 +193,7 @@ class StudyRecord:
 
     def write(self, state: SearchState) -> None:
         """Write the fields that `state` sets."""
-        for key, value in _finite(state.attributes()).items():
+        for key, value in without_non_finite(state.attributes()).items():
             self._set(key, value)
             if self._own is not None:
                 self._own[key] = value
@@ -252,40 +260,44 @@ class StudyRecord:
             )
 
     def record_job(self, job: Job, outcome: Outcome) -> None:
-        """Keep how a job ended, as the study's attribute `job/KEY`; a resumed search reads it instead of running the job again,
-        and a replay runs it again: of the job's task only what all jobs have in common is not in it. On the disk when this returns."""
-        record = {
-            "key": job.key,
-            "phase": job.phase,
-            "state": outcome.state.value,
-            "cause": outcome.cause,
-            "trial": job.trial,
-            "seed": job.task.seed,
-            "name": job.task.name,
-            "task": job.task.model_dump(mode="json", exclude={"setting"}),
-            "cpus": job.cpus,
-            "gpus": job.gpus,
-            "seconds": round(outcome.seconds, 3),
-            "last_s": None if outcome.last_s is None else round(outcome.last_s, 3),
-            "reports": [
-                {"step": report.step, "metrics": _spelled(report.metrics)}
-                for report in outcome.reports
-            ],
-        }
-        self._set(JOB_PREFIX + job.key, record)
+        """Keep how a job ended, on the disk when this returns.
+
+        A resumed search reads the record instead of running the job again, and a replay runs the
+        job again from it.
+        """
+        record = JobRecord(
+            key=job.key,
+            phase=job.phase,
+            state=outcome.state,
+            cause=outcome.cause,
+            trial=job.trial,
+            seed=job.task.seed,
+            name=job.task.name,
+            task=job.task.model_dump(mode="json", exclude={"setting"}),
+            cpus=job.cpus,
+            gpus=job.gpus,
+            seconds=round(outcome.seconds, 3),
+            last_s=None if outcome.last_s is None else round(outcome.last_s, 3),
+            reports=[Report(each.step, spelled(each.metrics)) for each in outcome.reports],
+        )
+        self._set(JOB_PREFIX + job.key, record.attributes())
         flush(self._url)
 
     def job_records(self) -> dict[str, Plain]:
-        """All job records by job key."""
+        """Return the job records by job key, as they are."""
         return {
             key.removeprefix(JOB_PREFIX): value
             for key, value in self._attributes().items()
             if key.startswith(JOB_PREFIX)
         }
 
+    def jobs(self) -> dict[str, JobRecord]:
+        """Return the record of every ended job by its key."""
+        return {job.key: job for job in ended_jobs(self._attributes())}
+
     def job_outcomes(self) -> dict[str, Outcome]:
-        """How every ended job ended, by job key; as it was given to `record_job`."""
-        return {key: _outcome(record) for key, record in self.job_records().items()}
+        """Return the outcome of every ended job by its key."""
+        return {key: job.outcome() for key, job in self.jobs().items()}
 
     def _set(self, key: str, value: Any) -> None:
         with self._errors():
@@ -337,43 +349,8 @@ def _name(study: optuna.Study, storage: optuna.storages.BaseStorage) -> str:
 
 def _kept(attributes: Mapping[str, Any]) -> Plain:
     """Return a trial's attributes as the study keeps them: JSON, and no text longer than need be."""
-    kept: Plain = _finite(attributes)
+    kept: Plain = without_non_finite(attributes)
     for key, value in kept.items():
         if isinstance(value, str) and len(value) > LONGEST_TEXT:
             kept[key] = f"{value[:LONGEST_TEXT]} ... ({len(value):,} characters)"
     return kept
-
-
-def _finite(value: Any) -> Any:
-    """`value` with None for every number that JSON cannot hold."""
-    return _replaced(value, lambda number: None)
-
-
-def _spelled(value: Any) -> Any:
-    """`value` with every number that JSON cannot hold spelled out; `_numbers` reads it back."""
-    return _replaced(value, lambda number: {"number": str(number)})
-
-
-def _replaced(value: Any, replace: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _replaced(item, replace) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_replaced(item, replace) for item in value]
-    return replace(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _numbers(value: Any) -> Any:
-    if isinstance(value, dict):
-        return (
-            float(value["number"])
-            if value.keys() == {"number"}
-            else {key: _numbers(item) for key, item in value.items()}
-        )
-    return [_numbers(item) for item in value] if isinstance(value, list) else value
-
-
-def _outcome(record: Plain) -> Outcome:
-    reports = [Report(report["step"], _numbers(report["metrics"])) for report in record["reports"]]
-    return Outcome(
-        State(record["state"]), record["cause"], reports, record["seconds"], record.get("last_s")
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -11,15 +12,17 @@ from hssl_search.backbones import Base
 from hssl_search.data.resident import on_device
 from hssl_search.discrepancy.architecture import Profile, base_profile, distance, head_profile
 from hssl_search.discrepancy.feature import feature_discrepancy
-from hssl_search.engine.execution.jobs import Plain, Task
-from hssl_search.engine.worker.setup import WorkerSetup
-from hssl_search.engine.worker.timing import alone
+from hssl_search.engine.execution.jobs import REFERENCE_HEADS, Plain, Task
+from hssl_search.engine.planning.costs import ALONE
+from hssl_search.engine.worker.setup import WorkerSetup, step_seconds
 from hssl_search.evaluation.embed import embed_base, embed_heads
 from hssl_search.evaluation.matching import matching_error
+from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.head import Head
 from hssl_search.training.health import MATCHING_ERROR, Verdict, judge_alone, judge_group, shape
 from hssl_search.training.outputs import HeadOutput, compare_outputs
 from hssl_search.training.pair import Pair
+from hssl_search.training.recipe import Stage
 from hssl_search.training.trainer import StepReport, Trainer
 
 MATCHED = 512
@@ -27,7 +30,8 @@ MATCHED = 512
 
 
 def evaluate(setup: WorkerSetup, trainer: Trainer, task: Task, report: StepReport) -> Plain:
-    """Accuracy and label-free quality of the base, discrepancy and health of each head; of the network that is kept.
+    """Accuracy and label-free quality of the base, discrepancy and health of each head; of the
+    network that is kept.
 
     The training goes on as if it had not been looked at: torch's random state stays as it is.
     """
@@ -47,7 +51,8 @@ def _of_base(setup: WorkerSetup, trainer: Trainer, task: Task, report: StepRepor
 
 
 def _heads(setup: WorkerSetup, trainer: Trainer, task: Task, report: StepReport) -> list[Plain]:
-    """Discrepancies of each head on held-out images, and the gate's verdict: against the noise head where one is among them."""
+    """Discrepancies of each head on held-out images, and the gate's verdict: against the noise head
+    where one is among them."""
     pair, plain = trainer.pair, trainer.views.plain
     images = on_device(setup.data.queries, setup.device)
     base, heads = embed_heads(pair.kept.base, list(pair.kept.heads), images, plain)
@@ -73,7 +78,7 @@ def _heads(setup: WorkerSetup, trainer: Trainer, task: Task, report: StepReport)
         one |= {"gate": verdict.gate, "gate_reason": verdict.reason}
     if task.architecture and report.step >= task.steps:
         healthy = [one["gate"] == "healthy" for one in found]
-        timed = alone(setup, setup.recipe.stage(task.stage), task.heads, healthy)
+        timed = _alone(setup, setup.recipe.stage(task.stage), task.heads, healthy)
         for one, architecture, seconds in zip(found, architectures(pair), timed, strict=True):
             one |= {**architecture, **seconds}
     return found
@@ -116,7 +121,8 @@ def _matching_errors(setup: WorkerSetup, trainer: Trainer) -> list[float]:
 
 
 def architectures(pair: Pair) -> list[Plain]:
-    """`architecture` of each head that is fed from the base's last stage; nothing of one without structure."""
+    """`architecture` of each head that is fed from the base's last stage; nothing of one without
+    structure."""
     base = pair.kept.base
     profile = base_profile(base, device=next(base.parameters()).device)
     return [_architecture(profile, base, head) for head in pair.kept.heads]
@@ -133,3 +139,18 @@ def _architecture(profile: Profile, base: Base, head: Head) -> Plain:
             profile, head_profile(head, (height, width), device=next(base.parameters()).device)
         )["architecture"]
     }
+
+
+def _alone(
+    setup: WorkerSetup, stage: Stage, heads: Sequence[HeadConfig], healthy: Sequence[bool]
+) -> list[Plain]:
+    """Return for each head of a group how many times the base's step one with that head alone
+    takes, as its proxy will; nothing for reference heads and for those that are not healthy, which
+    have no proxy."""
+    base_s = step_seconds(setup, stage, [], most=ALONE)
+    return [
+        {"step_ratio": step_seconds(setup, stage, [head], most=ALONE) / base_s}
+        if well and head not in REFERENCE_HEADS
+        else {}
+        for head, well in zip(heads, healthy, strict=True)
+    ]

@@ -15,8 +15,7 @@ from hssl_search.engine.execution.jobs import MEASURE_REPORTS, REFERENCE_HEADS, 
 from hssl_search.engine.planning.costs import head_cost_s
 from hssl_search.engine.worker.evaluate import architectures, evaluate
 from hssl_search.engine.worker.memory import in_memory
-from hssl_search.engine.worker.setup import WorkerSetup
-from hssl_search.engine.worker.timing import LONG_S, step_seconds
+from hssl_search.engine.worker.setup import LONG_S, WorkerSetup, step_seconds
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.families import family
 from hssl_search.heads.head import head_cost
@@ -26,37 +25,41 @@ from hssl_search.training.recipe import Stage
 from hssl_search.training.trainer import Trainer
 
 JOINT_RATIO = (0.5, 1.7)
-"""How many times longer than its parts a joint step may take: for three bases 1.0 to 1.7 was measured.
-Below is the noise of a busy machine; above, the heads are dearer than their multiply-adds say."""
+"""How many times longer than its parts a joint step may take: for three bases 1.0 to 1.7 was
+measured. Below is the noise of a busy machine; above, the heads are dearer than their multiply-adds
+say."""
 JOINT_UNTIMED = 1.4
 """Where there is no time to time a joint step: in the middle of what was measured."""
 SIDE_BY_SIDE_RATIO = (0.5, 1.5)
-"""The same of a step on some of the cores, which is timed while the others idle, and so looks better than it is beside others."""
+"""The same of a step on some of the cores, which is timed while the others idle, and so looks
+better than it is beside others."""
 PROFILED = 3
 """Heads, at most, whose structures are measured for the time it takes."""
 JOINT = 8
 """Heads, at most, whose joint step is timed: as many as a screening group has."""
 CONTRADICTS = 4.0
-"""A head that adds so many times more, or fewer, seconds than its share of the multiply-adds is timed a second time, and the base too."""
+"""A head that adds so many times more, or fewer, seconds than its share of the multiply-adds is
+timed a second time, and the base too."""
 LEAST_OF_MACS = 0.25
-"""Of the seconds by multiply-adds that a head adds at least, whatever was timed: no head costs nothing."""
+"""Of the seconds by multiply-adds that a head adds at least, whatever was timed: no head costs
+nothing."""
 UNTIMED = 2.0
 """Seconds for each by multiply-adds of a head where none was timed."""
 
 
 def measure(task: Task, send: Send) -> None:
-    """Time a training, and send what a plan needs, in `MEASURE_REPORTS` reports: the last has all of
-    it, those before what is known by then.
+    """Time a training, and send what a plan needs, in `MEASURE_REPORTS` reports: the last has all
+    of it, those before what is known by then.
 
     The base, an evaluation and a checkpoint are timed in any case. Within `task.measure_s` seconds
     also a joint step of heads as the search will draw them, then a head of each kind of operation,
     then the other families; what is not timed is taken from multiply-adds.
 
     Reported are, among others, `step_s`: seconds of a step of the base alone; `head_step_s`: the
-    *additional* seconds of each head of the task; `joint`: how many times longer than the sum of those
-    a step with several heads at once takes; `side_by_side`: how many times the core-seconds of the
-    base's step it takes in a job that has only some of the cores; `precision`: what `auto` became;
-    `reference`: what raw pixels and the untrained base come to.
+    *additional* seconds of each head of the task; `joint`: how many times longer than the sum of
+    those a step with several heads at once takes; `side_by_side`: how many times the core-seconds
+    of the base's step it takes in a job that has only some of the cores; `precision`: what `auto`
+    became; `reference`: what raw pixels and the untrained base come to.
     """
     clock = _Clock(task.measure_s)
     setup = WorkerSetup(task.setting)
@@ -148,11 +151,12 @@ def _timed(work: Callable[[], Plain]) -> tuple[Plain, float]:
 def _fastest(
     setup: WorkerSetup, stage: Stage, clock: _Clock, first: Callable[[float, bool], None]
 ) -> tuple[Stage, float]:
-    """Return the stage with `precision: auto` resolved to what is faster here, and its seconds a step.
+    """Return the stage with `precision: auto` resolved to what is faster here, and its seconds a
+    step.
 
     Args:
-        first: told of the seconds of a step as soon as one was timed, and whether another precision is
-            still to be tried.
+        first: told of the seconds of a step as soon as one was timed, and whether another precision
+            is still to be tried.
     """
     precisions = ["fp32", "bf16"] if stage.precision == "auto" else [stage.precision]
     timed: list[tuple[float, Stage]] = []
@@ -205,8 +209,8 @@ class _Heads:
                 self.timed[place] = self._seconds(place)
 
     def _seconds(self, place: int) -> float:
-        """Return the seconds of a step with that head. Where they contradict the multiply-adds, base and
-        head are timed again: the machine was busy."""
+        """Return the seconds of a step with that head. Where they contradict the multiply-adds,
+        base and head are timed again: the machine was busy."""
 
         def timed(heads: list[HeadConfig]) -> float:
             return step_seconds(self.setup, self.stage, heads, self.clock.left() / 4)
@@ -224,8 +228,8 @@ class _Heads:
         return (seconds - self.base_s) / max(1e-9, self.base_s * self.shares[place])
 
     def seconds(self) -> list[float]:
-        """Return what each head adds to a step: never nothing. One that was not timed is as efficient as
-        those of its kind that were."""
+        """Return what each head adds to a step: never nothing. One that was not timed is as
+        efficient as those of its kind that were."""
         rates = {
             place: max(LEAST_OF_MACS, self._by_macs(place, seconds))
             for place, seconds in self.timed.items()
@@ -238,10 +242,11 @@ class _Heads:
         return seconds
 
     def joint_seconds(self) -> float | None:
-        """Return the seconds of a joint step of the group; None where there is no time for it, or no
-        group.
+        """Return the seconds of a joint step of the group; None where there is no time for it, or
+        no group.
 
-        Timed before single heads: it tells what screening costs, and with it what a typical head does.
+        Timed before single heads: it tells what screening costs, and with it what a typical head
+        does.
         """
         group = _group(self.task)
         shares = [counted.macs / self.of_base for counted in self.task.together]
@@ -254,8 +259,8 @@ class _Heads:
 
 
 def _group(task: Task) -> list[HeadConfig]:
-    """Return the heads that are to be timed together and the reference heads, as a group is screened;
-    else the heads timed one by one."""
+    """Return the heads that are to be timed together and the reference heads, as a group is
+    screened; else the heads timed one by one."""
     together = [counted.head for counted in task.together]
     return [*together, *REFERENCE_HEADS] if together else task.heads[:JOINT]
 
@@ -263,8 +268,8 @@ def _group(task: Task) -> list[HeadConfig]:
 def _joint(
     task: Task, base_s: float, apart: list[tuple[float, int]], joint_s: float
 ) -> tuple[float, float]:
-    """Return how many times longer a joint step takes than its parts, and how many times dearer than
-    priced its heads are where no joint step takes so much longer.
+    """Return how many times longer a joint step takes than its parts, and how many times dearer
+    than priced its heads are where no joint step takes so much longer.
 
     Args:
         apart: seconds that each head of the task adds, and its multiply-adds.
@@ -288,9 +293,11 @@ def _within(ratios: tuple[float, float], ratio: float) -> float:
 def _side_by_side(
     setup: WorkerSetup, stage: Stage, base_s: float, cpus: int | None, clock: _Clock
 ) -> float:
-    """Return how many times the core-seconds of the base's step one takes in a job on so many cores; 1 where all jobs have all cores.
+    """Return how many times the core-seconds of the base's step one takes in a job on so many
+    cores; 1 where all jobs have all cores.
 
-    No multiply-adds predict it, and all proxies are planned by it: short steps are timed also where the time is over.
+    No multiply-adds predict it, and all proxies are planned by it: short steps are timed also where
+    the time is over.
     """
     threads = torch.get_num_threads()
     if cpus is None or 2 * base_s * threads / cpus > max(LONG_S, clock.left()):
@@ -305,8 +312,8 @@ def _side_by_side(
 
 
 def _rung(setup: WorkerSetup, task: Task, stage: Stage, last_s: float) -> Plain:
-    """Return the seconds of all that is evaluated at a rung of a proxy, of a checkpoint with its bytes,
-    and of measuring one structure.
+    """Return the seconds of all that is evaluated at a rung of a proxy, of a checkpoint with its
+    bytes, and of measuring one structure.
 
     Args:
         last_s: what the last rung takes more.

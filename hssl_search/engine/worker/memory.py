@@ -22,7 +22,8 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def in_memory(make: Callable[[], Trainer], use: Callable[[Trainer], T]) -> T:
-    """What `use` gives of a trainer. Where memory runs out, all of it is done again with a trainer that keeps fewer activations."""
+    """What `use` gives of a trainer. Where memory runs out, all of it is done again with a trainer
+    that keeps fewer activations."""
     trainer = make()
     try:
         return use(trainer)

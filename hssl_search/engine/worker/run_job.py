@@ -29,7 +29,8 @@ def run_job(
 ) -> None:
     """Run a job to its end, or until its seconds are over; `send` gets a report at each rung.
 
-    A training that runs out of memory goes on from its newest checkpoint with fewer activations kept (`recompute_blocks`).
+    A training that runs out of memory goes on from its newest checkpoint with fewer activations
+    kept (`recompute_blocks`).
 
     Raises:
         DeviceFull: when memory runs out all the same.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from hssl_search.data.resident import Images, on_device
 from hssl_search.data.views import Views
 from hssl_search.engine.execution.jobs import Plain, Setting, Task
 from hssl_search.engine.images import search_data
+from hssl_search.engine.worker.memory import in_memory
 from hssl_search.evaluation.embed import embed_base, raw_pixels
 from hssl_search.evaluation.knn import knn_accuracy
 from hssl_search.evaluation.labelfree import labelfree_quality
@@ -24,8 +26,14 @@ from hssl_search.training.recipe import Recipe, Stage
 from hssl_search.training.stochastic_depth import continued
 from hssl_search.training.trainer import Trainer
 
+TIMED = 4
+"""Steps timed at most; the fastest counts: what else runs on the machine can only slow a step down,
+and so does the first step's set-up."""
+LONG_S = 1.0
+"""A step that takes so long is timed twice at most."""
 VIEWS, VIEWED = 8, 256
-"""Random views of each of how many held-out images, for the label-free measures that compare views."""
+"""Random views of each of how many held-out images, for the label-free measures that compare
+views."""
 
 
 class WorkerSetup:
@@ -45,7 +53,8 @@ class WorkerSetup:
     def trainer_of(
         self, heads: Sequence[HeadConfig], stage: Stage, steps: int, seed: int
     ) -> Trainer:
-        """A trainer whose base and images' order depend on the seed alone: runs with equal seeds are paired, whatever their heads."""
+        """A trainer whose base and images' order depend on the seed alone: runs with equal seeds
+        are paired, whatever their heads."""
         base_rate, head_rates = self._stochastic_depth(heads, stage.drop_path)
         base = self.base(seed, 1 + max((head.tap or 0 for head in heads), default=0), base_rate)
         torch.manual_seed(seed + 1)
@@ -83,7 +92,8 @@ class WorkerSetup:
         )
 
     def accuracy(self, base: Base, views: Views) -> Plain:
-        """k-NN accuracy in per cent of each embedding of the base, `accuracy` and for ViTs `accuracy_mean`; empty without labels."""
+        """k-NN accuracy in per cent of each embedding of the base, `accuracy` and for ViTs
+        `accuracy_mean`; empty without labels."""
         bank, queries = self.data.bank, self.data.queries
         if bank is None:
             return {}
@@ -99,7 +109,8 @@ class WorkerSetup:
         }
 
     def pixels(self) -> Plain:
-        """k-NN accuracy of the raw pixels, larger images shrunk to 32 x 32; empty without labels."""
+        """k-NN accuracy of the raw pixels, larger images shrunk to 32 x 32; empty without
+        labels."""
         if self.data.bank is None:
             return {}
         flat = [
@@ -123,7 +134,8 @@ class WorkerSetup:
         return on_device(self.data.queries.subset(rows), self.device)
 
     def labelfree(self, base: Base, views: Views) -> Plain:
-        """Quality of the base's embedding without labels, each as `labelfree_NAME`: of held-out images and of random views of them."""
+        """Quality of the base's embedding without labels, each as `labelfree_NAME`: of held-out
+        images and of random views of them."""
         images, generator = self.data.queries, torch.Generator(self.device).manual_seed(0)
         plain = embed_base(base, on_device(images, self.device), views.plain)["embedding"]
         some = self.some_queries(VIEWED)
@@ -135,3 +147,38 @@ class WorkerSetup:
             f"labelfree_{name}": value
             for name, value in labelfree_quality(torch.stack(of_views), plain).items()
         }
+
+
+def step_seconds(
+    setup: WorkerSetup,
+    stage: Stage,
+    heads: Sequence[HeadConfig],
+    spare_s: float = float("inf"),
+    most: int = TIMED,
+    least: int = 1,
+    told: Callable[[float], None] | None = None,
+) -> float:
+    """Return the seconds of the fastest of a few training steps, the device waited for.
+
+    Args:
+        spare_s: no further step is begun once so many seconds are over.
+        least: steps that are made in any case. The first of a process may take ten times as long as
+            those after it.
+        told: told of the fastest of those.
+    """
+
+    def use(trainer: Trainer) -> float:
+        seconds: list[float] = []
+        while len(seconds) < least or (
+            len(seconds) < most
+            and sum(seconds) < spare_s
+            and (len(seconds) < 2 or seconds[-1] < LONG_S)
+        ):
+            began = time.monotonic()
+            trainer.advance(len(seconds) + 1)
+            seconds.append(time.monotonic() - began)
+            if told and len(seconds) == least:
+                told(min(seconds))
+        return min(seconds)
+
+    return in_memory(lambda: setup.trainer_of(heads, stage, most, seed=0), use)

@@ -65,7 +65,7 @@ def earlier(
     return str(shutil.copytree(kept_at, tmp_path / "runs" / "demo"))
 
 
-def test_a_search_that_starts_warm_promotes_the_best_head_where_a_cold_one_at_the_same_cost_misses_it(
+def test_a_search_that_starts_warm_promotes_a_better_head_than_a_cold_one_at_the_same_cost(
     make_lab: Callable[..., Lab], many: Space, earlier: str
 ) -> None:
     labs, found = [], []
@@ -183,6 +183,6 @@ def test_a_run_without_results_is_refused(make_lab: Callable[..., Lab]) -> None:
     lab.controller()
     with pytest.raises(
         UserError,
-        match=r"the run 'demo' has too few heads with a score to learn from \(0\); give --warm-start",
+        match=r"the run 'demo' has too few heads with a score to learn from \(0\); give --warm",
     ):
         read_prior_runs([published(lab)], "accuracy")

@@ -1,4 +1,6 @@
-"""Who is promoted next, by the paper's rule and by what proxies have taught; synthetic searches whose truth is known."""
+"""Who is promoted next, by the paper's rule and by what proxies have taught; synthetic searches
+whose truth is known.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,13 @@ import pytest
 
 from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.promotion import (
-    ENOUGH,
     by_discrepancy,
     choose,
     rank_correlations,
 )
 from hssl_search.engine.candidates.surrogate import TOLD, Lesson, predict
 from hssl_search.engine.config import PromotionRule
+from hssl_search.engine.policy import DEFAULT
 from hssl_search.engine.records.state import TrialState
 from hssl_search.heads.config import HeadConfig
 
@@ -82,8 +84,8 @@ def world(
 ) -> tuple[list[Contender], np.ndarray]:
     """Screened heads of five families, and the true scores of their proxies.
 
-    Discrepancy is correlated with the truth as given; the rest of the truth comes from the family, by `favour` where it is given, and
-    from nothing that was measured.
+    Discrepancy is correlated with the truth as given; the rest of the truth comes from the family,
+    by `favour` where it is given, and from nothing that was measured.
     """
     draws = np.random.default_rng(seed)
     families = draws.integers(0, 5, count)
@@ -128,7 +130,7 @@ def promoted(
         scores = {trial: float(proxied[trial]) for trial in found} | (
             {NO_HEAD.trial: 0.0} if found else {}
         )
-        one = choose(rule, (*heads, NO_HEAD), found, scores, 0, earlier)
+        one = choose(rule, (*heads, NO_HEAD), found, scores, 0, lessons=earlier)
         assert one is not None
         found.append(one.trial)
     return found
@@ -137,7 +139,9 @@ def promoted(
 def regrets(
     rule: PromotionRule, correlation: float, searches: int = 30, count: int = 12
 ) -> tuple[float, float]:
-    """(share of searches that promote the best head, mean of what the head that proxies choose falls short of it)."""
+    """(share of searches that promote the best head, mean of what the head that proxies choose
+    falls short of it).
+    """
     hits, short = [], []
     for seed in range(searches):
         heads, truth = world(seed, correlation)
@@ -159,9 +163,7 @@ def test_where_discrepancy_misleads_learning_finds_the_best_head_more_often_at_e
     assert learned_short < rule_short / 2
 
 
-def test_where_discrepancy_tells_the_truth_learning_loses_less_than_a_quarter_of_a_proxys_noise() -> (
-    None
-):
+def test_where_discrepancy_is_right_learning_loses_less_than_a_quarter_of_a_proxys_noise() -> None:
     (by_rule, rule_short), (learned, learned_short) = (
         regrets("discrepancy", 0.7, 40),
         regrets("learned", 0.7, 40),
@@ -174,9 +176,9 @@ def test_before_enough_proxies_have_ended_the_papers_rule_promotes() -> None:
     heads, truth = world(0, -0.7)
     order = [one.trial for one in by_discrepancy(tuple(heads))]
     assert (
-        promoted("learned", heads, truth, ENOUGH)
-        == order[:ENOUGH]
-        == promoted("discrepancy", heads, truth, ENOUGH)
+        promoted("learned", heads, truth, DEFAULT.promotion_startup)
+        == order[: DEFAULT.promotion_startup]
+        == promoted("discrepancy", heads, truth, DEFAULT.promotion_startup)
     )
     assert promoted("discrepancy", heads, truth, 12) == order[:12]
     assert promoted("learned", heads, truth, 12) != order[:12]
@@ -225,7 +227,7 @@ def test_scores_that_nothing_predicts_have_a_prediction_without_correlation(sear
     hold still, above that mean, +1."""
     values = []
     for seed in range(60):
-        heads, _ = world(seed, 0.0, count=ENOUGH + 1)
+        heads, _ = world(seed, 0.0, count=DEFAULT.promotion_startup + 1)
         noise = np.random.default_rng([seed, 0]).normal(size=len(heads))
         earlier = [
             lesson(
@@ -234,7 +236,7 @@ def test_scores_that_nothing_predicts_have_a_prediction_without_correlation(sear
             for number in range(searches)
         ]
         scores = {**dict(enumerate(noise.tolist())), NO_HEAD.trial: 0.0}
-        found = rank_correlations([*heads, NO_HEAD], scores, earlier)
+        found = rank_correlations([*heads, NO_HEAD], scores, lessons=earlier)
         values.append(found["forecast"].value or 0.0)
     assert abs(mean(values)) < 3 * stdev(values) / math.sqrt(len(values))
 
@@ -254,7 +256,7 @@ def test_a_prediction_from_noise_does_not_put_the_scores_left_out_into_their_rev
 
 def test_too_few_proxies_predict_nothing() -> None:
     heads, truth = world(0, 0.5)
-    found = rank_correlations(heads, dict(enumerate(truth[:ENOUGH].tolist())))
+    found = rank_correlations(heads, dict(enumerate(truth[: DEFAULT.promotion_startup].tolist())))
     assert (found["forecast"].value, found["forecast"].n) == (None, 0)
 
 
@@ -298,7 +300,7 @@ def test_scores_that_an_earlier_search_predicts_have_a_prediction_with_correlati
         favour = np.random.default_rng(seed).normal(size=5)
         heads, truth = world(seed, -0.8, count=8, favour=favour)
         scores = {**dict(enumerate(truth.tolist())), NO_HEAD.trial: 0.0}
-        found = rank_correlations([*heads, NO_HEAD], scores, [lesson(seed, -0.8, favour)])
+        found = rank_correlations([*heads, NO_HEAD], scores, lessons=[lesson(seed, -0.8, favour)])
         values.append(found["forecast"].value or 0.0)
     assert mean(values) > 0.4
 
@@ -308,10 +310,11 @@ def test_heads_of_an_earlier_search_count_for_enough_but_are_not_predicted() -> 
     earlier = [lesson(1, -0.7, np.zeros(5))]
     warm, cold = (promoted("learned", heads, truth, 3, each) for each in (earlier, []))
     assert warm[0] == by_discrepancy(tuple(heads))[0].trial and warm[1:] != cold[1:]
-    few = {trial: float(truth[trial]) for trial in range(ENOUGH)}
-    found = rank_correlations(heads, few, earlier)
-    assert (found["forecast"].n, found["discrepancy"].n) == (ENOUGH, ENOUGH)
-    assert rank_correlations(heads, {0: 1.0}, earlier)["forecast"].n == 0
+    enough = DEFAULT.promotion_startup
+    few = {trial: float(truth[trial]) for trial in range(enough)}
+    found = rank_correlations(heads, few, lessons=earlier)
+    assert (found["forecast"].n, found["discrepancy"].n) == (enough, enough)
+    assert rank_correlations(heads, {0: 1.0}, lessons=earlier)["forecast"].n == 0
     assert promoted("discrepancy", heads, truth, 6, earlier) == promoted(
         "discrepancy", heads, truth, 6
     )

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from hssl_search.engine.candidates.pruners import ENOUGH_AT_RUNG, PRUNERS, AtRung
+from hssl_search.engine.candidates.pruners import PRUNERS, AtRung
 from hssl_search.engine.config import PrunerName
+from hssl_search.engine.policy import DEFAULT
 
 
 def stops(rule: PrunerName, score: float, others: Sequence[float]) -> bool:
@@ -18,7 +19,7 @@ def stops(rule: PrunerName, score: float, others: Sequence[float]) -> bool:
 
 def test_below_the_median_of_enough_others_is_stopped() -> None:
     others = [10.0, 20.0, 30.0, 40.0]
-    assert len(others) == ENOUGH_AT_RUNG
+    assert len(others) == DEFAULT.pruner_startup
     assert stops("median", 24.9, others)
     assert not stops("median", 25.0, others)
     assert not stops("median", 99.0, others)
@@ -64,7 +65,9 @@ def test_without_a_pruner_no_one_is_stopped() -> None:
 
 @pytest.mark.parametrize("right", range(100, 140))
 def test_who_has_the_median_itself_is_not_stopped_by_its_rounding(right: int) -> None:
-    """Accuracies of 360 images: the mean of the two in the middle may lie above the score between them by the last bit."""
+    """Accuracies of 360 images: the mean of the two in the middle may lie above the score between
+    them by the last bit.
+    """
     below, score, above = (100.0 * (right + more) / 360 for more in (-1, 0, 1))
     assert not stops("median", score, [below, above, below, above])
     assert not stops("median", score * (1 - 1e-12), [below, above, below, above])

@@ -12,8 +12,9 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from hssl_search.engine.candidates.sampler import STARTUP, CandidateSampler
+from hssl_search.engine.candidates.sampler import CandidateSampler
 from hssl_search.engine.config import SamplerName
+from hssl_search.engine.policy import DEFAULT
 from hssl_search.heads.config import HeadConfig
 from hssl_search.spaces.space import Space
 
@@ -158,8 +159,8 @@ def test_what_tpe_makes_of_parameters_of_some_families_is_not_told_of_every_head
 
 
 def test_before_there_are_results_heads_are_drawn_at_random() -> None:
-    assert proposed("tpe", taught(FINITE, count=STARTUP - 1), 9) == proposed(
-        "random", taught(FINITE, count=STARTUP - 1), 9
+    assert proposed("tpe", taught(FINITE, count=DEFAULT.sampler_startup - 1), 9) == proposed(
+        "random", taught(FINITE, count=DEFAULT.sampler_startup - 1), 9
     )
 
 

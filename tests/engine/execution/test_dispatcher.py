@@ -243,7 +243,7 @@ def test_a_job_that_begins_again_runs_as_its_source_says_then() -> None:
     dispatcher.next_job(), dispatcher.next_job()
     assert dispatcher.retry("b") == replace(job("b"), seconds=70.0)
     assert dispatcher.retry("b") == replace(job("b"), seconds=40.0)
-    dispatcher.end("a", full=True)
+    dispatcher.end("a", device_full=True)
     assert dispatcher.next_job() == replace(job("a"), seconds=70.0, gpus=1.0)
 
 
@@ -268,7 +268,7 @@ def test_a_job_that_fills_a_shared_gpu_is_handed_out_again_with_a_whole_one() ->
     )
     dispatcher.report("a", 10, {})
     now[0] = 5.0
-    dispatcher.end("a", State.FAILED, "no memory", full=True)
+    dispatcher.end("a", State.FAILED, "no memory", device_full=True)
     assert source.ended == [] and meter.ticks[-1] == ["b"]
     assert dispatcher.next_job() is None, "b holds a part of the GPU"
     now[0] = 8.0
@@ -277,18 +277,18 @@ def test_a_job_that_fills_a_shared_gpu_is_handed_out_again_with_a_whole_one() ->
     assert dispatcher.next_job() is None and dispatcher.attempt("a") == 2
     assert dispatcher.report("a", 10, {}) is dispatcher.report("a", 20, {}) is Decision.CONTINUE
     now[0] = 9.0
-    dispatcher.end("a", State.FAILED, "no memory", full=True)
+    dispatcher.end("a", State.FAILED, "no memory", device_full=True)
     assert source.ended == [("b", State.DONE), ("a", State.FAILED)]
     assert (source.outcomes["a"].cause, source.outcomes["a"].seconds) == ("no memory", 6.0)
     assert [report.step for report in source.outcomes["a"].reports] == [10, 20]
     assert dispatcher.next_job() == job("c", gpus=0.5)
 
 
-def test_a_job_that_waits_for_a_whole_gpu_keeps_its_desk_open_and_is_cut_once_with_it() -> None:
+def test_a_job_that_waits_for_a_whole_gpu_keeps_its_place_and_is_cut_once_with_it() -> None:
     source = Source(job("a", gpus=0.5), job("b", gpus=0.5), job("c", gpus=0.75))
     dispatcher = Dispatcher(source, Meter(), gpus=1)
     assert dispatcher.next_job() and dispatcher.next_job() and dispatcher.next_job() is None
-    dispatcher.end("a", State.FAILED, "no memory", full=True)
+    dispatcher.end("a", State.FAILED, "no memory", device_full=True)
     assert dispatcher.next_job() is None
     dispatcher.end("b")
     assert not dispatcher.idle
@@ -301,7 +301,7 @@ def test_a_job_without_others_beside_it_fails_when_memory_runs_out(gpus: float) 
     source = Source(job("a", gpus=gpus))
     dispatcher = Dispatcher(source, Meter())
     dispatcher.next_job()
-    dispatcher.end("a", State.FAILED, "no memory", full=True)
+    dispatcher.end("a", State.FAILED, "no memory", device_full=True)
     assert source.ended == [("a", State.FAILED)] and dispatcher.idle
 
 

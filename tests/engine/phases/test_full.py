@@ -10,7 +10,8 @@ import pytest
 from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.execution.jobs import State
 from hssl_search.engine.phases.full import to_run
-from hssl_search.engine.planning.costs import FULL_SHARE, Costs, FullTraining, Wanted
+from hssl_search.engine.planning.costs import Costs, FullTraining, Wanted
+from hssl_search.engine.policy import DEFAULT
 from hssl_search.engine.records.state import FullState, TrialState
 from hssl_search.heads.config import HeadConfig
 
@@ -49,7 +50,7 @@ def test_the_full_training_ends_within_what_is_left() -> None:
             assert rungs == tuple(sorted(set(rungs)))
             assert (rungs[0] >= 1, rungs[-1], len(rungs) <= 10) == (True, steps, True)
             assert device_s == costs.training(steps, step_s, len(rungs))
-            assert device_s + costs.between_phases() <= FULL_SHARE * budget * (1 + 1e-9)
+            assert device_s + costs.between_phases() <= DEFAULT.full_share * budget * (1 + 1e-9)
 
 
 def test_the_full_training_takes_all_wanted_steps_where_they_fit_and_none_where_nothing_does() -> (

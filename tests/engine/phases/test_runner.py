@@ -58,7 +58,8 @@ def job(
 class WorkerSetup:
     """A runner with a budget of 1,000 device-seconds, and a clock that only its worker moves.
 
-    Each act of a job is seconds of an equal part of its steps, an error, or LEAVES: its seconds are over.
+    Each act of a job is seconds of an equal part of its steps, an error, or LEAVES: its seconds are
+    over.
     """
 
     def __init__(
@@ -237,7 +238,9 @@ def test_a_job_on_gpus_fits_beside_what_those_that_run_should_still_take(
 
 
 class SideBySide:
-    """An executor that starts four jobs, lets seconds pass, and only then asks for another; all are cut then."""
+    """An executor that starts four jobs, lets seconds pass, and only then asks for another; all are
+    cut then.
+    """
 
     def __init__(self, setup: WorkerSetup, passes_s: float) -> None:
         self.setup, self.passes_s = setup, passes_s
@@ -383,7 +386,10 @@ def test_a_job_is_recorded_before_anyone_decides_by_it(setup: WorkerSetup) -> No
 def test_what_ended_before_is_told_again_and_not_run(setup: WorkerSetup) -> None:
     before = {"proxy/a": Outcome(State.FAILED, "it broke"), "proxy/b": Outcome(State.CUT)}
     phase = setup.run(
-        job("proxy/a"), job("proxy/b"), ended=before, expected={"proxy/a": 100.0, "proxy/b": 50.0}
+        job("proxy/a"),
+        job("proxy/b", acts=(1.0,)),
+        ended=before,
+        expected={"proxy/a": 100.0, "proxy/b": 50.0},
     )
     assert setup.ended == [("proxy/a", State.FAILED, "it broke"), ("proxy/b", State.DONE, "")]
     assert [started.key for started in setup.started] == ["proxy/b"]
@@ -593,7 +599,9 @@ def test_a_job_that_goes_on_is_recorded_with_what_it_reported_before_it_was_cut(
 
 
 class Steady:
-    """Jobs whose steps take the seconds that they are told, which leave at a checkpoint when theirs are over, and go on from there."""
+    """Jobs whose steps take the seconds that they are told, which leave at a checkpoint when theirs
+    are over, and go on from there.
+    """
 
     def __init__(self, setup: WorkerSetup, folder: Path) -> None:
         self.setup, self.folder = setup, folder
@@ -648,7 +656,7 @@ def test_a_job_that_runs_out_of_its_seconds_is_cut_and_a_later_run_takes_it_up_a
     outcomes = setup.study.job_outcomes()
     assert [report.step for report in outcomes["proxy/slow"].reports] == [50, 60]
     assert setup.backend.short == {"proxy"}, "it is undecided, as what the budget did not last for"
-    assert setup.backend.pace.now == pytest.approx(1.0), "what was cut teaches nothing"
+    assert setup.backend.pace.now == pytest.approx((120 + 20) / (0.6 * 20 + 20))
     phase = steady.run(*asked, ended=outcomes)
     assert steady.started() == ["slow", "quick", "slow"]
     assert phase.outcomes["proxy/slow"].state is State.DONE

@@ -108,14 +108,15 @@ def test_there_are_as_many_groups_and_rounds_as_the_plan_says(
     )
 
 
-def test_a_slow_screening_goes_on_to_its_end_where_the_budget_lasts(
+def test_a_slow_screening_is_cut_and_a_later_run_takes_it_to_its_end(
     make_lab: Callable[..., Lab],
 ) -> None:
     lab = make_lab(budget="3cpu-h")
     lab.slow = {"screen": 6.0}
+    assert lab.search()["winner"] is None
+    assert lab.study.job_records()["screen/group0"]["state"] == "cut"
     verdict = lab.search()
     lab.check()
-    assert "group 1: 8 heads takes much longer than planned" in lab.watcher.notes()
     assert lab.starts.count("screen/group0") == 2
     assert all(lab.trial(name).user_attrs["gate"] == "healthy" for name in lab.overlap)
     assert verdict["state"] == "better"
@@ -135,7 +136,7 @@ def slow_screening(
         for trial in lab.study.trials()
         if trial.user_attrs["role"] == "candidate"
     }
-    assert None in groups and 0 in groups
+    assert None in groups and len(groups) > 1
     return lab, verdict
 
 
@@ -168,14 +169,15 @@ def test_where_screening_falls_short_the_healthy_heads_have_their_proxies_with_w
 def test_where_screening_leaves_too_little_for_proxies_nothing_is_settled_and_that_is_told(
     make_lab: Callable[..., Lab], wide_space: Space
 ) -> None:
-    lab, verdict = slow_screening(make_lab, wide_space, 8.0)
+    lab, verdict = slow_screening(make_lab, wide_space, 14.0)
     assert not any(key.startswith("proxy/") for key in lab.starts)
     assert (
         "first" not in lab.study.study_attributes()["plan"]
         and "promoted" not in lab.study.study_attributes()
     )
     assert verdict["sentence"].startswith(
-        "The budget ended before a healthy head came to the end of its proxy, so there is no winner; "
+        "The budget ended before a healthy head came to the end of its proxy, so there is no "
+        "winner; "
     )
     assert "No head was promoted: the budget ended before that." in lab.watcher.notes()
     assert "No head candidate was healthy" not in lab.watcher.notes()

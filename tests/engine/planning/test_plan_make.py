@@ -29,7 +29,9 @@ COSTS = Costs(
 
 
 def drawn(seed: int, count: int = 150) -> Iterator[tuple[Costs, int | None, list[float]]]:
-    """(costs, size of the space, rising budgets): from tiny bases on few images to large ones on many, over six orders of magnitude."""
+    """(costs, size of the space, rising budgets): from tiny bases on few images to large ones on
+    many, over six orders of magnitude.
+    """
     dice = random.Random(seed)
     for _ in range(count):
         step = 10 ** dice.uniform(-3, 1)
@@ -333,7 +335,7 @@ def test_where_little_is_left_the_shortest_proxies_stay_planned() -> None:
     )
 
 
-def test_a_slow_joint_step_means_fewer_candidates_or_shorter_screening_and_leaves_proxies_alone() -> (
+def test_a_slow_joint_step_means_fewer_candidates_or_shorter_screening_but_the_same_proxies() -> (
     None
 ):
     plan, slow = make_plan(600, COSTS, None), make_plan(600, replace(COSTS, joint=3.0), None)

@@ -12,7 +12,8 @@ from hssl_search.engine.budget import parse_budget
 from hssl_search.engine.execution.jobs import Setting
 from hssl_search.engine.planning.costs import Costs
 from hssl_search.engine.planning.plan import BudgetTooSmall, make_plan, smallest_s
-from hssl_search.engine.planning.preview import ENOUGH, after_first_step, what_fits
+from hssl_search.engine.planning.preview import after_first_step, what_fits
+from hssl_search.engine.policy import DEFAULT
 from hssl_search.spaces.space import Space
 
 MakeLab = Callable[..., Any]
@@ -95,7 +96,7 @@ def test_a_plan_is_measured_to_its_end_though_the_budget_is_too_small(make_lab: 
 @pytest.mark.parametrize("seconds", [60.0, 300.0, 600.0, 1_500.0])
 def test_what_is_said_to_fit_does_and_is_the_largest_that_does(seconds: float) -> None:
     def needs(share: float) -> float:
-        return ENOUGH * smallest_s(
+        return DEFAULT.enough * smallest_s(
             Costs(share, {"typical": 0.5 * share}, 2.0 * share, 0.1, 5.0, last=share)
         )
 
@@ -106,7 +107,10 @@ def test_what_is_said_to_fit_does_and_is_the_largest_that_does(seconds: float) -
         if needs(MACS[name] / 1_000) <= seconds
     ]
     sizes = [side for side in (64, 48, 32) if needs((side / 96) ** 2) <= seconds]
-    space = ENOUGH * smallest_s(Costs(1.0, {"typical": 0.05}, 2.0, 0.1, 5.0, last=1.0)) <= seconds
+    space = (
+        DEFAULT.enough * smallest_s(Costs(1.0, {"typical": 0.05}, 2.0, 0.1, 5.0, last=1.0))
+        <= seconds
+    )
     assert found == [
         *(f"--base {name}" for name in bases[:1]),
         *(f"--image-size {side}" for side in sizes[:1]),
@@ -142,7 +146,9 @@ def test_what_a_first_step_tells_holds_what_is_measured_then(still_open: bool) -
 def test_the_shares_of_a_plan_hold_for_the_heads_that_are_promoted(
     make_lab: MakeLab, wide_space: Space
 ) -> None:
-    """Some of the most discrepant heads take seven times as long as no head does, which a plan made before screening cannot know."""
+    """Some of the most discrepant heads take seven times as long as no head does, which a plan made
+    before screening cannot know.
+    """
     lab = make_lab(
         wide_space, budget="40cpu-min", pruner="none", full_epochs=10**6, sampler="random"
     )

@@ -17,7 +17,7 @@ from timm.layers import DropPath
 
 from hssl_search.engine.execution.jobs import DeviceFull, Halt, Job, Plain, Setting, Task
 from hssl_search.engine.worker import measure as measuring
-from hssl_search.engine.worker import timing
+from hssl_search.engine.worker import setup as worker_setup
 from hssl_search.engine.worker.run_job import run_job
 from hssl_search.engine.worker.setup import WorkerSetup
 from hssl_search.heads.config import HeadConfig
@@ -155,10 +155,11 @@ def test_another_noise_head_is_rejected_and_another_identity_head_has_no_excess(
     )
     base = {"base": "test_vit", "base_args": {"patch_size": 4}} if methods()[method].masks else {}
     if base:
+        # takes a minute with 128
         recipe = {
             **recipe,
             "proxy": {**recipe["proxy"], "batch_size": 48},
-        }  # takes a minute with 128
+        }
     heads = [
         {"family": family} for family in ("noise", "identity", "convnext", "identity", "noise")
     ]
@@ -206,10 +207,11 @@ def test_local_crops_and_masks_go_through_whole_jobs(
             [*metrics["base_losses"], *metrics["head_losses"], *metrics["patch_losses"]]
         ).all()
         assert ("accuracy" in metrics) is (len(heads) == 1)
+    # of the same weights and global views at the first step, with more student views
     for key in (
         "base_losses",
         "head_losses",
-    ):  # of the same weights and global views at the first step, with more student views
+    ):
         assert np.abs(np.subtract(reports[0][1][key], without[0][1][key])).min() > 1e-4
     assert [
         without_time(report) for report in run(job(tmp_path / "1" / "checkpoint", tasks[1]))
@@ -250,7 +252,9 @@ OUT_OF_MEMORY = [
 
 @pytest.fixture
 def memory_ends(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception, Held], None]:
-    """`memory_ends(error, where)`: steps of trainers where it is so raise the error, after the forward pass has changed their state."""
+    """`memory_ends(error, where)`: steps of trainers where it is so raise the error, after the
+    forward pass has changed their state.
+    """
     step = Trainer._one_step
 
     def set_up(error: Exception, where: Held) -> None:
@@ -322,7 +326,10 @@ def test_a_training_that_no_memory_holds_says_so_and_what_to_do(
     memory_ends(OUT_OF_MEMORY[0], lambda trainer: True)
     with pytest.raises(
         DeviceFull,
-        match=r"memory of the cpu device ran out.* held 1 of the CPUs; give the recipe a smaller batch_size",
+        match=(
+            r"memory of the cpu device ran out.* held 1 of the CPUs; give the recipe a smaller "
+            r"batch_size"
+        ),
     ):
         run(
             job(
@@ -484,7 +491,7 @@ class Seconds:
         self.seconds, self.asked = seconds, list[str]()
 
     def __call__(
-        self, setup: WorkerSetup, stage: Stage, heads: list[Plain], *more: Any, **others: Any
+        self, setup: WorkerSetup, stage: Stage, heads: list[HeadConfig], *more: Any, **others: Any
     ) -> float:
         self.asked.append("+".join(head.family for head in heads) or "base")
         return self.seconds[self.asked[-1]].pop(0)
@@ -522,11 +529,13 @@ def test_the_first_step_of_a_process_is_not_taken_for_the_steps_after_it(
         def advance(self, step: int) -> None:
             now[0] += next(took)
 
-    monkeypatch.setattr(timing.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(worker_setup.time, "monotonic", lambda: now[0])
     setup: Any = type("OneBench", (), {"trainer_of": lambda *asked, **seed: Stepping()})()
     told: list[float] = []
     assert (
-        timing.step_seconds(setup, Stage(batch_size=8), [], spare_s=0.1, least=2, told=told.append)
+        worker_setup.step_seconds(
+            setup, Stage(batch_size=8), [], spare_s=0.1, least=2, told=told.append
+        )
         == 1.5
     )
     assert (told, now) == ([1.5], [6.5])

@@ -18,17 +18,21 @@ DEFAULT_WORKER = "hssl_search.engine.worker.run_job:run_job"
 
 
 class RayExecutor:
-    """Runs a JobSource in a fresh `ray.tune.Tuner`; implements `hssl_search.engine.execution.jobs.Executor`.
+    """Runs a JobSource in a fresh `ray.tune.Tuner`; implements
+    `hssl_search.engine.execution.jobs.Executor`.
 
-    Worker processes are used again for the next job with the same resources: a new one needs many seconds to import torch. One
-    that raised is not used again, and its job is FAILED; one that died is replaced and its job starts again from the checkpoint in
-    its folder. Ctrl-C, SIGTERM, SIGHUP and the session's `stop` end all jobs as CUT within seconds and raise KeyboardInterrupt; a
+    Worker processes are used again for the next job with the same resources: a new one needs many
+    seconds to import torch. One that raised is not used again, and its job is FAILED; one that died
+    is replaced and its job starts again from the checkpoint in its folder. Ctrl-C, SIGTERM, SIGHUP
+    and the session's `stop` end all jobs as CUT within seconds and raise KeyboardInterrupt; a
     second signal does not wait.
 
     Args:
         worker: runs one job; a callable, or `module:function` that only worker processes import.
-        session: Ray's; None: a local one of our own, started by the first `run` and ended by `close`.
-        storage: folder for Tune's files; None: a temporary folder, removed after each run. A cluster needs one that all nodes see.
+        session: Ray's; None: a local one of our own, started by the first `run` and ended by
+            `close`.
+        storage: folder for Tune's files; None: a temporary folder, removed after each run. A
+            cluster needs one that all nodes see.
         retries: how often a job is started again whose worker process died.
         tell: told one sentence when jobs wait for what others hold of a Ray that runs already.
     """
@@ -50,7 +54,11 @@ class RayExecutor:
         self._tell = tell
 
     def run(self, source: JobSource, concurrency: int) -> None:
-        """Run the source to its end. Raises what the source raises, and KeyboardInterrupt, after every open job was ended."""
+        """Run the source to its end.
+
+        Raises:
+            KeyboardInterrupt: and what the source raises, after every open job was ended.
+        """
         self._session.start()
         dispatcher = Dispatcher(
             source,
@@ -59,7 +67,8 @@ class RayExecutor:
             self._session.total("GPU"),
             asked=self._session.stop,
         )
-        # Tune's own SIGINT handler is switched off (TUNE_DISABLE_SIGINT_HANDLER): it waits for workers to report, and it stays installed.
+        # Tune's own SIGINT handler is switched off (TUNE_DISABLE_SIGINT_HANDLER): it waits for
+        # workers to report, and it stays installed.
         with (
             handlers_kept(signal.SIGUSR1),
             on_interrupt(lambda: dispatcher.stop(KeyboardInterrupt())),
@@ -88,20 +97,22 @@ class RayExecutor:
         self.close()
 
     def _fit(self, dispatcher: Dispatcher, concurrency: int) -> None:
-        from hssl_search.engine.execution.ray_tune.adapters import Crew, tuner
+        from hssl_search.engine.execution.ray_tune.adapters import TuneTrials, tuner
         from hssl_search.engine.execution.ray_tune.trainable import trainable
 
-        crew = Crew(dispatcher, None if self._session.own else self._tell_waiting)
+        trials = TuneTrials(dispatcher, None if self._session.own else self._tell_waiting)
+        function = trainable(self._worker)
         with Scratch("tune", self._storage) as folder:
             try:
-                tuner(crew, trainable(self._worker), concurrency, self._retries, str(folder)).fit()
+                tuner(trials, function, concurrency, self._retries, str(folder)).fit()
             finally:
-                crew.kill()
+                trials.kill()
 
     def _tell_waiting(self, job: Job) -> None:
         name, asked = ("GPUs", job.gpus) if job.gpus else ("CPUs", job.cpus)
         total, free = self._session.total(name[:3]), self._session.free(name[:3])
         self._tell(
-            f"{job.key} waits for {asked:g} {name}: of the {total:g} of the Ray that runs here {free:g} are free, something else "
-            "holds the others. Nothing is charged while nothing runs; Ctrl-C stops the search."
+            f"{job.key} waits for {asked:g} {name}: of the {total:g} of the Ray that runs here "
+            f"{free:g} are free, something else holds the others. Nothing is charged while nothing "
+            "runs; Ctrl-C stops the search."
         )

@@ -29,9 +29,11 @@ QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run` Ray would copy the working folder to its workers
+    # Under `uv run` Ray would copy the working folder to its workers.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_worker_niceness": "0",  # Ray's 15 lets any other program of the machine eat into a budget that is wall-clock
+    # Ray's 15 lets any other program of the machine eat into a budget that is wall-clock.
+    "RAY_worker_niceness": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
@@ -51,15 +53,19 @@ OBJECT_STORE_BYTES = 128 * 2**20
 
 
 class RaySession:
-    """A Ray of our own on this machine, or the cluster at an address. Starts once; a Ray that runs already is used and left running.
+    """A Ray of our own on this machine, or the cluster at an address. Starts once; a Ray that runs
+    already is used and left running.
 
-    Starting a local Ray writes an authentication token to the home directory, where there is one; to join a cluster at `address`
-    that was started in the same way, set `RAY_AUTH_MODE=token` in the environment. Every node of a cluster needs hssl-search
-    installed and must see the run folder under the same path.
+    Starting a local Ray writes an authentication token to the home directory, where there is one;
+    to join a cluster at `address` that was started in the same way, set `RAY_AUTH_MODE=token` in
+    the environment. Every node of a cluster needs hssl-search installed and must see the run folder
+    under the same path.
 
     Args:
-        cpus, gpus: what a local Ray may use; None: all there is. Not for a cluster, which knows its own.
-        runtime_env: passed to Ray, for a cluster without the package: `{"py_modules": [hssl_search]}`.
+        cpus, gpus: what a local Ray may use; None: all there is. Not for a cluster, which knows its
+            own.
+        runtime_env: passed to Ray, for a cluster without the package: `{"py_modules":
+            [hssl_search]}`.
         stop: what is run here stops when another thread sets it, as after Ctrl-C.
     """
 
@@ -82,7 +88,11 @@ class RaySession:
         """Whether nothing else runs on this Ray."""
 
     def start(self) -> RaySession:
-        """Start or join Ray, about 5 seconds. UserError when there is no cluster at the address."""
+        """Start or join Ray, about 5 seconds.
+
+        Raises:
+            UserError: where there is no cluster at the address, or no Ray can be started here.
+        """
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
         with warnings.catch_warnings():
@@ -96,13 +106,13 @@ class RaySession:
         return self
 
     def total(self, resource: str) -> float:
-        """How much of "CPU" or "GPU" all machines together have."""
+        """Return how much of "CPU" or "GPU" all machines together have."""
         import ray
 
         return float(ray.cluster_resources().get(resource, 0.0))
 
     def free(self, resource: str) -> float:
-        """How much of "CPU" or "GPU" nothing holds at present."""
+        """Return how much of "CPU" or "GPU" nothing holds at present."""
         import ray
 
         return (
@@ -112,7 +122,8 @@ class RaySession:
         )
 
     def shutdown(self) -> None:
-        """End the local Ray, or leave the cluster. Does nothing to a Ray that this session did not start."""
+        """End the local Ray, or leave the cluster; leave a Ray alone that this session did not
+        start."""
         self._started.close()
         self.own = False
 
@@ -149,7 +160,8 @@ class RaySession:
             folder = Scratch("ray", root)
             started.callback(folder.remove)
             if started.enter_context(_home_within(folder.path)):
-                # Kept until this process ends: Ray reads it once, and would never know that of another home.
+                # Kept until this process ends: Ray reads it once, and would never know that of
+                # another home.
                 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             with (
                 _importable_in_workers(),
@@ -184,17 +196,19 @@ class RaySession:
             ray.init(address=self._address, runtime_env=env, **quiet)
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise UserError(
-                f"no Ray cluster could be joined at {self._address!r} ({_first_line(error)}); check that it runs there, and set "
-                "RAY_AUTH_MODE=token if it was started with authentication."
+                f"no Ray cluster could be joined at {self._address!r} ({_first_line(error)}); "
+                "check that it runs there, and set RAY_AUTH_MODE=token if it was started with "
+                "authentication."
             ) from error
 
 
 @contextmanager
 def _told_when_slow() -> Iterator[None]:
-    """Within: after a minute the user is told that Ray is what is waited for."""
+    """Tell the user, where the block takes more than a minute, that Ray is what is waited for."""
     sentence = (
-        f"hssl-search: Ray has not started within {SLOW_S:.0f} s; it is still waited for. On a busy machine that takes long; "
-        "else look whether the memory is full or a firewall blocks this machine's own ports, and stop this with Ctrl-C."
+        f"hssl-search: Ray has not started within {SLOW_S:.0f} s; it is still waited for. On a "
+        "busy machine that takes long; else look whether the memory is full or a firewall blocks this "
+        "machine's own ports, and stop this with Ctrl-C."
     )
     timer = threading.Timer(SLOW_S, print, [sentence], {"file": sys.stderr, "flush": True})
     timer.daemon = True
@@ -207,7 +221,8 @@ def _told_when_slow() -> Iterator[None]:
 
 @contextmanager
 def _local_errors(root: Path) -> Iterator[None]:
-    """Within: what keeps a Ray from starting on this machine becomes a UserError; Ray raises almost anything then."""
+    """Raise what keeps a Ray from starting on this machine as a UserError; Ray raises almost
+    anything then."""
     try:
         yield
     except Exception as error:
@@ -233,11 +248,14 @@ def _remedy(error: Exception, root: Path) -> str:
 
 @contextmanager
 def _daemons_apart() -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Within: Ray's daemons are started so that no signal that asks this program to stop ends them first; the list of them.
+    """Start Ray's daemons, within the block, so that no signal that asks this program to stop ends
+    them first. Yield the list of them.
 
-    A terminal and `timeout` signal a process group: each daemon gets a session of its own. Slurm and systemd signal all processes
-    of a job: the daemons and their workers have these signals blocked. Without its daemons Ray waits for a minute, then aborts this
-    process, and study and report would never be closed. They end when this process ends them or dies, whatever way it dies.
+    A terminal and `timeout` signal a process group: each daemon gets a session of its own. Slurm
+    and systemd signal all processes of a job: the daemons and their workers have these signals
+    blocked. Without its daemons Ray waits for a minute, then aborts this process, and study and
+    report would never be closed. They end when this process ends them or dies, whatever way it
+    dies.
     """
     daemons: list[subprocess.Popen[bytes]] = []
     if not sys.platform.startswith("linux"):  # elsewhere Ray itself ends its daemons by their group
@@ -281,7 +299,7 @@ def _kill_group(daemon: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def _environment(changes: Mapping[str, str | None]) -> Iterator[None]:
-    """Within: these environment variables have these values; None: they are not set."""
+    """Give these environment variables these values within the block; None: they are not set."""
     before = {name: os.environ.get(name) for name in changes}
     _set(changes)
     try:
@@ -299,8 +317,8 @@ def _set(values: Mapping[str, str | None]) -> None:
 
 @contextmanager
 def _home_within(folder: Path) -> Iterator[bool]:
-    """Within: there is a home directory that may be written, in the folder where the user has none (a container's user may not); whether
-    it is there."""
+    """Have a home directory within the block that may be written: one in the folder where the user
+    has none, as in a container. Yield whether it is there."""
     changes: dict[str, str | None] = {}
     if made := not _home_may_be_written():
         (folder / "home").mkdir()
@@ -314,7 +332,7 @@ def _home_within(folder: Path) -> Iterator[bool]:
 
 
 def _home_may_be_written() -> bool:
-    """Whether Ray can keep its token in the home directory, or has done so before."""
+    """Return whether Ray can keep its token in the home directory, or has done so before."""
     try:
         folder = Path.home() / ".ray"
         folder.mkdir(parents=True, exist_ok=True)
@@ -325,7 +343,8 @@ def _home_may_be_written() -> bool:
 
 @contextmanager
 def _importable_in_workers() -> Iterator[None]:
-    """Within: processes started find this package, also when it is imported from a checkout and not installed."""
+    """Let processes that the block starts find this package, also where it is imported from a
+    checkout and not installed."""
     root = Path(hssl_search.__path__[0]).parent
     if root in {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}:
         yield
@@ -338,29 +357,30 @@ def _importable_in_workers() -> Iterator[None]:
 
 
 def _short_root() -> Path | None:
-    """/tmp where it may be written, since it is short: Ray puts sockets below, and their paths may have about 100 characters."""
+    """Return /tmp where it may be written, since it is short: Ray puts sockets below, and their
+    paths may have about 100 characters."""
     short = Path("/tmp")
     return short if os.access(short, os.W_OK) else None
 
 
 def _require_loopback() -> None:
-    """UserError when this machine cannot reach itself: Ray would try for minutes."""
+    """Raise a UserError where this machine cannot reach itself: Ray would try for minutes."""
     try:
         with socket.create_server(("127.0.0.1", 0)) as server:
             socket.create_connection(server.getsockname(), timeout=10).close()
     except OSError as error:
         raise UserError(
-            f"this machine does not answer itself at 127.0.0.1 ({error.strerror or error}), which Ray needs; bring its "
-            "loopback interface up: ip link set lo up."
+            f"this machine does not answer itself at 127.0.0.1 ({error.strerror or error}), which "
+            "Ray needs; bring its loopback interface up: ip link set lo up."
         ) from error
 
 
 def _require_listener(address: str) -> None:
-    """UserError when nothing listens at `host:port`; Ray itself would try for minutes."""
+    """Raise a UserError where nothing listens at `host:port`; Ray itself would try for minutes."""
     if address.startswith("ray://"):
         raise UserError(
-            f"{address!r} is an address for Ray clients, and the search must run on a node of the cluster; give its host:port, "
-            "such as 10.0.0.1:6379, or auto."
+            f"{address!r} is an address for Ray clients, and the search must run on a node of the "
+            "cluster; give its host:port, such as 10.0.0.1:6379, or auto."
         )
     host, _, port = address.rpartition(":")
     if not (host and port.isdigit()):
@@ -369,13 +389,11 @@ def _require_listener(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
     except OSError as error:
         raise UserError(
-            f"nothing answers at {address!r} ({error.strerror or error}); check the address of the Ray cluster."
+            f"nothing answers at {address!r} ({error.strerror or error}); check the address of the "
+            "Ray cluster."
         ) from error
 
 
 def _first_line(error: Exception) -> str:
-    return (
-        str(error).strip().splitlines()[0].rstrip(".")
-        if str(error).strip()
-        else type(error).__name__
-    )
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

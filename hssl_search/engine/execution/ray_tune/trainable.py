@@ -20,11 +20,13 @@ METRICS = "metrics"
 CAUSE = "cause"
 FULL = "full"
 HALT = "halt"
-"""Keys of what goes to a worker (JOB) and of what it reports. Jobs and metrics travel as JSON text, because Tune flattens mappings."""
+"""Keys of what goes to a worker (JOB) and of what it reports. Jobs and metrics travel as JSON text,
+because Tune flattens mappings."""
 
 
 def trainable(worker: Worker | str) -> Callable[[Plain], None]:
-    """A function for Tune that runs jobs with `worker`: a callable, or `module:function` imported in the worker process only."""
+    """Return a function for Tune that runs jobs with `worker`: a callable, or `module:function`,
+    which is imported in the worker process only."""
 
     def trial(config: Plain) -> None:
         run_in_trial(config, worker)
@@ -33,7 +35,8 @@ def trainable(worker: Worker | str) -> Callable[[Plain], None]:
 
 
 def run_in_trial(config: Plain, worker: Worker | str) -> None:
-    """Run the job in `config`. Reports each step to Tune; an error is written to the job's folder, reported and raised."""
+    """Run the job in `config`. Each step is reported to Tune; an error is written to the job's
+    folder, reported and raised."""
     from ray import tune
 
     job = Job.from_plain(json.loads(config[JOB]))
@@ -57,9 +60,11 @@ def run_in_trial(config: Plain, worker: Worker | str) -> None:
 
 
 def limit_threads(cpus: float) -> None:
-    """As many threads as the job has cores; heeded by libraries that are loaded after this, torch among them.
+    """Use as many threads as the job has cores, in libraries that are loaded after this, torch
+    among them.
 
-    Threads that wait for each other sleep: spinning, two threads on busy cores were measured to take 45 times as long for a step.
+    Threads that wait for each other sleep: spinning, two threads on busy cores were measured to
+    take 45 times as long for a step.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -67,6 +72,7 @@ def limit_threads(cpus: float) -> None:
 
 
 def resolve(worker: Worker | str) -> Any:
+    """Return the worker, imported where it is given by name."""
     if not isinstance(worker, str):
         return worker
     module, _, function = worker.partition(":")

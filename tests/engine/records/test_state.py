@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hssl_search.engine.records.attributes import LARGEST, joined, split
+from hssl_search.engine.records.state import LARGEST, joined, split
 
 TEXT_OF_MYSQL = 65_535
 """Bytes."""
