@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
@@ -150,6 +150,8 @@ def test_the_functions_take_each_option_of_a_search_by_its_name_and_type() -> No
             asked = str if name == "budget" else SearchConfig.model_fields[name].annotation
             if name == "base_arg":
                 asked = Mapping[str, Any]
+            if name == "warm_start":
+                asked = api.RunName | Sequence[api.RunName]
             if name == "policy":
                 asked = asked | Mapping[str, Any]
             assert option.annotation == asked | None, name
