@@ -25,13 +25,12 @@ from benchmarks.simulation.headbench import OF_BASE, OF_HEAD, HeadBench
 from hssl_search.backbones import Base
 from hssl_search.cli import key_value
 from hssl_search.data.splits import load_data
-from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.execution.jobs import Job, Outcome, Plain, Report, Setting, State
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.phases import screen
 from hssl_search.engine.phases.jobs import JobMaker
 from hssl_search.engine.planning.cost_model import Measurement
-from hssl_search.engine.records.state import TrialState
+from hssl_search.engine.records.state import Contender, TrialState
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.head import head_cost
 from hssl_search.heads.same_architecture import same_architecture_head

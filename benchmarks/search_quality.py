@@ -38,7 +38,6 @@ from benchmarks.simulation.search import Simulation
 from benchmarks.simulation.synthetic_heads import SyntheticHeads
 from benchmarks.simulation.worker import Answers, Faults, SimulatedWorker
 from hssl_search.engine.budget import Budget
-from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.pruners import PRUNERS, AtRung
 from hssl_search.engine.config import PrunerName
 from hssl_search.engine.execution.jobs import Decision, Job, Outcome, Report, Setting, State
@@ -50,7 +49,7 @@ from hssl_search.engine.planning.plan import Plan
 from hssl_search.engine.policy import DEFAULT
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.meter import DeviceMeter
-from hssl_search.engine.records.state import TrialState
+from hssl_search.engine.records.state import Contender, TrialState
 from hssl_search.heads.config import HeadConfig
 from hssl_search.spaces.space import Space
 

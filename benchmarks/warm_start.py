@@ -28,10 +28,15 @@ from benchmarks.simulation.headbench import OF_HEAD, HeadBench
 from benchmarks.simulation.measured_heads import MeasuredHeads
 from benchmarks.simulation.search import Simulation
 from hssl_search.engine.budget import Budget
-from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.prior_runs import MEASURED
 from hssl_search.engine.phases.screen import read
-from hssl_search.engine.records.state import PriorHead, PriorRun, SearchState, TrialState
+from hssl_search.engine.records.state import (
+    Contender,
+    PriorHead,
+    PriorRun,
+    SearchState,
+    TrialState,
+)
 from hssl_search.errors import UserError
 from hssl_search.heads.config import HeadConfig
 

@@ -27,13 +27,13 @@ from hssl_search.engine.execution.jobs import Plain
 from hssl_search.engine.execution.ray_tune.session import RaySession
 from hssl_search.engine.images import require_images
 from hssl_search.engine.policy import Policy
-from hssl_search.engine.records.disk import AGAIN, disk_errors
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.run import RUNS, ResolvedSearch, Run
 from hssl_search.engine.records.state import SearchState
 from hssl_search.engine.records.storage import StorageError
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.resolve import require_unchanged
+from hssl_search.errors import REPEATABLE, disk_errors
 from hssl_search.output import standard_streams
 from hssl_search.scratch import Scratch
 from hssl_search.session import controller_of, prepared, ray_session, study_of
@@ -206,7 +206,7 @@ def plan_search(config: SearchConfig, console: Console | None = None) -> Plain:
     with (
         prepared(config, console) as (search, session),
         Scratch("plan") as folder,
-        disk_errors(folder, AGAIN),
+        disk_errors(folder, REPEATABLE),
     ):
         seconds = max(config.budget.seconds, MEASURING_S)
         budget = Budget(seconds, config.budget.device, f"{seconds:.0f}{config.budget.device}-s")
@@ -358,7 +358,7 @@ def write_report(run: Run | str | Path) -> list[Path]:
         run: see `resume`.
     """
     opened = open_run(run)
-    with disk_errors(opened.folder, AGAIN), study_of(opened) as study:
+    with disk_errors(opened.folder, REPEATABLE), study_of(opened) as study:
         return _report(opened, study)
 
 
@@ -390,7 +390,7 @@ def dashboard(
 def _create(search: ResolvedSearch) -> Run:
     """Make the run's folder and its study, both or neither."""
     folder = RUNS / search.name
-    with disk_errors(folder, AGAIN):
+    with disk_errors(folder, REPEATABLE):
         run = Run.create(folder, search.as_plain())
     try:
         with StudyRecord.open(run.study_url(search.storage), search.name, new=True):

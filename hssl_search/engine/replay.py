@@ -1,4 +1,5 @@
-"""Replaying: a training run again from its record alone, and its numbers beside those that were recorded."""
+"""Replaying: a training is run again from its record alone, and its numbers are compared with those
+that were recorded."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from hssl_search.errors import UserError
 from hssl_search.scratch import Scratch
 
 PHASES = ("proxy", "confirm")
-"""Those whose jobs train the base alone, or with one head; a trial's proxy is replayed unless a seed is named."""
+"""Phases whose jobs train the base alone, or with one head; unless a seed is named, the first."""
 UNCOMPARED = ("train_s", "train_steps", "recomputed", "gpus", "surroundings")
 """What a worker reports of how it came to its numbers."""
 
@@ -40,7 +41,8 @@ class Number:
 
     @property
     def equal(self) -> bool:
-        return json.dumps(self.recorded) == json.dumps(self.replayed)  # NaN is equal to NaN
+        """Return whether both are the same; NaN is the same as NaN."""
+        return json.dumps(self.recorded) == json.dumps(self.replayed)
 
 
 @dataclass(frozen=True)
@@ -56,22 +58,25 @@ class Replay:
 
     @property
     def different(self) -> list[Number]:
+        """Return the numbers that are not the same."""
         return [number for number in self.numbers if not number.equal]
 
     @property
     def equal(self) -> bool:
+        """Return whether all numbers are the same."""
         return not self.different
 
 
 def replay(run: Run, study: StudyRecord, trial: int, seed: int | None = None) -> Replay:
-    """Train again what the trial trained alone, up to where that was recorded, in a temporary folder; nothing of the run is changed.
+    """Train again what the trial trained alone, up to where that was recorded, in a temporary
+    folder; nothing of the run is changed.
 
     Args:
         seed: of one of the trial's confirming runs; None: its proxy.
 
     Raises:
-        UserError: for a trial that there is not, or that was never trained alone (under that seed); for data that are gone; for a
-            training on a GPU where there is none.
+        UserError: for a trial that there is not, or that was never trained alone (under that seed);
+            for data that are gone; for a training on a GPU where there is none.
     """
     record = _record(run, study, trial, seed)
     recorded = record.reports
@@ -79,16 +84,18 @@ def replay(run: Run, study: StudyRecord, trial: int, seed: int | None = None) ->
     setting = Setting.model_validate(resolved["setting"])
     _require_device(setting.device, record.key)
     changed = require_images(setting, resolved.get("images", {}))
-    replayed = {
-        report.step: report.metrics
-        for report in _train_again(setting, record, [report.step for report in recorded])
-    }
-    numbers = [
-        number for report in recorded for number in _compared(report, replayed.get(report.step, {}))
-    ]
+    rungs = [report.step for report in recorded]
+    again = {report.step: report.metrics for report in _train_again(setting, record, rungs)}
+    numbers = []
+    for report in recorded:
+        replayed = dict(_flat(again.get(report.step, {})))
+        numbers += [
+            Number(report.step, name, value, replayed.get(name))
+            for name, value in _flat(report.metrics)
+        ]
     notes = [
         *([changed[0].upper() + changed[1:]] if changed else []),
-        *_changed_surroundings(recorded, list(replayed.values())),
+        *_changed_surroundings(recorded, list(again.values())),
     ]
     return Replay(record.key, record.name, numbers, notes)
 
@@ -99,34 +106,32 @@ def _record(run: Run, study: StudyRecord, trial: int, seed: int | None) -> JobRe
     if not 0 <= trial < count:
         valid = f"its trials are 0 to {count - 1}" if count else "it has none yet"
         raise UserError(f"the run {run.name!r} has no trial {trial}; {valid}.")
-    alone = [
-        record for record in study.jobs().values() if record.phase in PHASES and record.reports
-    ]
-    of_trial = sorted(
-        (record for record in alone if record.trial == trial),
-        key=lambda record: PHASES.index(record.phase),
-    )
+    records = study.jobs().values()
+    alone = [record for record in records if record.phase in PHASES and record.reports]
+    of_trial = [record for record in alone if record.trial == trial]
+    of_trial.sort(key=lambda record: PHASES.index(record.phase))
     if not of_trial:
         trained = sorted({record.trial for record in alone if record.trial is not None})
-        valid = (
-            f"choose one that was: {', '.join(map(str, trained))}"
-            if trained
-            else "no trial of this run has been yet"
-        )
+        valid = "no trial of this run has been yet"
+        if trained:
+            valid = f"choose one that was: {', '.join(map(str, trained))}"
         raise UserError(
-            f"trial {trial} of the run {run.name!r} was never trained alone as far as a first rung; {valid}."
+            f"trial {trial} of the run {run.name!r} was never trained alone as far as a first "
+            f"rung; {valid}."
         )
-    found = [record for record in of_trial if seed in (None, record.seed)]
-    if not found:
+    of_seed = [record for record in of_trial if seed in (None, record.seed)]
+    if not of_seed:
         seeds = ", ".join(str(record.seed) for record in of_trial)
         raise UserError(
-            f"trial {trial} of the run {run.name!r} was not trained under seed {seed}; choose one of {seeds}."
+            f"trial {trial} of the run {run.name!r} was not trained under seed {seed}; choose one "
+            f"of {seeds}."
         )
-    if found[0].task is None:
+    if of_seed[0].task is None:
         raise UserError(
-            f"the record of {found[0].key} does not say how it was trained; replay it with the version that wrote it."
+            f"the record of {of_seed[0].key} does not say how it was trained; replay it with the "
+            "version that wrote it."
         )
-    return found[0]
+    return of_seed[0]
 
 
 def _require_device(device: str, key: str) -> None:
@@ -134,24 +139,25 @@ def _require_device(device: str, key: str) -> None:
 
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError(
-            f"{key} was trained on a GPU and no GPU was found; replay it on a machine like the one that it was trained on."
+            f"{key} was trained on a GPU and no GPU was found; replay it on a machine like the one "
+            "that it was trained on."
         )
 
 
 def _train_again(setting: Setting, record: JobRecord, rungs: list[int]) -> list[Report]:
-    """What the ordinary worker reports at these steps; this process has its threads and random state back afterwards."""
+    """Return what the ordinary worker reports at these steps.
+
+    This process has its threads and its random state back afterwards.
+    """
     import torch
 
     from hssl_search.engine.worker.run_job import run_job
 
-    task = Task.model_validate(
-        {**(record.task or {}), "setting": setting, "rungs": rungs, "reserve_s": 0.0}
-    )
+    changes = {"setting": setting, "rungs": rungs, "reserve_s": 0.0}
+    task = Task.model_validate({**(record.task or {}), **changes})
     reports: list[Report] = []
-    threads, devices = (
-        torch.get_num_threads(),
-        [torch.cuda.current_device()] if setting.device == "cuda" else [],
-    )
+    threads = torch.get_num_threads()
+    devices = [torch.cuda.current_device()] if setting.device == "cuda" else []
     with Scratch("replay") as folder, torch.random.fork_rng(devices):
         job = Job(
             record.key,
@@ -169,39 +175,25 @@ def _train_again(setting: Setting, record: JobRecord, rungs: list[int]) -> list[
     return reports
 
 
-def _compared(report: Report, replayed: Plain) -> Iterator[Number]:
-    found = dict(_flat(replayed))
-    for name, value in _flat(report.metrics):
-        yield Number(report.step, name, value, found.get(name))
-
-
 def _flat(metrics: Plain) -> Iterator[tuple[str, Any]]:
-    """(name, value) of everything that is compared, what is nested with its place."""
+    """Yield name and value of everything that is compared; of what is nested `heads.0.cka`."""
     for key, value in metrics.items():
         if key in UNCOMPARED:
             continue
-        inner = (
-            value
-            if isinstance(value, dict)
-            else dict(enumerate(value))
-            if isinstance(value, list)
-            else None
-        )
-        if inner is None:
-            yield key, value
+        inner = dict(enumerate(value)) if isinstance(value, list) else value
+        if isinstance(inner, dict):
+            nested = {str(place): item for place, item in inner.items()}
+            yield from ((f"{key}.{name}", item) for name, item in _flat(nested))
         else:
-            yield from (
-                (f"{key}.{name}", each)
-                for name, each in _flat({str(place): item for place, item in inner.items()})
-            )
+            yield key, value
 
 
 def _changed_surroundings(recorded: Sequence[Report], replayed: Sequence[Plain]) -> Iterator[str]:
-    """What was different where the training ran, on any of the machines that it ran on."""
+    """Yield what was different where the training ran, on any of the machines that it ran on."""
     here = replayed[-1].get("surroundings", {}) if replayed else {}
     for key, value in here.items():
-        others = {
+        before = {
             str(report.metrics.get("surroundings", {}).get(key, "unknown")) for report in recorded
-        } - {str(value)}
-        if others:
+        }
+        if others := before - {str(value)}:
             yield f"{key} was {' or '.join(sorted(others))} and is {value} here."

@@ -1,4 +1,7 @@
-"""The verdict: which head won, by how much, and how sure that is. It is data; reporting words it."""
+"""The verdict: which head won, by how much, and how sure that is.
+
+It is data; `hssl_search.reporting.text` puts it into sentences.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from hssl_search.data.look import Look
-from hssl_search.engine.candidates.candidate import SAME_TIME, Contender
 from hssl_search.engine.execution.jobs import Plain
 from hssl_search.engine.records.results import ScoreTable
-from hssl_search.engine.records.state import HEALTHY
+from hssl_search.engine.records.state import HEALTHY, SAME_TIME, Contender
 from hssl_search.engine.statistics import ties
 from hssl_search.engine.statistics.correlation import rank_correlation
 from hssl_search.engine.statistics.metrics import ACCURACY, Chance, Measure
@@ -114,7 +116,7 @@ class Verdict(_Data):
     rank_by: str = ACCURACY.key
     """Key of the measure that all numbers are in (`RANKINGS`)."""
     state: Literal["better", "no head", "undecided", "unranked"] = "unranked"
-    """`better` and `no head`: the difference to the no-head control is decided at 95 %; `undecided`:
+    """`better`, `no head`: the difference to the no-head control is decided at 95 %; `undecided`:
     it is not, or it is smaller than the measure resolves; `unranked`: nothing could be compared."""
     tied: bool = False
     """Whether the difference to no head is smaller than the measure resolves."""
@@ -164,8 +166,9 @@ def judge(
         doubt: see `Verdict`.
     """
     ranked_by, scores, posterior = table.measure, table.scores, table.posterior
-    best = posterior.leader([one.trial for one in contenders if one.control is None])
-    winner = next((one for one in contenders if one.trial == best), None)
+    candidates = [contender for contender in contenders if contender.control is None]
+    best = posterior.leader([candidate.trial for candidate in candidates])
+    winner = next((candidate for candidate in candidates if candidate.trial == best), None)
     verdict = Verdict(
         winner=winner and winner.trial,
         name=winner and winner.name,
@@ -175,7 +178,7 @@ def judge(
     )
     if winner is None:
         return verdict.model_copy(update={"no_winner": no_winner})
-    controls = {one.control: one for one in contenders if one.control}
+    controls = {contender.control: contender for contender in contenders if contender.control}
     level = None
     if chance and ranked_by == ACCURACY:
         level = _level([winner, controls.get("none")], scores, reference, chance)
@@ -184,15 +187,15 @@ def judge(
     if ranked_by.of_head:
         return verdict
     gaps = {
-        kind: (one.name, gap)
-        for kind, one in controls.items()
-        if (gap := posterior.fit.against(one.trial).get(winner.trial)) is not None
+        kind: (control.name, gap)
+        for kind, control in controls.items()
+        if (gap := posterior.fit.against(control.trial).get(winner.trial)) is not None
     }
     others = [_comparison(*gaps[kind], ranked_by) for kind in OTHERS if kind in gaps]
     verdict = verdict.model_copy(update={"others": others})
     if "none" not in gaps:
         return verdict
-    costs = [(seed_s or {}).get(one.trial) for one in (winner, controls["none"])]
+    costs = [(seed_s or {}).get(each.trial) for each in (winner, controls["none"])]
     return _decided(verdict, *gaps["none"], posterior, ranked_by, costs)
 
 
@@ -253,9 +256,9 @@ def _level(
     both: Sequence[Contender | None], scores: Scores, reference: Mapping[str, float], chance: Chance
 ) -> Level:
     means = {
-        one.name: mean(scores[one.trial].values())
-        for one in both
-        if one is not None and scores.get(one.trial)
+        contender.name: mean(scores[contender.trial].values())
+        for contender in both
+        if contender is not None and scores.get(contender.trial)
     }
     name = max(means, key=means.__getitem__)
     return Level(
@@ -274,11 +277,11 @@ def _agreement(scores: Scores, accuracies: Scores) -> Agreement | None:
     both = [trial for trial in scores if trial in accuracies]
     if not both:
         return None
-    found = rank_correlation(
+    ranks = rank_correlation(
         *([mean(of[trial].values()) for trial in both] for of in (scores, accuracies))
     )
-    between = None if found.low is None or found.high is None else (found.low, found.high)
-    return Agreement(correlation=found.value, interval=between, trials=found.n)
+    between = None if ranks.low is None or ranks.high is None else (ranks.low, ranks.high)
+    return Agreement(correlation=ranks.value, interval=between, trials=ranks.n)
 
 
 def _reference_rows(reference: Mapping[str, float]) -> list[Row]:
@@ -315,11 +318,12 @@ def why_no_winner(
         images: see `NoWinner`.
         extend: the command that continues with a larger budget.
     """
-    candidates = [one for one in contenders if one.control is None]
-    gates = Counter(one.state.gate for one in candidates if one.state.gate)
-    promoted = [one for one in candidates if one.state.gate == HEALTHY and one.state.promoted]
-    ended = [causes[one.trial] for one in promoted if one.trial in causes]
+    candidates = [contender for contender in contenders if contender.control is None]
+    gates = Counter(each.state.gate for each in candidates if each.state.gate)
+    promoted = [each for each in candidates if each.state.gate == HEALTHY and each.state.promoted]
+    ended = [causes[each.trial] for each in promoted if each.trial in causes]
     first = ended[0] if ended else ""
+    # Before all heads had their chance, health is not to blame.
     if gates["healthy"] and short:
         return NoWinner(reason="budget", heads=len(ended), cause=first, extend=extend)
     if promoted:
@@ -330,7 +334,7 @@ def why_no_winner(
         return NoWinner(reason="gates", gates=counts, images=images, extend=unfinished)
     if short:
         return NoWinner(reason="unscreened", extend=extend)
-    failed = next((causes[one.trial] for one in candidates if one.trial in causes), "")
+    failed = next((causes[each.trial] for each in candidates if each.trial in causes), "")
     return NoWinner(reason="screening", cause=failed)
 
 

@@ -22,14 +22,13 @@ from hssl_search.engine.execution.inline import InlineExecutor
 from hssl_search.engine.execution.jobs import Job, Send, Task
 from hssl_search.engine.phases.runner import Phase
 from hssl_search.engine.records import storage
-from hssl_search.engine.records.disk import disk_errors, disk_is_full
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.meter import DeviceMeter
 from hssl_search.engine.records.run import ResolvedSearch, Run
 from hssl_search.engine.records.state import SearchState
 from hssl_search.engine.records.storage_url import sqlite_url
 from hssl_search.engine.records.study import StudyRecord
-from hssl_search.errors import UserError
+from hssl_search.errors import UserError, disk_errors, disk_is_full
 from hssl_search.training.checkpoint import CheckpointFolder
 
 Lab = Any

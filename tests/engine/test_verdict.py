@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.execution.jobs import Outcome, Report, State
 from hssl_search.engine.records.results import ScoreTable, final_metrics
-from hssl_search.engine.records.state import TrialState
+from hssl_search.engine.records.state import Contender, TrialState
 from hssl_search.engine.statistics.metrics import (
     ACCURACY,
     DISCREPANCY,

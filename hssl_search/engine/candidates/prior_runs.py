@@ -6,10 +6,15 @@ from collections.abc import Iterable, Sequence
 
 from optuna.trial import TrialState as Ended
 
-from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.surrogate import Lesson
 from hssl_search.engine.records.run import ResolvedSearch, Run
-from hssl_search.engine.records.state import PriorHead, PriorRun, SearchState, TrialState
+from hssl_search.engine.records.state import (
+    Contender,
+    PriorHead,
+    PriorRun,
+    SearchState,
+    TrialState,
+)
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.statistics.metrics import RANKINGS
 from hssl_search.errors import UserError

@@ -11,12 +11,17 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from hssl_search.engine.candidates import surrogate
-from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.surrogate import Lesson
 from hssl_search.engine.candidates.trials import Trials
 from hssl_search.engine.config import PromotionRule
 from hssl_search.engine.policy import DEFAULT, Policy
-from hssl_search.engine.records.state import HEALTHY, PromotionState, SearchState, TrialState
+from hssl_search.engine.records.state import (
+    HEALTHY,
+    Contender,
+    PromotionState,
+    SearchState,
+    TrialState,
+)
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.statistics import ties
 from hssl_search.engine.statistics.correlation import (

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from hssl_search.engine.candidates.candidate import Contender
+from hssl_search.engine.records.state import Contender
 from hssl_search.engine.statistics import ties
 from hssl_search.engine.statistics.correlation import spearman
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.execution.jobs import MEASURE_REPORTS, CountedHead, Job, Setting, Task
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.policy import DEFAULT
+from hssl_search.engine.records.state import Contender
 from hssl_search.heads.config import HeadConfig
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean
 
-from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.execution.jobs import Job, Outcome, Plain, Setting
 from hssl_search.engine.execution.machine import Machine, packed
 from hssl_search.engine.planning.costs import (
@@ -21,6 +20,7 @@ from hssl_search.engine.planning.costs import (
 )
 from hssl_search.engine.planning.plan import Plan
 from hssl_search.engine.policy import DEFAULT, Policy
+from hssl_search.engine.records.state import Contender
 from hssl_search.engine.statistics.metrics import Measure
 
 
@@ -168,7 +168,7 @@ class CostModel:
     def expect(self, head_s: float | None) -> None:
         """Plan from now on with a head that adds so much to a step; None: as before."""
         if head_s is not None:
-            self.planned = replace(self.costs, heads={"promoted": head_s})
+            self.planned = replace(self.costs, heads={"promoted heads": head_s})
 
     def head(self, contender: Contender) -> float:
         """Return what a head adds to a step: as its screening timed it, else what its family's

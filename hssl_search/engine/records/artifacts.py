@@ -1,4 +1,7 @@
-"""Artifacts: what the Optuna dashboard shows of a trial beside its numbers (`optuna-dashboard STORAGE --artifact-dir RUN/artifacts`)."""
+"""Artifacts: what the Optuna dashboard shows of a trial beside its numbers.
+
+See `optuna-dashboard STORAGE --artifact-dir RUN/artifacts`.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,13 @@ from hssl_search.scratch import Scratch
 
 LOG, HEAD = "log.txt", "head.yaml"
 LOG_LINES = 100
-"""Of a log that is kept, at most: its end."""
+"""Lines that are kept of a log, at most: its end."""
 
 
 class Artifacts:
-    """Attaches to the trial of a training that has ended its head, and to one that failed the end of its log.
+    """Attaches to a trial its head, and to one that failed the end of its log.
 
-    They are copies of what the run holds elsewhere. So one that cannot be kept is told of, and the search goes on.
+    They are copies of what the run holds elsewhere: one that cannot be kept ends no search.
 
     Args:
         tell: told one sentence of an artifact that could not be kept.
@@ -31,21 +34,23 @@ class Artifacts:
         self.run, self.study, self.tell = run, study, tell
 
     def keep(self, job: Job, outcome: Outcome) -> None:
-        """To be called before the trial is decided: a decided one takes none. What it has already is not attached again."""
+        """Attach what the trial of a training that has ended lacks.
+
+        It must not be decided yet: a decided trial takes no artifacts.
+        """
         if job.trial is None or outcome.state is State.CUT:
             return
         try:
             self._attach(job, job.trial, outcome)
         except Exception as error:  # whatever it is, no training is lost by it
-            self.tell(
-                f"The dashboard will not show all of trial {job.trial}: {type(error).__name__}: {' '.join(str(error).split())}"
-            )
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            self.tell(f"The dashboard will not show all of trial {job.trial}: {reason}")
 
     def _attach(self, job: Job, number: int, outcome: Outcome) -> None:
         trial = self.study.frozen(number)
         if trial.state.is_finished():
             return
-        has = {one.filename for one in get_all_artifact_meta(trial, storage=self.study.storage)}
+        has = {meta.filename for meta in get_all_artifact_meta(trial, storage=self.study.storage)}
         self.run.artifacts.mkdir(exist_ok=True)
         with Scratch("artifacts") as folder:
             log = folder / LOG
@@ -66,7 +71,7 @@ class Artifacts:
 
 
 def end_of_log(job: Job, outcome: Outcome) -> str:
-    """The cause, and the end of the traceback that the worker wrote, where it could."""
+    """Return the cause, and the end of the traceback that the worker wrote, where it could."""
     written = Path(job.folder) / "traceback.txt"
     lines = (
         written.read_text(encoding="utf-8").splitlines()

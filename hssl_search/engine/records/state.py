@@ -14,12 +14,14 @@ import json
 import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
 from hssl_search.engine.execution.jobs import Outcome, Report, State, TaskHead
 from hssl_search.engine.statistics.correlation import RankCorrelation
+from hssl_search.heads.config import HeadConfig
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -31,6 +33,8 @@ LARGEST = 60_000
 character is a byte."""
 PART, IN_PARTS = "part/", "in parts"
 """How the keys of an attribute's parts begin, and the key of what refers to them."""
+SAME_TIME = "none_same_time"
+"""The control without head for the device-time of the proxy that led when confirming began."""
 HEALTHY = "healthy"
 """What the health gate says of a head that may be promoted."""
 
@@ -159,6 +163,44 @@ class TrialState(HeadMeasures):
     def as_screened(self) -> TrialState:
         """Return what was known before the trial was promoted or decided."""
         return self.only(self.model_fields_set - {"promoted", "cause", "device_s"})
+
+
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """A head candidate or a control.
+
+    It is equal to itself alone, so that what is computed from it can be cached.
+    """
+
+    trial: int
+    """The number of its trial."""
+    state: TrialState = field(default_factory=TrialState)
+    """What the study holds of it."""
+
+    @property
+    def name(self) -> str:
+        """Return what people call it."""
+        return self.state.name
+
+    @property
+    def head(self) -> HeadConfig | None:
+        """Return its head; None for a control without a head."""
+        return self.state.head
+
+    @property
+    def heads(self) -> list[HeadConfig]:
+        """Return its head as the heads of a training."""
+        return [] if self.head is None else [self.head]
+
+    @property
+    def family(self) -> str:
+        """Return its head's family; `none` without a head."""
+        return self.state.family
+
+    @property
+    def control(self) -> str | None:
+        """Return which control it is; None for a candidate."""
+        return self.state.control
 
 
 class PlanState(Attributes):
@@ -344,8 +386,8 @@ def split(key: str, value: Any) -> Iterator[tuple[str, Any]]:
     what refers to them.
 
     Parts are named by their content, so that a reader between two writes finds the value from
-    before, whole, and so that a write that is repeated changes nothing. Optuna deletes no attribute:
-    the parts of an earlier value stay.
+    before, whole, and so that a write that is repeated changes nothing. Optuna deletes no
+    attribute: the parts of an earlier value stay.
     """
     text = json.dumps(value)
     if len(text) <= LARGEST:

@@ -8,12 +8,12 @@ from collections.abc import Callable
 import torch
 
 from hssl_search.engine.execution.jobs import DeviceFull, Halt, Job, Plain, Send, Setting, Task
-from hssl_search.engine.records.disk import disk_is_full, full
 from hssl_search.engine.worker.environment import surroundings
 from hssl_search.engine.worker.evaluate import evaluate
 from hssl_search.engine.worker.measure import measure
 from hssl_search.engine.worker.memory import in_memory, out_of_memory
 from hssl_search.engine.worker.setup import WorkerSetup
+from hssl_search.errors import disk_is_full, full_disk
 from hssl_search.training.checkpoint import CheckpointFolder
 from hssl_search.training.trainer import StepReport, Trainer, train
 
@@ -55,7 +55,7 @@ def run_job(
             )
     except Exception as error:
         if disk_is_full(error):
-            raise Halt(full(job.folder)) from error
+            raise Halt(full_disk(job.folder)) from error
         if not out_of_memory(error):
             raise
         raise DeviceFull(

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.promotion import (
     by_discrepancy,
     choose,
@@ -22,7 +21,7 @@ from hssl_search.engine.candidates.promotion import (
 from hssl_search.engine.candidates.surrogate import TOLD, Lesson, predict
 from hssl_search.engine.config import PromotionRule
 from hssl_search.engine.policy import DEFAULT
-from hssl_search.engine.records.state import TrialState
+from hssl_search.engine.records.state import Contender, TrialState
 from hssl_search.heads.config import HeadConfig
 
 PROXY_NOISE = 0.2

@@ -11,10 +11,10 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.trials import NAMES, Trials
 from hssl_search.engine.records import state as states
 from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.state import Contender
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.head import build_head
