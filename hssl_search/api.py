@@ -126,7 +126,7 @@ def search(
 
     Raises:
         UserError: for a mistake that the user can mend, in one sentence.
-        KeyboardInterrupt: after Ctrl-C, from which `resume` goes on.
+        KeyboardInterrupt: after Ctrl-C, from which `resume` continues.
     """
     options = locals()  # the parameters alone, as long as this is the first statement
     del options["stop"]
@@ -417,7 +417,7 @@ def _work(
                 more = search.budget.newest if ended else ""
                 study.announce_standstill(run.how_to_resume(more))
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped; go on with: {run.how_to_resume()}") from None
+        raise KeyboardInterrupt(f"stopped; continue with: {run.how_to_resume()}") from None
     except StorageError as error:
         raise error.followed_by(f"continue with: {run.how_to_resume()}") from error
     return run

@@ -196,7 +196,7 @@ class Search:
             phases = ", ".join(sorted(context.short))
             extend = context.run.how_to_resume(context.meter.budget.newest)
             context.watcher.note(
-                f"The budget did not last for all of: {phases}. It goes on where it was with: "
+                f"The budget did not last for all of: {phases}. It continues where it was with: "
                 f"{extend}"
             )
         return verdict

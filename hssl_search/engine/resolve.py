@@ -299,7 +299,7 @@ def _labels_note(
 
 
 def fixed(search: ResolvedSearch) -> Plain:
-    """Return what must stay while a search goes on: space, base, images, recipe, seed, policy, and
+    """Return what must stay while a search continues: space, base, images, recipe, seed, policy, and
     what ranks, draws, promotes and stops."""
     plain = search.as_plain()
     kept = {key: plain[key] for key in KEYS}
