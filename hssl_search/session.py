@@ -224,11 +224,11 @@ def controller_of(
                 policy=search.policy,
             )
             if damaged := meter.ledger.damaged:
-                watcher.note(
-                    f"Damaged lines in {run.ledger.name}: {damaged}; the device-time that they "
+                log.warning(
+                    f"damaged lines in {run.ledger.name}: {damaged}; the device-time that they "
                     "charged is not counted."
                 )
-            with RayExecutor(meter, session=session, tell=watcher.note) as executor:
+            with RayExecutor(meter, session=session) as executor:
                 backend = Backend(
                     run=run,
                     study=study,
@@ -238,7 +238,7 @@ def controller_of(
                     watcher=watcher,
                     ended=study.job_outcomes(),
                     policy=search.policy,
-                    attach=Artifacts(run, study, watcher.note).keep,
+                    attach=Artifacts(run, study).keep,
                 )
                 yield Controller(backend, search, trials, verdict_sentence)
 
