@@ -218,7 +218,7 @@ class Search:
                 break
             if not planning.again(promoter.likely, short):
                 break
-            # No round follows one that was short.
+            # No round follows one that was short: its proxies are all that there will be.
             number = rounds - 1 if short else number
             scores = run_proxies(context, promoter, self.pruner, planning.plan, number)
             if context.short:
