@@ -130,7 +130,7 @@ def search(
 
     Raises:
         UserError: for a mistake that the user can mend, in one sentence.
-        KeyboardInterrupt: after Ctrl-C, from which `resume` goes on.
+        KeyboardInterrupt: after Ctrl-C, from which `resume` continues.
     """
     options = locals()  # the parameters alone, as long as this is the first statement
     del options["stop"]
@@ -208,6 +208,7 @@ def plan_search(config: SearchConfig, console: Console | None = None) -> Plain:
         Scratch("plan") as folder,
         disk_errors(folder, REPEATABLE),
     ):
+        # Measuring has all the time that it needs; the plan is for the budget that was asked for.
         seconds = max(config.budget.seconds, MEASURING_S)
         budget = Budget(seconds, config.budget.device, f"{seconds:.0f}{config.budget.device}-s")
         search = search.model_copy(update={"storage": None, "budget": budget})
@@ -396,6 +397,7 @@ def _create(search: ResolvedSearch) -> Run:
         with StudyRecord.open(run.study_url(search.storage), search.name, new=True):
             pass
     except BaseException:
+        # Without its study the folder would take the name and be no run.
         shutil.rmtree(run.folder)
         with suppress(OSError):  # other runs are in it
             RUNS.rmdir()
@@ -417,12 +419,13 @@ def _work(
                     _search(run, search, session, study, console, started)
                     study.write(SearchState(ended=search.budget.text))
             finally:
+                # Also after Ctrl-C and errors: what was found until then is worth a report.
                 _report(run, study)
                 ended = study.state.ended == search.budget.text
                 more = search.budget.newest if ended else ""
                 study.announce_standstill(run.how_to_resume(more))
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped; go on with: {run.how_to_resume()}") from None
+        raise KeyboardInterrupt(f"stopped; continue with: {run.how_to_resume()}") from None
     except StorageError as error:
         raise error.followed_by(f"continue with: {run.how_to_resume()}") from error
     return run
@@ -441,6 +444,7 @@ def _search(
         log.warning(note)
     with controller_of(run, search, session, study, console, started) as controller:
         controller.search()
+        # Within, so that a CPU budget pays for the export too.
         from hssl_search.export.native import export_winner
 
         export_winner(run, study)

@@ -420,7 +420,7 @@ def test_what_is_to_be_typed_after_a_stop_is_quoted_for_a_shell(
         hssl_search.search(**ASKED)
     monkeypatch.chdir(above)
     with pytest.raises(
-        KeyboardInterrupt, match=r"^stopped; go on with: hssl-search resume 'my work/runs/demo'$"
+        KeyboardInterrupt, match=r"^stopped; continue with: hssl-search resume 'my work/runs/demo'$"
     ):
         hssl_search.resume("my work/runs/demo")
 
@@ -430,7 +430,7 @@ def test_an_interrupted_search_says_how_to_go_on_and_is_reported(
 ) -> None:
     searching(interrupt)
     with pytest.raises(
-        KeyboardInterrupt, match=r"^stopped; go on with: hssl-search resume runs/demo$"
+        KeyboardInterrupt, match=r"^stopped; continue with: hssl-search resume runs/demo$"
     ):
         hssl_search.search(**ASKED)
     assert "No verdict yet" in Path("runs/demo/report.html").read_text()

@@ -542,8 +542,8 @@ def test_data_that_are_a_file_are_refused(refused: Refused, here: Path) -> None:
 def test_a_taken_name_says_how_to_go_on(refused: Refused) -> None:
     Run.create(Path("runs/demo"), {"format": "hssl-search/1"})
     sentence = (
-        "the run 'demo' exists already; go on with `hssl-search resume runs/demo` or give another "
-        "--name."
+        "the run 'demo' exists already; continue with `hssl-search resume runs/demo` or give "
+        "another --name."
     )
     assert refused(*ASKED, "--name", "demo") == sentence
 

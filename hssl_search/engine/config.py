@@ -278,13 +278,13 @@ def gather(
         written = read_yaml(Path(place))
         validate(SearchConfig, {**EXAMPLES, **written}, place)
         values |= written
-    given = {key: value for key, value in options.items() if value is not None}
+    explicit = {key: value for key, value in options.items() if value is not None}
     if from_flags:
-        flags = {flag(key): value for key, value in {**EXAMPLES, **given}.items()}
+        flags = {flag(key): value for key, value in {**EXAMPLES, **explicit}.items()}
         validate(_Flags, flags, "command line")
     else:
-        validate(SearchConfig, {**EXAMPLES, **given}, "search()")
-    values |= given
+        validate(SearchConfig, {**EXAMPLES, **explicit}, "search()")
+    values |= explicit
     for key, example in EXAMPLES.items():
         if key not in values:
             raise UserError(f"no {key} is given; add it, for example {flag(key)} {example}.")

@@ -198,7 +198,7 @@ class Search:
             phases = ", ".join(sorted(context.short))
             extend = context.run.how_to_resume(context.meter.budget.newest)
             context.watcher.note(
-                f"The budget did not last for all of: {phases}. It goes on where it was with: "
+                f"The budget did not last for all of: {phases}. It continues where it was with: "
                 f"{extend}"
             )
         return verdict
@@ -220,7 +220,7 @@ class Search:
                 break
             if not planning.again(promoter.likely, short):
                 break
-            # No round follows one that was short.
+            # No round follows one that was short: its proxies are all that there will be.
             number = rounds - 1 if short else number
             scores = run_proxies(context, promoter, self.pruner, planning.plan, number)
             if context.short:

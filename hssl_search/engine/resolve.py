@@ -131,6 +131,7 @@ def resolve(
         device="cuda" if config.budget.device == "gpu" else "cpu",
     )
     pixels, classes = look(data.train), data.queries.classes
+    flaw = pixels.words()
     images = {
         "training": len(data.train),
         "bank": len(data.bank) if data.bank else 0,
@@ -176,9 +177,7 @@ def resolve(
         base.small_map_warning(),
         _skipped_note(data.skipped),
         _labels_note(config, data.labelled, classes, rank_by),
-        f"{told}: heads learn nothing from these; look at them, and mend --data."
-        if (told := pixels.words())
-        else None,
+        f"{flaw}: heads learn nothing from these; look at them, and mend --data." if flaw else "",
     ]
     return Resolved(search, [note for note in notes if note])
 
@@ -319,7 +318,7 @@ def _labels_note(
 
 
 def fixed(search: ResolvedSearch) -> Plain:
-    """Return what must stay while a search goes on: space, base, images, recipe, seed, policy, and
+    """Return what must stay while a search continues: space, base, images, recipe, seed, policy, and
     what ranks, draws, promotes and stops."""
     plain = search.as_plain()
     kept = {key: plain[key] for key in KEYS}

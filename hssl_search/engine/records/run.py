@@ -363,8 +363,8 @@ def require_free(folder: Path) -> None:
         return
     if (folder / SEARCH_YAML).exists():
         raise UserError(
-            f"the run {folder.name!r} exists already; go on with `{Run(folder).how_to_resume()}` "
-            "or give another --name."
+            f"the run {folder.name!r} exists already; continue with "
+            f"`{Run(folder).how_to_resume()}` or give another --name."
         )
     if folder.exists():
         raise UserError(f"{_shown(folder)} exists already and is no run; give another --name.")
