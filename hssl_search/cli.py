@@ -28,7 +28,7 @@ command in the same way."""
 EPILOG = """\
 commands (hssl-search COMMAND --help tells more):
   plan ...          what a search with these flags would do and cost, measured; --json for machines
-  resume RUN        go on with a search that was stopped, or with --budget +10gpu-h extend one
+  resume RUN        continue with a search that was stopped, or with --budget +10gpu-h extend one
   status RUN        where a search stands
   report RUN        write its report and tables again
   dashboard RUN     open the Optuna dashboard on it
@@ -117,6 +117,8 @@ def _with_options(parser: Parser) -> Parser:
             continue
         if name == "base_arg":
             how: dict[str, Any] = {"action": "append", "metavar": "KEY=VALUE"}
+        elif name == "warm_start":
+            how = {"action": "extend", "nargs": "+", "metavar": "RUN"}
         else:
             choices = _choices(field.annotation)
             how = {"choices": choices, "metavar": "|".join(choices or [name.upper()])}

@@ -413,7 +413,7 @@ def cost(record: RunRecord, ledger: Entries) -> Cost:
     jobs = record.plan.jobs or {}
     for column, values in (("first_s", first), ("planned_s", planned), ("jobs_planned", jobs)):
         phases[column] = pd.Series(values, dtype=float).reindex(names)
-    # What was cut goes on with the next budget, and ends then.
+    # What was cut continues with the next budget, and ends then.
     ended = Counter(job.phase for job in record.jobs if job.state is not State.CUT)
     phases["jobs"] = [ended[name] for name in names]
     budget_s = record.plan.budget_s

@@ -33,7 +33,7 @@ def evaluate(setup: WorkerSetup, trainer: Trainer, task: Task, report: StepRepor
     """Accuracy and label-free quality of the base, discrepancy and health of each head; of the
     network that is kept.
 
-    The training goes on as if it had not been looked at: torch's random state stays as it is.
+    The training continues as if it had not been looked at: torch's random state stays as it is.
     """
     with torch.random.fork_rng([setup.device] if setup.device.type == "cuda" else []):
         metrics = _of_base(setup, trainer, task, report) if task.accuracy else {}
