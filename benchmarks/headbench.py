@@ -5,8 +5,8 @@ seeds, with the tool's own worker.
         --batch-size 48 --minutes 45 --out measured
 
 Works seed after seed, so that a run cut short by --minutes has every head under fewer seeds;
-started again with the same --out it goes on. With --publish FOLDER it then writes the table of what
-has been measured (docs/headbench.md). Trains on one core.
+started again with the same --out it continues. With --publish FOLDER it then writes the table of
+what has been measured (docs/headbench.md). Trains on one core.
 """
 
 from __future__ import annotations

@@ -27,7 +27,6 @@ from functools import lru_cache, partial
 from math import inf
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import optuna
 
@@ -76,8 +75,8 @@ class Heads(Space):
     def size(self) -> int:
         return len(self.heads)
 
-    def enumerate(self) -> Iterator[dict[str, Any]]:
-        return (head.model_dump(exclude_none=True) for head in self.heads)
+    def enumerate(self) -> Iterator[HeadConfig]:
+        return iter(self.heads)
 
 
 @dataclass(frozen=True)

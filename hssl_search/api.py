@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from hssl_search.reporting.dashboard import DashboardServer
 
 log = logging.getLogger(__name__)
+RunName = Run | str | Path
+"""A run, its folder, or its name under runs/."""
 
 MEASURING_S = 3600.0
 """Device-seconds that measuring may take for a plan: the budget that is planned for may be too
@@ -78,6 +80,7 @@ def search(
     promote: PromotionRule | None = None,
     pruner: PrunerName | None = None,
     max_head_cost: float | Literal["off"] | None = None,
+    warm_start: RunName | Sequence[RunName] | None = None,
     name: str | None = None,
     storage: str | None = None,
     ray_address: str | None = None,
@@ -108,6 +111,7 @@ def search(
         pruner: which proxies are stopped at a rung; default: `median`.
         max_head_cost: leave out heads with which a training step takes more than this many times
             as long as without a head, while there are others; default: 4.
+        warm_start: earlier runs whose results teach promotion from the start.
         name: the run's folder under runs/; default: from base and data.
         storage: URL of the study's database, or `env:NAME`, a variable that holds it; default:
             SQLite in the run's folder.
@@ -126,7 +130,7 @@ def search(
 
     Raises:
         UserError: for a mistake that the user can mend, in one sentence.
-        KeyboardInterrupt: after Ctrl-C, from which `resume` goes on.
+        KeyboardInterrupt: after Ctrl-C, from which `resume` continues.
     """
     options = locals()  # the parameters alone, as long as this is the first statement
     del options["stop"]
@@ -168,6 +172,7 @@ def plan(
     promote: PromotionRule | None = None,
     pruner: PrunerName | None = None,
     max_head_cost: float | Literal["off"] | None = None,
+    warm_start: RunName | Sequence[RunName] | None = None,
     name: str | None = None,
     storage: str | None = None,
     ray_address: str | None = None,
@@ -203,6 +208,7 @@ def plan_search(config: SearchConfig, console: Console | None = None) -> Plain:
         Scratch("plan") as folder,
         disk_errors(folder, REPEATABLE),
     ):
+        # Measuring has all the time that it needs; the plan is for the budget that was asked for.
         seconds = max(config.budget.seconds, MEASURING_S)
         budget = Budget(seconds, config.budget.device, f"{seconds:.0f}{config.budget.device}-s")
         search = search.model_copy(update={"storage": None, "budget": budget})
@@ -391,6 +397,7 @@ def _create(search: ResolvedSearch) -> Run:
         with StudyRecord.open(run.study_url(search.storage), search.name, new=True):
             pass
     except BaseException:
+        # Without its study the folder would take the name and be no run.
         shutil.rmtree(run.folder)
         with suppress(OSError):  # other runs are in it
             RUNS.rmdir()
@@ -412,12 +419,13 @@ def _work(
                     _search(run, search, session, study, console, started)
                     study.write(SearchState(ended=search.budget.text))
             finally:
+                # Also after Ctrl-C and errors: what was found until then is worth a report.
                 _report(run, study)
                 ended = study.state.ended == search.budget.text
                 more = search.budget.newest if ended else ""
                 study.announce_standstill(run.how_to_resume(more))
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped; go on with: {run.how_to_resume()}") from None
+        raise KeyboardInterrupt(f"stopped; continue with: {run.how_to_resume()}") from None
     except StorageError as error:
         raise error.followed_by(f"continue with: {run.how_to_resume()}") from error
     return run
@@ -436,6 +444,7 @@ def _search(
         log.warning(note)
     with controller_of(run, search, session, study, console, started) as controller:
         controller.search()
+        # Within, so that a CPU budget pays for the export too.
         from hssl_search.export.native import export_winner
 
         export_winner(run, study)

@@ -28,7 +28,7 @@ command in the same way."""
 EPILOG = """\
 commands (hssl-search COMMAND --help tells more):
   plan ...          what a search with these flags would do and cost, measured; --json for machines
-  resume RUN        go on with a search that was stopped, or with --budget +10gpu-h extend one
+  resume RUN        continue with a search that was stopped, or with --budget +10gpu-h extend one
   status RUN        where a search stands
   report RUN        write its report and tables again
   dashboard RUN     open the Optuna dashboard on it
@@ -88,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: list[str], output: Stream) -> None:
+    # A search needs no command: `hssl-search --base ...`.
     command = COMMANDS.get(arguments[0]) if arguments else None
     try:
         command(arguments[1:]) if command else _search(arguments)
@@ -103,7 +104,7 @@ def search_parser() -> Parser:
         description="Searches for the auxiliary head that teaches a self-supervised base the most.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        allow_abbrev=False,  # a further flag would change what an abbreviation means
     )
     parser.add_argument("--version", action="version", version=f"hssl-search {__version__}")
     return _with_options(parser)
@@ -116,6 +117,8 @@ def _with_options(parser: Parser) -> Parser:
             continue
         if name == "base_arg":
             how: dict[str, Any] = {"action": "append", "metavar": "KEY=VALUE"}
+        elif name == "warm_start":
+            how = {"action": "extend", "nargs": "+", "metavar": "RUN"}
         else:
             choices = _choices(field.annotation)
             how = {"choices": choices, "metavar": "|".join(choices or [name.upper()])}
@@ -142,6 +145,7 @@ def _search(arguments: Sequence[str]) -> None:
         search_parser().print_help()
         return
     config = _config(vars(search_parser().parse_args(arguments)))
+    # What loads for seconds is imported once the flags are known to be good.
     from hssl_search.api import run_search
 
     with _console() as console:
@@ -196,6 +200,7 @@ def _plan(arguments: Sequence[str]) -> None:
     config = _config(flags)
     from hssl_search.api import plan_search
 
+    # Standard output is for the plan alone.
     with _console(stderr=True) as console:
         page = plan_search(config, console)
     from rich.console import Console

@@ -16,7 +16,7 @@ PASSWORD = re.compile(r"(\w://[^\s:/@]*:)[^\s]*@|(passw\w*=)[^\s&'\"]+", re.IGNO
 """Finds in text the password of a URL, up to the last "@", or that of an option."""
 FULL_DISK = re.compile(r"\b(code: 28|os error 28|No space left on device|disk is full)\b")
 """What libraries with errors of their own, such as safetensors, say of it."""
-RESUMABLE = "go on with `hssl-search resume`: nothing that was decided is lost"
+RESUMABLE = "continue with `hssl-search resume`: nothing that was decided is lost"
 REPEATABLE = "run the command again"
 
 

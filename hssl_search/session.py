@@ -52,13 +52,14 @@ def prepared(
     """
     from hssl_search.engine.resolve import check, resolve
 
-    check(config)
+    check(config)  # before Ray and torch, which take seconds to load
     with ray_session(config.ray_address, stop) as session:
         machine = _machine(config, session)
         with _packing(console) as progress:
             search, notes = resolve(config, machine, progress)
         for note in notes:
             log.warning(note)
+        # Nothing that a user can mend is left to be found: only now is a Ray of our own started.
         session.start()
         gpus = machine.gpus
         if config.budget.device == "gpu":
@@ -161,7 +162,7 @@ def study_of(run: Run, begins: bool = False) -> Iterator[StudyRecord]:
     """
     written = run.config()
     url, name = run.study_url(written["storage"]), written["name"]
-    began = run.ledger.exists()
+    began = run.ledger.exists()  # a search charges before its first trial
     with ExitStack() as stack:
         try:
             study = stack.enter_context(
@@ -171,7 +172,7 @@ def study_of(run: Run, begins: bool = False) -> Iterator[StudyRecord]:
             )
         except MissingStudy as error:
             raise UserError(_missing(run, url, began)) from error
-        if study.state.config is None:
+        if study.state.config is None:  # killed between making the study and writing to it
             study.write(SearchState(config=run.resolved().summary()))
         yield study
 
@@ -206,6 +207,7 @@ def controller_of(
     with Progress(console) as watcher:
         meter = _meter(run, search, started, watcher.device_time)
         with closing(meter), meter.beating():
+            # They load for seconds, for which a CPU budget pays: so the meter beats already.
             from hssl_search.engine.candidates.sampler import CandidateSampler
             from hssl_search.engine.candidates.trials import Trials
             from hssl_search.engine.controller import Controller
@@ -224,11 +226,11 @@ def controller_of(
                 policy=search.policy,
             )
             if damaged := meter.ledger.damaged:
-                watcher.note(
-                    f"Damaged lines in {run.ledger.name}: {damaged}; the device-time that they "
+                log.warning(
+                    f"damaged lines in {run.ledger.name}: {damaged}; the device-time that they "
                     "charged is not counted."
                 )
-            with RayExecutor(meter, session=session, tell=watcher.note) as executor:
+            with RayExecutor(meter, session=session) as executor:
                 backend = Backend(
                     run=run,
                     study=study,
@@ -238,7 +240,7 @@ def controller_of(
                     watcher=watcher,
                     ended=study.job_outcomes(),
                     policy=search.policy,
-                    attach=Artifacts(run, study, watcher.note).keep,
+                    attach=Artifacts(run, study).keep,
                 )
                 yield Controller(backend, search, trials, verdict_sentence)
 

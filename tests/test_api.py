@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
@@ -150,6 +150,8 @@ def test_the_functions_take_each_option_of_a_search_by_its_name_and_type() -> No
             asked = str if name == "budget" else SearchConfig.model_fields[name].annotation
             if name == "base_arg":
                 asked = Mapping[str, Any]
+            if name == "warm_start":
+                asked = api.RunName | Sequence[api.RunName]
             if name == "policy":
                 asked = asked | Mapping[str, Any]
             assert option.annotation == asked | None, name
@@ -418,7 +420,7 @@ def test_what_is_to_be_typed_after_a_stop_is_quoted_for_a_shell(
         hssl_search.search(**ASKED)
     monkeypatch.chdir(above)
     with pytest.raises(
-        KeyboardInterrupt, match=r"^stopped; go on with: hssl-search resume 'my work/runs/demo'$"
+        KeyboardInterrupt, match=r"^stopped; continue with: hssl-search resume 'my work/runs/demo'$"
     ):
         hssl_search.resume("my work/runs/demo")
 
@@ -428,7 +430,7 @@ def test_an_interrupted_search_says_how_to_go_on_and_is_reported(
 ) -> None:
     searching(interrupt)
     with pytest.raises(
-        KeyboardInterrupt, match=r"^stopped; go on with: hssl-search resume runs/demo$"
+        KeyboardInterrupt, match=r"^stopped; continue with: hssl-search resume runs/demo$"
     ):
         hssl_search.search(**ASKED)
     assert "No verdict yet" in Path("runs/demo/report.html").read_text()

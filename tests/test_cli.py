@@ -53,6 +53,7 @@ FLAGS = {
     "--promote",
     "--pruner",
     "--max-head-cost",
+    "--warm-start",
     "--name",
     "--storage",
     "--ray-address",
@@ -235,6 +236,11 @@ def test_flags_reach_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
             "simclr",
             "--config",
             "some.yaml",
+            "--warm-start",
+            "runs/a",
+            "b",
+            "--warm-start",
+            "c",
         ]
     )
     assert asked == [
@@ -245,6 +251,7 @@ def test_flags_reach_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
             budget=parse_budget("10cpu-min"),
             trainer="simclr",
             seed=5,
+            warm_start=["runs/a", "b", "c"],
         )
     ]
 
@@ -403,6 +410,14 @@ def test_a_plan_whose_budget_buys_no_search_is_printed_and_refused(
             [*ASKED, "--rank-by", "acuracy"],
             r"argument --rank-by: invalid choice: 'acuracy' \(choose from .*accuracy.*\); see .*\.",
         ),
+        (
+            [*ASKED, "--warm-start"],
+            r"argument --warm-start: expected at least one argument; see hssl-search --help\.",
+        ),
+        (
+            [*ASKED, "--warm-start", "demo"],
+            r"runs/demo is no run: it has no search\.yaml; there are no runs in .*/runs\.",
+        ),
         ([*ASKED, "--config", "none.yaml"], r"none\.yaml does not exist; check the path\."),
         (
             [*ASKED, "--space", "defalt"],
@@ -527,8 +542,8 @@ def test_data_that_are_a_file_are_refused(refused: Refused, here: Path) -> None:
 def test_a_taken_name_says_how_to_go_on(refused: Refused) -> None:
     Run.create(Path("runs/demo"), {"format": "hssl-search/1"})
     sentence = (
-        "the run 'demo' exists already; go on with `hssl-search resume runs/demo` or give another "
-        "--name."
+        "the run 'demo' exists already; continue with `hssl-search resume runs/demo` or give "
+        "another --name."
     )
     assert refused(*ASKED, "--name", "demo") == sentence
 
@@ -558,6 +573,12 @@ def test_a_run_that_another_version_wrote_is_refused(refused: Refused) -> None:
             r"search.yaml has the format 'hssl-search/9' and this version reads 'hssl-search/1'; ",
             refused(command, "demo"),
         )
+
+
+def test_a_run_cannot_be_started_warm_from_where_nothing_learns(refused: Refused) -> None:
+    Run.create(Path("runs/old"), {"format": "hssl-search/1"})
+    told = refused(*ASKED, "--warm-start", "old", "--promote", "random")
+    assert told.startswith("--warm-start has no use with --promote random, which does not learn ")
 
 
 def test_a_second_controller_is_refused(refused: Refused) -> None:

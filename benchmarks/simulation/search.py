@@ -49,7 +49,7 @@ class Silent:
 @dataclass(frozen=True)
 class Simulation:
     """One search to be simulated. `start` makes its controller; started again on the same folder
-    and storage, it goes on.
+    and storage, it continues.
 
     Args:
         map_shape: C x h x w of the map that heads are fed.

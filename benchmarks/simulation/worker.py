@@ -67,7 +67,7 @@ Attempt = Iterator[tuple[float, Report | Ending]]
 
 class SimulatedWorker:
     """Runs jobs as `worker.run_job` does, in no time. Checkpoints are remembered, so that a job
-    goes on where it was left.
+    continues where it was left.
     """
 
     def __init__(self, answers: Answers, machine: Machine, faults: Faults) -> None:

@@ -52,6 +52,7 @@ ADDED: Mapping[str, Any] = {
     "promote": "discrepancy",
     "pruner": "median",
     "max_head_cost": None,
+    "warm_start": [],
     "policy": {},
 }
 """Options that runs of an earlier version lack, and what those runs did: draw all heads before
@@ -121,6 +122,11 @@ class SearchConfig(BaseModel):
         4.0,
         description="leave out heads with which a training step takes more than this many times as "
         "long as without a head, while there are others; off for no limit (default: 4)",
+    )
+    warm_start: list[str] = Field(
+        [],
+        description="earlier runs whose results teach promotion from the start: folders such as "
+        "runs/resnet50-photos, or their names",
     )
     name: str | None = Field(
         None, description="the run's folder under runs/ (default: from base and data)"
@@ -209,6 +215,16 @@ class SearchConfig(BaseModel):
             )
         return value
 
+    @field_validator("warm_start", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        """Read one run or several, each a path, a name or a `Run`."""
+        runs = value if isinstance(value, list | tuple) else [] if value is None else [value]
+        paths = [getattr(run, "folder", run) for run in runs]
+        if strange := [path for path in paths if not isinstance(path, str | Path)]:
+            raise ValueError(f"{strange[0]!r} is no run; give its folder or its name")
+        return list(dict.fromkeys(map(str, paths)))
+
     @field_validator("max_head_cost", mode="before")
     @classmethod
     def _times_or_off(cls, value: Any) -> Any:
@@ -262,13 +278,13 @@ def gather(
         written = read_yaml(Path(place))
         validate(SearchConfig, {**EXAMPLES, **written}, place)
         values |= written
-    given = {key: value for key, value in options.items() if value is not None}
+    explicit = {key: value for key, value in options.items() if value is not None}
     if from_flags:
-        flags = {flag(key): value for key, value in {**EXAMPLES, **given}.items()}
+        flags = {flag(key): value for key, value in {**EXAMPLES, **explicit}.items()}
         validate(_Flags, flags, "command line")
     else:
-        validate(SearchConfig, {**EXAMPLES, **given}, "search()")
-    values |= given
+        validate(SearchConfig, {**EXAMPLES, **explicit}, "search()")
+    values |= explicit
     for key, example in EXAMPLES.items():
         if key not in values:
             raise UserError(f"no {key} is given; add it, for example {flag(key)} {example}.")

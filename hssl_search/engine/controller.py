@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import mean
 
 from hssl_search.engine.budget import Budget
+from hssl_search.engine.candidates.prior_runs import lessons
 from hssl_search.engine.candidates.promotion import Promoter
 from hssl_search.engine.candidates.pruners import PRUNERS, Pruner
 from hssl_search.engine.candidates.trials import Trials
@@ -140,6 +141,7 @@ class Controller:
                 resolved.max_head_cost,
                 cost_model.times_base,
                 backend.policy,
+                lessons(backend.study, resolved) if resolved.promote == "learned" else [],
             ),
             pruner=pruner,
             same_architecture=resolved.same_architecture,
@@ -196,7 +198,7 @@ class Search:
             phases = ", ".join(sorted(context.short))
             extend = context.run.how_to_resume(context.meter.budget.newest)
             context.watcher.note(
-                f"The budget did not last for all of: {phases}. It goes on where it was with: "
+                f"The budget did not last for all of: {phases}. It continues where it was with: "
                 f"{extend}"
             )
         return verdict
@@ -218,7 +220,7 @@ class Search:
                 break
             if not planning.again(promoter.likely, short):
                 break
-            # No round follows one that was short.
+            # No round follows one that was short: its proxies are all that there will be.
             number = rounds - 1 if short else number
             scores = run_proxies(context, promoter, self.pruner, planning.plan, number)
             if context.short:

@@ -34,6 +34,7 @@ def write_report(
             nothing is written.
     """
     record = RunRecord.of(study)
+    # A study only grows: with fewer trials than were reported before, it is another one.
     if (before := reported_trials(folder)) > (now := len(record.trials)):
         raise UserError(
             f"the report in {folder} is of {before} trials and the study holds {now}: it is not "

@@ -49,6 +49,7 @@ def signed(value: Any, digits: int = 1) -> str:
     if not known(value):
         return MISSING
     text = f"{value:+.{digits}f}"
+    # `-0.0` would say that something is lost.
     return text.replace("-", "−") if float(text) else text[1:]
 
 
@@ -75,6 +76,7 @@ def interval(mean: Any, low: Any, high: Any, digits: int = 1) -> str:
     if not (known(mean) and known(low) and known(high)):
         return ""
     up, down = high - mean, mean - low
+    # An interval that was cut where the measure ends is not symmetric: it is told by its ends.
     if abs(up - down) < 0.5 * 10**-digits:
         return f"± {(up + down) / 2:.{digits}f}"
     return f"[{low:.{digits}f}, {high:.{digits}f}]"

@@ -43,6 +43,7 @@ def build_page(study: Study | RunRecord, ledger: Iterable[Mapping[str, Any]], fo
     """
     record, entries = RunRecord.of(study), list(ledger)
     content = {**_content(record, entries, folder), "panels": panels(record, entries)}
+    # StrictUndefined: a user's own template that asks for what is no longer there fails by name.
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -101,6 +102,7 @@ def panels(record: RunRecord, entries: list[Mapping[str, Any]]) -> list[Panel]:
     """
     measure, name = record.judged_by, record.judged_by.score_name
     lines = figures.references(record)
+    # Curves have the control without a head among them, so that its line is not drawn again.
     untrained = [line for line in lines if line.name in record.judged_references]
     relation = figures.discrepancy_accuracy(record)
     full = figures.full_line(record)

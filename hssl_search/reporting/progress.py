@@ -125,6 +125,7 @@ class Progress:
 
     def job_started(self, name: str) -> None:
         if self._phase:
+            # A new dict: the display reads it from another thread while it is drawn.
             self._phase.running = {**self._phase.running, name: _Running(name)}
 
     def report(self, name: str, step: int, total_steps: int, accuracy: float | None = None) -> None:
@@ -151,6 +152,7 @@ class Progress:
 
     def device_time(self, used_s: float, budget_s: float) -> None:
         """Take device-seconds charged so far, and those of the budget."""
+        # A search that was resumed begins with what was charged before, which took no time now.
         if self._first_charge is None:
             self._first_charge = (self._now(), used_s)
         self._used, self._budget = used_s, budget_s

@@ -88,6 +88,7 @@ def facts(record: RunRecord, cost: Cost, ledger: list[Mapping[str, Any]]) -> lis
         ("Labels from", str(config.get("probe_data") or "")),
         ("Method", str(config.get("trainer") or "")),
         ("Space", str(config.get("space") or "")),
+        ("Warm start from", ", ".join(config.get("warm_start") or [])),
         ("Budget", str(budget)),
         ("Date", _dates(record, ledger)),
     ]
@@ -129,6 +130,7 @@ def headline(record: RunRecord, board: pd.DataFrame) -> list[Plain]:
     rows = {row["trial"]: row for row in board.dropna(subset=["trial"]).to_dict("records")}
     no_head = record.no_head.number if record.no_head else None
     winner = record.verdict.get("winner")
+    # Where the winner is the control itself there is one box for both.
     for label, trial in (("winner", None if winner == no_head else winner), ("no head", no_head)):
         row = rows.get(trial)
         if row is not None and known(row[column]):
@@ -160,6 +162,7 @@ def _seeds(seeds: Any) -> str:
 
 def cost_rows(cost: Cost) -> list[Plain]:
     """Return a row for each phase; `used` and `planned` are shares of the widest bar, 0 to 100."""
+    # The least value keeps a run that charged nothing from dividing by zero.
     widest = max([*cost.phases["device_s"], *cost.phases["planned_s"].dropna(), 1e-9])
     rows = []
     for phase in cost.phases.to_dict("records"):
@@ -202,6 +205,7 @@ def board_rows(board: pd.DataFrame, record: RunRecord) -> list[Plain]:
     many as fit."""
     looks = family_looks(board["family"].dropna())
     trained = board[board["role"] != "reference"].head(MOST_ROWS)
+    # Controls are what heads are compared with: none is cut off with the rows that do not fit.
     shown = board[board.index.isin(trained.index) | (board["role"] == "control")]
     return [_board_row(row, looks, record) for row in shown.to_dict("records")]
 
@@ -339,6 +343,7 @@ def howto(folder: Path) -> list[tuple[str, str]]:
 def _markdown_blocks(text: str) -> Iterator[tuple[str, str]]:
     """Yield the blocks of a small Markdown text: fenced code, and paragraphs without the marks of
     headings."""
+    # Of a text that is split at its fences every second part is code.
     for index, part in enumerate(re.split(r"^```.*$", text, flags=re.MULTILINE)):
         if index % 2:
             yield "code", part.strip("\n")

@@ -59,6 +59,7 @@ def print_verdict(
     for name in ("report.html", "winner", "leaderboard.csv"):
         path = (folder / name).resolve()
         if path.exists():
+            # Shorter to read, and to type again.
             shown = path.relative_to(here) if path.is_relative_to(here) else folder / name
             console.print(Text(f"  {shown}"), highlight=False, soft_wrap=True)
 
@@ -192,6 +193,7 @@ def amount(device_s: float, device: str) -> str:
     """Return a budget as it is typed, rounded up to two digits: `31 gpu-h`, `12 cpu-min`."""
     unit, seconds = ("h", 3600.0) if device_s >= 5400 else ("min", 60.0)
     value = device_s / seconds
+    # Rounded up: what is typed must suffice.
     grain = 10.0 ** (math.floor(math.log10(value)) - 1)
     return f"{math.ceil(round(value / grain, 9)) * grain:.6g} {device}-{unit}"
 

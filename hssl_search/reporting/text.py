@@ -73,6 +73,7 @@ def verdict_sentence(verdict: Verdict) -> str:
     sentences = [_winner(verdict, measure)]
     if verdict.level is not None:
         sentences.append(_level(verdict.level))
+    # A head that no head beats need not be compared with further controls.
     if verdict.comparison is not None and verdict.state != "no head":
         sentences += _beside(verdict.others, measure)
     if measure != ACCURACY:
@@ -93,6 +94,7 @@ def _winner(verdict: Verdict, measure: Measure) -> str:
             f"{name} had the best proxy ({reached}), but the no-head control it must beat did not "
             "come to its end under the same seed."
         )
+    # The sentence says who is ahead, so that the amount has no sign.
     amount = number(abs(gap.difference), measure.digits)
     by = f"{amount} {measure.points}"
     if gap.interval is not None:

@@ -170,6 +170,7 @@ class Lab:
             seed=0,
             gpus_per_trial=options.get("gpus_per_trial", self.machine.gpus_per_trial),
             max_head_cost=options.get("max_head_cost"),
+            warm_start=options.get("warm_start", []),
             policy=DEFAULT,
             storage=None,
             full_epochs=options["full_epochs"],
@@ -209,7 +210,7 @@ class Lab:
         self.memory: Plain = {}
         """What measuring says of a GPU's memory."""
         self.deaf = False
-        """Whether the worker goes on when its seconds are over."""
+        """Whether the worker continues when its seconds are over."""
         self.raises: set[str] = set()
         """Keys of jobs that raise at their last rung, or `phase/`."""
         self.at_rung: Callable[[str, int], None] = lambda key, step: None

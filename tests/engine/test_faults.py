@@ -171,7 +171,7 @@ def test_a_run_that_a_full_disk_does_not_hold_is_refused_and_made_when_there_is_
 @pytest.mark.parametrize(
     ("command", "left", "remedy"),
     [
-        ("resume", 0, r"go on with `hssl-search resume`: .*"),
+        ("resume", 0, r"continue with `hssl-search resume`: .*"),
         ("report", 100_000, "run the command again"),
     ],
 )
@@ -217,7 +217,7 @@ def test_a_search_on_a_full_disk_stops_with_one_sentence_and_goes_on(
 
     lab.at_rung = fill
     sentence = (
-        f"no space is left on the disk of {lab.run.folder}; free some, then go on with "
+        f"no space is left on the disk of {lab.run.folder}; free some, then continue with "
         "`hssl-search resume`"
     )
     with pytest.raises(UserError, match=sentence), disk_errors(lab.run.folder):

@@ -221,6 +221,13 @@ def test_page_tells_what_foretold_the_scores_of_promoted_heads(run: Any, tmp_pat
     assert "promoted by the rule learned" in words
 
 
+def test_page_tells_what_a_search_was_warm_started_from(run: Any, tmp_path: Path) -> None:
+    assert "Warm start from" not in Reader(build_page(run.study, run.ledger, tmp_path)).words
+    run.attribute(config={**run.study.user_attrs["config"], "warm_start": ["runs/a", "runs/b"]})
+    words = Reader(build_page(run.study, run.ledger, tmp_path)).words
+    assert "Warm start from runs/a, runs/b" in words
+
+
 def test_page_of_heads_that_differ_in_no_parameter_says_so(
     builder: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -22,7 +22,7 @@ slow = pytest.mark.slow(
 def check_told_how_to_go_on(ended: Any, run: Run) -> None:
     assert ended.code == 130, ended.err
     assert ended.err.strip().splitlines() == [
-        f"hssl-search: stopped; go on with: hssl-search resume runs/{run.name}"
+        f"hssl-search: stopped; continue with: hssl-search resume runs/{run.name}"
     ]
 
 

@@ -152,7 +152,7 @@ class JobMaker:
         trial: int | None = None,
     ) -> Job:
         cpus, gpus = resources
-        # Measuring saves nothing that could show that it goes on.
+        # Measuring saves nothing that could show that it continues.
         still_s = self.hung_s + 2 * task.reserve_s if task.rungs else None
         return Job(key, phase, task, str(self.folder / folder), trial, cpus, gpus, still_s=still_s)
 

@@ -150,7 +150,7 @@ def _screened(
             context.attach(replace(job, trial=candidate.trial), outcome)
             context.trials.decide(candidate.trial, "FAIL", cause=cause)
         return
-    # What was screened is known, and nothing goes on from its weights.
+    # What was screened is known, and nothing continues from its weights.
     shutil.rmtree(job.folder, ignore_errors=True)
     found, references = read(group, metrics, number)
     for candidate in group:

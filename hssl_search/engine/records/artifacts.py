@@ -5,7 +5,7 @@ See `optuna-dashboard STORAGE --artifact-dir RUN/artifacts`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 
 from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upload_artifact
@@ -16,6 +16,8 @@ from hssl_search.engine.records.run import Run
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.scratch import Scratch
 
+log = logging.getLogger(__name__)
+
 LOG, HEAD = "log.txt", "head.yaml"
 LOG_LINES = 100
 """Lines that are kept of a log, at most: its end."""
@@ -25,13 +27,10 @@ class Artifacts:
     """Attaches to a trial its head, and to one that failed the end of its log.
 
     They are copies of what the run holds elsewhere: one that cannot be kept ends no search.
-
-    Args:
-        tell: told one sentence of an artifact that could not be kept.
     """
 
-    def __init__(self, run: Run, study: StudyRecord, tell: Callable[[str], None]) -> None:
-        self.run, self.study, self.tell = run, study, tell
+    def __init__(self, run: Run, study: StudyRecord) -> None:
+        self.run, self.study = run, study
 
     def keep(self, job: Job, outcome: Outcome) -> None:
         """Attach what the trial of a training that has ended lacks.
@@ -44,7 +43,7 @@ class Artifacts:
             self._attach(job, job.trial, outcome)
         except Exception as error:  # whatever it is, no training is lost by it
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            self.tell(f"The dashboard will not show all of trial {job.trial}: {reason}")
+            log.warning(f"the dashboard will not show all of trial {job.trial}: {reason}")
 
     def _attach(self, job: Job, number: int, outcome: Outcome) -> None:
         trial = self.study.frozen(number)
@@ -53,10 +52,10 @@ class Artifacts:
         has = {meta.filename for meta in get_all_artifact_meta(trial, storage=self.study.storage)}
         self.run.artifacts.mkdir(exist_ok=True)
         with Scratch("artifacts") as folder:
-            log = folder / LOG
+            end = folder / LOG
             if outcome.state is State.FAILED:
-                log.write_text(end_of_log(job, outcome), encoding="utf-8")
-            for path in (log, self.run.trial_folder(number) / HEAD):
+                end.write_text(end_of_log(job, outcome), encoding="utf-8")
+            for path in (end, self.run.trial_folder(number) / HEAD):
                 if path.name not in has and path.exists():
                     self._upload(trial, path)
 

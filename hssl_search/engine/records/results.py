@@ -159,7 +159,7 @@ Curve = list[tuple[int, float]]
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A study as it was when it was read; a run that goes on is read like one that ended.
+    """A study as it was when it was read; a run that continues is read like one that ended.
 
     A report reads it once, so that all of the report is of one moment.
     """

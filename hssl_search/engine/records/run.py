@@ -34,7 +34,6 @@ REMOVED: Mapping[str, Callable[[Any], bool]] = {
     "objective": lambda objective: objective == "accuracy,cost",
     "sampler": lambda sampler: sampler in ("gp", "nsga2"),
     "pruner": lambda pruner: pruner == "hyperband",
-    "warm_start": bool,
 }
 """Options that only earlier versions offer -> whether a value of search.yaml is one of those."""
 LONGEST = 100
@@ -100,6 +99,8 @@ class ResolvedSearch(BaseModel):
     """GPUs that one training holds; None until measuring has settled it."""
     max_head_cost: float | None
     """Steps without a head that a step with a head may cost; None for no limit."""
+    warm_start: list[str] = []
+    """Folders of earlier runs that teach this one."""
     policy: Policy
     storage: str | None
     """The study's database, as it was asked for; None for SQLite in the run folder."""
@@ -149,6 +150,8 @@ class ResolvedSearch(BaseModel):
             "space": self.space.name,
         }
         keys = {"budget", "rank_by", "seed", "full_epochs", "machine", "images", "versions"}
+        if self.warm_start:
+            summary["warm_start"] = [_shown(Path(folder)) for folder in self.warm_start]
         return summary | self.model_dump(mode="json", include=keys)
 
 
@@ -360,8 +363,8 @@ def require_free(folder: Path) -> None:
         return
     if (folder / SEARCH_YAML).exists():
         raise UserError(
-            f"the run {folder.name!r} exists already; go on with `{Run(folder).how_to_resume()}` "
-            "or give another --name."
+            f"the run {folder.name!r} exists already; continue with "
+            f"`{Run(folder).how_to_resume()}` or give another --name."
         )
     if folder.exists():
         raise UserError(f"{_shown(folder)} exists already and is no run; give another --name.")

@@ -263,6 +263,24 @@ class FullState(Attributes):
     """What people call it."""
 
 
+class PriorHead(Attributes):
+    """A head of an earlier search that a search was warm-started from."""
+
+    head: TaskHead
+    gain: float | None = None
+    """Its score; only differences within its run count. None of a head that fell ill."""
+    measured: TrialState = TrialState()
+    """What the surrogate reads of it."""
+
+
+class PriorRun(Attributes):
+    """An earlier search that a search was warm-started from."""
+
+    name: str
+    """Its folder, as a person types it."""
+    heads: tuple[PriorHead, ...] = ()
+
+
 class JobRecord(Attributes):
     """How one job ended: the study's attribute `job/KEY`."""
 
@@ -307,6 +325,8 @@ class SearchState(Attributes):
     """Accuracy in per cent of raw pixels, the untrained base and chance, where there are labels."""
     reference_scores: dict[str, float] = {}
     """The same by what ranks."""
+    warm_start: tuple[PriorRun, ...] = ()
+    """What earlier searches teach it, so that their folders are needed once."""
     plan: PlanState | None = None
     """None before measuring has ended."""
     promoted: tuple[int, ...] = ()

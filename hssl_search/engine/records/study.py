@@ -57,7 +57,7 @@ class StudyRecord:
     more seeds, lives in their job records.
 
     After a crash the trials of the dead controller are still RUNNING. They are *continued*: the
-    same trial goes on from its checkpoint, its curve grows where it ended, and `report` ignores
+    same trial continues from its checkpoint, its curve grows where it ended, and `report` ignores
     what was reported before. The other way, closing it as FAIL and opening a new trial, would count
     a healthy head as failed, draw its parameters twice into the sampler's model and tear its curve
     in two."""
@@ -225,7 +225,7 @@ class StudyRecord:
                 else f"{waiting} trials that are shown as running wait"
             )
             sentence = (
-                f"**Nothing runs at the moment:** {trials} for the search to go on, "
+                f"**Nothing runs at the moment:** {trials} for the search to continue, "
                 f"with `{resume}`."
             )
             self.set_note("\n\n".join(filter(None, [sentence, self.note()])))

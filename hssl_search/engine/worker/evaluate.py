@@ -19,7 +19,7 @@ from hssl_search.evaluation.embed import embed_base, embed_heads
 from hssl_search.evaluation.matching import matching_error
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.head import Head
-from hssl_search.training.health import MATCHING_ERROR, Verdict, judge_alone, judge_group, shape
+from hssl_search.training.health import MATCHING_ERROR, GateResult, judge_alone, judge_group, shape
 from hssl_search.training.outputs import HeadOutput, compare_outputs
 from hssl_search.training.pair import Pair
 from hssl_search.training.recipe import Stage
@@ -33,7 +33,7 @@ def evaluate(setup: WorkerSetup, trainer: Trainer, task: Task, report: StepRepor
     """Accuracy and label-free quality of the base, discrepancy and health of each head; of the
     network that is kept.
 
-    The training goes on as if it had not been looked at: torch's random state stays as it is.
+    The training continues as if it had not been looked at: torch's random state stays as it is.
     """
     with torch.random.fork_rng([setup.device] if setup.device.type == "cuda" else []):
         metrics = _of_base(setup, trainer, task, report) if task.accuracy else {}
@@ -91,12 +91,12 @@ def _gate(
     report: StepReport,
     heads: list[Tensor],
     outputs: list[HeadOutput],
-) -> list[Verdict]:
+) -> list[GateResult]:
     families = [head.family for head in task.heads]
     assignments = [output.assignment for output in outputs]
     if "noise" not in families:
         return [
-            judge_alone(loss, *shape(head), assignment)
+            judge_alone(loss, shape(head), assignment)
             for loss, head, assignment in zip(report.head_losses, heads, assignments, strict=True)
         ]
     noise = families.index("noise")

@@ -29,7 +29,7 @@ def run_job(
 ) -> None:
     """Run a job to its end, or until its seconds are over; `send` gets a report at each rung.
 
-    A training that runs out of memory goes on from its newest checkpoint with fewer activations
+    A training that runs out of memory continues from its newest checkpoint with fewer activations
     kept (`recompute_blocks`).
 
     Raises:

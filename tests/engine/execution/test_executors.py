@@ -32,6 +32,7 @@ from hssl_search.engine.execution.jobs import (
     State,
     Task,
 )
+from hssl_search.engine.execution.ray_tune import executor as executor_module
 from hssl_search.engine.execution.ray_tune import executor as ray_executor_module
 from hssl_search.engine.execution.ray_tune.executor import RayExecutor
 from hssl_search.engine.execution.ray_tune.session import RaySession
@@ -411,7 +412,8 @@ def test_jobs_wait_for_what_others_hold_of_a_ray_that_runs_already_and_pay_nothi
 
     source = Source(tmp_path, {"large": [1]})
     source.jobs = [replace(job, cpus=2.0) for job in source.jobs]
-    RayExecutor(meter, work, joined, tell=tell).run(source, concurrency=1)
+    monkeypatch.setattr(executor_module.log, "warning", tell)
+    RayExecutor(meter, work, joined).run(source, concurrency=1)
     assert source.states() == {"large": State.DONE}
     [(sentence, skips)] = told
     assert sentence.startswith(

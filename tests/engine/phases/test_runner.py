@@ -600,7 +600,7 @@ def test_a_job_that_goes_on_is_recorded_with_what_it_reported_before_it_was_cut(
 
 class Steady:
     """Jobs whose steps take the seconds that they are told, which leave at a checkpoint when theirs
-    are over, and go on from there.
+    are over, and continue from there.
     """
 
     def __init__(self, setup: WorkerSetup, folder: Path) -> None:

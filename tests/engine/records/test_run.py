@@ -60,7 +60,7 @@ def test_how_to_resume_can_be_pasted_into_a_shell(
     assert run.how_to_resume("2cpu-min") == f"hssl-search resume {typed} --budget +2cpu-min"
     with pytest.raises(UserError) as taken:
         require_free(Path("runs") / name)
-    assert f"go on with `{run.how_to_resume()}` or" in str(taken.value)
+    assert f"continue with `{run.how_to_resume()}` or" in str(taken.value)
     monkeypatch.chdir("/")
     assert shlex.split(run.how_to_resume()) == [
         "hssl-search",

@@ -1,4 +1,4 @@
-"""A worker runs real jobs on the built-in digits: what it reports, and how it goes on."""
+"""A worker runs real jobs on the built-in digits: what it reports, and how it continues."""
 
 from __future__ import annotations
 
@@ -350,7 +350,7 @@ def test_a_checkpoint_that_finds_no_space_halts_the_search_with_one_sentence(
     monkeypatch.setattr("hssl_search.training.checkpoint.save_file", save_file)
     with pytest.raises(
         Halt,
-        match=f"no space is left on the disk of {tmp_path}/checkpoint; free some, then go on with",
+        match=f"no space is left on the disk of {tmp_path}/checkpoint; free some, then continue",
     ):
         run(job(tmp_path / "checkpoint", Task(setting=setting(), steps=1, rungs=[1])))
 
