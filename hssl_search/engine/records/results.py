@@ -22,6 +22,7 @@ from hssl_search.engine.records.state import (
     PlanState,
     SearchState,
     TrialState,
+    Verdict,
     ended_jobs,
     joined,
 )
@@ -210,9 +211,9 @@ class RunRecord:
         return self.search.config or {}
 
     @property
-    def verdict(self) -> dict[str, Any]:
-        """Return the verdict; empty before there is one."""
-        return self.search.verdict or {}
+    def verdict(self) -> Verdict:
+        """Return the verdict; an empty one before there is one."""
+        return self.search.verdict or Verdict()
 
     @property
     def plan(self) -> PlanState:
