@@ -80,10 +80,11 @@ def replay(run: Run, study: StudyRecord, trial: int, seed: int | None = None) ->
     """
     record = _record(run, study, trial, seed)
     recorded = record.reports
-    resolved = run.config()
-    setting = Setting.model_validate(resolved["setting"])
+    # Not `run.resolved()`: what this version cannot continue can be replayed all the same.
+    written = run.config()
+    setting = Setting.model_validate(written["setting"])
     _require_device(setting.device, record.key)
-    changed = require_images(setting, resolved.get("images", {}))
+    changed = require_images(setting, written.get("images", {}))
     rungs = [report.step for report in recorded]
     again = {report.step: report.metrics for report in _train_again(setting, record, rungs)}
     numbers = []
