@@ -32,7 +32,7 @@ MACS = {"resnet50": 1_000, "resnet34": 900, "resnet18": 500, "test_resnet": 10}
 
 
 def extension(lab: Any, told: pytest.ExceptionInfo[BudgetTooSmall]) -> str:
-    """The budget of the command that the sentence names."""
+    """Return the budget of the command that the sentence names."""
     found = re.fullmatch(
         r"the budget \S+ is too small for this base and these data; extend it with: "
         + re.escape(lab.run.how_to_resume())
@@ -44,7 +44,7 @@ def extension(lab: Any, told: pytest.ExceptionInfo[BudgetTooSmall]) -> str:
 
 
 def extended(lab: Any, told: pytest.ExceptionInfo[BudgetTooSmall]) -> dict[str, Any]:
-    """What the search comes to after that command."""
+    """Return what the search comes to after that command."""
     lab.budget = lab.budget.plus(parse_budget(extension(lab, told)))
     verdict: dict[str, Any] = lab.search()
     lab.check()
