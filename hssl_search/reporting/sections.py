@@ -80,7 +80,7 @@ def facts(record: RunRecord, cost: Cost, ledger: list[Mapping[str, Any]]) -> lis
     config = record.config
     arguments = " ".join(f"{key}={value}" for key, value in (config.get("base_args") or {}).items())
     budget = config.get("budget") or (duration(cost.budget_s) if cost.budget_s else "")
-    found = [
+    pairs = [
         ("Base", f"{config.get('base') or ''} {arguments}".strip()),
         ("Images", _images(config)),
         ("Labels from", str(config.get("probe_data") or "")),
@@ -90,7 +90,7 @@ def facts(record: RunRecord, cost: Cost, ledger: list[Mapping[str, Any]]) -> lis
         ("Budget", str(budget)),
         ("Date", _dates(record, ledger)),
     ]
-    return [(label, value) for label, value in found if value]
+    return [(label, value) for label, value in pairs if value]
 
 
 def _images(config: Mapping[str, Any]) -> str:
@@ -355,12 +355,12 @@ def versions(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the versions that the run recorded, else those of the installed packages."""
     if recorded := config.get("versions"):
         return [(str(name), str(value)) for name, value in recorded.items()]
-    found = []
+    installed = []
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):
-            found.append((package, version(package)))
+            installed.append((package, version(package)))
     system = f"{platform.system()} {platform.machine()}"
-    return [*found, ("python", platform.python_version()), ("system", system)]
+    return [*installed, ("python", platform.python_version()), ("system", system)]
 
 
 def next_command(folder: Path, decided: bool) -> tuple[str, str]:

@@ -105,12 +105,12 @@ def _winner(verdict: Verdict, measure: Measure) -> str:
     if verdict.state == "no head":
         return f"No head is better than the best head found, {name}, by {by}."
     if verdict.tied:
-        found = f"{name} and no head are tied, {by} apart"
+        leads = f"{name} and no head are tied, {by} apart"
     elif gap.difference > 0:
-        found = f"{name} leads no head by {by}"
+        leads = f"{name} leads no head by {by}"
     else:
-        found = f"no head leads the best head found, {name}, by {by}"
-    return f"Undecided: {found}{_settling(verdict, gap)}"
+        leads = f"no head leads the best head found, {name}, by {by}"
+    return f"Undecided: {leads}{_settling(verdict, gap)}"
 
 
 def _spread(gap: Comparison, measure: Measure) -> str:
@@ -149,19 +149,20 @@ def _settling(verdict: Verdict, gap: Comparison) -> str:
 def _level(level: Level) -> str:
     """Return how far the better one of winner and no head lies from chance and from raw pixels."""
     reached = f"{level.name} ({number(level.accuracy)} %)"
-    found = (
+    compared = (
         f"{_apart(level.accuracy - level.chance)} chance ({number(level.chance)} %, the share of "
         "the most frequent class)"
     )
     if level.pixels is not None:
-        found += (
+        compared += (
             f" and {_apart(level.accuracy - level.pixels)} raw pixels ({number(level.pixels)} %)"
         )
-    told = f"{f'The better of the two, {reached},' if level.of_both else reached} lies {found}"
+    subject = f"The better of the two, {reached}," if level.of_both else reached
+    sentence = f"{subject} lies {compared}"
     if level.above_chance:
-        return f"{told}."
+        return f"{sentence}."
     return (
-        f"{told}, and {level.queries} queries cannot tell it from chance: train for longer (a "
+        f"{sentence}, and {level.queries} queries cannot tell it from chance: train for longer (a "
         "larger --budget), or try another --trainer, more images or other classes."
     )
 

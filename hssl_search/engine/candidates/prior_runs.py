@@ -51,8 +51,8 @@ def read_prior_runs(folders: Iterable[str], rank_by: str) -> tuple[PriorRun, ...
         )
         if len(heads) < FEWEST:
             raise UserError(
-                f"the run {run.name!r} has too few heads with a score to learn from ({len(heads)}); "
-                "give --warm-start a run that came to its proxies."
+                f"the run {run.name!r} has too few heads with a score to learn from "
+                f"({len(heads)}); give --warm-start a run that came to its proxies."
             )
         runs.append(PriorRun(name=run.shown, heads=heads))
     return tuple(runs)

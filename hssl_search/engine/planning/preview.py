@@ -235,8 +235,8 @@ def too_small(
     fits: Callable[[float, Costs], list[str]],
     policy: Policy = DEFAULT,
 ) -> str:
-    """Say that the budget is too small, by which command it becomes large enough, and what would fit
-    into it as it is.
+    """Say that the budget is too small, by which command it becomes large enough, and what would
+    fit into it as it is.
 
     Args:
         needed_s: device-seconds that a smallest search needs from now on.
