@@ -22,7 +22,6 @@ from optuna.trial import TrialState
 
 from hssl_search.engine.records.results import RunRecord
 from hssl_search.engine.statistics.metrics import ACCURACY, Measure
-from hssl_search.engine.verdict import Verdict
 from hssl_search.reporting.formats import (
     count,
     duration,
@@ -47,9 +46,8 @@ _PACKAGES = ("hssl-search", "torch", "timm", "ray", "optuna", "scikit-learn", "n
 def verdict_text(study: Study | RunRecord) -> str:
     """Return the verdict's sentences; of a run without a verdict, how far it came and who leads."""
     record = RunRecord.of(study)
-    if record.verdict:
-        stored = str(record.verdict.get("sentence") or "")
-        return stored or verdict_sentence(Verdict.model_validate(record.verdict))
+    if record.search.verdict is not None:
+        return record.verdict.sentence or verdict_sentence(record.verdict)
     candidates = [trial for trial in record.heads if not record.states[trial.number].is_control]
     screened = sum(bool(record.states[trial.number].gate) for trial in candidates)
     states = Counter(trial.state for trial in candidates)
@@ -129,7 +127,7 @@ def headline(record: RunRecord, board: pd.DataFrame) -> list[Plain]:
     measure, column = record.judged_by, judged_column(record.judged_by)
     rows = {row["trial"]: row for row in board.dropna(subset=["trial"]).to_dict("records")}
     no_head = record.no_head.number if record.no_head else None
-    winner = record.verdict.get("winner")
+    winner = record.verdict.winner
     # Where the winner is the control itself there is one box for both.
     for label, trial in (("winner", None if winner == no_head else winner), ("no head", no_head)):
         row = rows.get(trial)
@@ -142,15 +140,15 @@ def headline(record: RunRecord, board: pd.DataFrame) -> list[Plain]:
                 "note": f"{row['name']}, {seeds}" if label == "winner" else seeds,
             }
             boxes.append(box)
-    gap = record.verdict.get("comparison") or {}
-    if known(gap.get("difference")):
-        low, high = gap.get("interval") or (None, None)
-        against = f"{measure.points} over {gap.get('against') or 'no head'}"
+    gap = record.verdict.comparison
+    if gap is not None:
+        low, high = gap.interval or (None, None)
+        against = f"{measure.points} over {gap.against}"
         box = {
             "label": "difference",
-            "value": signed(gap["difference"], measure.digits),
+            "value": signed(gap.difference, measure.digits),
             "spread": signed_interval(low, high, measure.digits),
-            "note": f"{against}, {_seeds(gap.get('seeds'))}, paired",
+            "note": f"{against}, {_seeds(gap.seeds)}, paired",
         }
         boxes.append(box)
     return boxes
@@ -214,7 +212,7 @@ def _board_row(
     row: Mapping[str, Any], looks: Mapping[str, tuple[str, str]], record: RunRecord
 ) -> Plain:
     full = known(row["seeds"]) and row["seeds"] > 0
-    winner, column = record.verdict.get("winner"), judged_column(record.judged_by)
+    winner, column = record.verdict.winner, judged_column(record.judged_by)
     digits = record.judged_by.digits
     spread = interval(row[column], row["low"], row["high"], digits)
     # A gain is coloured where its interval excludes zero.

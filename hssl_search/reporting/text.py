@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from hssl_search.engine.planning.costs import PROXY_CONTROLS
+from hssl_search.engine.records.state import Agreement, Comparison, Level, NoWinner, Verdict
 from hssl_search.engine.statistics.correlation import LEAST, RankCorrelation
 from hssl_search.engine.statistics.metrics import ACCURACY, RANKINGS, Measure
 from hssl_search.engine.statistics.two_way import MOST_SEEDS
-from hssl_search.engine.verdict import Agreement, Comparison, Level, NoWinner, Verdict
 from hssl_search.reporting.formats import (
     duration,
     interval,

@@ -10,8 +10,15 @@ import pytest
 
 from hssl_search.engine.candidates.promotion import Promotions
 from hssl_search.engine.planning.plan import Plan
+from hssl_search.engine.records.state import (
+    Agreement,
+    Comparison,
+    Level,
+    NoWinner,
+    Verdict,
+    VerdictRow,
+)
 from hssl_search.engine.statistics.correlation import RankCorrelation, rank_correlation
-from hssl_search.engine.verdict import Agreement, Comparison, Level, NoWinner, Row, Verdict
 from hssl_search.reporting.text import (
     agreement,
     plan_sentence,
@@ -40,7 +47,7 @@ def gap(difference: float, half: float | None, seeds: int = 3, **more: Any) -> C
 def said(
     state: str = "undecided", comparison: Comparison | None = None, mean: float = 43.0, **more: Any
 ) -> str:
-    row = Row(name="mlp depth 1", role="candidate", trial=3, seeds=3, mean=mean)
+    row = VerdictRow(name="mlp depth 1", role="candidate", trial=3, seeds=3, mean=mean)
     return verdict_sentence(
         Verdict.model_validate(
             {
