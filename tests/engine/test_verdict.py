@@ -12,7 +12,14 @@ from scipy import stats
 
 from hssl_search.engine.execution.jobs import Outcome, Report, State
 from hssl_search.engine.records.results import ScoreTable, final_metrics
-from hssl_search.engine.records.state import Contender, TrialState
+from hssl_search.engine.records.state import (
+    Comparison,
+    Contender,
+    Level,
+    NoWinner,
+    TrialState,
+    Verdict,
+)
 from hssl_search.engine.statistics.metrics import (
     ACCURACY,
     DISCREPANCY,
@@ -21,15 +28,7 @@ from hssl_search.engine.statistics.metrics import (
     Chance,
     Measure,
 )
-from hssl_search.engine.verdict import (
-    Comparison,
-    Level,
-    NoWinner,
-    Verdict,
-    image_flaw,
-    judge,
-    why_no_winner,
-)
+from hssl_search.engine.verdict import image_flaw, judge, why_no_winner
 from hssl_search.heads.config import HeadConfig
 
 NO_HEAD = Contender(0, TrialState(name="no head", family="none", control="none"))

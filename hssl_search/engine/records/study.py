@@ -157,7 +157,7 @@ class StudyRecord:
         """Set an intermediate value, unless the step has one or the trial is finished."""
         trial = self.frozen(number)
         if step in trial.intermediate_values or trial.state.is_finished():
-            return
+            return  # a continued trial reports again what it did before the crash
         with self._errors():
             self._storage.set_trial_intermediate_value(self._trial_id(number), step, value)
 
