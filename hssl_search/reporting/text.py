@@ -103,13 +103,13 @@ def _winner(verdict: Verdict, measure: Measure) -> str:
     if verdict.state == "better":
         return f"{name} is better than no head by {by}."
     if verdict.state == "no head":
-        return f"No head is better than the best head found, {name}, by {by}."
+        return f"Training without a head is better than the best head found, {name}, by {by}."
     if verdict.tied:
         leads = f"{name} and no head are tied, {by} apart"
     elif gap.difference > 0:
         leads = f"{name} leads no head by {by}"
     else:
-        leads = f"no head leads the best head found, {name}, by {by}"
+        leads = f"training without a head leads the best head found, {name}, by {by}"
     return f"Undecided: {leads}{_settling(verdict, gap)}"
 
 
@@ -127,10 +127,10 @@ def _settling(verdict: Verdict, gap: Comparison) -> str:
     """Return what would settle an undecided difference: the end of its sentence."""
     cost = "" if gap.more_s is None else f" (about {duration(gap.more_s)} of device-time)"
     if verdict.open == "pairs":
-        shared = "one paired seed does" if gap.seeds else "unpaired seeds do"
+        shared = "one paired seed" if gap.seeds else "unpaired seeds"
         wanted = "a second seed" if gap.seeds else "two paired seeds"
         return (
-            f", but {shared} not tell a difference from chance, so there is no interval yet; "
+            f", but {shared} cannot tell a difference from chance, so there is no interval yet; "
             f"{wanted} of each{cost} would give one."
         )
     if verdict.open == "chance":
@@ -143,7 +143,7 @@ def _settling(verdict: Verdict, gap: Comparison) -> str:
     if gap.more_seeds is None:
         return f"; even {MOST_SEEDS} more seeds of each would not settle so small a difference."
     more = plural(gap.more_seeds, "more seed")
-    return f"; about {more} of each{cost} would settle it, if it stays so."
+    return f"; about {more} of each{cost} would settle it, if it stays as it is."
 
 
 def _level(level: Level) -> str:
@@ -173,21 +173,22 @@ def _apart(points: float) -> str:
 
 
 def _beside(others: Sequence[Comparison], measure: Measure) -> list[str]:
-    """Return sentences on the controls that the winner does not clearly beat, and on those of
-    which nothing tells it."""
-    unclear, untold = [], []
+    """Return sentences on the controls that the winner does not clearly beat, and on those that it
+    cannot be compared with yet."""
+    unclear, uncompared = [], []
     for gap in others:
         difference = signed(gap.difference, measure.digits)
         if gap.interval is None:
-            untold.append(f"{gap.against} ({difference})")
+            uncompared.append(f"{gap.against} ({difference})")
         elif gap.interval[0] <= 0:
             unclear.append(f"{gap.against} ({difference} {_spread(gap, measure)})")
     sentences = []
     if unclear:
         sentences.append(f"It is not clearly better than these controls: {listed(unclear)}.")
-    if untold:
+    if uncompared:
         sentences.append(
-            f"Fewer than two paired seeds do not tell how it compares with: {listed(untold)}."
+            "With fewer than two paired seeds it cannot be compared yet with: "
+            f"{listed(uncompared)}."
         )
     return sentences
 
