@@ -89,7 +89,7 @@ def jobs_of_seed(
     """Return joint screenings, whose groups differ from seed to seed, then each contender alone."""
     candidates = [one for one in rows if one.control is None]
     random.Random(seed).shuffle(candidates)
-    for number, group in screen.groups(candidates, GROUP_SIZE):
+    for number, group in enumerate(screen.deal(candidates, GROUP_SIZE)):
         yield maker.group(
             1000 * seed + number, screen.heads_of(group), given.screen_steps, seed, 0.0, 1
         )

@@ -28,7 +28,6 @@ from benchmarks.simulation.headbench import OF_HEAD, HeadBench
 from benchmarks.simulation.measured_heads import MeasuredHeads
 from benchmarks.simulation.search import Simulation
 from hssl_search.engine.budget import Budget
-from hssl_search.engine.candidates.prior_runs import MEASURED
 from hssl_search.engine.phases.screen import read
 from hssl_search.engine.records.state import (
     Contender,
@@ -66,7 +65,7 @@ def prior_run(table: HeadBench, heads: list[HeadConfig], seed: int) -> PriorRun:
         alone = table.at("alone", head, seed, last).values
         costs = TrialState(parameters=alone["parameters"], macs=alone["macs"])
         state = screened[place].with_set(costs)
-        taught.append(PriorHead(head=head, gain=alone["accuracy"], measured=state.only(MEASURED)))
+        taught.append(PriorHead(head=head, gain=alone["accuracy"], measured=state.as_measured()))
     return PriorRun(name="earlier", heads=tuple(taught))
 
 
