@@ -27,9 +27,8 @@ from hssl_search.engine.policy import DEFAULT
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.meter import DeviceMeter
 from hssl_search.engine.records.run import ResolvedSearch, ResolvedSpace, Run
-from hssl_search.engine.records.state import PlanState, SearchState
+from hssl_search.engine.records.state import PlanState, SearchState, Verdict
 from hssl_search.engine.records.study import StudyRecord
-from hssl_search.engine.verdict import Verdict
 from hssl_search.heads.config import HeadConfig
 from hssl_search.reporting.text import verdict_sentence
 from hssl_search.spaces.space import Space

@@ -27,9 +27,9 @@ from hssl_search.engine.planning.planner import Planning
 from hssl_search.engine.planning.preview import macs_like, what_fits
 from hssl_search.engine.records.results import Results
 from hssl_search.engine.records.run import ResolvedSearch
-from hssl_search.engine.records.state import PlanState, SearchState, TrialState
+from hssl_search.engine.records.state import PlanState, SearchState, TrialState, Verdict
 from hssl_search.engine.statistics.metrics import ACCURACY, CHANCE, OF_BASES, Chance, Measure
-from hssl_search.engine.verdict import Verdict, image_flaw, judge, why_no_winner
+from hssl_search.engine.verdict import image_flaw, judge, why_no_winner
 from hssl_search.heads.config import HeadConfig
 from hssl_search.spaces.space import Space
 
@@ -198,8 +198,7 @@ class Search:
             phases = ", ".join(sorted(context.short))
             extend = context.run.how_to_resume(context.meter.budget.newest)
             context.watcher.note(
-                f"The budget did not last for all of: {phases}. It continues where it was with: "
-                f"{extend}"
+                f"The budget did not last for all of: {phases}. Continue with: {extend}"
             )
         return verdict
 
@@ -257,10 +256,9 @@ class Search:
             # results the verdict stays.
             return standing
         verdict = verdict.model_copy(update={"sentence": self.words(verdict)})
-        context.study.write(SearchState(verdict=verdict.model_dump(mode="json", by_alias=True)))
+        context.study.write(SearchState(verdict=verdict))
         return verdict
 
     def _standing(self) -> Verdict | None:
         """Return the verdict that the study holds."""
-        stored = self.context.study.state.verdict
-        return None if stored is None else Verdict.model_validate(stored)
+        return self.context.study.state.verdict

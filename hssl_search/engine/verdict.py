@@ -8,14 +8,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from statistics import mean
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from hssl_search.data.look import Look
 from hssl_search.engine.execution.jobs import Plain
 from hssl_search.engine.records.results import ScoreTable
-from hssl_search.engine.records.state import HEALTHY, SAME_TIME, Contender
+from hssl_search.engine.records.state import (
+    HEALTHY,
+    SAME_TIME,
+    Agreement,
+    Comparison,
+    Contender,
+    Level,
+    NoWinner,
+    Verdict,
+    VerdictRow,
+)
 from hssl_search.engine.statistics import ties
 from hssl_search.engine.statistics.correlation import rank_correlation
 from hssl_search.engine.statistics.metrics import ACCURACY, Chance, Measure
@@ -26,122 +33,6 @@ PIXELS = "raw pixels"
 """The reference whose accuracy a base should exceed."""
 OTHERS = ("identity", "same_architecture", SAME_TIME)
 """Controls that a head should beat too before its structure is what helped."""
-
-
-class _Data(BaseModel):
-    """What the study keeps as JSON; what another version wrote beside it is left out."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
-
-
-class Row(_Data):
-    """A reference, a control or a candidate, and the mean of its scores."""
-
-    name: str
-    role: Literal["reference", "control", "candidate"]
-    trial: int | None = None
-    seeds: int
-    mean: float
-    interval: tuple[float, float] | None = None
-    """At 95 %; None where nothing tells the noise."""
-    best: float | None = None
-    """Probability that no other row is better; None where nothing tells the noise."""
-
-
-class Comparison(_Data):
-    """The winner minus a control, paired by seed."""
-
-    against: str
-    difference: float
-    interval: tuple[float, float] | None
-    """At 95 %, for whichever candidate was picked (`TwoWay.against`); None before both share two
-    seeds. It reaches no further than a difference of the measure can be."""
-    seeds: int
-    """That both have."""
-    more_seeds: int | None = None
-    """Of both, that would settle an undecided difference; None where too many are needed."""
-    more_s: float | None = None
-    """Device-seconds of them."""
-
-
-class Agreement(_Data):
-    """Spearman's rank correlation of what ranks with accuracy, over the trials that have both."""
-
-    measure: str = Field(default=ACCURACY.key, alias="with")
-    correlation: float | None
-    interval: tuple[float, float] | None
-    trials: int
-
-
-class Level(_Data):
-    """How high the better one of winner and no head lies, in accuracy (per cent)."""
-
-    name: str
-    accuracy: float
-    chance: float
-    pixels: float | None
-    """Of raw pixels; None where they were not judged."""
-    queries: int
-    above_chance: bool
-    """Whether so many queries tell it from chance."""
-    of_both: bool
-    """False where only one of the two has a score."""
-
-
-class NoWinner(_Data):
-    """Why a search has no winner."""
-
-    reason: Literal["budget", "proxies", "gates", "unscreened", "screening"]
-    """The budget ended before a healthy head came to the end of its proxy; all proxies came to
-    nothing; the health gate let no head pass; the budget ended before a head was screened; no
-    screening came to its end."""
-    heads: int = 0
-    """Promoted heads that came to nothing."""
-    gates: dict[str, int] = {}
-    """How many heads each gate judged so."""
-    cause: str = ""
-    """Why the first of them came to nothing."""
-    images: str = ""
-    """What is wrong with the images."""
-    extend: str = ""
-    """The command that continues with a larger budget, where that would help."""
-
-
-class Verdict(_Data):
-    """What a search found."""
-
-    winner: int | None = None
-    """Trial of the best candidate; None where no candidate has a score."""
-    name: str | None = None
-    rank_by: str = ACCURACY.key
-    """Key of the measure that all numbers are in (`RANKINGS`)."""
-    state: Literal["better", "no head", "undecided", "unranked"] = "unranked"
-    """`better`, `no head`: the difference to the no-head control is decided at 95 %; `undecided`:
-    it is not, or it is smaller than the measure resolves; `unranked`: nothing could be compared."""
-    tied: bool = False
-    """Whether the difference to no head is smaller than the measure resolves."""
-    open: Literal["", "pairs", "chance", "tie", "noise"] = ""
-    """Why an undecided difference is: fewer than two paired seeds; both lie at the level of chance;
-    the whole interval is smaller than the measure resolves; the noise of few seeds."""
-    comparison: Comparison | None = None
-    """With no head."""
-    others: list[Comparison] = []
-    """With the other controls."""
-    level: Level | None = None
-    agreement: Agreement | None = None
-    """None where accuracy ranks, and where nothing was labelled."""
-    no_winner: NoWinner | None = None
-    doubt: str = ""
-    """What is wrong with the images, so that the verdict should not be relied on."""
-    rows: list[Row] = []
-    """The references, then controls and candidates, the best first."""
-    sentence: str = ""
-    """All of it in words, as reporting made them."""
-
-    @property
-    def results(self) -> list[tuple[str, int, float]]:
-        """Return what the verdict rests on: means, which every machine computes alike."""
-        return [(row.name, row.seeds, row.mean) for row in self.rows]
 
 
 def judge(
@@ -284,17 +175,18 @@ def _agreement(scores: Scores, accuracies: Scores) -> Agreement | None:
     return Agreement(correlation=ranks.value, interval=between, trials=ranks.n)
 
 
-def _reference_rows(reference: Mapping[str, float]) -> list[Row]:
+def _reference_rows(reference: Mapping[str, float]) -> list[VerdictRow]:
     return [
-        Row(name=name, role="reference", seeds=1, mean=value) for name, value in reference.items()
+        VerdictRow(name=name, role="reference", seeds=1, mean=value)
+        for name, value in reference.items()
     ]
 
 
-def _rows(contenders: Sequence[Contender], table: ScoreTable) -> list[Row]:
+def _rows(contenders: Sequence[Contender], table: ScoreTable) -> list[VerdictRow]:
     """Return a row for each contender that has a score, the best mean first."""
     by_trial = {contender.trial: contender for contender in contenders}
     return [
-        Row(
+        VerdictRow(
             name=by_trial[row.trial].name,
             role="control" if by_trial[row.trial].control else "candidate",
             **row._asdict(),

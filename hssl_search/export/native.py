@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 from hssl_search.engine.phases.jobs import full_folder, full_key
 from hssl_search.engine.records.results import finite
 from hssl_search.engine.records.run import ResolvedSearch, Run
-from hssl_search.engine.records.state import FullState, JobRecord, TrialState
+from hssl_search.engine.records.state import FullState, JobRecord, TrialState, Verdict
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.statistics.metrics import ACCURACY
-from hssl_search.engine.verdict import Verdict
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.files import write_head
 from hssl_search.scratch import replacing
@@ -72,8 +71,8 @@ def export_winner(run: Run, study: StudyRecord) -> Path | None:
     Returns:
         the folder, or None when the search has no winner.
     """
-    verdict = Verdict.model_validate(study.state.verdict or {})
-    if verdict.winner is None:
+    verdict = study.state.verdict
+    if verdict is None or verdict.winner is None:
         return None
     trial = study.frozen(verdict.winner)
     search = run.resolved()

@@ -92,7 +92,7 @@ def leaderboard_rows(study: Study | RunRecord, most: int = 15) -> pd.DataFrame:
         list(record.scores(by_number[number], record.judged_by).values())
         for number in rows["trial"]
     ]
-    winner = record.verdict.get("winner")
+    winner = record.verdict.winner
     # No trial has the number -1: a column of trials compares with None as unknown.
     return rows.assign(by_seed=by_seed, winner=rows["trial"] == (-1 if winner is None else winner))
 

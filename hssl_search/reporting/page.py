@@ -63,10 +63,10 @@ def _content(record: RunRecord, entries: list[Mapping[str, Any]], folder: Path) 
     score_title, ranked_by = sections.ranking(record.ranked_by)
     return {
         "name": str(record.config.get("name") or folder.name),
-        "go_on": sections.next_command(folder, bool(record.verdict)),
+        "go_on": sections.next_command(folder, record.search.verdict is not None),
         "facts": sections.facts(record, cost, entries),
         "verdict": verdict_text(record),
-        "state": str(record.verdict.get("state") or ""),
+        "state": record.verdict.state if record.search.verdict else "",
         "headline": sections.headline(record, board),
         "cost": cost.sentence(),
         "cost_rows": sections.cost_rows(cost),

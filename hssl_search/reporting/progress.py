@@ -19,7 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from hssl_search.reporting.formats import clock, duration, known, plural, signed
+from hssl_search.reporting.formats import clock, duration, known, number, plural, signed
 from hssl_search.reporting.text import plan_sentence, promotion_sentence
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class Progress:
         self._phase.done += 1
         self._phase.failed += state == "failed"
         of = f"/{self._phase.total}" if self._phase.total is not None else ""
-        accuracy = f", {last.accuracy:.1f} %" if last and known(last.accuracy) else ""
+        accuracy = f", {_accuracy(last.accuracy)}" if last and known(last.accuracy) else ""
         bad = state not in GOOD_ENDS
         line = f"{self._phase.name} {self._phase.done}{of}: {name} {state}{accuracy}"
         self._say(line, "yellow" if bad else "", live=bad)
@@ -295,7 +295,7 @@ def _phase_cells(phase: _Phase) -> tuple[RenderableType, RenderableType]:
 
 
 def _accuracy(accuracy: float | None) -> str:
-    return f"{accuracy:.1f} %" if accuracy is not None and known(accuracy) else ""
+    return f"{number(accuracy)} %" if known(accuracy) else ""
 
 
 def _share(share: float | None) -> str:

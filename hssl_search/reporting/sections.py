@@ -22,7 +22,6 @@ from optuna.trial import TrialState
 
 from hssl_search.engine.records.results import RunRecord
 from hssl_search.engine.statistics.metrics import ACCURACY, Measure
-from hssl_search.engine.verdict import Verdict
 from hssl_search.reporting.formats import (
     count,
     duration,
@@ -47,9 +46,8 @@ _PACKAGES = ("hssl-search", "torch", "timm", "ray", "optuna", "scikit-learn", "n
 def verdict_text(study: Study | RunRecord) -> str:
     """Return the verdict's sentences; of a run without a verdict, how far it came and who leads."""
     record = RunRecord.of(study)
-    if record.verdict:
-        stored = str(record.verdict.get("sentence") or "")
-        return stored or verdict_sentence(Verdict.model_validate(record.verdict))
+    if record.search.verdict is not None:
+        return record.verdict.sentence or verdict_sentence(record.verdict)
     candidates = [trial for trial in record.heads if not record.states[trial.number].is_control]
     screened = sum(bool(record.states[trial.number].gate) for trial in candidates)
     states = Counter(trial.state for trial in candidates)
@@ -82,7 +80,7 @@ def facts(record: RunRecord, cost: Cost, ledger: list[Mapping[str, Any]]) -> lis
     config = record.config
     arguments = " ".join(f"{key}={value}" for key, value in (config.get("base_args") or {}).items())
     budget = config.get("budget") or (duration(cost.budget_s) if cost.budget_s else "")
-    found = [
+    pairs = [
         ("Base", f"{config.get('base') or ''} {arguments}".strip()),
         ("Images", _images(config)),
         ("Labels from", str(config.get("probe_data") or "")),
@@ -92,7 +90,7 @@ def facts(record: RunRecord, cost: Cost, ledger: list[Mapping[str, Any]]) -> lis
         ("Budget", str(budget)),
         ("Date", _dates(record, ledger)),
     ]
-    return [(label, value) for label, value in found if value]
+    return [(label, value) for label, value in pairs if value]
 
 
 def _images(config: Mapping[str, Any]) -> str:
@@ -129,7 +127,7 @@ def headline(record: RunRecord, board: pd.DataFrame) -> list[Plain]:
     measure, column = record.judged_by, judged_column(record.judged_by)
     rows = {row["trial"]: row for row in board.dropna(subset=["trial"]).to_dict("records")}
     no_head = record.no_head.number if record.no_head else None
-    winner = record.verdict.get("winner")
+    winner = record.verdict.winner
     # Where the winner is the control itself there is one box for both.
     for label, trial in (("winner", None if winner == no_head else winner), ("no head", no_head)):
         row = rows.get(trial)
@@ -142,15 +140,15 @@ def headline(record: RunRecord, board: pd.DataFrame) -> list[Plain]:
                 "note": f"{row['name']}, {seeds}" if label == "winner" else seeds,
             }
             boxes.append(box)
-    gap = record.verdict.get("comparison") or {}
-    if known(gap.get("difference")):
-        low, high = gap.get("interval") or (None, None)
-        against = f"{measure.points} over {gap.get('against') or 'no head'}"
+    gap = record.verdict.comparison
+    if gap is not None:
+        low, high = gap.interval or (None, None)
+        against = f"{measure.points} over {gap.against}"
         box = {
             "label": "difference",
-            "value": signed(gap["difference"], measure.digits),
+            "value": signed(gap.difference, measure.digits),
             "spread": signed_interval(low, high, measure.digits),
-            "note": f"{against}, {_seeds(gap.get('seeds'))}, paired",
+            "note": f"{against}, {_seeds(gap.seeds)}, paired",
         }
         boxes.append(box)
     return boxes
@@ -214,7 +212,7 @@ def _board_row(
     row: Mapping[str, Any], looks: Mapping[str, tuple[str, str]], record: RunRecord
 ) -> Plain:
     full = known(row["seeds"]) and row["seeds"] > 0
-    winner, column = record.verdict.get("winner"), judged_column(record.judged_by)
+    winner, column = record.verdict.winner, judged_column(record.judged_by)
     digits = record.judged_by.digits
     spread = interval(row[column], row["low"], row["high"], digits)
     # A gain is coloured where its interval excludes zero.
@@ -357,12 +355,12 @@ def versions(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the versions that the run recorded, else those of the installed packages."""
     if recorded := config.get("versions"):
         return [(str(name), str(value)) for name, value in recorded.items()]
-    found = []
+    installed = []
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):
-            found.append((package, version(package)))
+            installed.append((package, version(package)))
     system = f"{platform.system()} {platform.machine()}"
-    return [*found, ("python", platform.python_version()), ("system", system)]
+    return [*installed, ("python", platform.python_version()), ("system", system)]
 
 
 def next_command(folder: Path, decided: bool) -> tuple[str, str]:

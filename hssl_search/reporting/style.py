@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hssl_search.engine.statistics.metrics import ACCURACY, Measure
-from hssl_search.reporting.formats import known
+from hssl_search.reporting.formats import known, number
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -265,7 +265,7 @@ def _label_at_right(figure: go.Figure, line: Reference, inside: list[float], hei
 
 
 def _label(line: Reference) -> str:
-    return f"{html.escape(line.name, quote=False)} {line.value:.{line.digits}f}"
+    return f"{html.escape(line.name, quote=False)} {number(line.value, line.digits)}"
 
 
 def short(text: object, most: int = 46) -> str:

@@ -48,12 +48,12 @@ def print_verdict(
     """Print the verdict, a table of references, controls and the `top` candidates, what it cost,
     and where the files are."""
     record = RunRecord.of(study)
-    tone = TONES.get(str(record.verdict.get("state")), "white")
+    tone = TONES[record.verdict.state]
     console.print()
     console.print(Text(verdict_text(record), style=f"bold {tone}"))
     board = leaderboard(record)
     if not board.empty:
-        console.print(_board_table(board, record.judged_by, record.verdict.get("winner"), top))
+        console.print(_board_table(board, record.judged_by, record.verdict.winner, top))
     console.print(f"Cost: {cost(record, ledger).sentence()}", highlight=False)
     here = Path.cwd()
     for name in ("report.html", "winner", "leaderboard.csv"):

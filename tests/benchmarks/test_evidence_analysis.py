@@ -39,9 +39,8 @@ def row(
 
 
 def table(seeds: int = 4, noise: float = 0.3, drift: float = 0.0) -> pd.DataFrame:
-    """Accuracy = 40 + seed's own + gain + noise; overlap orders heads as gains do, cka the other
-    way round, and early accuracies have up to `drift` more noise.
-    """
+    """Return a table: accuracy = 40 + seed's own + gain + noise; overlap orders heads as gains do,
+    cka the other way round, and early accuracies have up to `drift` more noise."""
     random, rows = np.random.default_rng(0), []
     for seed in range(seeds):
         for branch in BRANCHES:

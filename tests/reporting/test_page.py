@@ -116,10 +116,10 @@ def test_nothing_that_a_user_named_becomes_markup(
         verdict={
             "winner": 0,
             "name": evil,
-            "state": evil,
+            "state": "undecided",
             "sentence": evil,
             "rows": [],
-            "comparison": {"difference": 0.1, "against": evil},
+            "comparison": {"difference": 0.1, "against": evil, "seeds": 2},
         },
     )
     run.add(evil, "mlp", TrialState.COMPLETE, 40.0, discrepancy=0.1)

@@ -19,18 +19,6 @@ from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.statistics.metrics import RANKINGS
 from hssl_search.errors import UserError
 
-MEASURED = (
-    "overlap_excess",
-    "cka_excess",
-    "output",
-    "architecture",
-    "excess_loss",
-    "parameters",
-    "macs",
-    "chance_loss",
-    "head_loss",
-)
-"""What the surrogate reads of a screened head."""
 FEWEST = 2
 """Heads with a score from which on a run says which is better."""
 
@@ -57,14 +45,14 @@ def read_prior_runs(folders: Iterable[str], rank_by: str) -> tuple[PriorRun, ...
         with StudyRecord.existing(run.study_url(config["storage"]), config["name"]) as study:
             trials = [trial for trial in study.trials() if trial.state is Ended.COMPLETE]
         heads = tuple(
-            PriorHead(head=state.head, gain=trial.value, measured=state.only(MEASURED))
+            PriorHead(head=state.head, gain=trial.value, measured=state.as_measured())
             for trial in trials
             if (state := TrialState.of(trial)).role == "candidate" and state.head is not None
         )
         if len(heads) < FEWEST:
             raise UserError(
-                f"the run {run.name!r} has too few heads with a score to learn from ({len(heads)}); "
-                "give --warm-start a run that came to its proxies."
+                f"the run {run.name!r} has too few heads with a score to learn from "
+                f"({len(heads)}); give --warm-start a run that came to its proxies."
             )
         runs.append(PriorRun(name=run.shown, heads=heads))
     return tuple(runs)

@@ -129,8 +129,8 @@ def rank_correlations(
     turn, and by discrepancy."""
     ended = [candidate for candidate in healthy(screened) if candidate.trial in scores]
     reached = [scores[candidate.trial] for candidate in ended]
-    known = len(ended) + _taught(lessons)
-    enough = len(ended) > 1 and known > policy.promotion_startup
+    heads = len(ended) + _taught(lessons)
+    enough = len(ended) > 1 and heads > policy.promotion_startup
     predicted = _left_out(ended, reached, lessons) if enough else []
     return {
         "forecast": rank_correlation(predicted, reached[: len(predicted)]),
@@ -154,14 +154,14 @@ def _left_out(
     Above their average, because that falls as the score that is left out rises: a surrogate that
     says nothing but the mean would put the heads into exactly the reverse of their order.
     """
-    found = np.zeros(len(ended))
+    predicted = np.zeros(len(ended))
     folds = len(ended) if len(ended) <= ONE_BY_ONE else FOLDS
     for fold in range(folds):
-        known: list[float | None] = list(reached)
-        known[fold::folds] = [None] * len(known[fold::folds])
-        means, _ = surrogate.predict(ended, known, lessons)
-        found[fold::folds] = means[fold::folds] - np.delete(means, np.s_[fold::folds]).mean()
-    return found.tolist()
+        seen: list[float | None] = list(reached)
+        seen[fold::folds] = [None] * len(seen[fold::folds])
+        means, _ = surrogate.predict(ended, seen, lessons)
+        predicted[fold::folds] = means[fold::folds] - np.delete(means, np.s_[fold::folds]).mean()
+    return predicted.tolist()
 
 
 class Promotions(NamedTuple):
@@ -232,10 +232,10 @@ class Promoter:
         Returns:
             The head; None when no healthy one is left.
         """
-        known = scores() if self.rule == "learned" else {}
+        ended = scores() if self.rule == "learned" else {}
         self._round, promoted = self._round or self._screened(), self._promoted()
         chosen = choose(
-            self.rule, self._round, promoted, known, self.seed, self.policy, self.lessons
+            self.rule, self._round, promoted, ended, self.seed, self.policy, self.lessons
         )
         if chosen is None:
             return None
@@ -285,9 +285,9 @@ class Promoter:
         if not promoted:
             screened = any(candidate.state.gate for candidate in candidates)
             return Promotions("unhealthy" if screened else "unscreened")
-        found = rank_correlations(contenders, scores, self.policy, self.lessons)
-        self.study.write(SearchState(promotion=PromotionState(rule=self.rule, **found)))
-        return Promotions("", found)
+        correlations = rank_correlations(contenders, scores, self.policy, self.lessons)
+        self.study.write(SearchState(promotion=PromotionState(rule=self.rule, **correlations)))
+        return Promotions("", correlations)
 
     def _prune(self, contender: Contender, cause: str) -> None:
         self.trials.note(contender.trial, TrialState(promoted=False))

@@ -31,14 +31,14 @@ def features(candidate: Contender) -> dict[str, float]:
     head, state = candidate.head, candidate.state
     assert head is not None
     blocks = head.block_families or (head.family,)
-    learned = state.chance_loss is not None and state.head_loss is not None
+    chance, loss = state.chance_loss, state.head_loss
     values: dict[str, float | None] = {
         "overlap": state.overlap_excess,
         "cka": state.cka_excess,
         "output difference": state.output,
         "architectural difference": state.architecture,
         "excess": state.excess_loss,
-        "learning": state.chance_loss - state.head_loss if learned else None,  # type: ignore[operator]
+        "learning": None if chance is None or loss is None else chance - loss,
         "parameter count": None if state.parameters is None else math.log1p(state.parameters),
         "log macs": None if state.macs is None else math.log1p(state.macs),
         "width_ratio": head.width_ratio,

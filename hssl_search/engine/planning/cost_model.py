@@ -112,11 +112,11 @@ class Measurement:
         return Wanted(steps, min(self.images, batch) / min(self.images, proxy_batch))
 
 
-def _references(found: Plain) -> dict[str, Plain]:
+def _references(measured: Plain) -> dict[str, Plain]:
     """Return the references by names for people; a base's accuracy by another token than the one
     that ranks is a row of its own."""
     rows = {}
-    for name, metrics in found.items():
+    for name, metrics in measured.items():
         tokens = {
             key: key.removeprefix("accuracy_") for key in metrics if key.startswith("accuracy_")
         }
@@ -191,12 +191,12 @@ class CostModel:
     def costly(self, most: float) -> dict[str, float]:
         """Return family -> how many times the base's step one with its costliest typical head
         takes, where that is more than so many."""
-        found: dict[str, float] = {}
+        costliest: dict[str, float] = {}
         for family, macs in self.typical:
             times = 1 + self._measured.head_s(family, macs) / self.costs.step
             if times > most:
-                found[family] = max(times, found.get(family, 0.0))
-        return found
+                costliest[family] = max(times, costliest.get(family, 0.0))
+        return costliest
 
     def training(self, job: Job, contender: Contender) -> float:
         """Return what a training of one contender costs, on a worker that is up."""

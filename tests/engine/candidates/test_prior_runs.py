@@ -36,13 +36,13 @@ def many(small_space: Space) -> Space:
 
 
 def misleading(lab: Lab) -> Lab:
-    """The most discrepant heads are the worst: deep ones, and those of the last family."""
+    """Make the most discrepant heads the worst: deep ones, and those of the last family."""
     lab.overlap = {head: 0.9 - overlap / 2 for head, overlap in lab.overlap.items()}
     return lab
 
 
 def published(lab: Lab) -> str:
-    """The folder of a run that was searched, its study where a command would look for it."""
+    """Return the folder of a run that was searched, its study where a command would look for it."""
     optuna.copy_study(
         from_study_name="demo", from_storage=lab.storage, to_storage=lab.run.storage_url
     )
@@ -56,7 +56,7 @@ def earlier(
     tmp_path: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> str:
-    """A long search in which every family had several proxies; copied for each test."""
+    """Return a long search in which every family had several proxies; copied for each test."""
     kept_at = tmp_path_factory.getbasetemp() / "earlier"
     if not kept_at.exists():
         lab = misleading(make_lab(many, budget=LARGE, full_epochs="off"))

@@ -38,7 +38,7 @@ def contender(
 
 
 def described(trial: int, family: str, depth: int = 1, **measured: Any) -> TrialState:
-    """What is known of a head, whose family may be one that nobody has registered."""
+    """Return what is known of a head, whose family may be one that nobody has registered."""
     head = HeadConfig.model_construct(family=family, depth=depth)
     return TrialState(name=f"head {trial}", family=family, head=head, **measured)
 
@@ -81,7 +81,7 @@ def test_promotion_does_not_depend_on_the_order_of_screening() -> None:
 def world(
     seed: int, correlation: float, count: int = 40, favour: np.ndarray | None = None
 ) -> tuple[list[Contender], np.ndarray]:
-    """Screened heads of five families, and the true scores of their proxies.
+    """Return screened heads of five families, and the true scores of their proxies.
 
     Discrepancy is correlated with the truth as given; the rest of the truth comes from the family,
     by `favour` where it is given, and from nothing that was measured.
@@ -138,9 +138,8 @@ def promoted(
 def regrets(
     rule: PromotionRule, correlation: float, searches: int = 30, count: int = 12
 ) -> tuple[float, float]:
-    """(share of searches that promote the best head, mean of what the head that proxies choose
-    falls short of it).
-    """
+    """Return (share of searches that promote the best head, mean of what the head that proxies
+    choose falls short of it)."""
     hits, short = [], []
     for seed in range(searches):
         heads, truth = world(seed, correlation)
@@ -262,7 +261,7 @@ def test_too_few_proxies_predict_nothing() -> None:
 def lesson(
     seed: int, correlation: float, favour: np.ndarray, scale: float = 1.0, shift: float = 0.0
 ) -> Lesson:
-    """An earlier search of 20 heads, with scores in another unit and about another level."""
+    """Return an earlier search of 20 heads, with scores in another unit and about another level."""
     heads, truth = world(10_000 + seed, correlation, 20, favour)
     scores = truth + PROXY_NOISE * np.random.default_rng(20_000 + seed).normal(size=20)
     return Lesson(tuple(heads), tuple((shift + scale * scores).tolist()))

@@ -70,7 +70,7 @@ class WorkerSetup:
         )
 
     def ends(self, trial: int, state: State, *accuracies: float) -> None:
-        """The proxy reports these at its rungs, and ends."""
+        """Let the proxy report these at its rungs, and end."""
         reports = [
             Report(step, {"accuracy": accuracy})
             for step, accuracy in zip(RUNGS, accuracies, strict=False)

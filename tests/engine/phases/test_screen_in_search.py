@@ -125,7 +125,7 @@ def test_a_slow_screening_is_cut_and_a_later_run_takes_it_to_its_end(
 def slow_screening(
     make_lab: Callable[..., Lab], space: Space, slow: float = 6.0
 ) -> tuple[Lab, dict[str, Any]]:
-    """A search whose budget does not last for all groups."""
+    """Return a search whose budget does not last for all groups."""
     lab = make_lab(space, budget="20cpu-min", sampler="random")
     lab.slow = {"screen": slow}
     verdict = lab.search()

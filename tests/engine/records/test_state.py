@@ -46,7 +46,8 @@ READERS = {"engine/records/state.py", "engine/records/study.py", "engine/records
 TABLES = "reporting/tables.py"
 """Writes every attribute that there is into the files of tables."""
 OTHER_MEANINGS = {
-    *("name", "seed", "parameters", "config", "plan", "head", "family"),  # of search.yaml, of heads
+    *("name", "seed", "parameters", "config", "plan", "warm_start"),  # of search.yaml
+    *("head", "family"),  # of heads
     *("full", "control", "reference", "cause", "discrepancy"),  # phases, roles, rules
     *("step_s", "device_s", "cka", "overlap"),  # of measuring, of the ledger, of the surrogate
 }
