@@ -318,8 +318,8 @@ def _labels_note(
 
 
 def fixed(search: ResolvedSearch) -> Plain:
-    """Return what must stay while a search continues: space, base, images, recipe, seed, policy, and
-    what ranks, draws, promotes and stops."""
+    """Return what must stay while a search continues: space, base, images, recipe, seed, policy,
+    and what ranks, draws, promotes and stops."""
     plain = search.as_plain()
     kept = {key: plain[key] for key in KEYS}
     return {"space": {"parameters": search.space.parameters}, **kept}

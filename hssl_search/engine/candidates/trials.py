@@ -167,6 +167,7 @@ class Trials:
         if number in self._decided:
             return
         known = self._known[number].state
+        # A resumed search notes again what it knew; each key is a write to the database.
         new = {
             key
             for key in state.model_fields_set

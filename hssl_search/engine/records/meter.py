@@ -113,8 +113,9 @@ class DeviceMeter:
         elapsed, self._last_tick = now - self._last_tick, now
         shares = self._shares(live)
         for job in live:
-            opened = self._open.get(job.key) or self._begin(job, now - elapsed)
-            opened.unwritten += elapsed * shares[job.key]
+            if job.key not in self._open:  # it began since the last tick, or is a further attempt
+                self._open[job.key] = self._start(job.key, job.phase, job.trial, now - elapsed)
+            self._open[job.key].unwritten += elapsed * shares[job.key]
         if self.budget.device == "cpu" and not self._skips:
             self._controller.unwritten += elapsed * max(0.0, 1.0 - sum(shares.values()))
         ended = [self._open[key] for key in self._open.keys() - shares.keys()]
@@ -122,6 +123,7 @@ class DeviceMeter:
             self._write([*self._open.values(), self._controller], now)
             self._last_write = now
         elif ended:
+            # Without an fsync: the next heartbeat brings it onto the disk.
             self._write(ended, now, durable=False)
         self._open = {key: opened for key, opened in self._open.items() if key in shares}
 
@@ -158,10 +160,6 @@ class DeviceMeter:
             held, most = {job.key: job.cpus / self._total_cpus for job in live}, 1.0
         excess = max(1.0, sum(held.values()) / most) if most else 1.0
         return {key: share / excess for key, share in held.items()}
-
-    def _begin(self, job: Job, begin: float) -> _Open:
-        self._open[job.key] = self._start(job.key, job.phase, job.trial, begin)
-        return self._open[job.key]
 
     def _start(self, key: str, phase: str, trial: int | None, begin: float) -> _Open:
         return _Open(f"{key}#{self.ledger.attempts(key) + 1}", phase, trial, begin)

@@ -146,12 +146,12 @@ class Results:
         return self._read(measure.value)
 
     def _read(self, read: Callable[[Plain], float | None]) -> Scores:
-        found: dict[int, dict[int, float]] = {}
+        numbers: dict[int, dict[int, float]] = {}
         for trial, by_seed in self._metrics.items():
             for seed, metrics in by_seed.items():
                 if (value := finite(read(metrics))) is not None:
-                    found.setdefault(trial, {})[seed] = value
-        return found
+                    numbers.setdefault(trial, {})[seed] = value
+        return numbers
 
 
 Curve = list[tuple[int, float]]
@@ -184,7 +184,7 @@ class RunRecord:
         config = search.config or {}
         ranked_by = RANKINGS[config.get("rank_by") or ACCURACY.key]
         results = Results(ranked_by, (config.get("images") or {}).get("queries"))
-        # Earlier versions did not record how long a training was to be; all were as long as a proxy.
+        # Earlier versions did not record how long a training was to be: all were proxies.
         numbers = search.plan.numbers if search.plan else None
         steps = int((numbers or {}).get("proxy_steps") or 0)
         for job in jobs:

@@ -100,7 +100,7 @@ class StudyRecord:
                     study = optuna.load_study(study_name=name, storage=storage)
                 except KeyError:
                     raise missing from None
-                if _name(study, storage) != name:
+                if _name(study, storage) != name:  # as MySQL has it, `Demo` for `demo`
                     raise missing
             yield cls(study, storage, url)
 
@@ -202,7 +202,7 @@ class StudyRecord:
 
     def study_attributes(self) -> Plain:
         """Return the study's user attributes as they are, without the job records."""
-        if self._own is None:
+        if self._own is None:  # the many job records are read with it, so once
             self._own = {
                 key: value
                 for key, value in self._attributes().items()
@@ -257,6 +257,7 @@ class StudyRecord:
                 body[start : start + NOTE_LENGTH] for start in range(0, len(body), NOTE_LENGTH)
             ]
             written = sum(key.startswith(NOTE_PART) for key in attributes)
+            # Optuna deletes no attribute: parts of a longer note from before are emptied.
             for number in range(max(len(parts), written)):
                 self._storage.set_study_system_attr(
                     self._id, f"{NOTE_PART}{number}", parts[number] if number < len(parts) else ""
@@ -340,6 +341,7 @@ def _create(storage: optuna.storages.BaseStorage, url: str, name: str, new: bool
         StorageInternalError,
         UnicodeError,
     ) as error:
+        # An encoding such as latin1 does not hold every letter; any other cause is not the name's.
         if name.isascii():
             raise
         raise UserError(

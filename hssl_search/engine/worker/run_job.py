@@ -58,9 +58,10 @@ def run_job(
             raise Halt(full_disk(job.folder)) from error
         if not out_of_memory(error):
             raise
+        held = f"{job.gpus or job.cpus:g} of the {'GPUs' if job.gpus else 'CPUs'}"
         raise DeviceFull(
-            f"the memory of the {task.setting.device} device ran out, also with activations computed again instead of kept, "
-            f"in a job that held {job.gpus or job.cpus:g} of the {'GPUs' if job.gpus else 'CPUs'}; give the recipe a smaller "
+            f"the memory of the {task.setting.device} device ran out, also with activations "
+            f"computed again instead of kept, in a job that held {held}; give the recipe a smaller "
             "batch_size, or choose a smaller base or --image-size."
         ) from error
 
