@@ -198,8 +198,7 @@ class Search:
             phases = ", ".join(sorted(context.short))
             extend = context.run.how_to_resume(context.meter.budget.newest)
             context.watcher.note(
-                f"The budget did not last for all of: {phases}. It continues where it was with: "
-                f"{extend}"
+                f"The budget did not last for all of: {phases}. Continue with: {extend}"
             )
         return verdict
 

@@ -355,7 +355,7 @@ def late(job: Job, send: Send) -> None:
 def test_what_runs_at_the_deadline_is_kept_where_only_the_beginning_of_jobs_has_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmarks.recording.resolve_name", {"tests:late": late}.get)
+    monkeypatch.setattr("benchmarks.recording.resolve", {"tests:late": late}.get)
     path, jobs = (
         tmp_path / "jobs.jsonl",
         [

@@ -153,7 +153,7 @@ def test_only_seeds_that_both_have_are_compared() -> None:
     assert gain["low"] is None or np.isnan(gain["low"])
 
 
-def test_what_orders_heads_like_their_gains_foretells_them() -> None:
+def test_what_orders_heads_like_their_gains_predicts_them() -> None:
     found = analysis.predicted(table(noise=0.0), "accuracy")
     for where, value in (
         ({"source": "joint", "measure": "overlap"}, 1.0),

@@ -387,6 +387,13 @@ class Lab:
     def _step_s(self, task: Task) -> float:
         return STEP_S + HEAD_S * sum(self.weight.get(head.label(), 1.0) for head in task.heads)
 
+    def _joint(self, task: Task) -> float:
+        """Return how many times longer a step with the timed group's heads takes than default heads
+        would make it.
+        """
+        heavier = sum(self.weight.get(each.head.label(), 1.0) - 1.0 for each in task.together)
+        return 1.0 + HEAD_S * heavier / (STEP_S + HEAD_S * len(task.together))
+
     def _alone_s(self, head: HeadConfig | None) -> float:
         """Seconds of a step of the base with this head alone, or without one."""
         return STEP_S + (HEAD_S * self.weight.get(head.label(), 1.0) if head else 0.0)
@@ -400,7 +407,7 @@ class Lab:
             "precision": "fp32",
             "step_s": STEP_S,
             "head_step_s": [HEAD_S] * len(task.heads),
-            "joint": 1.0,
+            "joint": self._joint(task),
             "profile_s": 0.0,
             "evaluate_s": EVALUATE_S,
             "last_evaluate_s": 0.0,

@@ -461,4 +461,4 @@ def test_a_search_without_a_healthy_head_says_so_and_one_whose_budget_ended_says
     assert found["no_winner"]["reason"] == "budget"
     extend = cut.run.how_to_resume("90cpu-s")
     assert found["sentence"].endswith(f"; continue with: {extend}")
-    assert f"It continues where it was with: {extend}" in cut.watcher.notes()
+    assert f"Continue with: {extend}" in cut.watcher.notes()

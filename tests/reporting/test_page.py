@@ -206,7 +206,7 @@ def test_page_tells_measures_that_agree_with_accuracy_and_other_discrepancies(
     assert "LiDAR" not in reader.words
 
 
-def test_page_tells_what_foretold_the_scores_of_promoted_heads(run: Any, tmp_path: Path) -> None:
+def test_page_tells_what_predicted_the_scores_of_promoted_heads(run: Any, tmp_path: Path) -> None:
     assert "promotion" not in Reader(build_page(run.study, run.ledger, tmp_path)).ids
     found = {
         "forecast": rank_correlation([1, 2, 3, 5, 4, 6], [1, 2, 3, 4, 5, 6]),

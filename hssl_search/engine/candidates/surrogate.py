@@ -98,6 +98,7 @@ def predict(
     columns = table((*candidates, *(taught for lesson in lessons for taught in lesson.candidates)))
     known = np.array([score is not None for score in scores] + [True] * sum(sizes[1:]))
     if lessons:
+        # The shared columns; an intercept for each search; the columns again for each search alone.
         of = np.repeat(np.arange(len(sizes)), sizes)[:, None] == np.arange(len(sizes))
         columns = np.hstack([columns, of, *(columns * mine[:, None] for mine in of.T)])
     level, spread = _scale(reached)
@@ -110,6 +111,7 @@ def predict(
     ridge = BayesianRidge(alpha_1=1.0, alpha_2=1.0, lambda_1=1.0, lambda_2=1.0 / columns.shape[1])
     ridge.fit(columns[known], np.concatenate(scaled))
     means, deviations = ridge.predict(columns[: len(candidates)], return_std=True)
+    # Of the mean alone: the noise of a single proxy is in all predictions alike.
     uncertain = np.sqrt(np.maximum(0.0, deviations**2 - 1.0 / ridge.alpha_))
     return level + spread * means, spread * uncertain
 
@@ -146,6 +148,7 @@ def table(candidates: tuple[Contender, ...]) -> np.ndarray:
     columns = []
     for name in names:
         family = name.startswith(FAMILY)
+        # Without a block of a family its share is 0; any other feature is unknown then.
         column = np.array([row.get(name, 0.0 if family else math.nan) for row in rows])
         column -= np.nanmean(column)
         spread = np.sqrt(np.nanmean(column**2))

@@ -178,6 +178,7 @@ class CostModel:
         by_family = self._measured.head_s(contender.family, contender.state.macs or 0)
         if (ratio := contender.state.step_ratio) is None:
             return by_family
+        # Timed over two steps: a cheap head may have looked faster than none.
         return max(LEAST_SHARE * by_family, (ratio - 1) * self.costs.step)
 
     def step(self, together: Sequence[Contender]) -> float:
@@ -223,6 +224,7 @@ class CostModel:
 
     def further_seeds(self, plan: Plan, contenders: Sequence[Contender]) -> dict[int, float]:
         """Return trial -> what one more seed costs, at the pace of the search."""
+        # As it is and not on the safe side: it is told to a user, and starts nothing.
         pace = self._pace() * self.costs.side_by_side
         return {
             contender.trial: pace * self.costs.training(plan.proxy_steps, self.step([contender]), 1)

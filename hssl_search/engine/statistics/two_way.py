@@ -99,6 +99,7 @@ class TwoWay:
         self.gram = np.diag(per_trial) - (self.has / per_seed) @ self.has.T
         """T x T: of the trials' indicator columns, each less its mean over a seed."""
         self.sums, self.total = centred.sum(axis=1), float((centred**2).sum())
+        # Singular: an effect common to all linked trials cannot be told from the seeds'.
         self.inverse = np.linalg.pinv(self.gram, rcond=1e-9, hermitian=True)
         self.effects = self.inverse @ self.sums
         self.seedless = int(self.has.sum()) - len(seeds)
@@ -185,6 +186,7 @@ class TwoWay:
             return _Contrasts([], np.empty(0), np.empty((0, 0)))
         place, one_each = self.trials.index(other), np.eye(len(self.trials))
         contrasts = one_each - one_each[place]
+        # What seeds do not link is not its own projection onto what the table can tell.
         linked = np.abs(contrasts @ self.inverse @ self.gram - contrasts).max(axis=1) < 1e-6
         linked[place] = False
         contrasts = contrasts[linked]
@@ -224,6 +226,7 @@ def critical(covariance: np.ndarray, dof: int) -> float:
     if len(covariance) == 1:
         return _student(CONFIDENCE, dof)
     spread = np.sqrt(np.diag(covariance))
+    # In one order and rounded, so that the same table has the same draws on every machine.
     order = np.lexsort((spread.round(9),))
     correlation = (covariance / np.outer(spread, spread))[np.ix_(order, order)]
     return _critical(correlation.round(9).tobytes(), len(spread), dof)

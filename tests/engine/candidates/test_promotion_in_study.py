@@ -138,7 +138,7 @@ def test_no_healthy_head_is_no_winner_and_costs_two_controls(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("promote", ["discrepancy", "learned", "random"])
-def test_the_study_keeps_who_was_promoted_in_order_and_how_well_it_was_foretold(
+def test_the_study_keeps_who_was_promoted_in_order_and_how_well_it_was_predicted(
     make_lab: Callable[..., Lab], wide_space: Space, promote: str
 ) -> None:
     lab = make_lab(
