@@ -6,7 +6,7 @@ attention head, and what else it can do.
 
 A family is a module of timm.models; of each a model with few parameters is taken, with random
 weights, at the first of a few image sizes that it takes. Every family has a process of its own,
-with a limit of time and of memory. Started again with the same --out, this goes on with the
+with a limit of time and of memory. Started again with the same --out, this continues with the
 families that did not work or were not reached. Ends with the page, a table in Markdown.
 """
 

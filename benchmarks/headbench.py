@@ -5,8 +5,8 @@ seeds, with the tool's own worker.
         --batch-size 48 --minutes 45 --out measured
 
 Works seed after seed, so that a run cut short by --minutes has every head under fewer seeds;
-started again with the same --out it goes on. With --publish FOLDER it then writes the table of what
-has been measured (docs/headbench.md). Trains on one core.
+started again with the same --out it continues. With --publish FOLDER it then writes the table of
+what has been measured (docs/headbench.md). Trains on one core.
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ from benchmarks.simulation.headbench import OF_BASE, OF_HEAD, HeadBench
 from hssl_search.backbones import Base
 from hssl_search.cli import key_value
 from hssl_search.data.splits import load_data
-from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.execution.jobs import Job, Outcome, Plain, Report, Setting, State
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.phases import screen
 from hssl_search.engine.phases.jobs import JobMaker
 from hssl_search.engine.planning.cost_model import Measurement
-from hssl_search.engine.records.state import TrialState
+from hssl_search.engine.records.state import Contender, TrialState
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.head import head_cost
 from hssl_search.heads.same_architecture import same_architecture_head
@@ -90,7 +89,7 @@ def jobs_of_seed(
     """Return joint screenings, whose groups differ from seed to seed, then each contender alone."""
     candidates = [one for one in rows if one.control is None]
     random.Random(seed).shuffle(candidates)
-    for number, group in screen.groups(candidates, GROUP_SIZE):
+    for number, group in enumerate(screen.deal(candidates, GROUP_SIZE)):
         yield maker.group(
             1000 * seed + number, screen.heads_of(group), given.screen_steps, seed, 0.0, 1
         )

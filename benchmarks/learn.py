@@ -5,9 +5,10 @@ training of its own, k-NN at its end.
         --minutes 40 --out learn.jsonl
 
 Runs seed after seed, so that a run cut short by --minutes has every cell with fewer seeds; started
-again with the same --out it goes on. Prints mean and 95 % interval (Student's t over seeds) of the
-accuracy and of its difference to no head, paired by seed, and how each discrepancy correlates with
-that difference over heads. "gain and NAME" is Spearman's rank correlation over runs with a head.
+again with the same --out it continues. Prints mean and 95 % interval (Student's t over seeds) of
+the accuracy and of its difference to no head, paired by seed, and how each discrepancy correlates
+with that difference over heads. "gain and NAME" is Spearman's rank correlation over runs with a
+head.
 `simclr, gradients through` is SimCLR whose base term sends gradients into the head.
 """
 

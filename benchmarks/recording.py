@@ -1,5 +1,5 @@
 """Jobs worked off in pieces: what each reports is appended to one file at once, and started again
-they go on where they were.
+they continue where they were.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class Recorded(Phase):
     """Jobs whose reports are appended to a file as they come; those that the file says are done are
     not handed out.
 
-    A job that was cut goes on from the checkpoint in its folder, which goes away when it ends. One
-    that failed is tried again.
+    A job that was cut continues from the checkpoint in its folder, which goes away when it ends.
+    One that failed is tried again.
     """
 
     def __init__(self, jobs: Iterable[Job], path: Path, deadline: Deadline) -> None:

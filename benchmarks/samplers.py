@@ -21,6 +21,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from statistics import mean
+from typing import NamedTuple
 
 from benchmarks.printing import with_interval
 from benchmarks.simulation.search import Simulation
@@ -85,8 +86,17 @@ class ExplainedHeads(SyntheticHeads):
         return math.sqrt(0.5) * of_family + math.sqrt(0.5 / 3) * others
 
 
-def gain(explained: float, sampler: str, budget: str, number: int) -> tuple[float, int, int]:
-    """Return (true gain of the winner, proxies, rounds) of one search."""
+class Searched(NamedTuple):
+    """What one search came to."""
+
+    gain: float
+    """Of the winner, in truth."""
+    proxies: int
+    rounds: int
+
+
+def search(explained: float, sampler: str, budget: str, number: int) -> Searched:
+    """Search in virtual time, under the seed of that number."""
     answers = ExplainedHeads(explained, number)
     with tempfile.TemporaryDirectory() as folder:
         started = Simulation(
@@ -104,22 +114,23 @@ def gain(explained: float, sampler: str, budget: str, number: int) -> tuple[floa
         verdict = started.search()
     plan = Plan(**started.study.study_attributes()["plan"]["numbers"])
     [head] = started.controller.trials.contender(verdict.winner).heads
-    return answers.gain(head), plan.proxies, plan.rounds
+    return Searched(answers.gain(head), plan.proxies, plan.rounds)
 
 
-def cells(found: Mapping[str, list[tuple[float, int, int]]]) -> list[str]:
+def cells(searches: Mapping[str, list[Searched]]) -> list[str]:
     """Return the rows of the table, for one part of the variance."""
-    gains = {sampler: [one for one, *_ in rows] for sampler, rows in found.items()}
-    less = {
-        sampler: [ours - its for ours, its in zip(gains[sampler], gains["random"], strict=True)]
-        for sampler in found
-    }
-    return [
-        f"{sampler} | {mean(proxies for _, proxies, _ in rows):.0f} | {rows[0][2]} | "
-        f"{with_interval(gains[sampler], '+.2f')} | "
-        + ("" if sampler == "random" else with_interval(less[sampler], "+.2f"))
-        for sampler, rows in found.items()
-    ]
+    rows = []
+    for sampler, its in searches.items():
+        gains = [searched.gain for searched in its]
+        by_chance = [searched.gain for searched in searches["random"]]
+        less = [ours - theirs for ours, theirs in zip(gains, by_chance, strict=True)]
+        paired = "" if sampler == "random" else with_interval(less, "+.2f")
+        proxies = mean(searched.proxies for searched in its)
+        rows.append(
+            f"{sampler} | {proxies:.0f} | {its[0].rounds} | {with_interval(gains, '+.2f')} "
+            f"| {paired}"
+        )
+    return rows
 
 
 def main() -> None:
@@ -136,13 +147,15 @@ def main() -> None:
     )
     with ProcessPoolExecutor(given.workers) as pool:
         for explained in EXPLAINED:
-            found = {
+            searches = {
                 sampler: list(
-                    pool.map(partial(gain, explained, sampler, given.budget), range(given.searches))
+                    pool.map(
+                        partial(search, explained, sampler, given.budget), range(given.searches)
+                    )
                 )
                 for sampler in SAMPLERS
             }
-            print("\n".join(f"| {explained:.0%} | {row} |" for row in cells(found)), flush=True)
+            print("\n".join(f"| {explained:.0%} | {row} |" for row in cells(searches)), flush=True)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from functools import lru_cache, partial
 from math import inf
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import NamedTuple
 
 import optuna
 
@@ -39,7 +39,6 @@ from benchmarks.simulation.search import Simulation
 from benchmarks.simulation.synthetic_heads import SyntheticHeads
 from benchmarks.simulation.worker import Answers, Faults, SimulatedWorker
 from hssl_search.engine.budget import Budget
-from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.pruners import PRUNERS, AtRung
 from hssl_search.engine.config import PrunerName
 from hssl_search.engine.execution.jobs import Decision, Job, Outcome, Report, Setting, State
@@ -51,7 +50,7 @@ from hssl_search.engine.planning.plan import Plan
 from hssl_search.engine.policy import DEFAULT
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.meter import DeviceMeter
-from hssl_search.engine.records.state import TrialState
+from hssl_search.engine.records.state import Contender, TrialState
 from hssl_search.heads.config import HeadConfig
 from hssl_search.spaces.space import Space
 
@@ -77,8 +76,8 @@ class Heads(Space):
     def size(self) -> int:
         return len(self.heads)
 
-    def enumerate(self) -> Iterator[dict[str, Any]]:
-        return (head.model_dump(exclude_none=True) for head in self.heads)
+    def enumerate(self) -> Iterator[HeadConfig]:
+        return iter(self.heads)
 
 
 @dataclass(frozen=True)
@@ -101,6 +100,18 @@ def shuffled(world: World, repetition: int) -> tuple[HeadConfig, ...]:
     return tuple(
         random.Random(f"{repetition}/order").sample(world.space.heads, len(world.space.heads))
     )
+
+
+class Row(NamedTuple):
+    """What a method came to in one repetition."""
+
+    method: str
+    regret: float
+    """True score of the best head less that of the chosen one."""
+    rank: int
+    """Of the chosen head."""
+    cost: float
+    """Core-seconds, relative to the controller's."""
 
 
 class Baseline:
@@ -329,18 +340,13 @@ def world_of(folder: str, truth: tuple[float, float] | None) -> World:
     return real if truth is None else synthetic_world(real, *truth)
 
 
-def repeated(
-    table: str, truth: tuple[float, float] | None, repetition: int
-) -> list[tuple[str, float, int, float]]:
+def repeated(table: str, truth: tuple[float, float] | None, repetition: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         return list(searches(world_of(table, truth), repetition, Path(folder)))
 
 
-def searches(
-    world: World, repetition: int, folder: Path
-) -> Iterator[tuple[str, float, int, float]]:
-    """Yield (method, regret, rank, cost relative to the controller's) of every method in one
-    repetition."""
+def searches(world: World, repetition: int, folder: Path) -> Iterator[Row]:
+    """Yield what every method came to in one repetition."""
     answers, true = world.answers(repetition)
     learned = ours(world, answers, folder / "learned", repetition, "learned")
     others = {
@@ -361,12 +367,9 @@ def searches(
         ALL: baseline(Baseline, world, answers, folder / "all", repetition, inf),
     }
     for method, (head, spent) in others.items():
-        yield (
-            method,
-            max(true.values()) - true[head],
-            1 + sum(score > true[head] for score in true.values()),
-            spent / learned[1],
-        )
+        regret = max(true.values()) - true[head]
+        rank = 1 + sum(score > true[head] for score in true.values())
+        yield Row(method, regret, rank, spent / learned[1])
 
 
 def main() -> None:
@@ -383,25 +386,24 @@ def main() -> None:
     )
     with ProcessPoolExecutor(given.workers) as pool:
         for truth in (None, *SYNTHETIC):
-            found: dict[str, list[tuple[float, float, float]]] = {}
-            for rows in pool.map(partial(repeated, given.table, truth), range(given.repetitions)):
-                for method, *numbers in rows:
-                    found.setdefault(method, []).append(tuple(numbers))
-            for method, its in found.items():
-                regrets, ranks, costs = map(list, zip(*its, strict=True))
+            rows: dict[str, list[Row]] = {}
+            for its in pool.map(partial(repeated, given.table, truth), range(given.repetitions)):
+                for row in its:
+                    rows.setdefault(row.method, []).append(row)
+            for method, its in rows.items():
                 less = [
-                    regret - learned
-                    for regret, (learned, *_) in zip(regrets, found[LEARNED], strict=True)
+                    row.regret - learned.regret
+                    for row, learned in zip(its, rows[LEARNED], strict=True)
                 ]
                 paired = "" if method == LEARNED else with_interval(less)
                 name = world_of(given.table, truth).name
                 cells = [
                     name,
                     method,
-                    with_interval(regrets),
+                    with_interval([row.regret for row in its]),
                     paired,
-                    with_interval(ranks),
-                    f"{mean(costs):.2f}",
+                    with_interval([row.rank for row in its]),
+                    f"{mean(row.cost for row in its):.2f}",
                 ]
                 print(f"| {' | '.join(cells)} |", flush=True)
 

@@ -17,7 +17,9 @@ from hssl_search import load_head
 
 
 def nt_xent(anchors: torch.Tensor, keys: torch.Tensor, temperature: float = 0.2) -> torch.Tensor:
-    """Each anchor finds the key of its image among all keys; B x D each."""
+    """Return the NT-Xent loss: each anchor finds the key of its image among all keys; B x D
+    each.
+    """
     similarities = F.normalize(anchors, dim=1) @ F.normalize(keys, dim=1).T / temperature
     return F.cross_entropy(similarities, torch.arange(len(anchors)))
 

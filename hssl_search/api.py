@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from hssl_search.data.sources import require_folders
 from hssl_search.engine.budget import Budget, parse_budget
 from hssl_search.engine.config import (
     PromotionRule,
@@ -28,13 +27,13 @@ from hssl_search.engine.execution.jobs import Plain
 from hssl_search.engine.execution.ray_tune.session import RaySession
 from hssl_search.engine.images import require_images
 from hssl_search.engine.policy import Policy
-from hssl_search.engine.records.disk import AGAIN, disk_errors
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.run import RUNS, ResolvedSearch, Run
 from hssl_search.engine.records.state import SearchState
 from hssl_search.engine.records.storage import StorageError
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.resolve import require_unchanged
+from hssl_search.errors import REPEATABLE, disk_errors
 from hssl_search.output import standard_streams
 from hssl_search.scratch import Scratch
 from hssl_search.session import controller_of, prepared, ray_session, study_of
@@ -48,6 +47,8 @@ if TYPE_CHECKING:
     from hssl_search.reporting.dashboard import DashboardServer
 
 log = logging.getLogger(__name__)
+RunName = Run | str | Path
+"""A run, its folder, or its name under runs/."""
 
 MEASURING_S = 3600.0
 """Device-seconds that measuring may take for a plan: the budget that is planned for may be too
@@ -79,6 +80,7 @@ def search(
     promote: PromotionRule | None = None,
     pruner: PrunerName | None = None,
     max_head_cost: float | Literal["off"] | None = None,
+    warm_start: RunName | Sequence[RunName] | None = None,
     name: str | None = None,
     storage: str | None = None,
     ray_address: str | None = None,
@@ -109,6 +111,7 @@ def search(
         pruner: which proxies are stopped at a rung; default: `median`.
         max_head_cost: leave out heads with which a training step takes more than this many times
             as long as without a head, while there are others; default: 4.
+        warm_start: earlier runs whose results teach promotion from the start.
         name: the run's folder under runs/; default: from base and data.
         storage: URL of the study's database, or `env:NAME`, a variable that holds it; default:
             SQLite in the run's folder.
@@ -127,7 +130,7 @@ def search(
 
     Raises:
         UserError: for a mistake that the user can mend, in one sentence.
-        KeyboardInterrupt: after Ctrl-C, from which `resume` goes on.
+        KeyboardInterrupt: after Ctrl-C, from which `resume` continues.
     """
     options = locals()  # the parameters alone, as long as this is the first statement
     del options["stop"]
@@ -169,6 +172,7 @@ def plan(
     promote: PromotionRule | None = None,
     pruner: PrunerName | None = None,
     max_head_cost: float | Literal["off"] | None = None,
+    warm_start: RunName | Sequence[RunName] | None = None,
     name: str | None = None,
     storage: str | None = None,
     ray_address: str | None = None,
@@ -202,8 +206,9 @@ def plan_search(config: SearchConfig, console: Console | None = None) -> Plain:
     with (
         prepared(config, console) as (search, session),
         Scratch("plan") as folder,
-        disk_errors(folder, AGAIN),
+        disk_errors(folder, REPEATABLE),
     ):
+        # Measuring has all the time that it needs; the plan is for the budget that was asked for.
         seconds = max(config.budget.seconds, MEASURING_S)
         budget = Budget(seconds, config.budget.device, f"{seconds:.0f}{config.budget.device}-s")
         search = search.model_copy(update={"storage": None, "budget": budget})
@@ -251,7 +256,8 @@ def _extended(run: Run, more: str) -> ResolvedSearch:
     search = search.model_copy(update={"budget": search.budget.plus(parse_budget(more))})
     with study_of(run, begins=True) as study:
         require_unchanged(run, search, study)
-        _same_images(search)  # what is refused must not extend the budget
+        # What is refused must not extend the budget.
+        require_images(search.setting, search.images)
         run.update_config(budget=search.budget.text)
         study.write(SearchState(config=search.summary()))
     return search
@@ -353,7 +359,7 @@ def write_report(run: Run | str | Path) -> list[Path]:
         run: see `resume`.
     """
     opened = open_run(run)
-    with disk_errors(opened.folder, AGAIN), study_of(opened) as study:
+    with disk_errors(opened.folder, REPEATABLE), study_of(opened) as study:
         return _report(opened, study)
 
 
@@ -385,12 +391,13 @@ def dashboard(
 def _create(search: ResolvedSearch) -> Run:
     """Make the run's folder and its study, both or neither."""
     folder = RUNS / search.name
-    with disk_errors(folder, AGAIN):
+    with disk_errors(folder, REPEATABLE):
         run = Run.create(folder, search.as_plain())
     try:
         with StudyRecord.open(run.study_url(search.storage), search.name, new=True):
             pass
     except BaseException:
+        # Without its study the folder would take the name and be no run.
         shutil.rmtree(run.folder)
         with suppress(OSError):  # other runs are in it
             RUNS.rmdir()
@@ -412,12 +419,13 @@ def _work(
                     _search(run, search, session, study, console, started)
                     study.write(SearchState(ended=search.budget.text))
             finally:
+                # Also after Ctrl-C and errors: what was found until then is worth a report.
                 _report(run, study)
                 ended = study.state.ended == search.budget.text
                 more = search.budget.newest if ended else ""
                 study.announce_standstill(run.how_to_resume(more))
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped; go on with: {run.how_to_resume()}") from None
+        raise KeyboardInterrupt(f"stopped; continue with: {run.how_to_resume()}") from None
     except StorageError as error:
         raise error.followed_by(f"continue with: {run.how_to_resume()}") from error
     return run
@@ -432,10 +440,11 @@ def _search(
     started: float,
 ) -> None:
     """Run the phases, and export the winner."""
-    if note := _same_images(search):
+    if note := require_images(search.setting, search.images):
         log.warning(note)
     with controller_of(run, search, session, study, console, started) as controller:
         controller.search()
+        # Within, so that a CPU budget pays for the export too.
         from hssl_search.export.native import export_winner
 
         export_winner(run, study)
@@ -445,13 +454,3 @@ def _report(run: Run, study: StudyRecord) -> list[Path]:
     from hssl_search.reporting.files import write_report as write
 
     return write(run.folder, study.study, Ledger(run.ledger).entries())
-
-
-def _same_images(search: ResolvedSearch) -> str | None:
-    """Return a note where the images have changed and those that the search began with are kept.
-
-    Raises:
-        UserError: where they are not.
-    """
-    require_folders(search.setting.data, search.setting.probe_data)
-    return require_images(search.setting, search.images)

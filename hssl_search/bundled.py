@@ -32,7 +32,8 @@ def find(kind: Kind, name: str) -> Path:
     Raises:
         UserError: when there is no such file, with the nearest names.
     """
-    if _is_path(kind, name):
+    yaml = _ENDINGS[kind] == ".yaml" and name.endswith((".yaml", ".yml"))
+    if yaml or "/" in name or "\\" in name:
         return _explicit(kind, Path(name))
     for folder in (Path(kind), bundled_folder(kind)):
         if (path := folder / f"{name}{_ENDINGS[kind]}").is_file():
@@ -51,14 +52,6 @@ def bundled_folder(kind: Kind) -> Path:
     package = Path(__file__).resolve().parent
     inside = package / "_bundled" / kind
     return inside if inside.is_dir() else package.parent / kind
-
-
-def _is_path(kind: Kind, name: str) -> bool:
-    return (
-        "/" in name
-        or "\\" in name
-        or (_ENDINGS[kind] == ".yaml" and name.endswith((".yaml", ".yml")))
-    )
 
 
 def _explicit(kind: Kind, path: Path) -> Path:

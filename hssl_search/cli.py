@@ -22,16 +22,13 @@ if TYPE_CHECKING:
     from hssl_search.engine.records.run import Run
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells use it; SIGTERM and the SIGHUP of a closed terminal stop a command in the same way."""
+"""Exit code after Ctrl-C, as shells use it; SIGTERM and the SIGHUP of a closed terminal stop a
+command in the same way."""
 
-SEVERAL: dict[str, dict[str, Any]] = {
-    "base_arg": {"action": "append", "metavar": "KEY=VALUE"},
-}
-"""Options that take several values, and how."""
 EPILOG = """\
 commands (hssl-search COMMAND --help tells more):
   plan ...          what a search with these flags would do and cost, measured; --json for machines
-  resume RUN        go on with a search that was stopped, or with --budget +10gpu-h extend one
+  resume RUN        continue with a search that was stopped, or with --budget +10gpu-h extend one
   status RUN        where a search stands
   report RUN        write its report and tables again
   dashboard RUN     open the Optuna dashboard on it
@@ -39,8 +36,9 @@ commands (hssl-search COMMAND --help tells more):
   spaces | trainers | families    what there is to choose from
 
 exit codes:
-  0 success, 2 something you can mend (stderr says what), 130 Ctrl-C or SIGTERM, 1 anything else, or a replay that differs;
-  whoever reads the output may close it early, as `head` does: the command ends as it would have
+  0 success, 2 something you can mend (stderr says what), 130 Ctrl-C or SIGTERM, 1 anything else, or
+  a replay that differs; whoever reads the output may close it early, as `head` does: the command
+  ends as it would have
 
 example:
   hssl-search --base resnet50 --data photos/ --budget 40gpu-h
@@ -74,7 +72,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run one command and exit: 0 when it succeeded, 2 for a mistake the user can mend, 1 for a replay that differs, 130 when stopped."""
+    """Run one command and exit: 0 when it succeeded, 2 for a mistake the user can mend, 1 for a
+    replay that differs, 130 when stopped."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     with standard_streams() as output:
         try:
@@ -89,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: list[str], output: Stream) -> None:
+    # A search needs no command: `hssl-search --base ...`.
     command = COMMANDS.get(arguments[0]) if arguments else None
     try:
         command(arguments[1:]) if command else _search(arguments)
@@ -104,22 +104,24 @@ def search_parser() -> Parser:
         description="Searches for the auxiliary head that teaches a self-supervised base the most.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        allow_abbrev=False,  # a further flag would change what an abbreviation means
     )
     parser.add_argument("--version", action="version", version=f"hssl-search {__version__}")
     return _with_options(parser)
 
 
 def _with_options(parser: Parser) -> Parser:
-    """The parser with the options of a search."""
+    """Add the options of a search to the parser, and return it."""
     for name, field in SearchConfig.model_fields.items():
         if name in NO_FLAG:
             continue
-        choices = _choices(field.annotation)
-        how = SEVERAL.get(name) or {
-            "choices": choices,
-            "metavar": "|".join(choices) if choices else name.upper(),
-        }
+        if name == "base_arg":
+            how: dict[str, Any] = {"action": "append", "metavar": "KEY=VALUE"}
+        elif name == "warm_start":
+            how = {"action": "extend", "nargs": "+", "metavar": "RUN"}
+        else:
+            choices = _choices(field.annotation)
+            how = {"choices": choices, "metavar": "|".join(choices or [name.upper()])}
         parser.add_argument(flag(name), help=field.description, **how)
     parser.add_argument(
         "--config", metavar="FILE", help="YAML file with these options as keys; flags go before it"
@@ -128,17 +130,12 @@ def _with_options(parser: Parser) -> Parser:
 
 
 def _choices(annotation: Any) -> list[str] | None:
-    """What an option may be where it is one of a few names."""
-    parts = [
-        part
-        for part in ([annotation] if get_origin(annotation) is Literal else get_args(annotation))
-        if part is not type(None)
-    ]
-    return (
-        [choice for part in parts for choice in get_args(part)]
-        if all(get_origin(part) is Literal for part in parts) and parts
-        else None
-    )
+    """Return what an option may be where it is one of a few names; else None."""
+    parts = (annotation,) if get_origin(annotation) is Literal else get_args(annotation)
+    parts = tuple(part for part in parts if part is not type(None))
+    if not parts or any(get_origin(part) is not Literal for part in parts):
+        return None
+    return [choice for part in parts for choice in get_args(part)]
 
 
 def _search(arguments: Sequence[str]) -> None:
@@ -148,6 +145,7 @@ def _search(arguments: Sequence[str]) -> None:
         search_parser().print_help()
         return
     config = _config(vars(search_parser().parse_args(arguments)))
+    # What loads for seconds is imported once the flags are known to be good.
     from hssl_search.api import run_search
 
     with _console() as console:
@@ -185,9 +183,9 @@ def _plan(arguments: Sequence[str]) -> None:
     parser = _with_options(
         Parser(
             prog="hssl-search plan",
-            description="Say what a search with these flags would do and cost, from a few "
-            "real steps; nothing is left behind but the image cache. Exit code 2 when the budget is too small for a "
-            "search: what was measured is printed, and what would be enough.",
+            description="Say what a search with these flags would do and cost, from a few real "
+            "steps; nothing is left behind but the image cache. Exit code 2 when the budget is too "
+            "small for a search: what was measured is printed, and what would be enough.",
             allow_abbrev=False,
         )
     )
@@ -202,6 +200,7 @@ def _plan(arguments: Sequence[str]) -> None:
     config = _config(flags)
     from hssl_search.api import plan_search
 
+    # Standard output is for the plan alone.
     with _console(stderr=True) as console:
         page = plan_search(config, console)
     from rich.console import Console
@@ -218,18 +217,19 @@ def _plan(arguments: Sequence[str]) -> None:
 
 
 def _key_values(pairs: Sequence[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     for key, value in map(key_value, pairs):
-        if key in found:
+        if key in arguments:
             raise UserError(
-                f"--base-arg {key} is given twice, as {found[key]} and as {value}; give it once."
+                f"--base-arg {key} is given twice, as {arguments[key]} and as {value}; give it "
+                "once."
             )
-        found[key] = value
-    return found
+        arguments[key] = value
+    return arguments
 
 
 def key_value(pair: str) -> tuple[str, Any]:
-    """KEY=VALUE, the value read as YAML reads it: a number, true, false or text."""
+    """Split KEY=VALUE; the value is read as YAML reads it: a number, true, false or text."""
     import yaml
 
     key, sign, value = pair.partition("=")
@@ -240,8 +240,10 @@ def key_value(pair: str) -> tuple[str, Any]:
     try:
         return key, yaml.safe_load(value)
     except yaml.YAMLError:
-        sentence = f"--base-arg {pair!r} has a value that is neither number nor text; write for example --base-arg patch_size=4."
-        raise UserError(sentence) from None
+        raise UserError(
+            f"--base-arg {pair!r} has a value that is neither number nor text; write for example "
+            "--base-arg patch_size=4."
+        ) from None
 
 
 def _run_parser(command: str, does: str) -> Parser:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 MUCH_FARTHER = 0.15
 """How much less like the word than the best match another match may be, in difflib's ratio from 0
 to 1."""
 PASSWORD = re.compile(r"(\w://[^\s:/@]*:)[^\s]*@|(passw\w*=)[^\s&'\"]+", re.IGNORECASE)
 """Finds in text the password of a URL, up to the last "@", or that of an option."""
+FULL_DISK = re.compile(r"\b(code: 28|os error 28|No space left on device|disk is full)\b")
+"""What libraries with errors of their own, such as safetensors, say of it."""
+RESUMABLE = "continue with `hssl-search resume`: nothing that was decided is lost"
+REPEATABLE = "run the command again"
 
 
 class UserError(Exception):
@@ -49,3 +56,27 @@ def advice(word: str, valid: Iterable[str]) -> str:
     if close := nearest(word, valid):
         return f"did you mean {' or '.join(repr(name) for name in close)}?"
     return f"choose one of {', '.join(valid)}."
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Return whether an error says that no space is left."""
+    return (
+        getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        or FULL_DISK.search(str(error)) is not None
+    )
+
+
+@contextmanager
+def disk_errors(folder: Path, remedy: str = RESUMABLE) -> Iterator[None]:
+    """Turn running out of disk space into a UserError with the folder and what to do then."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UserError) or not disk_is_full(error):
+            raise
+        raise UserError(full_disk(folder, remedy)) from error
+
+
+def full_disk(folder: Path | str, remedy: str = RESUMABLE) -> str:
+    """Return the sentence that tells a user of a full disk."""
+    return f"no space is left on the disk of {folder}; free some, then {remedy}."

@@ -85,7 +85,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     What killed processes left of their writing of the same file is removed.
     """
-    for other in path.parent.glob(f".{_escaped(path.name)}.????????.part"):
+    name = re.sub(r"([*?[])", r"[\1]", path.name)  # as a glob pattern that matches it alone
+    for other in path.parent.glob(f".{name}.????????.part"):
         _remove_if_abandoned(other)
     beside, lock = _new_file(path)
     try:
@@ -94,11 +95,6 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         beside.unlink(missing_ok=True)
         os.close(lock)
-
-
-def _escaped(name: str) -> str:
-    """Return the name as a glob pattern that matches it alone."""
-    return re.sub(r"([*?[])", r"[\1]", name)
 
 
 def _new_file(path: Path) -> tuple[Path, int]:

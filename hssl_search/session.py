@@ -1,4 +1,5 @@
-"""What a command works with: a configuration that was checked, Ray, the run's study, and a controller over all of it."""
+"""What a command works with: a configuration that was checked, Ray, the run's study, and a
+controller over all of it."""
 
 from __future__ import annotations
 
@@ -33,9 +34,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GPU_RESERVE_S = 2.0
-"""Of a GPU budget, for each GPU: what passes between the end of the budget and the end of the jobs."""
+"""GPU-seconds kept for each GPU of a GPU budget: what passes between the end of the budget and the
+end of the jobs."""
 CPU_RESERVE_S = 15.0
-"""Of a CPU budget, kept for what comes after the last job: export, report, ending Ray."""
+"""Seconds kept of a CPU budget for what comes after the last job: export, report, ending Ray."""
 
 
 @contextmanager
@@ -50,13 +52,14 @@ def prepared(
     """
     from hssl_search.engine.resolve import check, resolve
 
-    check(config)
+    check(config)  # before Ray and torch, which take seconds to load
     with ray_session(config.ray_address, stop) as session:
         machine = _machine(config, session)
         with _packing(console) as progress:
             search, notes = resolve(config, machine, progress)
         for note in notes:
             log.warning(note)
+        # Nothing that a user can mend is left to be found: only now is a Ray of our own started.
         session.start()
         gpus = machine.gpus
         if config.budget.device == "gpu":
@@ -69,7 +72,7 @@ def prepared(
 
 
 def _machine(config: SearchConfig, session: RaySession) -> Machine:
-    """Return the machine that the search may use, before Ray is started unless it runs elsewhere."""
+    """Return the machine that the search may use. Ray is started only where it runs elsewhere."""
     device, share = config.budget.device, config.gpus_per_trial or 1.0
     if config.ray_address is not None:
         session.start()
@@ -86,16 +89,18 @@ def _free(session: RaySession, resource: str) -> int:
     Raises:
         UserError: where it has some and none is free, and where it has no CPU.
     """
+    # Ray adds up shares of a GPU as floats, so that a whole one may be a hair less.
     free, total = int(session.free(resource) + 1e-6), session.total(resource)
     remedy = "search in another process, without --ray-address, which starts a Ray of its own."
     if free == 0 and total >= 1:
         raise UserError(
-            f"none of the {total:g} {resource}s of the Ray that runs here is free: something else holds them; end that, or "
-            f"{remedy}"
+            f"none of the {total:g} {resource}s of the Ray that runs here is free: something else "
+            f"holds them; end that, or {remedy}"
         )
     if free == 0 and resource == "CPU":
         raise UserError(
-            f"the Ray that runs here has no CPU, and every training needs one; start it with CPUs, or {remedy}"
+            "the Ray that runs here has no CPU, and every training needs one; start it with CPUs, "
+            f"or {remedy}"
         )
     return free
 
@@ -132,7 +137,7 @@ def _packing(console: Console | None) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def ray_session(address: str | None, stop: Event | None = None) -> Iterator[RaySession]:
-    """A session that is started by who needs it first: what can be refused is refused before that.
+    """Give a session that is started by who needs it first: what can be refused is refused before.
 
     Within, what waits or packs images in this thread is ended when another sets `stop`.
     """
@@ -149,14 +154,15 @@ def study_of(run: Run, begins: bool = False) -> Iterator[StudyRecord]:
     """Open the study of the run.
 
     Args:
-        begins: make the study where it is missing and nothing has been charged yet, as after a crash just when the run was made.
+        begins: make the study where it is missing and nothing has been charged yet, as after a
+            crash just when the run was made.
 
     Raises:
         UserError: where there is no study; nothing is made then.
     """
     written = run.config()
     url, name = run.study_url(written["storage"]), written["name"]
-    began = run.ledger.exists()
+    began = run.ledger.exists()  # a search charges before its first trial
     with ExitStack() as stack:
         try:
             study = stack.enter_context(
@@ -166,7 +172,7 @@ def study_of(run: Run, begins: bool = False) -> Iterator[StudyRecord]:
             )
         except MissingStudy as error:
             raise UserError(_missing(run, url, began)) from error
-        if study.state.config is None:
+        if study.state.config is None:  # killed between making the study and writing to it
             study.write(SearchState(config=run.resolved().summary()))
         yield study
 
@@ -201,6 +207,7 @@ def controller_of(
     with Progress(console) as watcher:
         meter = _meter(run, search, started, watcher.device_time)
         with closing(meter), meter.beating():
+            # They load for seconds, for which a CPU budget pays: so the meter beats already.
             from hssl_search.engine.candidates.sampler import CandidateSampler
             from hssl_search.engine.candidates.trials import Trials
             from hssl_search.engine.controller import Controller
@@ -219,11 +226,11 @@ def controller_of(
                 policy=search.policy,
             )
             if damaged := meter.ledger.damaged:
-                watcher.note(
-                    f"Damaged lines in {run.ledger.name}: {damaged}; the device-time that they "
+                log.warning(
+                    f"damaged lines in {run.ledger.name}: {damaged}; the device-time that they "
                     "charged is not counted."
                 )
-            with RayExecutor(meter, session=session, tell=watcher.note) as executor:
+            with RayExecutor(meter, session=session) as executor:
                 backend = Backend(
                     run=run,
                     study=study,
@@ -233,7 +240,7 @@ def controller_of(
                     watcher=watcher,
                     ended=study.job_outcomes(),
                     policy=search.policy,
-                    attach=Artifacts(run, study, watcher.note).keep,
+                    attach=Artifacts(run, study).keep,
                 )
                 yield Controller(backend, search, trials, verdict_sentence)
 
@@ -241,7 +248,7 @@ def controller_of(
 def _meter(
     run: Run, search: ResolvedSearch, started: float, tell: Callable[[float, float], None]
 ) -> DeviceMeter:
-    """Return the run's meter; on a CPU budget the time since the command started is charged first."""
+    """Return the run's meter. On a CPU budget the time since the command started is charged."""
     ledger, machine = Ledger(run.ledger), search.machine
     on_cpu = search.budget.device == "cpu"
     if on_cpu:

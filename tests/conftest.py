@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def setting() -> Any:
-    """What all jobs of a small search have in common."""
+    """Return what all jobs of a small search have in common."""
     from hssl_search.engine.execution.jobs import Setting
     from hssl_search.training.recipe import Recipe  # torch, which many tests do without
 
@@ -41,11 +41,12 @@ def setting() -> Any:
 
 @pytest.fixture
 def resolved(setting: Any) -> Any:
-    """A small search, as search.yaml holds it."""
+    """Return a small search, as search.yaml holds it."""
     from hssl_search.engine.budget import parse_budget
     from hssl_search.engine.execution.machine import Machine
     from hssl_search.engine.policy import DEFAULT
     from hssl_search.engine.records.run import ResolvedSearch, ResolvedSpace
+    from hssl_search.heads.config import HeadConfig
     from hssl_search.spaces.space import Space
 
     return ResolvedSearch(
@@ -63,7 +64,7 @@ def resolved(setting: Any) -> Any:
         machine=Machine("cpu", cpus=2, gpus=0),
         setting=setting,
         map_shapes=[(96, 4, 4)],
-        same_architecture={"family": "resnet"},
+        same_architecture=HeadConfig(family="resnet"),
         space=ResolvedSpace.of(Space.read("tiny")),
     )
 

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
@@ -65,7 +65,7 @@ Work = Callable[..., None]
 def here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """An empty current folder, and a Ray that is never started but has two cores."""
+    """Make an empty current folder, and a Ray that is never started but has two cores."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HSSL_SEARCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setattr(RaySession, "start", lambda self: self)
@@ -78,8 +78,8 @@ def here(
 
 @pytest.fixture
 def searching(monkeypatch: pytest.MonkeyPatch) -> Callable[[Work], list[Run]]:
-    """Puts a function of (run, study) in the place of the search itself; the runs that it was
-    called for.
+    """Put a function of (run, study) in the place of the search itself; returns the runs that it
+    was called for.
     """
 
     def instead(work: Work) -> list[Run]:
@@ -96,7 +96,7 @@ def searching(monkeypatch: pytest.MonkeyPatch) -> Callable[[Work], list[Run]]:
 
 
 def write_classes(folder: Path) -> Path:
-    """60 images in 2 classes."""
+    """Write 60 images in 2 classes."""
     random = np.random.default_rng(0)
     for number in range(60):
         (folder / f"class{number % 2}").mkdir(parents=True, exist_ok=True)
@@ -150,6 +150,8 @@ def test_the_functions_take_each_option_of_a_search_by_its_name_and_type() -> No
             asked = str if name == "budget" else SearchConfig.model_fields[name].annotation
             if name == "base_arg":
                 asked = Mapping[str, Any]
+            if name == "warm_start":
+                asked = api.RunName | Sequence[api.RunName]
             if name == "policy":
                 asked = asked | Mapping[str, Any]
             assert option.annotation == asked | None, name
@@ -418,7 +420,7 @@ def test_what_is_to_be_typed_after_a_stop_is_quoted_for_a_shell(
         hssl_search.search(**ASKED)
     monkeypatch.chdir(above)
     with pytest.raises(
-        KeyboardInterrupt, match=r"^stopped; go on with: hssl-search resume 'my work/runs/demo'$"
+        KeyboardInterrupt, match=r"^stopped; continue with: hssl-search resume 'my work/runs/demo'$"
     ):
         hssl_search.resume("my work/runs/demo")
 
@@ -428,7 +430,7 @@ def test_an_interrupted_search_says_how_to_go_on_and_is_reported(
 ) -> None:
     searching(interrupt)
     with pytest.raises(
-        KeyboardInterrupt, match=r"^stopped; go on with: hssl-search resume runs/demo$"
+        KeyboardInterrupt, match=r"^stopped; continue with: hssl-search resume runs/demo$"
     ):
         hssl_search.search(**ASKED)
     assert "No verdict yet" in Path("runs/demo/report.html").read_text()
@@ -477,7 +479,7 @@ def test_a_script_whose_output_nobody_reads_keeps_its_search(
 
 @pytest.fixture
 def stopped(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The images of a search that was stopped before its first job."""
+    """Return the images of a search that was stopped before its first job."""
     folder = write_classes(here / "photos")
     with monkeypatch.context() as patched:
         patched.setattr(api, "_search", interrupt_anywhere)
@@ -665,7 +667,7 @@ def dashboard(run: Path | str, port: int | None = None) -> None:
 
 
 def commands(run: Path) -> list[Callable[[], Any]]:
-    """Everything that opens the study of a run."""
+    """Return everything that opens the study of a run."""
     return [
         lambda: api.status(run),
         lambda: api.write_report(run),

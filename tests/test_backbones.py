@@ -159,7 +159,7 @@ def test_tokens_are_the_patch_tokens_after_the_norm_and_the_map_before_it(
 
 
 def blockwise(grid: tuple[int, int], count: int = 3) -> Tensor:
-    """Some tokens of each image, and none of the first image."""
+    """Return a mask of some tokens of each image, and of none of the first image."""
     mask = torch.rand(count, *grid, generator=torch.Generator().manual_seed(3)) < 0.4
     mask[0] = False
     return mask

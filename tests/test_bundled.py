@@ -12,7 +12,7 @@ KINDS: tuple[bundled.Kind, ...] = ("search_spaces", "trainers", "reports")
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder."""
+    """Make an empty current folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -53,6 +53,7 @@ FLAGS = {
     "--promote",
     "--pruner",
     "--max-head-cost",
+    "--warm-start",
     "--name",
     "--storage",
     "--ray-address",
@@ -82,7 +83,7 @@ Refused = Callable[..., str]
 def here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """An empty current folder, with the image cache elsewhere; Ray is not to be started."""
+    """Make an empty current folder, with the image cache elsewhere; Ray is not to be started."""
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -100,8 +101,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def refused(here: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Runs a command that must end with exit code 2, one sentence on stderr and nothing changed on
-    disk; the sentence.
+    """Run a command that must end with exit code 2, one sentence on stderr and nothing changed on
+    disk; return the sentence.
     """
 
     def run(*argv: str) -> str:
@@ -132,7 +133,7 @@ def write_images(folder: Path, count: int) -> Path:
 
 
 def edited(kind: Any, name: str, old: str, new: str) -> Path:
-    """A bundled file with one change, in the current folder."""
+    """Write a bundled file with one change into the current folder."""
     text = (bundled_folder(kind) / f"{name}.yaml").read_text()
     assert old in text
     path = Path("mine.yaml")
@@ -235,6 +236,11 @@ def test_flags_reach_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
             "simclr",
             "--config",
             "some.yaml",
+            "--warm-start",
+            "runs/a",
+            "b",
+            "--warm-start",
+            "c",
         ]
     )
     assert asked == [
@@ -245,6 +251,7 @@ def test_flags_reach_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
             budget=parse_budget("10cpu-min"),
             trainer="simclr",
             seed=5,
+            warm_start=["runs/a", "b", "c"],
         )
     ]
 
@@ -403,6 +410,14 @@ def test_a_plan_whose_budget_buys_no_search_is_printed_and_refused(
             [*ASKED, "--rank-by", "acuracy"],
             r"argument --rank-by: invalid choice: 'acuracy' \(choose from .*accuracy.*\); see .*\.",
         ),
+        (
+            [*ASKED, "--warm-start"],
+            r"argument --warm-start: expected at least one argument; see hssl-search --help\.",
+        ),
+        (
+            [*ASKED, "--warm-start", "demo"],
+            r"runs/demo is no run: it has no search\.yaml; there are no runs in .*/runs\.",
+        ),
         ([*ASKED, "--config", "none.yaml"], r"none\.yaml does not exist; check the path\."),
         (
             [*ASKED, "--space", "defalt"],
@@ -527,8 +542,8 @@ def test_data_that_are_a_file_are_refused(refused: Refused, here: Path) -> None:
 def test_a_taken_name_says_how_to_go_on(refused: Refused) -> None:
     Run.create(Path("runs/demo"), {"format": "hssl-search/1"})
     sentence = (
-        "the run 'demo' exists already; go on with `hssl-search resume runs/demo` or give another "
-        "--name."
+        "the run 'demo' exists already; continue with `hssl-search resume runs/demo` or give "
+        "another --name."
     )
     assert refused(*ASKED, "--name", "demo") == sentence
 
@@ -558,6 +573,12 @@ def test_a_run_that_another_version_wrote_is_refused(refused: Refused) -> None:
             r"search.yaml has the format 'hssl-search/9' and this version reads 'hssl-search/1'; ",
             refused(command, "demo"),
         )
+
+
+def test_a_run_cannot_be_started_warm_from_where_nothing_learns(refused: Refused) -> None:
+    Run.create(Path("runs/old"), {"format": "hssl-search/1"})
+    told = refused(*ASKED, "--warm-start", "old", "--promote", "random")
+    assert told.startswith("--warm-start has no use with --promote random, which does not learn ")
 
 
 def test_a_second_controller_is_refused(refused: Refused) -> None:
@@ -700,7 +721,7 @@ def test_a_command_that_a_signal_stops_ends_with_130(
 
 @pytest.fixture
 def free_port() -> Iterator[int]:
-    """A port that nothing listens at."""
+    """Return a port that nothing listens at."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]
@@ -899,7 +920,7 @@ def test_a_search_whose_output_is_lost_comes_to_its_end(
 
 @contextmanager
 def broken(kind: str) -> Iterator[TextIO]:
-    """A stream that cannot be written."""
+    """Return a stream that cannot be written."""
     if kind != "pipe" and not os.path.exists(kind):
         pytest.skip("needs /dev/full, a disk that is always full")
     read, write = os.pipe()

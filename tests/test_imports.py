@@ -52,7 +52,7 @@ def layer(unit: str) -> int:
 
 @cache
 def modules() -> dict[str, Path]:
-    """Every module of the package by its name within it: `engine.planning.plan`; a folder's
+    """Return every module of the package by its name within it: `engine.planning.plan`; a folder's
     `__init__` has the folder's name.
     """
     found = {}
@@ -63,8 +63,8 @@ def modules() -> dict[str, Path]:
 
 
 def imported(node: ast.AST) -> Iterator[str]:
-    """The modules of the package that a statement imports, by their names within it; a bare `import
-    hssl_search` only asks where it is.
+    """Yield the modules of the package that a statement imports, by their names within it; a bare
+    `import hssl_search` only asks where it is.
     """
     names: list[str] = []
     if isinstance(node, ast.Import):
@@ -80,7 +80,9 @@ def imported(node: ast.AST) -> Iterator[str]:
 
 
 def statements(node: ast.AST, deferred: bool) -> Iterator[ast.AST]:
-    """Everything below a node; without `deferred`, only what runs when the module is imported."""
+    """Yield everything below a node; without `deferred`, only what runs when the module is
+    imported.
+    """
     for child in ast.iter_child_nodes(node):
         in_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
         for_types = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)
@@ -99,8 +101,8 @@ def unit(module: str) -> str:
 
 
 def loaded_after(code: str) -> set[str]:
-    """The names of the top-level modules that a fresh interpreter has loaded after running the
-    code.
+    """Return the names of the top-level modules that a fresh interpreter has loaded after running
+    the code.
     """
     command = [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"]
     run = subprocess.run(command, capture_output=True, text=True, cwd=PACKAGE.parent)

@@ -16,7 +16,7 @@ from hssl_search.interrupts import check, handlers_kept, heeding, interrupt, on_
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Lets so many seconds pass."""
+    """Let so many seconds pass."""
     now = [0.0]
     monkeypatch.setattr(interrupts.time, "monotonic", lambda: now[0])
 

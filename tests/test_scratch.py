@@ -27,7 +27,7 @@ with replacing(Path(sys.argv[1]) / "table[1].csv") as beside:
 
 @pytest.fixture
 def owner(tmp_path: Path) -> subprocess.Popen[str]:
-    """A process that has a scratch folder, and is writing a file."""
+    """Start a process that has a scratch folder, and is writing a file."""
     command = [sys.executable, "-c", OWNER, str(tmp_path)]
     process = subprocess.Popen(
         command,
@@ -59,7 +59,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_live_one_has_is_not(
 
 
 def abandoned(path: Path) -> Path:
-    """A folder as a killed process leaves it."""
+    """Make a folder as a killed process leaves it."""
     (path / "deep").mkdir(parents=True)
     (path / MARKER).touch()
     return path

@@ -38,7 +38,7 @@ def run(command: Sequence[str | Path], cwd: Path, **environment: str) -> str:
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with nothing but the installed wheel."""
+    """Return a folder with nothing but the installed wheel."""
     folder = tmp_path_factory.mktemp("wheel")
     run(
         [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", ROOT], folder
@@ -61,7 +61,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def seen(target: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the installed package says from a folder that knows nothing of the checkout."""
+    """Return what the installed package says from a folder that knows nothing of the checkout."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     return json.loads(run([sys.executable, "-c", LOOK, *KINDS], elsewhere, PYTHONPATH=str(target)))
 

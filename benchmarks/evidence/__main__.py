@@ -4,7 +4,7 @@ answers it, piece by piece.
     python -m benchmarks.evidence --scale real --at-once 4 --data cifar10/train \\
         --probe-data cifar10 --out evidence --minutes 9
 
-Each call works for --minutes, or until all is done; called again with the same --out it goes on,
+Each call works for --minutes, or until all is done; called again with the same --out it continues,
 long trainings from their checkpoint. --plan says what there is to do; --publish FOLDER writes what
 has been measured so far: the table, what it answers (`analysis.answers`), and HeadBench tables.
 `--scale toy` is the same protocol with small models on a CPU (`--device cpu`) within hours; its

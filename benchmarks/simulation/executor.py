@@ -58,6 +58,7 @@ class SimulatedExecutor:
         """Let time pass until then; False when the budget is spent before, and then only until it
         is.
         """
+        # The clock must not pass the end of the budget: what happens after it never happens.
         spent_at = self._clock.now + self._meter.remaining() / devices
         self._clock.now = max(self._clock.now, min(due, spent_at))
         dispatcher.tick()
@@ -105,6 +106,7 @@ class _Workers:
             self._await(key)
 
     def _begin(self, job: Job) -> None:
+        # A worker that is up is used again; only a new one takes time to start.
         cold, self._idle = self._idle == 0, max(0, self._idle - 1)
         self._attempts[job.key] = self._worker.attempt(job, self._dispatcher.attempt(job.key), cold)
         self._await(job.key)

@@ -59,23 +59,20 @@ class MeasuredHeads:
         return apart * (float(self._costs["joint"]) if len(heads) > 1 else 1.0)
 
     def metrics(self, heads: Sequence[HeadConfig], seed: int, step: int, task: Task) -> Plain:
-        joint = len(heads) > 1
-        wanted: Sequence[Head] = heads or [None]
-        rows = [self._row("joint" if joint else "alone", head, seed, step) for head in wanted]
-        found: Plain = {
-            "loss": rows[0]["loss"],
+        training, wanted = "joint" if len(heads) > 1 else "alone", heads or [None]
+        rows = [self._row(training, head, seed, step) for head in wanted]
+        trained = [row for row in rows if "head_loss" in row]
+        loss = rows[0]["loss"]
+        metrics: Plain = {
+            "loss": loss,
             "heads": [_of_head(row) for row in rows] if heads else [],
+            "head_losses": [row["head_loss"] for row in trained],
+            "base_losses": [row["head_loss"] + row["excess_loss"] for row in trained] or [loss],
+            "patch_losses": [],
         }
-        found["head_losses"] = [row["head_loss"] for row in rows if "head_loss" in row]
-        found["base_losses"] = [
-            row["head_loss"] + row["excess_loss"] for row in rows if "head_loss" in row
-        ] or [rows[0]["loss"]]
-        of_base = {key: rows[0][key] for key in OF_BASE if key in rows[0] and key != "loss"}
-        return (
-            {**found, **of_base, "patch_losses": []}
-            if task.accuracy
-            else {**found, "patch_losses": []}
-        )
+        if task.accuracy:
+            metrics |= {key: rows[0][key] for key in OF_BASE if key in rows[0] and key != "loss"}
+        return metrics
 
     def _row(self, training: str, head: Head, seed: int, step: int) -> Plain:
         if seed not in self.seeds:

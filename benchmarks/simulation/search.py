@@ -5,7 +5,7 @@ workers.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -27,9 +27,8 @@ from hssl_search.engine.policy import DEFAULT
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.meter import DeviceMeter
 from hssl_search.engine.records.run import ResolvedSearch, ResolvedSpace, Run
-from hssl_search.engine.records.state import PlanState, SearchState
+from hssl_search.engine.records.state import PlanState, SearchState, Verdict
 from hssl_search.engine.records.study import StudyRecord
-from hssl_search.engine.verdict import Verdict
 from hssl_search.heads.config import HeadConfig
 from hssl_search.reporting.text import verdict_sentence
 from hssl_search.spaces.space import Space
@@ -49,7 +48,7 @@ class Silent:
 @dataclass(frozen=True)
 class Simulation:
     """One search to be simulated. `start` makes its controller; started again on the same folder
-    and storage, it goes on.
+    and storage, it continues.
 
     Args:
         map_shape: C x h x w of the map that heads are fed.
@@ -133,7 +132,7 @@ class Simulation:
             return Run.open(self.folder)
         search = ResolvedSearch(
             name=self.folder.name,
-            budget=self.budget,
+            budget=replace(self.budget, text=f"{self.budget.seconds}{self.budget.device}-s"),
             rank_by="accuracy",
             sampler=self.sampler,
             promote=self.promote,
@@ -147,7 +146,7 @@ class Simulation:
             machine=self.machine,
             setting=self.setting,
             map_shapes=[self.map_shape],
-            same_architecture=self.same_architecture.model_dump(exclude_none=True),
+            same_architecture=self.same_architecture,
             space=ResolvedSpace.of(self.space),
         )
         return Run.create(self.folder, search.as_plain())

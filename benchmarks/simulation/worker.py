@@ -67,7 +67,7 @@ Attempt = Iterator[tuple[float, Report | Ending]]
 
 class SimulatedWorker:
     """Runs jobs as `worker.run_job` does, in no time. Checkpoints are remembered, so that a job
-    goes on where it was left.
+    continues where it was left.
     """
 
     def __init__(self, answers: Answers, machine: Machine, faults: Faults) -> None:
@@ -82,10 +82,7 @@ class SimulatedWorker:
         Args:
             cold: whether the worker must start first.
         """
-        task, chance = (
-            job.task,
-            random.Random(f"{self.faults.seed}/{job.key}/{number}"),
-        )
+        task, chance = job.task, random.Random(f"{self.faults.seed}/{job.key}/{number}")
         slow = chance.lognormvariate(0.0, self.faults.straggling)
         wait_s = self.faults.startup_s if cold else 0.0
         for seconds, report in (
@@ -108,8 +105,10 @@ class SimulatedWorker:
         """Yield (seconds, report) at each rung; it ends at a checkpoint before its seconds are
         over."""
         heads = task.heads
+        # On a CPU the jobs that run side by side share the cores.
         slow /= self.machine.share(job) if self.machine.device == "cpu" else 1.0
         step_s = slow * self.answers.step_s(heads) * _batches(task)
+        # It stops in time for its last evaluation and checkpoint.
         limit_s = float("inf") if job.seconds is None else job.seconds - task.reserve_s
         if limit_s <= 0:
             return
@@ -124,12 +123,8 @@ class SimulatedWorker:
                     {"step_ratio": self.answers.step_s([head]) / self.answers.step_s([])}
                     for head in heads
                 ]
-                found = {
-                    **found,
-                    "heads": [
-                        {**one, **ratio} for one, ratio in zip(found["heads"], timed, strict=True)
-                    ],
-                }
+                heads_found = zip(found["heads"], timed, strict=True)
+                found = {**found, "heads": [{**head, **ratio} for head, ratio in heads_found]}
             held = {"recomputed": False, "gpus": job.gpus, "surroundings": {}}
             yield (
                 seconds,
@@ -137,7 +132,7 @@ class SimulatedWorker:
             )
             at, spent_s = reached, spent_s + seconds
             if reached < rung:
-                # as `Job.step_reached` looks for it
+                # The checkpoint, where `Job.step_reached` looks for it.
                 Path(job.folder, f"step-{reached}").mkdir(parents=True, exist_ok=True)
                 return
 

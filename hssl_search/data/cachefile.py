@@ -183,20 +183,16 @@ def _decoded(
             # A damaged file makes decoders raise almost anything; the reason is listed.
             return f"{type(error).__name__}: {error}"
 
-    with warnings.catch_warnings(), ThreadPool(_threads()) as pool:
+    # As many threads as cores that a container or a batch system allows, where it can be asked.
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    with warnings.catch_warnings(), ThreadPool(min(cores, 32)) as pool:
         warnings.filterwarnings("ignore", module="PIL")
         for start in range(0, len(source), CHUNK):
             indices = range(start, min(start + CHUNK, len(source)))
             yield from zip(indices, pool.map(decode, indices), strict=True)
             if progress is not None:
                 progress(indices.stop, len(source))
-
-
-def _threads() -> int:
-    # What a container or a batch system allows, where the platform can say so.
-    has_affinity = hasattr(os, "sched_getaffinity")
-    usable = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    return min(usable, 32)
 
 
 def _check_room(folder: Path, count: int, side: int) -> None:

@@ -40,7 +40,9 @@ def block_masks(
     """
     # All numbers are drawn at once, so that masks do not depend on how many tries others need.
     draws = torch.rand(count, 2 + 4 * TRIES, generator=generator)
-    missing = _wanted(draws[:, 0], draws[:, 1], grid, config)
+    share = config.ratio + config.ratio_spread * (2 * draws[:, 1] - 1)
+    # Whole numbers of patches that are still to be masked.
+    missing = torch.where(draws[:, 0] < config.share, (share * math.prod(grid)).floor(), 0.0)
     masks = torch.zeros(count, *grid, dtype=torch.bool)
     for draw in draws[:, 2:].split(4, dim=1):
         if not len(growing := missing.nonzero().squeeze(1)):
@@ -77,12 +79,6 @@ def patch_weights(masks: Tensor) -> Tensor:
     masked = masks.sum(dim=(2, 3), keepdim=True)
     # A patch's share of its image, divided by the number of images and views.
     return (1 / (masked * masked.numel())).expand(masks.shape)[masks]
-
-
-def _wanted(masked: Tensor, ratio: Tensor, grid: tuple[int, int], config: MasksConfig) -> Tensor:
-    """Return how many patches to mask, whole numbers, from two uniform numbers a mask."""
-    share = config.ratio + config.ratio_spread * (2 * ratio - 1)
-    return torch.where(masked < config.share, (share * math.prod(grid)).floor(), 0.0)
 
 
 def _blocks(draws: Tensor, missing: Tensor, grid: tuple[int, int], config: MasksConfig) -> Tensor:

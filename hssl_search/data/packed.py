@@ -81,10 +81,10 @@ class PackedImages:
 
     def subset(self, indices: Indices) -> PackedImages:
         """Return these images, in this order."""
-        chosen = self._numbers(indices)
+        numbers = self._numbers(indices)
         # A subset of a subset points at the store too: nothing is chained.
-        rows = chosen if self._rows is None else self._rows[chosen]
-        labels = None if self.labels is None else self.labels[chosen]
+        rows = numbers if self._rows is None else self._rows[numbers]
+        labels = None if self.labels is None else self.labels[numbers]
         return PackedImages(self._store, labels, self.classes, self.fingerprint, self.skipped, rows)
 
     def tensor(self, indices: Indices | None = None) -> torch.Tensor:

@@ -211,8 +211,8 @@ def _eligible(
             "data, or put all in one folder to search without labels."
         )
     # Every class gives a query, so that there can be no more classes than queries.
-    chosen = random.permutation(usable)[:MOST_QUERIES]
-    return np.where(np.isin(np.arange(len(classes)), chosen), sizes, 0)
+    eligible = random.permutation(usable)[:MOST_QUERIES]
+    return np.where(np.isin(np.arange(len(classes)), eligible), sizes, 0)
 
 
 def quotas(sizes: np.ndarray, total: int, least: int = 0, spared: int = 0) -> np.ndarray:

@@ -107,16 +107,13 @@ class Views:
         """
         both = torch.stack([self._make(images, generator, kind) for kind in self._globals])
         crops = [self._make(images, generator, self._local) for _ in range(self.config.local_crops)]
-        return Batch(
-            both, torch.stack(crops) if crops else None, self._masks(len(images), generator)
-        )
-
-    def _masks(self, count: int, generator: torch.Generator) -> Tensor | None:
-        if self.config.masks is None or self.mask_grid is None:
-            return None
-        return block_masks(
-            2 * count, self.mask_grid, self.config.masks, on_cpu(generator)
-        ).unflatten(0, (2, count))
+        masks = None
+        if self.config.masks is not None and self.mask_grid is not None:
+            # Drawn on the CPU, where it is known how many patches are masked.
+            count, on_host = 2 * len(images), on_cpu(generator)
+            drawn = block_masks(count, self.mask_grid, self.config.masks, on_host)
+            masks = drawn.unflatten(0, (2, len(images)))
+        return Batch(both, torch.stack(crops) if crops else None, masks)
 
     @torch.no_grad()
     def _make(self, batch: Tensor, generator: torch.Generator, kind: Kind) -> Tensor:
@@ -129,7 +126,9 @@ class Views:
         with torch.autocast(batch.device.type, enabled=False):
             rows, columns = self._space(crop, flip, batch.shape[-1], kind)
             if kind.blur:
-                blurs = self._blurs(blur, sigma, kind)
+                low, high = self.config.blur_sigma
+                _, _, reads = self._constant(kind.size, batch.device)
+                blurs = blur_matrices(low + (high - low) * sigma, blur < kind.blur, reads)
                 rows, columns = blurs @ rows, blurs @ columns
             # The scale to 0..1 goes into the smaller matrix, and costs no pass over the images.
             images = resample(batch.float(), rows / 255, columns)
@@ -164,11 +163,6 @@ class Views:
         mirrored = torch.stack((torch.zeros_like(flipped), flipped))
         rows, columns = resize_matrices(start, length, side, kind.size, mirrored)
         return rows, columns
-
-    def _blurs(self, blur: Tensor, sigma: Tensor, kind: Kind) -> Tensor:
-        low, high = self.config.blur_sigma
-        _, _, reads = self._constant(kind.size, blur.device)
-        return blur_matrices(low + (high - low) * sigma, blur < kind.blur, reads)
 
     def _colour(
         self, images: Tensor, jitter: Tensor, factors: Sequence[Tensor], grey: Tensor

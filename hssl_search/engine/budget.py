@@ -1,4 +1,7 @@
-"""How much device-time a run may cost, as people type it: `40gpu-h`, `90gpu-min`, `10cpu-min`; extended, `10cpu-min+5cpu-min`."""
+"""Budgets: how much device-time a run may cost, as people type it.
+
+`40gpu-h`, `90gpu-min`, `10cpu-min`, `30cpu-s`, `1.5cpu-h`; extended, `10cpu-min+5cpu-min`.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,9 @@ _WRITTEN = re.compile(
 class Budget:
     """A hard cap on device-time.
 
-    A GPU hour is one GPU held for an hour. A CPU hour is the whole machine for an hour, whether its cores are busy or not, so on
-    a CPU budget time in which the controller itself works or waits counts too.
+    A GPU hour is one GPU held for an hour. A CPU hour is the whole machine for an hour, whether its
+    cores are busy or not, so on a CPU budget time in which the controller itself works or waits
+    counts too.
     """
 
     seconds: float
@@ -60,25 +64,33 @@ class Budget:
         """
         if self.device == "gpu" and gpus == 0:
             raise UserError(
-                f"the budget {self.text!r} is in GPU time and no GPU was found{finder}; type {self.text.replace('gpu-', 'cpu-')!r} instead "
-                "(a CPU hour is the whole machine for an hour)."
+                f"the budget {self.text!r} is in GPU time and no GPU was found{finder}; type "
+                f"{self.text.replace('gpu-', 'cpu-')!r} instead (a CPU hour is the whole machine "
+                "for an hour)."
             )
 
     def plus(self, more: Budget) -> Budget:
-        """This budget extended by `more`; UserError when they count different devices."""
+        """Return this budget extended by `more`.
+
+        Raises:
+            UserError: where they count different devices.
+        """
         if more.device != self.device:
+            same = more.text.replace(more.device, self.device)
             raise UserError(
-                f"the run's budget is in {self.device.upper()} time ({self.text}) and {more.text!r} is not; "
-                f"type {more.text.replace(more.device, self.device)!r} instead."
+                f"the run's budget is in {self.device.upper()} time ({self.text}) and "
+                f"{more.text!r} is not; type {same!r} instead."
             )
-        return Budget(
-            self.seconds + more.seconds, self.device, f"{self.text}+{more.text.lstrip('+')}"
-        )
+        text = f"{self.text}+{more.text.lstrip('+')}"
+        return Budget(self.seconds + more.seconds, self.device, text)
 
 
 def parse_budget(text: str) -> Budget:
-    """`40gpu-h`, `90gpu-min`, `10cpu-min`, `30cpu-s`, `1.5cpu-h`, or a sum of those; a leading `+` is allowed. UserError for all
-    else."""
+    """Read a budget, such as `40gpu-h`, or a sum of several; a leading `+` is allowed.
+
+    Raises:
+        UserError: for all else, with what to type.
+    """
     first, *more = _BETWEEN.split(text)
     return reduce(Budget.plus, map(_parse, more), _parse(first))
 
@@ -87,7 +99,8 @@ def _parse(text: str) -> Budget:
     typed = text.strip()
     if (parts := _WRITTEN.fullmatch(typed)) is None:
         raise UserError(
-            f"the budget {text!r} does not begin with a number; type an amount and a unit, for example '40gpu-h'."
+            f"the budget {text!r} does not begin with a number; type an amount and a unit, for "
+            "example '40gpu-h'."
         )
     unit = parts["unit"].lower()
     if unit not in UNITS:
@@ -100,11 +113,13 @@ def _parse(text: str) -> Budget:
 def _wrong_unit(typed: str, amount: str, unit: str) -> UserError:
     if not unit:
         return UserError(
-            f"the budget {typed!r} has no unit; type '{amount}gpu-h' for GPU hours or '{amount}cpu-h' for CPU hours."
+            f"the budget {typed!r} has no unit; type '{amount}gpu-h' for GPU hours or "
+            f"'{amount}cpu-h' for CPU hours."
         )
     if unit in SECONDS:
         return UserError(
-            f"the budget {typed!r} does not say of which device; type '{amount}gpu-{unit}' or '{amount}cpu-{unit}'."
+            f"the budget {typed!r} does not say of which device; type '{amount}gpu-{unit}' or "
+            f"'{amount}cpu-{unit}'."
         )
     return UserError(f"the budget {typed!r} has the unknown unit {unit!r}; {advice(unit, UNITS)}")
 
@@ -114,7 +129,8 @@ def _amount(typed: str, amount: str) -> float:
         value = float(amount)
     except ValueError:
         raise UserError(
-            f"the budget {typed!r} has {amount!r} where a number belongs; type for example '1.5cpu-h'."
+            f"the budget {typed!r} has {amount!r} where a number belongs; type for example "
+            "'1.5cpu-h'."
         ) from None
     if not math.isfinite(value) or value <= 0:
         raise UserError(
@@ -124,10 +140,10 @@ def _amount(typed: str, amount: str) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """For people: `4.2 s`, `42 s`, `3 min 20 s`, `2 h 05 min`, `1 d 03 h`."""
+    """Write a time for people: `4.2 s`, `42 s`, `3 min 20 s`, `2 h 05 min`, `1 d 03 h`."""
     if seconds < 0:
         return f"-{format_duration(-seconds)}"
-    if seconds < 9.95:
+    if seconds < 9.95:  # above, it would be rounded to 10.0
         return f"{seconds:.1f} s"
     whole = round(seconds)
     for size, unit, part, smaller in (
@@ -141,7 +157,8 @@ def format_duration(seconds: float) -> str:
 
 
 def written(seconds: float, device: str) -> str:
-    """Write at least so many device-seconds as a budget is typed, in round figures: `90cpu-s`, `12cpu-min`, `31gpu-h`."""
+    """Write at least so many device-seconds as a budget is typed, in round figures: `90cpu-s`,
+    `12cpu-min`, `31gpu-h`."""
     if seconds <= 300:
         return f"{max(1, math.ceil(round(seconds / 10, 9))) * 10}{device}-s"
     unit, size = ("min", 60.0) if seconds < 5400 else ("h", 3600.0)

@@ -41,8 +41,10 @@ EXAMPLES = {"base": "resnet50", "budget": "40gpu-h"}
 FILE = "hssl-search.yaml"
 """Read from the current folder when it exists; flags and `--config` go before it."""
 NAME = re.compile(r"\w[\w.-]{0,99}")
+"""A run's name, which is its folder's."""
 NAME_BYTES = 200
-"""Of a run's name, at most: file systems take 255 bytes, of which a file that is being written needs some, and a letter may be four."""
+"""Bytes that a run's name has at most: file systems take 255, of which a file that is being written
+needs some, and a letter may be four."""
 
 
 ADDED: Mapping[str, Any] = {
@@ -50,37 +52,44 @@ ADDED: Mapping[str, Any] = {
     "promote": "discrepancy",
     "pruner": "median",
     "max_head_cost": None,
+    "warm_start": [],
     "policy": {},
 }
-"""Options that runs of an earlier version lack, and what those runs did: draw all heads before there were results, promote by the
-paper's rule whatever a head cost, stop by the median."""
+"""Options that runs of an earlier version lack, and what those runs did: draw all heads before
+there were results, promote by the paper's rule whatever a head cost, stop by the median."""
 
 
 def flag(name: str) -> str:
-    """How the command line spells an option: `--image-size`."""
+    """Return how the command line spells an option: `--image-size`."""
     return f"--{name.replace('_', '-')}"
 
 
 class SearchConfig(BaseModel):
-    """One search as asked for. Anything left None is resolved before the search starts, and written to the run's search.yaml."""
+    """One search as asked for.
+
+    Anything left None is resolved before the search starts, and written to the run's search.yaml.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     base: str = Field(description="timm model to pretrain, e.g. resnet50")
     base_arg: dict[str, Any] = Field(
         {},
-        description="KEY=VALUE passed on to timm, e.g. patch_size=4 or output_stride=8; repeat for more",
+        description="KEY=VALUE passed on to timm, e.g. patch_size=4 or output_stride=8; repeat for "
+        "more",
     )
     image_size: int | None = Field(
         None, ge=8, le=2048, description="side of the images in pixels (default: the base's own)"
     )
     data: str = Field(
         "digits",
-        description="folder of images, with or without class subfolders (default: built-in handwritten digits)",
+        description="folder of images, with or without class subfolders (default: built-in "
+        "handwritten digits)",
     )
     probe_data: str | None = Field(
         None,
-        description="labelled images to judge by: class folders, or train/ and test/ with class folders",
+        description="labelled images to judge by: class folders, or train/ and test/ with class "
+        "folders",
     )
     budget: Budget = Field(description="hard cap on device-time: 40gpu-h, 90gpu-min, 10cpu-min")
     space: str = Field(
@@ -91,34 +100,41 @@ class SearchConfig(BaseModel):
     )
     rank_by: Literal["accuracy", "discrepancy", "labelfree"] | None = Field(
         None,
-        description="what ranks heads (default: accuracy where there are labels, else discrepancy); "
-        f"labelfree is {LABELFREE.name} of the base, which needs no labels",
+        description="what ranks heads (default: accuracy where there are labels, else "
+        f"discrepancy); labelfree is {LABELFREE.name} of the base, which needs no labels",
     )
     sampler: SamplerName = Field(
         "tpe",
-        description="what draws the heads to screen, after the first round from what proxies found (default: tpe); exhaustive "
-        "lists a finite space without putting back",
+        description="what draws the heads to screen, after the first round from what proxies found "
+        "(default: tpe); exhaustive lists a finite space without putting back",
     )
     promote: PromotionRule = Field(
         "learned",
-        description="which screened heads get a proxy: the most discrepant (the paper's rule), by what the first proxies teach, "
-        "or any healthy one (default: learned)",
+        description="which screened heads get a proxy: the most discrepant (the paper's rule), by "
+        "what the first proxies teach, or any healthy one (default: learned)",
     )
     pruner: PrunerName = Field(
         "median",
-        description="which proxies are stopped at a rung (default: median, which in a small search stops fewest by bad luck)",
+        description="which proxies are stopped at a rung (default: median, which in a small search "
+        "stops fewest by bad luck)",
     )
     max_head_cost: float | Literal["off"] = Field(
         4.0,
-        description="leave out heads with which a training step takes more than this many times as long as without a head, while "
-        "there are others; off for no limit (default: 4)",
+        description="leave out heads with which a training step takes more than this many times as "
+        "long as without a head, while there are others; off for no limit (default: 4)",
+    )
+    warm_start: list[str] = Field(
+        [],
+        description="earlier runs whose results teach promotion from the start: folders such as "
+        "runs/resnet50-photos, or their names",
     )
     name: str | None = Field(
         None, description="the run's folder under runs/ (default: from base and data)"
     )
     storage: str | None = Field(
         None,
-        description="URL of the database for the study, or env:NAME, a variable that holds it (default: SQLite in the run folder)",
+        description="URL of the database for the study, or env:NAME, a variable that holds it "
+        "(default: SQLite in the run folder)",
     )
     ray_address: str | None = Field(
         None, description="address of a running Ray cluster (default: this machine)"
@@ -127,7 +143,8 @@ class SearchConfig(BaseModel):
         None,
         gt=0,
         le=1,
-        description="GPUs that one training holds; below 1 several share one (default: by measured peak memory, up to 4)",
+        description="GPUs that one training holds; below 1 several share one (default: by measured "
+        "peak memory, up to 4)",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random")
     full_epochs: int | Literal["off"] | None = Field(
@@ -136,7 +153,8 @@ class SearchConfig(BaseModel):
     )
 
     policy: Policy = Policy()
-    """How the budget is divided and how far each phase goes; in a configuration file alone, or from Python."""
+    """How the budget is divided and how far each phase goes; in a configuration file alone, or from
+    Python."""
 
     @field_validator("base", "data", "probe_data", "space", "trainer", "storage", "ray_address")
     @classmethod
@@ -187,13 +205,25 @@ class SearchConfig(BaseModel):
     def _folder_name(cls, value: str | None) -> str | None:
         if value is not None and not NAME.fullmatch(value):
             raise ValueError(
-                "must be at most 100 letters, digits, '.', '_' and '-', and begin with none of '.' and '-'"
+                "must be at most 100 letters, digits, '.', '_' and '-', and begin with none of '.' "
+                "and '-'"
             )
         if value is not None and len(value.encode()) > NAME_BYTES:
             raise ValueError(
-                f"must be at most {NAME_BYTES} bytes long, and its {len(value)} letters are {len(value.encode())}"
+                f"must be at most {NAME_BYTES} bytes long, and its {len(value)} letters are "
+                f"{len(value.encode())}"
             )
         return value
+
+    @field_validator("warm_start", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        """Read one run or several, each a path, a name or a `Run`."""
+        runs = value if isinstance(value, list | tuple) else [] if value is None else [value]
+        paths = [getattr(run, "folder", run) for run in runs]
+        if strange := [path for path in paths if not isinstance(path, str | Path)]:
+            raise ValueError(f"{strange[0]!r} is no run; give its folder or its name")
+        return list(dict.fromkeys(map(str, paths)))
 
     @field_validator("max_head_cost", mode="before")
     @classmethod
@@ -221,7 +251,8 @@ class SearchConfig(BaseModel):
 
 
 def with_defaults(resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """What search.yaml holds, with what a run did by the options that were not there yet when it was written."""
+    """Return what search.yaml holds, with what a run did by options that were not there yet when it
+    was written."""
     return {**deepcopy(ADDED), **resolved}
 
 
@@ -240,20 +271,20 @@ def gather(
     from hssl_search.configfile import read_yaml, validate
 
     values: dict[str, Any] = {}
-    # Each place is checked alone, with what it lacks filled in, so that a mistake is told of its place.
+    # Each place is checked alone, with what it lacks filled in: a mistake is told of its place.
     for place in (FILE if Path(FILE).exists() else None, config_file):
         if place is None:
             continue
         written = read_yaml(Path(place))
         validate(SearchConfig, {**EXAMPLES, **written}, place)
         values |= written
-    given = {key: value for key, value in options.items() if value is not None}
+    explicit = {key: value for key, value in options.items() if value is not None}
     if from_flags:
-        flags = {flag(key): value for key, value in {**EXAMPLES, **given}.items()}
+        flags = {flag(key): value for key, value in {**EXAMPLES, **explicit}.items()}
         validate(_Flags, flags, "command line")
     else:
-        validate(SearchConfig, {**EXAMPLES, **given}, "search()")
-    values |= given
+        validate(SearchConfig, {**EXAMPLES, **explicit}, "search()")
+    values |= explicit
     for key, example in EXAMPLES.items():
         if key not in values:
             raise UserError(f"no {key} is given; add it, for example {flag(key)} {example}.")

@@ -1,4 +1,4 @@
-"""The controller: takes a search through its phases, and can take it up again wherever it was left."""
+"""The controller takes a search through its phases, and takes it up again wherever it was left."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import mean
 
 from hssl_search.engine.budget import Budget
+from hssl_search.engine.candidates.prior_runs import lessons
 from hssl_search.engine.candidates.promotion import Promoter
 from hssl_search.engine.candidates.pruners import PRUNERS, Pruner
 from hssl_search.engine.candidates.trials import Trials
@@ -26,9 +27,9 @@ from hssl_search.engine.planning.planner import Planning
 from hssl_search.engine.planning.preview import macs_like, what_fits
 from hssl_search.engine.records.results import Results
 from hssl_search.engine.records.run import ResolvedSearch
-from hssl_search.engine.records.state import PlanState, SearchState, TrialState
+from hssl_search.engine.records.state import PlanState, SearchState, TrialState, Verdict
 from hssl_search.engine.statistics.metrics import ACCURACY, CHANCE, OF_BASES, Chance, Measure
-from hssl_search.engine.verdict import Verdict, image_flaw, judge, why_no_winner
+from hssl_search.engine.verdict import image_flaw, judge, why_no_winner
 from hssl_search.heads.config import HeadConfig
 from hssl_search.spaces.space import Space
 
@@ -60,10 +61,10 @@ class Controller:
         )
 
     def search(self) -> Verdict:
-        """Run every phase and return the verdict; one that stands is not changed while the budget is
-        the same.
+        """Run every phase and return the verdict.
 
-        What the budget did not last for stays undecided, and continues when the budget is extended.
+        A verdict that stands is not changed while the budget is the same. What the budget did not
+        last for stays undecided, and continues when the budget is extended.
         """
         run, meter = self.backend.run, self.backend.meter
         measured = self._measure(meter.budget, f"continue with: {run.how_to_resume()}")
@@ -138,9 +139,10 @@ class Controller:
                 resolved.max_head_cost,
                 cost_model.times_base,
                 backend.policy,
+                lessons(backend.study, resolved) if resolved.promote == "learned" else [],
             ),
             pruner=pruner,
-            same_architecture=HeadConfig(**resolved.same_architecture),
+            same_architecture=resolved.same_architecture,
             images=self.images,
             references=self._reference(measured, self.ranked_by),
             words=self.words,
@@ -154,11 +156,10 @@ class Controller:
         )
 
     def _tiny_heads(self) -> float | None:
-        """Mean multiply-adds of the tiny space's heads, of those of this space; None where this is no larger one."""
-        tiny = self.trials.of_space(Space.read("tiny"))
-        share = mean(macs for _, macs in tiny) / max(
-            1.0, mean(macs for _, macs in self.trials.typical())
-        )
+        """Return the mean multiply-adds of the tiny space's heads, as a share of those of this
+        space's; None where this space is no larger one."""
+        tiny = mean(macs for _, macs in self.trials.of_space(Space.read("tiny")))
+        share = tiny / max(1.0, mean(macs for _, macs in self.trials.typical()))
         return share if share < 1 else None
 
 
@@ -195,15 +196,16 @@ class Search:
             phases = ", ".join(sorted(context.short))
             extend = context.run.how_to_resume(context.meter.budget.newest)
             context.watcher.note(
-                f"The budget did not last for all of: {phases}. It goes on where it was with: {extend}"
+                f"The budget did not last for all of: {phases}. Continue with: {extend}"
             )
         return verdict
 
     def _find(self) -> Verdict:
         """Find the winner and write the verdict.
 
-        What the budget does not last for ends the rounds. Where that is screening, the healthy heads
-        that it found have their proxies as far as what is left lasts; what was promoted is confirmed.
+        What the budget does not last for ends the rounds. Where that is screening, the healthy
+        heads that it found have their proxies as far as what is left lasts; what was promoted is
+        confirmed.
         """
         context, planning, promoter = self.context, self.planning, self.promoter
         scores: dict[int, float] = {}
@@ -215,7 +217,7 @@ class Search:
                 break
             if not planning.again(promoter.likely, short):
                 break
-            # No round follows one that was short.
+            # No round follows one that was short: its proxies are all that there will be.
             number = rounds - 1 if short else number
             scores = run_proxies(context, promoter, self.pruner, planning.plan, number)
             if context.short:
@@ -252,10 +254,9 @@ class Search:
             # results the verdict stays.
             return standing
         verdict = verdict.model_copy(update={"sentence": self.words(verdict)})
-        context.study.write(SearchState(verdict=verdict.model_dump(mode="json", by_alias=True)))
+        context.study.write(SearchState(verdict=verdict))
         return verdict
 
     def _standing(self) -> Verdict | None:
         """Return the verdict that the study holds."""
-        stored = self.context.study.state.verdict
-        return None if stored is None else Verdict.model_validate(stored)
+        return self.context.study.state.verdict

@@ -1,4 +1,4 @@
-"""Policy: how a search divides its budget, how far each phase goes, and who goes on. A user may
+"""Policy: how a search divides its budget, how far each phase goes, and who continues. A user may
 change all of it."""
 
 from __future__ import annotations
@@ -56,9 +56,10 @@ class Shares(BaseModel):
 
 
 class Policy(BaseModel):
-    """The tuned constants of a search: keys below `policy:` in a configuration file, and in search.yaml.
+    """The tuned constants of a search.
 
-    A run keeps the policy that it began with.
+    They are the keys below `policy:` in a configuration file, and in search.yaml. A run keeps the
+    policy that it began with.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -103,7 +104,7 @@ class Policy(BaseModel):
     learnable: Count = 8
     """Proxies from which drawing heads in rounds pays."""
 
-    # Who is tried, who goes on, who is stopped
+    # Who is tried, who continues, who is stopped
     typical_heads: Count = 16
     """Heads drawn from the space whose mean cost a plan goes by before there are candidates."""
     sampler_startup: Count = 5
@@ -121,8 +122,8 @@ class Policy(BaseModel):
     pruner_startup: Count = 4
     """Others that must have reached a rung before the median rule stops anyone there."""
     halving: Annotated[int, Field(ge=2)] = 2
-    """Of those at a rung, successive halving lets one in so many go on: each rung is twice as long
-    as the one before it."""
+    """Of those at a rung, successive halving lets one in so many continue: each rung is twice as
+    long as the one before it."""
 
     # Which seeds confirm
     contention: Share = 0.05
@@ -139,7 +140,7 @@ class Policy(BaseModel):
     """A job may take `patience` times what was expected of it, and `patience_s` more."""
     always_tried: Count = 2
     """Jobs of a phase that may spend what later phases should have: without them there is nothing
-    to go on with."""
+    to continue with."""
     hung_s: Seconds = 900.0
     """A training is taken for hung when it makes no checkpoint, which it does about every minute,
     for so long and twice its reserve."""

@@ -1,4 +1,5 @@
-"""Replaying: a training run again from its record alone, and its numbers beside those recorded."""
+"""Replaying: a training is run again from its record alone, and its numbers are compared with those
+that were recorded."""
 
 from __future__ import annotations
 
@@ -7,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hssl_search.data.sources import require_folders
 from hssl_search.engine.execution.jobs import Job, Plain, Report, Setting, Task
 from hssl_search.engine.images import require_images
 from hssl_search.engine.records.run import Run
@@ -17,8 +17,7 @@ from hssl_search.errors import UserError
 from hssl_search.scratch import Scratch
 
 PHASES = ("proxy", "confirm")
-"""Those whose jobs train the base alone, or with one head; a trial's proxy is replayed unless a
-seed is named."""
+"""Phases whose jobs train the base alone, or with one head; unless a seed is named, the first."""
 UNCOMPARED = ("train_s", "train_steps", "recomputed", "gpus", "surroundings")
 """What a worker reports of how it came to its numbers."""
 
@@ -42,8 +41,8 @@ class Number:
 
     @property
     def equal(self) -> bool:
-        """Return whether both are the same."""
-        return json.dumps(self.recorded) == json.dumps(self.replayed)  # NaN is equal to NaN
+        """Return whether both are the same; NaN is the same as NaN."""
+        return json.dumps(self.recorded) == json.dumps(self.replayed)
 
 
 @dataclass(frozen=True)
@@ -81,20 +80,24 @@ def replay(run: Run, study: StudyRecord, trial: int, seed: int | None = None) ->
     """
     record = _record(run, study, trial, seed)
     recorded = record.reports
-    resolved = run.config()
-    setting = Setting.model_validate(resolved["setting"])
-    require_folders(setting.data, setting.probe_data)
+    # Not `run.resolved()`: what this version cannot continue can be replayed all the same.
+    written = run.config()
+    setting = Setting.model_validate(written["setting"])
     _require_device(setting.device, record.key)
-    changed = require_images(setting, resolved.get("images", {}))
+    changed = require_images(setting, written.get("images", {}))
     rungs = [report.step for report in recorded]
-    replayed = {report.step: report.metrics for report in _train_again(setting, record, rungs)}
+    again = {report.step: report.metrics for report in _train_again(setting, record, rungs)}
     numbers = []
     for report in recorded:
-        here = dict(_flat(replayed.get(report.step, {})))
-        for name, value in _flat(report.metrics):
-            numbers.append(Number(report.step, name, value, here.get(name)))
-    notes = [changed[0].upper() + changed[1:]] if changed else []
-    notes += _changed_surroundings(recorded, list(replayed.values()))
+        replayed = dict(_flat(again.get(report.step, {})))
+        numbers += [
+            Number(report.step, name, value, replayed.get(name))
+            for name, value in _flat(report.metrics)
+        ]
+    notes = [
+        *([changed[0].upper() + changed[1:]] if changed else []),
+        *_changed_surroundings(recorded, list(again.values())),
+    ]
     return Replay(record.key, record.name, numbers, notes)
 
 
@@ -104,41 +107,35 @@ def _record(run: Run, study: StudyRecord, trial: int, seed: int | None) -> JobRe
     if not 0 <= trial < count:
         valid = f"its trials are 0 to {count - 1}" if count else "it has none yet"
         raise UserError(f"the run {run.name!r} has no trial {trial}; {valid}.")
-    alone = [
-        record for record in study.jobs().values() if record.phase in PHASES and record.reports
-    ]
-    of_trial = sorted(
-        (record for record in alone if record.trial == trial),
-        key=lambda record: PHASES.index(record.phase),
-    )
+    records = study.jobs().values()
+    alone = [record for record in records if record.phase in PHASES and record.reports]
+    of_trial = [record for record in alone if record.trial == trial]
+    of_trial.sort(key=lambda record: PHASES.index(record.phase))
     if not of_trial:
         trained = sorted({record.trial for record in alone if record.trial is not None})
-        valid = (
-            f"choose one that was: {', '.join(map(str, trained))}"
-            if trained
-            else "no trial of this run has been yet"
-        )
+        valid = "no trial of this run has been yet"
+        if trained:
+            valid = f"choose one that was: {', '.join(map(str, trained))}"
         raise UserError(
             f"trial {trial} of the run {run.name!r} was never trained alone as far as a first "
             f"rung; {valid}."
         )
-    matching = [record for record in of_trial if seed in (None, record.seed)]
-    if not matching:
+    of_seed = [record for record in of_trial if seed in (None, record.seed)]
+    if not of_seed:
         seeds = ", ".join(str(record.seed) for record in of_trial)
         raise UserError(
             f"trial {trial} of the run {run.name!r} was not trained under seed {seed}; choose one "
             f"of {seeds}."
         )
-    if matching[0].task is None:
+    if of_seed[0].task is None:
         raise UserError(
-            f"the record of {matching[0].key} does not say how it was trained; replay it with the "
+            f"the record of {of_seed[0].key} does not say how it was trained; replay it with the "
             "version that wrote it."
         )
-    return matching[0]
+    return of_seed[0]
 
 
 def _require_device(device: str, key: str) -> None:
-    """Raise a UserError where a job was trained on a GPU and there is none."""
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
@@ -149,15 +146,16 @@ def _require_device(device: str, key: str) -> None:
 
 
 def _train_again(setting: Setting, record: JobRecord, rungs: list[int]) -> list[Report]:
-    """Return what the ordinary worker reports at these steps; this process has its threads and
-    random state back afterwards."""
+    """Return what the ordinary worker reports at these steps.
+
+    This process has its threads and its random state back afterwards.
+    """
     import torch
 
     from hssl_search.engine.worker.run_job import run_job
 
-    task = Task.model_validate(
-        {**(record.task or {}), "setting": setting, "rungs": rungs, "reserve_s": 0.0}
-    )
+    changes = {"setting": setting, "rungs": rungs, "reserve_s": 0.0}
+    task = Task.model_validate({**(record.task or {}), **changes})
     reports: list[Report] = []
     threads = torch.get_num_threads()
     devices = [torch.cuda.current_device()] if setting.device == "cuda" else []
@@ -179,24 +177,24 @@ def _train_again(setting: Setting, record: JobRecord, rungs: list[int]) -> list[
 
 
 def _flat(metrics: Plain) -> Iterator[tuple[str, Any]]:
-    """Yield (name, value) of everything that is compared, what is nested with its place."""
+    """Yield name and value of everything that is compared; of what is nested `heads.0.cka`."""
     for key, value in metrics.items():
         if key in UNCOMPARED:
             continue
-        if isinstance(value, list):
-            value = dict(enumerate(value))
-        if not isinstance(value, dict):
+        inner = dict(enumerate(value)) if isinstance(value, list) else value
+        if isinstance(inner, dict):
+            nested = {str(place): item for place, item in inner.items()}
+            yield from ((f"{key}.{name}", item) for name, item in _flat(nested))
+        else:
             yield key, value
-            continue
-        inner = {str(place): item for place, item in value.items()}
-        yield from ((f"{key}.{name}", each) for name, each in _flat(inner))
 
 
 def _changed_surroundings(recorded: Sequence[Report], replayed: Sequence[Plain]) -> Iterator[str]:
     """Yield what was different where the training ran, on any of the machines that it ran on."""
     here = replayed[-1].get("surroundings", {}) if replayed else {}
-    there = [report.metrics.get("surroundings", {}) for report in recorded]
     for key, value in here.items():
-        others = {str(surroundings.get(key, "unknown")) for surroundings in there} - {str(value)}
-        if others:
+        before = {
+            str(report.metrics.get("surroundings", {}).get(key, "unknown")) for report in recorded
+        }
+        if others := before - {str(value)}:
             yield f"{key} was {' or '.join(sorted(others))} and is {value} here."

@@ -13,6 +13,7 @@ from hssl_search import __version__
 from hssl_search.bundled import find
 from hssl_search.configfile import read_yaml
 from hssl_search.data.sources import DIGITS, folder_of, require_folders, shown
+from hssl_search.engine.candidates.prior_runs import read_prior_runs
 from hssl_search.engine.candidates.sampler import ENUMERATED
 from hssl_search.engine.config import SearchConfig
 from hssl_search.engine.execution.jobs import Plain, Setting
@@ -47,6 +48,7 @@ KEYS = (
     "promote",
     "pruner",
     "policy",
+    "warm_start",
     "same_architecture",
     "map_shapes",
     "setting",
@@ -75,6 +77,7 @@ def check(config: SearchConfig) -> None:
         check_storage(config.storage)
     read_yaml(find("search_spaces", config.space))
     read_yaml(find("trainers", config.trainer))
+    _prior_folders(config)
     require_folders(config.data, config.probe_data)
 
 
@@ -128,6 +131,7 @@ def resolve(
         device="cuda" if config.budget.device == "gpu" else "cpu",
     )
     pixels, classes = look(data.train), data.queries.classes
+    flaw = pixels.words()
     images = {
         "training": len(data.train),
         "bank": len(data.bank) if data.bank else 0,
@@ -149,6 +153,7 @@ def resolve(
         ray_address=config.ray_address,
         gpus_per_trial=config.gpus_per_trial,
         max_head_cost=None if config.max_head_cost == "off" else config.max_head_cost,
+        warm_start=_prior_folders(config),
         policy=config.policy,
         storage=config.storage and absolute(config.storage),
         full_epochs=config.full_epochs or recipe.full.epochs,
@@ -157,7 +162,7 @@ def resolve(
         setting=setting,
         timm_args=base.timm_args,
         map_shapes=base.tap_shapes,
-        same_architecture=same_architecture_head(base.model).model_dump(exclude_none=True),
+        same_architecture=same_architecture_head(base.model),
         space=ResolvedSpace.of(space),
         images=images,
         skipped=[f"{path}: {reason}" for path, reason in data.skipped.items()],
@@ -165,14 +170,14 @@ def resolve(
         | {tool: version(tool) for tool in TOOLS}
         | {"python": platform.python_version()},
     )
+    prior = read_prior_runs(search.warm_start, search.rank_by)  # what teaches nothing is refused
     notes = [
+        *(f"warm start from {run.name}: {len(run.heads)} heads with a score." for run in prior),
         _digits_note(config),
         base.small_map_warning(),
         _skipped_note(data.skipped),
         _labels_note(config, data.labelled, classes, rank_by),
-        f"{told}: heads learn nothing from these; look at them, and mend --data."
-        if (told := pixels.words())
-        else None,
+        f"{flaw}: heads learn nothing from these; look at them, and mend --data." if flaw else "",
     ]
     return Resolved(search, [note for note in notes if note])
 
@@ -193,6 +198,20 @@ def _require_text(config: SearchConfig) -> None:
                 f"the name '{shown(text)}' is not UTF-8, and no file of a run could hold it; "
                 "rename it."
             ) from None
+
+
+def _prior_folders(config: SearchConfig) -> list[str]:
+    """Return the folders of the runs to learn from.
+
+    Raises:
+        UserError: for one that is no run, and where nothing would learn from them.
+    """
+    if config.warm_start and config.promote != "learned":
+        raise UserError(
+            f"--warm-start has no use with --promote {config.promote}, which does not learn from "
+            "results; give --promote learned, or leave it out."
+        )
+    return list(dict.fromkeys(str(Run.find(run).folder) for run in config.warm_start))
 
 
 def _require_size(config: SearchConfig, image_size: int) -> None:
@@ -290,8 +309,8 @@ def _labels_note(
         return ""
     more = f" and {len(classes) - SHOWN:,} more" if len(classes) > SHOWN else ""
     taken = (
-        f"the {len(classes):,} folders in {judged!r} ({', '.join(classes[:SHOWN])}{more}) are taken "
-        "for classes, and accuracy is k-NN accuracy on them"
+        f"the {len(classes):,} folders in {judged!r} ({', '.join(classes[:SHOWN])}{more}) are "
+        "taken for classes, and accuracy is k-NN accuracy on them"
     )
     if rank_by != "accuracy":
         return f"{taken}."
@@ -299,8 +318,8 @@ def _labels_note(
 
 
 def fixed(search: ResolvedSearch) -> Plain:
-    """Return what must stay while a search goes on: space, base, images, recipe, seed, policy, and
-    what ranks, draws, promotes and stops."""
+    """Return what must stay while a search continues: space, base, images, recipe, seed, policy,
+    and what ranks, draws, promotes and stops."""
     plain = search.as_plain()
     kept = {key: plain[key] for key in KEYS}
     return {"space": {"parameters": search.space.parameters}, **kept}
@@ -333,7 +352,7 @@ def require_unchanged(run: Run, search: ResolvedSearch, study: StudyRecord) -> N
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
-    """Yield `key: old -> new` of each leaf that differs; what was left automatic may be resolved."""
+    """Yield `key: old -> new` of each leaf that differs. What was automatic may be resolved."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys((*old, *new)):
             yield from differences(

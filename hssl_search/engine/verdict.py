@@ -1,19 +1,28 @@
-"""The verdict: which head won, by how much, and how sure that is. It is data; reporting words it."""
+"""The verdict: which head won, by how much, and how sure that is.
+
+It is data; `hssl_search.reporting.text` puts it into sentences.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from statistics import mean
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from hssl_search.data.look import Look
-from hssl_search.engine.candidates.candidate import SAME_TIME, Contender
 from hssl_search.engine.execution.jobs import Plain
 from hssl_search.engine.records.results import ScoreTable
-from hssl_search.engine.records.state import HEALTHY
+from hssl_search.engine.records.state import (
+    HEALTHY,
+    SAME_TIME,
+    Agreement,
+    Comparison,
+    Contender,
+    Level,
+    NoWinner,
+    Verdict,
+    VerdictRow,
+)
 from hssl_search.engine.statistics import ties
 from hssl_search.engine.statistics.correlation import rank_correlation
 from hssl_search.engine.statistics.metrics import ACCURACY, Chance, Measure
@@ -24,122 +33,6 @@ PIXELS = "raw pixels"
 """The reference whose accuracy a base should exceed."""
 OTHERS = ("identity", "same_architecture", SAME_TIME)
 """Controls that a head should beat too before its structure is what helped."""
-
-
-class _Data(BaseModel):
-    """What the study keeps as JSON; what another version wrote beside it is left out."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
-
-
-class Row(_Data):
-    """A reference, a control or a candidate, and the mean of its scores."""
-
-    name: str
-    role: Literal["reference", "control", "candidate"]
-    trial: int | None = None
-    seeds: int
-    mean: float
-    interval: tuple[float, float] | None = None
-    """At 95 %; None where nothing tells the noise."""
-    best: float | None = None
-    """Probability that no other row is better; None where nothing tells the noise."""
-
-
-class Comparison(_Data):
-    """The winner minus a control, paired by seed."""
-
-    against: str
-    difference: float
-    interval: tuple[float, float] | None
-    """At 95 %, for whichever candidate was picked (`TwoWay.against`); None before both share two
-    seeds. It reaches no further than a difference of the measure can be."""
-    seeds: int
-    """That both have."""
-    more_seeds: int | None = None
-    """Of both, that would settle an undecided difference; None where too many are needed."""
-    more_s: float | None = None
-    """Device-seconds of them."""
-
-
-class Agreement(_Data):
-    """Spearman's rank correlation of what ranks with accuracy, over the trials that have both."""
-
-    measure: str = Field(default=ACCURACY.key, alias="with")
-    correlation: float | None
-    interval: tuple[float, float] | None
-    trials: int
-
-
-class Level(_Data):
-    """How high the better one of winner and no head lies, in accuracy (per cent)."""
-
-    name: str
-    accuracy: float
-    chance: float
-    pixels: float | None
-    """Of raw pixels; None where they were not judged."""
-    queries: int
-    above_chance: bool
-    """Whether so many queries tell it from chance."""
-    of_both: bool
-    """False where only one of the two has a score."""
-
-
-class NoWinner(_Data):
-    """Why a search has no winner."""
-
-    reason: Literal["budget", "proxies", "gates", "unscreened", "screening"]
-    """The budget ended before a healthy head came to the end of its proxy; all proxies came to
-    nothing; the health gate let no head pass; the budget ended before a head was screened; no
-    screening came to its end."""
-    heads: int = 0
-    """Promoted heads that came to nothing."""
-    gates: dict[str, int] = {}
-    """How many heads each gate judged so."""
-    cause: str = ""
-    """Why the first of them came to nothing."""
-    images: str = ""
-    """What is wrong with the images."""
-    extend: str = ""
-    """The command that continues with a larger budget, where that would help."""
-
-
-class Verdict(_Data):
-    """What a search found."""
-
-    winner: int | None = None
-    """Trial of the best candidate; None where no candidate has a score."""
-    name: str | None = None
-    rank_by: str = ACCURACY.key
-    """Key of the measure that all numbers are in (`RANKINGS`)."""
-    state: Literal["better", "no head", "undecided", "unranked"] = "unranked"
-    """`better` and `no head`: the difference to the no-head control is decided at 95 %; `undecided`:
-    it is not, or it is smaller than the measure resolves; `unranked`: nothing could be compared."""
-    tied: bool = False
-    """Whether the difference to no head is smaller than the measure resolves."""
-    open: Literal["", "pairs", "chance", "tie", "noise"] = ""
-    """Why an undecided difference is: fewer than two paired seeds; both lie at the level of chance;
-    the whole interval is smaller than the measure resolves; the noise of few seeds."""
-    comparison: Comparison | None = None
-    """With no head."""
-    others: list[Comparison] = []
-    """With the other controls."""
-    level: Level | None = None
-    agreement: Agreement | None = None
-    """None where accuracy ranks, and where nothing was labelled."""
-    no_winner: NoWinner | None = None
-    doubt: str = ""
-    """What is wrong with the images, so that the verdict should not be relied on."""
-    rows: list[Row] = []
-    """The references, then controls and candidates, the best first."""
-    sentence: str = ""
-    """All of it in words, as reporting made them."""
-
-    @property
-    def results(self) -> list[tuple[str, int, float]]:
-        """Return what the verdict rests on: means, which every machine computes alike."""
-        return [(row.name, row.seeds, row.mean) for row in self.rows]
 
 
 def judge(
@@ -164,8 +57,9 @@ def judge(
         doubt: see `Verdict`.
     """
     ranked_by, scores, posterior = table.measure, table.scores, table.posterior
-    best = posterior.leader([one.trial for one in contenders if one.control is None])
-    winner = next((one for one in contenders if one.trial == best), None)
+    candidates = [contender for contender in contenders if contender.control is None]
+    best = posterior.leader([candidate.trial for candidate in candidates])
+    winner = next((candidate for candidate in candidates if candidate.trial == best), None)
     verdict = Verdict(
         winner=winner and winner.trial,
         name=winner and winner.name,
@@ -175,7 +69,7 @@ def judge(
     )
     if winner is None:
         return verdict.model_copy(update={"no_winner": no_winner})
-    controls = {one.control: one for one in contenders if one.control}
+    controls = {contender.control: contender for contender in contenders if contender.control}
     level = None
     if chance and ranked_by == ACCURACY:
         level = _level([winner, controls.get("none")], scores, reference, chance)
@@ -184,15 +78,15 @@ def judge(
     if ranked_by.of_head:
         return verdict
     gaps = {
-        kind: (one.name, gap)
-        for kind, one in controls.items()
-        if (gap := posterior.fit.against(one.trial).get(winner.trial)) is not None
+        kind: (control.name, gap)
+        for kind, control in controls.items()
+        if (gap := posterior.fit.against(control.trial).get(winner.trial)) is not None
     }
     others = [_comparison(*gaps[kind], ranked_by) for kind in OTHERS if kind in gaps]
     verdict = verdict.model_copy(update={"others": others})
     if "none" not in gaps:
         return verdict
-    costs = [(seed_s or {}).get(one.trial) for one in (winner, controls["none"])]
+    costs = [(seed_s or {}).get(each.trial) for each in (winner, controls["none"])]
     return _decided(verdict, *gaps["none"], posterior, ranked_by, costs)
 
 
@@ -253,9 +147,9 @@ def _level(
     both: Sequence[Contender | None], scores: Scores, reference: Mapping[str, float], chance: Chance
 ) -> Level:
     means = {
-        one.name: mean(scores[one.trial].values())
-        for one in both
-        if one is not None and scores.get(one.trial)
+        contender.name: mean(scores[contender.trial].values())
+        for contender in both
+        if contender is not None and scores.get(contender.trial)
     }
     name = max(means, key=means.__getitem__)
     return Level(
@@ -274,24 +168,25 @@ def _agreement(scores: Scores, accuracies: Scores) -> Agreement | None:
     both = [trial for trial in scores if trial in accuracies]
     if not both:
         return None
-    found = rank_correlation(
+    ranks = rank_correlation(
         *([mean(of[trial].values()) for trial in both] for of in (scores, accuracies))
     )
-    between = None if found.low is None or found.high is None else (found.low, found.high)
-    return Agreement(correlation=found.value, interval=between, trials=found.n)
+    between = None if ranks.low is None or ranks.high is None else (ranks.low, ranks.high)
+    return Agreement(correlation=ranks.value, interval=between, trials=ranks.n)
 
 
-def _reference_rows(reference: Mapping[str, float]) -> list[Row]:
+def _reference_rows(reference: Mapping[str, float]) -> list[VerdictRow]:
     return [
-        Row(name=name, role="reference", seeds=1, mean=value) for name, value in reference.items()
+        VerdictRow(name=name, role="reference", seeds=1, mean=value)
+        for name, value in reference.items()
     ]
 
 
-def _rows(contenders: Sequence[Contender], table: ScoreTable) -> list[Row]:
+def _rows(contenders: Sequence[Contender], table: ScoreTable) -> list[VerdictRow]:
     """Return a row for each contender that has a score, the best mean first."""
     by_trial = {contender.trial: contender for contender in contenders}
     return [
-        Row(
+        VerdictRow(
             name=by_trial[row.trial].name,
             role="control" if by_trial[row.trial].control else "candidate",
             **row._asdict(),
@@ -315,11 +210,12 @@ def why_no_winner(
         images: see `NoWinner`.
         extend: the command that continues with a larger budget.
     """
-    candidates = [one for one in contenders if one.control is None]
-    gates = Counter(one.state.gate for one in candidates if one.state.gate)
-    promoted = [one for one in candidates if one.state.gate == HEALTHY and one.state.promoted]
-    ended = [causes[one.trial] for one in promoted if one.trial in causes]
+    candidates = [contender for contender in contenders if contender.control is None]
+    gates = Counter(each.state.gate for each in candidates if each.state.gate)
+    promoted = [each for each in candidates if each.state.gate == HEALTHY and each.state.promoted]
+    ended = [causes[each.trial] for each in promoted if each.trial in causes]
     first = ended[0] if ended else ""
+    # Before all heads had their chance, health is not to blame.
     if gates["healthy"] and short:
         return NoWinner(reason="budget", heads=len(ended), cause=first, extend=extend)
     if promoted:
@@ -330,7 +226,7 @@ def why_no_winner(
         return NoWinner(reason="gates", gates=counts, images=images, extend=unfinished)
     if short:
         return NoWinner(reason="unscreened", extend=extend)
-    failed = next((causes[one.trial] for one in candidates if one.trial in causes), "")
+    failed = next((causes[each.trial] for each in candidates if each.trial in causes), "")
     return NoWinner(reason="screening", cause=failed)
 
 

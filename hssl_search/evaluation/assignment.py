@@ -53,5 +53,5 @@ def assignment_information(assignments: Tensor) -> float:
     Args:
         assignments: N x K, each row a distribution over K >= 2 prototypes.
     """
-    each = float(torch.special.entr(assignments.double()).sum(dim=1).mean())
-    return assignment_entropy(assignments) - each / math.log(min(assignments.shape))
+    mean_entropy = float(torch.special.entr(assignments.double()).sum(dim=1).mean())
+    return assignment_entropy(assignments) - mean_entropy / math.log(min(assignments.shape))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from hssl_search.engine.phases.jobs import full_folder, full_key
 from hssl_search.engine.records.results import finite
 from hssl_search.engine.records.run import ResolvedSearch, Run
-from hssl_search.engine.records.state import FullState, JobRecord, TrialState
+from hssl_search.engine.records.state import FullState, JobRecord, TrialState, Verdict
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.statistics.metrics import ACCURACY
 from hssl_search.heads.config import HeadConfig
@@ -71,10 +71,10 @@ def export_winner(run: Run, study: StudyRecord) -> Path | None:
     Returns:
         the folder, or None when the search has no winner.
     """
-    verdict = study.state.verdict or {}
-    if verdict.get("winner") is None:
+    verdict = study.state.verdict
+    if verdict is None or verdict.winner is None:
         return None
-    trial = study.frozen(verdict["winner"])
+    trial = study.frozen(verdict.winner)
     search = run.resolved()
     run.winner.mkdir(exist_ok=True)
     state = TrialState.of(trial)
@@ -102,14 +102,14 @@ def export_winner(run: Run, study: StudyRecord) -> Path | None:
 
 
 def _provenance(
-    run: Run, number: int, state: TrialState, verdict: dict[str, Any], search: ResolvedSearch
+    run: Run, number: int, state: TrialState, verdict: Verdict, search: ResolvedSearch
 ) -> dict[str, Any]:
     measured = {"cka", "overlap", "cka_excess", "overlap_excess", "discrepancy", "gate"}
     return {
         "study": run.name,
         "trial": number,
-        "verdict": verdict["sentence"],
-        "scores": [row for row in verdict["rows"] if row.get("trial") == number],
+        "verdict": verdict.sentence,
+        "scores": [row.model_dump(mode="json") for row in verdict.rows if row.trial == number],
         "seed": search.seed,
         "discrepancy": state.only(measured & state.model_fields_set).attributes(),
         "data": search.images,
@@ -117,15 +117,15 @@ def _provenance(
     }
 
 
-def _trainings(run: Run, study: StudyRecord, verdict: dict[str, Any]) -> list[Training]:
+def _trainings(run: Run, study: StudyRecord, verdict: Verdict) -> list[Training]:
     """Return the trainings whose weights to take, the best first.
 
     Where no head is better, the base alone was trained in full, and its proxy counts; in a search
     that was extended, the full training may be of the winner of an earlier verdict.
     """
     records = study.jobs()
-    known = study.state.full or FullState(winner=verdict["winner"])
-    name, number = known.name, known.number
+    trained = study.state.full or FullState(winner=verdict.winner)
+    name, number = trained.name, trained.number
     full = Training(
         run.folder / full_folder(number), name, _accuracy(records.get(full_key(number)))
     )
@@ -138,20 +138,21 @@ def _trainings(run: Run, study: StudyRecord, verdict: dict[str, Any]) -> list[Tr
         f"{whose}, which is short",
         _accuracy(own[0] if own else None),
     )
-    if known.winner not in (None, verdict["winner"]):
+    if trained.winner not in (None, verdict.winner):
         return [proxy]
-    if None not in (full.accuracy, proxy.accuracy) and full.accuracy < proxy.accuracy:  # type: ignore[operator]
+    if full.accuracy is not None and proxy.accuracy is not None and full.accuracy < proxy.accuracy:
         return [proxy._replace(name=f"{whose}, which was more accurate than the {name}"), full]
     return [full, proxy]
 
 
-def _best(study: StudyRecord, verdict: dict[str, Any]) -> tuple[int, str]:
+def _best(study: StudyRecord, verdict: Verdict) -> tuple[int, str]:
     """Return the trial whose proxy left the best base, and what to call that training."""
-    if verdict["state"] == "no head":
+    assert verdict.winner is not None
+    if verdict.state == "no head":
         for trial in study.trials():
             if TrialState.of(trial).control == "none":
                 return trial.number, "proxy training without a head"
-    return verdict["winner"], "winner's proxy training"
+    return verdict.winner, "winner's proxy training"
 
 
 def _accuracy(record: JobRecord | None) -> float | None:
@@ -182,14 +183,14 @@ def _copy_base(run: Run, trainings: list[Training]) -> dict[str, Any] | None:
 
 def _howto(
     run: Run,
-    verdict: dict[str, Any],
+    verdict: Verdict,
     head: HeadConfig,
     base: dict[str, Any],
     weights: dict[str, Any] | None,
 ) -> str:
     return HOWTO.format(
         name=run.name,
-        sentence=verdict["sentence"],
+        sentence=verdict.sentence,
         head=head.label(),
         head_path=str(run.winner / "head.yaml"),
         channels=base["map_shape"][0],

@@ -1,4 +1,5 @@
-"""What a person reads: tables, figures, the report page, the verdict in the terminal, and the live progress display.
+"""What a person reads: tables, figures, the report page, sentences, and what commands print.
 
-The modules are imported one by one where they are used: tables and figures need pandas and plotly, the progress display does not.
+Its modules are imported where they are used: tables and figures need pandas and plotly, the
+progress display does not.
 """

@@ -56,33 +56,29 @@ def dashboard_server(
     # wsgi() is annotated for servers that load it; wsgiref takes the same application.
     application = wsgi(storage, artifact_store=FileSystemArtifactStore(artifacts))
     kind = _IPv6DashboardServer if ":" in host else DashboardServer
-    for tried in range(PORT, PORT + TRIED) if port is None else [port]:
+    ports = range(PORT, PORT + TRIED) if port is None else [port]
+    for tried in ports:
         try:
             return make_server(host, tried, application, server_class=kind)
-        except (
-            OSError,
-            OverflowError,
-            UnicodeError,
-        ) as error:  # the last: of a host that no name server takes
-            if getattr(error, "errno", None) != errno.EADDRINUSE:
-                raise UserError(
-                    f"the dashboard cannot listen at {host}:{tried} ({getattr(error, 'strerror', None) or error}); "
-                    f"give another {_remedy(error)}."
-                ) from error
+        # A host that no name server takes is a UnicodeError, a port beyond 65535 an OverflowError.
+        except (OSError, OverflowError, UnicodeError) as error:
+            if getattr(error, "errno", None) == errno.EADDRINUSE:
+                continue
+            remedy = "--host, such as 127.0.0.1 or 0.0.0.0"
+            if isinstance(error, OverflowError):
+                remedy = "--port, from 1 to 65535"
+            elif isinstance(error, PermissionError):
+                remedy = "--port, above 1023"
+            raise UserError(
+                f"the dashboard cannot listen at {host}:{tried} "
+                f"({getattr(error, 'strerror', None) or error}); give another {remedy}."
+            ) from error
     if port is not None:
         raise UserError(
-            f"port {port} of {host} is taken by another program; give another --port, or none to have a free one."
+            f"port {port} of {host} is taken by another program; give another --port, or none to "
+            "have a free one."
         )
     raise UserError(
-        f"the ports {PORT} to {PORT + TRIED - 1} of {host} are all taken; give a free one as --port."
-    )
-
-
-def _remedy(error: Exception) -> str:
-    if isinstance(error, OverflowError):
-        return "--port, from 1 to 65535"
-    return (
-        "--port, above 1023"
-        if isinstance(error, PermissionError)
-        else "--host, such as 127.0.0.1 or 0.0.0.0"
+        f"the ports {PORT} to {PORT + TRIED - 1} of {host} are all taken; give a free one as "
+        "--port."
     )

@@ -68,6 +68,7 @@ def references(study: Study | RunRecord) -> list[Reference]:
     ]
     board = _with_value(tables.leaderboard(record), record)
     no_head = record.no_head.number if record.no_head else -1
+    # One row at most; none before the control came to full proxy fidelity.
     for row in board[(board["trial"] == no_head) & (board["seeds"] > 0)].itertuples():
         low, high = (float(row.low), float(row.high)) if known(row.low) else (None, None)
         lines.append(Reference("no head", float(row.value), low, high, digits))
@@ -91,7 +92,8 @@ def leaderboard_rows(study: Study | RunRecord, most: int = 15) -> pd.DataFrame:
         list(record.scores(by_number[number], record.judged_by).values())
         for number in rows["trial"]
     ]
-    winner = record.verdict.get("winner")
+    winner = record.verdict.winner
+    # No trial has the number -1: a column of trials compares with None as unknown.
     return rows.assign(by_seed=by_seed, winner=rows["trial"] == (-1 if winner is None else winner))
 
 
@@ -106,6 +108,7 @@ def draw_leaderboard(
     heights = range(len(rows), 0, -1)
     for height, row in zip(heights, rows.itertuples(), strict=True):
         colour, mark = (CONTROL, "diamond-tall") if row.role == "control" else looks[row.family]
+        # A hollow mark was stopped early: its mean is of fewer steps than those of the others.
         bars = error_bars([row.value], [row.low], [row.high], colour) if known(row.low) else None
         figure.add_scatter(
             x=row.by_seed,
@@ -142,6 +145,7 @@ def draw_leaderboard(
         showgrid=True,
         gridcolor=GRID,
     )
+    # Means set the range: seeds and wide intervals may widen it, not press the means together.
     seeds = [value for values in rows["by_seed"] for value in values]
     inside = frame_around(rows["value"], seeds, rows["low"], rows["high"])
     figure.update_xaxes(title=axis_title(measure), range=inside)
@@ -151,7 +155,7 @@ def draw_leaderboard(
 
 def _row_text(row: Any, measure: Measure) -> str:
     """Return what a mark of the leaderboard shows under the pointer."""
-    digits = measure.digits + 1
+    digits = measure.digits + 1  # under the pointer there is room for one more
     lines = [
         f"<b>{short(row.name, 80)}</b>",
         f"{_reached(row.value, measure)} {interval(row.value, row.low, row.high, digits)}",
@@ -198,6 +202,7 @@ def discrepancy_accuracy(study: Study | RunRecord) -> DiscrepancyAccuracy:
     scored = board[["trial", "value", "low", "high", "seeds"]]
     points = screened[[*columns, "state"]].merge(scored, on="trial", how="left")
     points = points.dropna(subset=["discrepancy"]).reset_index(drop=True)
+    # What was only screened is not on the leaderboard.
     points["seeds"] = points["seeds"].fillna(0)
     healthy = (points["role"] == "candidate") & (points["gate"] == "healthy")
     compared = points[healthy & (points["seeds"] > 0)]
@@ -215,6 +220,7 @@ def draw_discrepancy(
         return None
     measured, rest = points[points["strip"] == ""], points[points["strip"] != ""]
     strips = [strip for strip in _STRIPS if strip in set(rest["strip"])]
+    # Heads without an accuracy lie in rows below, by discrepancy too: most heads are screened only.
     figure, panel, below = _panels(not measured.empty, len(strips))
     if not measured.empty:
         _measured_points(figure, measured, data.measure, panel)
@@ -363,6 +369,7 @@ def curve_lines(study: Study | RunRecord, most: int = 60) -> pd.DataFrame:
     by = ["trial", "name", "role", "family", "control", "step"]
     values = every[last == farthest].groupby(by, dropna=False)["value"]
     lines = values.agg(value="mean", low="min", high="max", seeds="count").reset_index()
+    # Of hundreds of thin lines none could be followed.
     candidates = lines[lines["role"] != "control"]
     highest = candidates.groupby("trial")["value"].max().astype(float).nlargest(most).index
     shown = (lines["role"] == "control") | lines["trial"].isin(highest)
@@ -378,7 +385,7 @@ def draw_curves(
         return None
     figure = go.Figure()
     looks = family_looks(lines["family"].dropna())
-    in_legend: set[str] = set()
+    in_legend: set[str] = set()  # a family has one entry, however many lines it has
     for _, line in lines[lines["role"] != "control"].groupby("trial"):
         family = str(line["family"].iloc[0])
         colour, mark = looks[family]
@@ -483,6 +490,7 @@ def timeline(ledger: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     frame = frame[frame["phase"] != OVERHEAD].reset_index(drop=True)
     ends: list[float] = []
     lanes = []
+    # The first lane that is free takes the next attempt; ends and starts are rounded in the ledger.
     for start, end in zip(frame["start"], frame["end"], strict=True):
         free = next((lane for lane, busy in enumerate(ends) if busy <= start + 1e-6), len(ends))
         ends[free : free + 1] = [end]

@@ -23,29 +23,35 @@ TRIALS = "trials.parquet"
 def write_report(
     folder: Path, study: Study | RunRecord, ledger: Iterable[Mapping[str, Any]]
 ) -> list[Path]:
-    """Write `report.html`, `leaderboard.csv` and `trials.parquet` into the run folder, each whole or not at all.
+    """Write `report.html`, `leaderboard.csv` and `trials.parquet` into the run folder, each whole
+    or not at all.
 
     Args:
         ledger: the entries of the run's `records.ledger.Ledger`.
 
     Raises:
-        UserError: where the last report has more trials than the study, which then is another one; nothing is written.
+        UserError: where the last report has more trials than the study, which then is another one;
+            nothing is written.
     """
     record = RunRecord.of(study)
+    # A study only grows: with fewer trials than were reported before, it is another one.
     if (before := reported_trials(folder)) > (now := len(record.trials)):
         raise UserError(
-            f"the report in {folder} is of {before} trials and the study holds {now}: it is not the study of this run, or a "
-            f"part of it is lost; put it back, or remove {folder / TRIALS} to have a report of what is there."
+            f"the report in {folder} is of {before} trials and the study holds {now}: it is not "
+            "the study of this run, or a part of it is lost; put it back, or remove "
+            f"{folder / TRIALS} to have a report of what is there."
         )
-    page = build_page(record, ledger, folder)
-    return [
-        write_whole(folder / "report.html", lambda path: _write_text(path, page)),
-        *write_tables(folder, record),
-    ]
+    page = build_page(record, ledger, folder).encode()
+
+    def write_page(path: Path) -> None:
+        path.write_bytes(page)
+
+    return [write_whole(folder / "report.html", write_page), *write_tables(folder, record)]
 
 
 def reported_trials(run_folder: Path) -> int:
-    """Return how many trials the `trials.parquet` in the run folder has; 0 where there is none that can be read."""
+    """Return how many trials the `trials.parquet` in the run folder has; 0 where there is none
+    that can be read."""
     try:
         return int(pyarrow.parquet.read_metadata(run_folder / TRIALS).num_rows)
     except (OSError, pyarrow.ArrowException):
@@ -53,7 +59,7 @@ def reported_trials(run_folder: Path) -> int:
 
 
 def write_tables(run_folder: Path, study: Study | RunRecord) -> list[Path]:
-    """Write `leaderboard.csv` and `trials.parquet` into the run folder, each whole or not at all."""
+    """Write `leaderboard.csv` and `trials.parquet` into the run folder."""
     record = RunRecord.of(study)
     board, every = leaderboard(record), trials(record)
     return [
@@ -64,12 +70,9 @@ def write_tables(run_folder: Path, study: Study | RunRecord) -> list[Path]:
     ]
 
 
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
 def write_whole(path: Path, write: Callable[[Path], None]) -> Path:
-    """Let `write` fill a file beside `path`, then rename it to `path`; what stood there stays when `write` raises.
+    """Let `write` fill a file beside `path`, then rename it to `path`; what stood there stays when
+    `write` raises. A reader never sees half of it.
 
     Raises:
         UserError: where the folder may not be written.
@@ -82,6 +85,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> Path:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         raise UserError(
-            f"{path} cannot be written ({error.strerror}); make its folder writable, or work on a copy of the run."
+            f"{path} cannot be written ({error.strerror}); make its folder writable, or work on a "
+            "copy of the run."
         ) from error
     return path

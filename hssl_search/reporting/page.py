@@ -24,114 +24,26 @@ from hssl_search.reporting.sections import verdict_text
 
 @dataclass(frozen=True)
 class Panel:
-    """A figure on the page; `plot` is None where there is nothing to draw yet, and `absent` says why."""
+    """A figure on the page with what is said of it, or in its place."""
 
     key: str
     title: str
     caption: str
     absent: str
+    """What is said while there is nothing to draw."""
     plot: Markup | None
-
-
-def panels(record: RunRecord, entries: list[Mapping[str, Any]]) -> list[Panel]:
-    """In the order of the page; `entries` are the ledger's."""
-    nothing = f"No {record.judged_by.score_name} has been reported yet."
-    if record.ranked_by.of_head:
-        nothing = "This run has no labelled images to measure accuracy on."
-    return [
-        _accuracy(record, nothing),
-        _discrepancy(record),
-        _curves(record, nothing),
-        _full(record),
-        _timeline(entries),
-    ]
-
-
-def _accuracy(record: RunRecord, nothing: str) -> Panel:
-    name = record.judged_by.score_name
-    return panel(
-        "accuracy",
-        f"{capital(name)}, and how sure it is",
-        figures.draw_leaderboard(
-            figures.leaderboard_rows(record), figures.references(record), record.judged_by
-        ),
-        f"Mean {name} and the 95 % interval that chance leaves, best on top. Pale marks are single seeds, hollow ones were stopped "
-        "before full proxy fidelity, dark diamonds are controls. The vertical line and its band are the control without a head.",
-        nothing,
-    )
-
-
-def _discrepancy(record: RunRecord) -> Panel:
-    relation = figures.discrepancy_accuracy(record)
-    return panel(
-        "discrepancy",
-        f"Does discrepancy predict {record.judged_by.score_name}?",
-        figures.draw_discrepancy(relation, figures.references(record)),
-        relation.caption(),
-        "Nothing has been screened yet.",
-    )
-
-
-def _curves(record: RunRecord, nothing: str) -> Panel:
-    fixed = [line for line in figures.references(record) if line.name in record.judged_references]
-    return panel(
-        "curves",
-        "Learning curves",
-        figures.draw_curves(figures.curve_lines(record), fixed, record.judged_by),
-        "Mean over the seeds of a head, at most 60 heads, the highest. Controls are dark and thick; the shade is the range of the "
-        "seeds of the control without a head. A line that ends early was stopped.",
-        nothing,
-    )
-
-
-def _full(record: RunRecord) -> Panel:
-    line = figures.full_line(record)
-    return panel(
-        "full",
-        "Full training",
-        figures.draw_full(line, figures.references(record), record.judged_by),
-        f"{', '.join(line['name'].unique())}. Steps are those of the full recipe: its schedule differs from that of the proxies above.",
-        "",
-    )
-
-
-def _timeline(entries: list[Mapping[str, Any]]) -> Panel:
-    return panel(
-        "timeline",
-        "Where the time went",
-        figures.draw_timeline(figures.timeline(entries)),
-        "Each bar is an attempt of a job; bars above each other ran at the same time. Time between bars is the controller's own.",
-        "Nothing has been charged yet.",
-    )
-
-
-def panel(key: str, title: str, figure: go.Figure | None, caption: str, absent: str) -> Panel:
-    """The figure with what is said of it, ready for a page; `absent` is said where there is no figure."""
-    return Panel(key, title, caption, absent, None if figure is None else _embed(key, figure))
-
-
-def _embed(key: str, figure: go.Figure) -> Markup:
-    """The figure as a <div> and its script, without plotly.js, which the page holds once."""
-    options = {
-        "displaylogo": False,
-        "responsive": True,
-        "modeBarButtons": [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
-    }
-    return Markup(
-        figure.to_html(
-            full_html=False, include_plotlyjs=False, div_id=f"figure-{key}", config=options
-        )
-    )
+    """None where there is nothing to draw yet."""
 
 
 def build_page(study: Study | RunRecord, ledger: Iterable[Mapping[str, Any]], folder: Path) -> str:
-    """The whole page as HTML, for a finished run or as far as an unfinished one came. All texts of the run are escaped."""
+    """Return the whole page as HTML, for a finished run or as far as an unfinished one came.
+
+    Template and style lie in the folder `reports/`; a user's own of the same name take their
+    place. All texts of the run are escaped.
+    """
     record, entries = RunRecord.of(study), list(ledger)
-    content = {
-        **_content(record, entries, folder),
-        **_related(record),
-        "panels": panels(record, entries),
-    }
+    content = {**_content(record, entries, folder), "panels": panels(record, entries)}
+    # StrictUndefined: a user's own template that asks for what is no longer there fails by name.
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -145,18 +57,16 @@ def _report_file(name: str) -> str:
 
 
 def _content(record: RunRecord, entries: list[Mapping[str, Any]], folder: Path) -> dict[str, Any]:
-    board, screening, cost = (
-        tables.leaderboard(record),
-        tables.screening(record),
-        tables.cost(record, entries),
-    )
+    """Return the values of the template, but for the figures."""
+    board, screening = tables.leaderboard(record), tables.screening(record)
+    cost = tables.cost(record, entries)
     score_title, ranked_by = sections.ranking(record.ranked_by)
     return {
         "name": str(record.config.get("name") or folder.name),
-        "go_on": sections.go_on(folder, bool(record.verdict)),
+        "go_on": sections.next_command(folder, record.search.verdict is not None),
         "facts": sections.facts(record, cost, entries),
         "verdict": verdict_text(record),
-        "state": str(record.verdict.get("state") or ""),
+        "state": record.verdict.state if record.search.verdict else "",
         "headline": sections.headline(record, board),
         "cost": cost.sentence(),
         "cost_rows": sections.cost_rows(cost),
@@ -176,15 +86,85 @@ def _content(record: RunRecord, entries: list[Mapping[str, Any]], folder: Path) 
         "ranked_by": ranked_by,
         "judged_by": record.judged_by.score_name,
         "most_rows": sections.MOST_ROWS,
-    }
-
-
-def _related(record: RunRecord) -> dict[str, Any]:
-    """What goes with what in this run."""
-    return {
         "values": relations.value_rows(tables.parameter_values(record)),
         "agreements": relations.agreement_rows(relations.agreements(record)),
         "least_agreeing": LEAST,
         "promoted_by": record.search.promotion.rule if record.search.promotion else "",
         "promotion": relations.promotion_rows(record.search.promotion),
     }
+
+
+def panels(record: RunRecord, entries: list[Mapping[str, Any]]) -> list[Panel]:
+    """Return the figures in the order of the page.
+
+    Args:
+        entries: those of the run's ledger.
+    """
+    measure, name = record.judged_by, record.judged_by.score_name
+    lines = figures.references(record)
+    # Curves have the control without a head among them, so that its line is not drawn again.
+    untrained = [line for line in lines if line.name in record.judged_references]
+    relation = figures.discrepancy_accuracy(record)
+    full = figures.full_line(record)
+    nothing = f"No {name} has been reported yet."
+    if record.ranked_by.of_head:
+        nothing = "This run has no labelled images to measure accuracy on."
+    return [
+        panel(
+            "accuracy",
+            f"{capital(name)}, and how sure it is",
+            figures.draw_leaderboard(figures.leaderboard_rows(record), lines, measure),
+            f"Mean {name} and the 95 % interval that chance leaves, best on top. Pale marks are "
+            "single seeds, hollow ones were stopped before full proxy fidelity, dark diamonds are "
+            "controls. The vertical line and its band are the control without a head.",
+            nothing,
+        ),
+        panel(
+            "discrepancy",
+            f"Does discrepancy predict {name}?",
+            figures.draw_discrepancy(relation, lines),
+            relation.caption(),
+            "Nothing has been screened yet.",
+        ),
+        panel(
+            "curves",
+            "Learning curves",
+            figures.draw_curves(figures.curve_lines(record), untrained, measure),
+            "Mean over the seeds of a head, at most 60 heads, the highest. Controls are dark and "
+            "thick; the shade is the range of the seeds of the control without a head. A line that "
+            "ends early was stopped.",
+            nothing,
+        ),
+        panel(
+            "full",
+            "Full training",
+            figures.draw_full(full, lines, measure),
+            f"{', '.join(full['name'].unique())}. Steps are those of the full recipe: its schedule "
+            "differs from that of the proxies above.",
+            "",
+        ),
+        panel(
+            "timeline",
+            "Where the time went",
+            figures.draw_timeline(figures.timeline(entries)),
+            "Each bar is an attempt of a job; bars above each other ran at the same time. Time "
+            "between bars is the controller's own.",
+            "Nothing has been charged yet.",
+        ),
+    ]
+
+
+def panel(key: str, title: str, figure: go.Figure | None, caption: str, absent: str) -> Panel:
+    """Return the figure with what is said of it, as a <div> and its script, without plotly.js,
+    which the page holds once."""
+    if figure is None:
+        return Panel(key, title, caption, absent, None)
+    options = {
+        "displaylogo": False,
+        "responsive": True,
+        "modeBarButtons": [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
+    }
+    plot = figure.to_html(
+        full_html=False, include_plotlyjs=False, div_id=f"figure-{key}", config=options
+    )
+    return Panel(key, title, caption, absent, Markup(plot))

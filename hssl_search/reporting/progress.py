@@ -1,6 +1,7 @@
 """The progress of a running search: its lines go to the log, and a terminal has a live display too.
 
-It is told what happens by simple calls, and knows nothing of how jobs are run."""
+It is told what happens by simple calls, and knows nothing of how jobs are run.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from hssl_search.reporting.formats import clock, duration, known, plural, signed
+from hssl_search.reporting.formats import clock, duration, known, number, plural, signed
 from hssl_search.reporting.text import plan_sentence, promotion_sentence
 
 if TYPE_CHECKING:
@@ -100,7 +101,12 @@ class Progress:
     def phase_started(
         self, name: str, jobs_total: int | None = None, budget_share: float | None = None
     ) -> None:
-        """`jobs_total` is None where it is not known; `budget_share` is of the whole budget, 0 to 1. Ends the phase before."""
+        """Begin a phase, and end the one before.
+
+        Args:
+            jobs_total: None where it is not known.
+            budget_share: of the whole budget, 0 to 1.
+        """
         self.phase_ended()
         self._phase = _Phase(name, jobs_total, budget_share, self._now())
         jobs = f", {plural(jobs_total, 'job')}" if jobs_total is not None else ""
@@ -113,17 +119,17 @@ class Progress:
             return
         failed = f", {phase.failed} failed" if phase.failed else ""
         spent = f", {self._device_time()}" if self._budget else ""
-        self._say(
-            f"{phase.name}: {plural(phase.done, 'job')} ended{failed} in {clock(self._now() - phase.began)}{spent}",
-            "green",
-        )
+        elapsed = clock(self._now() - phase.began)
+        jobs = plural(phase.done, "job")
+        self._say(f"{phase.name}: {jobs} ended{failed} in {elapsed}{spent}", "green")
 
     def job_started(self, name: str) -> None:
         if self._phase:
+            # A new dict: the display reads it from another thread while it is drawn.
             self._phase.running = {**self._phase.running, name: _Running(name)}
 
     def report(self, name: str, step: int, total_steps: int, accuracy: float | None = None) -> None:
-        """A job came to a rung; `accuracy` in per cent, None where it is not known."""
+        """Note that a job came to a rung; `accuracy` in per cent, None where it is not known."""
         if self._phase and name in self._phase.running:
             self._phase.running = {
                 **self._phase.running,
@@ -131,7 +137,7 @@ class Progress:
             }
 
     def job_ended(self, name: str, state: str) -> None:
-        """`state` is that of `jobs.State`: done, stopped, failed or cut."""
+        """End a job; `state` is that of `jobs.State`: done, stopped, failed or cut."""
         if self._phase is None:
             return
         last = self._phase.running.get(name)
@@ -139,13 +145,14 @@ class Progress:
         self._phase.done += 1
         self._phase.failed += state == "failed"
         of = f"/{self._phase.total}" if self._phase.total is not None else ""
-        accuracy = f", {last.accuracy:.1f} %" if last and known(last.accuracy) else ""
+        accuracy = f", {_accuracy(last.accuracy)}" if last and known(last.accuracy) else ""
         bad = state not in GOOD_ENDS
         line = f"{self._phase.name} {self._phase.done}{of}: {name} {state}{accuracy}"
         self._say(line, "yellow" if bad else "", live=bad)
 
     def device_time(self, used_s: float, budget_s: float) -> None:
-        """Device-seconds charged so far, of the budget."""
+        """Take device-seconds charged so far, and those of the budget."""
+        # A search that was resumed begins with what was charged before, which took no time now.
         if self._first_charge is None:
             self._first_charge = (self._now(), used_s)
         self._used, self._budget = used_s, budget_s
@@ -154,7 +161,7 @@ class Progress:
         self._best = (name, accuracy)
 
     def control(self, accuracy: float) -> None:
-        """The accuracy of the control without a head, in per cent."""
+        """Take the accuracy of the control without a head, in per cent."""
         self._control = accuracy
 
     def planned(
@@ -169,7 +176,8 @@ class Progress:
         self._say(text)
 
     def seconds_left(self) -> float | None:
-        """Wall-clock seconds until the budget is used at the pace so far, one device at least; None before anything was charged."""
+        """Return wall-clock seconds until the budget is used at the pace so far, one device at
+        least; None before anything was charged."""
         if self._first_charge is None or not self._budget:
             return None
         since, before = self._first_charge
@@ -191,7 +199,7 @@ class Progress:
         return f"{duration(self._used)} of {duration(self._budget)} device-time used"
 
     def render(self) -> RenderableType:
-        """What the live display shows now; 80 columns are enough."""
+        """Return what the live display shows now; 80 columns are enough."""
         bars = Table.grid(padding=(0, 2))
         bars.add_column(style="dim", no_wrap=True, width=LABEL)
         bars.add_column(no_wrap=True, width=BAR)
@@ -205,15 +213,14 @@ class Progress:
     def _budget_cells(self, budget: float) -> tuple[RenderableType, RenderableType]:
         left = self.seconds_left()
         ends = f", ends in {clock(left)}" if left is not None else ""
-        told = Text(
-            f"{duration(self._used)} used, {duration(max(budget - self._used, 0.0))} left{ends}"
-        )
-        return ProgressBar(
-            total=budget, completed=min(self._used, budget), width=BAR, complete_style="cyan"
-        ), told
+        rest = duration(max(budget - self._used, 0.0))
+        text = Text(f"{duration(self._used)} used, {rest} left{ends}")
+        used = min(self._used, budget)
+        return ProgressBar(total=budget, completed=used, width=BAR, complete_style="cyan"), text
 
     def _heads(self) -> RenderableType:
-        """The best head, the control below it, and what runs now, with their accuracies in one column."""
+        """Return the best head, the control below it, and what runs now, with their accuracies in
+        one column."""
         jobs = list(self._phase.running.values()) if self._phase else []
         shown = jobs[:MOST_RUNNING]
         steps = [f"step {job.step}/{job.total_steps}" if job.total_steps else "" for job in shown]
@@ -225,12 +232,12 @@ class Progress:
         )
         table.add_column(no_wrap=True, justify="right", min_width=7)
         if self._best:
-            table.add_row(
-                "best",
-                Text(self._best[0], style="bold"),
-                self._lead(),
-                Text(_accuracy(self._best[1]), style="bold green"),
-            )
+            name, accuracy = self._best
+            lead = ""
+            if accuracy is not None and self._control is not None:
+                lead = signed(accuracy - self._control)
+            reached = Text(_accuracy(accuracy), style="bold green")
+            table.add_row("best", Text(name, style="bold"), lead, reached)
         if self._best or self._control is not None:
             table.add_row("no head", "", "", _accuracy(self._control) or "–")
         for index, (job, step) in enumerate(zip(shown, steps, strict=True)):
@@ -238,13 +245,6 @@ class Progress:
         if len(jobs) > MOST_RUNNING:
             table.add_row("", Text(f"and {len(jobs) - MOST_RUNNING} more", style="dim"), "", "")
         return table
-
-    def _lead(self) -> str:
-        """By how many points the best leads the control."""
-        best = self._best[1] if self._best else None
-        return (
-            signed(best - self._control) if best is not None and self._control is not None else ""
-        )
 
 
 class TerminalHandler(logging.Handler):
@@ -268,7 +268,7 @@ class TerminalHandler(logging.Handler):
 
 @contextmanager
 def log_shown(console: Console) -> Iterator[None]:
-    """Within: what the package logs is printed on the console."""
+    """Print on the console what the package logs within."""
     logger, handler = logging.getLogger("hssl_search"), TerminalHandler(console)
     level = logger.level
     logger.addHandler(handler)
@@ -283,20 +283,19 @@ def log_shown(console: Console) -> Iterator[None]:
 def _phase_cells(phase: _Phase) -> tuple[RenderableType, RenderableType]:
     of = f" of {phase.total}" if phase.total is not None else ""
     failed = f", {phase.failed} failed" if phase.failed else ""
-    told = Text.assemble(
-        (phase.name, "bold"), f"  {phase.done}{of} done, {len(phase.running)} running{failed}"
-    )
-    return ProgressBar(
+    jobs = f"  {phase.done}{of} done, {len(phase.running)} running{failed}"
+    bar = ProgressBar(
         total=phase.total,
         completed=phase.done,
         width=BAR,
         pulse=not phase.total,
         complete_style="blue",
-    ), told
+    )
+    return bar, Text.assemble((phase.name, "bold"), jobs)
 
 
 def _accuracy(accuracy: float | None) -> str:
-    return f"{accuracy:.1f} %" if accuracy is not None and known(accuracy) else ""
+    return f"{number(accuracy)} %" if known(accuracy) else ""
 
 
 def _share(share: float | None) -> str:

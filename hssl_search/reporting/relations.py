@@ -27,7 +27,7 @@ OF_HEADS = (
 )
 """Measures of head and base that screening takes. HSSL (arXiv 2310.05108) calls large ones good."""
 PREDICTORS = {
-    "forecast": "forecast from screening, each proxy left out in turn",
+    "forecast": "surrogate (from screening), each proxy left out in turn",
     "discrepancy": "discrepancy, the paper's rule",
 }
 """What may predict a proxy's score, by its key in the study's attribute `promotion`."""
@@ -51,6 +51,7 @@ def agreements(study: Study | RunRecord) -> list[Agreement]:
     columns = ["trial", "role", "gate", *(measure.key for measure in (*OF_HEADS, *OF_BASES))]
     rows = pd.DataFrame([_measured(record, trial) for trial in record.trials], columns=columns)
     board = leaderboard(record)
+    # Heads that were stopped early have an accuracy too, of fewer steps: it does not count here.
     scored = board.loc[(board["seeds"] > 0) & board["accuracy"].notna(), ["trial", "accuracy"]]
     trained = rows.merge(scored, on="trial")
     heads = trained[(trained["role"] == "candidate") & (trained["gate"] == "healthy")]

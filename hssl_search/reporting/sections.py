@@ -1,11 +1,16 @@
-"""The parts of the report page, as plain values for its template: texts and numbers already written for people, nothing escaped."""
+"""The parts of the report page, as plain values for its template.
+
+Texts and numbers are already written for people; nothing is escaped.
+"""
 
 from __future__ import annotations
 
 import platform
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import mean
@@ -17,7 +22,6 @@ from optuna.trial import TrialState
 
 from hssl_search.engine.records.results import RunRecord
 from hssl_search.engine.statistics.metrics import ACCURACY, Measure
-from hssl_search.engine.verdict import Verdict
 from hssl_search.reporting.formats import (
     count,
     duration,
@@ -40,128 +44,114 @@ _PACKAGES = ("hssl-search", "torch", "timm", "ray", "optuna", "scikit-learn", "n
 
 
 def verdict_text(study: Study | RunRecord) -> str:
-    """The verdict's sentences; for a run without a verdict, how far it came and what leads."""
+    """Return the verdict's sentences; of a run without a verdict, how far it came and who leads."""
     record = RunRecord.of(study)
-    if record.verdict:
-        stored = str(record.verdict.get("sentence") or "")
-        return stored or verdict_sentence(Verdict.model_validate(record.verdict))
-    return f"No verdict yet: {_progress(record)}. {_leader(record)}"
-
-
-def _progress(record: RunRecord) -> str:
+    if record.search.verdict is not None:
+        return record.verdict.sentence or verdict_sentence(record.verdict)
     candidates = [trial for trial in record.heads if not record.states[trial.number].is_control]
     screened = sum(bool(record.states[trial.number].gate) for trial in candidates)
-    finished = sum(trial.state is TrialState.COMPLETE for trial in candidates)
-    failed = sum(trial.state is TrialState.FAIL for trial in candidates)
-    told = (
-        f"{plural(len(candidates), 'head')}, {screened} screened, {finished} at full proxy fidelity"
+    states = Counter(trial.state for trial in candidates)
+    failed = f", {states[TrialState.FAIL]} failed" if states[TrialState.FAIL] else ""
+    return (
+        f"No verdict yet: {plural(len(candidates), 'head')}, {screened} screened, "
+        f"{states[TrialState.COMPLETE]} at full proxy fidelity{failed}. {_leader(record)}"
     )
-    return f"{told}, {failed} failed" if failed else told
 
 
 def _leader(record: RunRecord) -> str:
+    """Return the best head so far, beside the control without a head."""
     board = leaderboard(record)
     ranked = board[(board["role"] == "candidate") & board["rank"].notna()]
     if ranked.empty:
         return "No head has a result that can be ranked."
-    best = ranked.iloc[0]
-    told = record.ranked_by.amount
+    best, amount = ranked.iloc[0], record.ranked_by.amount
+    reached = amount(best["score"])
     if record.ranked_by.of_head:
-        return f"The most discrepant healthy head so far is {best['name']} ({told(best['score'])})."
-    no_head = record.no_head
-    result = record.scores(no_head, record.ranked_by) if no_head else {}
-    against = (
-        f"no head {told(mean(result.values()))}"
-        if result
-        else "the control without a head has no result yet"
-    )
-    return f"The best so far is {best['name']} with {told(best['score'])} ({against})."
+        return f"The most discrepant healthy head so far is {best['name']} ({reached})."
+    control = record.scores(record.no_head, record.ranked_by) if record.no_head else {}
+    against = "the control without a head has no result yet"
+    if control:
+        against = f"no head {amount(mean(control.values()))}"
+    return f"The best so far is {best['name']} with {reached} ({against})."
 
 
 def facts(record: RunRecord, cost: Cost, ledger: list[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """What was searched: label and value of each fact that is known."""
+    """Return what was searched: label and value of each fact that is known."""
     config = record.config
     arguments = " ".join(f"{key}={value}" for key, value in (config.get("base_args") or {}).items())
     budget = config.get("budget") or (duration(cost.budget_s) if cost.budget_s else "")
-    found = [
+    pairs = [
         ("Base", f"{config.get('base') or ''} {arguments}".strip()),
         ("Images", _images(config)),
         ("Labels from", str(config.get("probe_data") or "")),
         ("Method", str(config.get("trainer") or "")),
         ("Space", str(config.get("space") or "")),
+        ("Warm start from", ", ".join(config.get("warm_start") or [])),
         ("Budget", str(budget)),
         ("Date", _dates(record, ledger)),
     ]
-    return [(label, value) for label, value in found if value]
+    return [(label, value) for label, value in pairs if value]
 
 
 def _images(config: Mapping[str, Any]) -> str:
-    """`photos/: 8,000 to train on, 1,000 to judge by, 32 px`."""
-    counted = config.get("images") or {}
+    """Return `photos/: 8,000 to train on, 1,000 to judge by, 32 px`."""
+    images = config.get("images") or {}
     parts = [
-        f"{counted['training']:,} to train on" if counted.get("training") else "",
-        f"{counted['queries']:,} to judge by" if counted.get("queries") else "",
+        f"{images['training']:,} to train on" if images.get("training") else "",
+        f"{images['queries']:,} to judge by" if images.get("queries") else "",
         f"{config['image_size']} px" if config.get("image_size") else "",
     ]
-    told = ", ".join(part for part in parts if part)
-    return ": ".join(part for part in (str(config.get("data") or ""), told) if part)
+    counts = ", ".join(filter(None, parts))
+    return ": ".join(filter(None, (str(config.get("data") or ""), counts)))
 
 
 def _dates(record: RunRecord, ledger: list[Mapping[str, Any]]) -> str:
+    """Return when the run began and ended; by its trials, in local time, where nothing was
+    charged."""
     charged = [str(entry["at"]) for entry in ledger if entry.get("at")]
-    told = charged or [
+    times = charged or [
         trial.datetime_start.isoformat() for trial in record.trials if trial.datetime_start
     ]
-    if not told:
+    if not times:
         return ""
-    first, last = min(told)[:16].replace("T", " "), max(told)[:16].replace("T", " ")
+    first, last = (each[:16].replace("T", " ") for each in (min(times), max(times)))
     zone = " UTC" if charged else ""
-    if first[:10] == last[:10]:
-        return f"{first} to {last[11:]}{zone}" if first != last else f"{first}{zone}"
-    return f"{first} to {last}{zone}"
+    if first == last:
+        return f"{first}{zone}"
+    return f"{first} to {last[11:] if first[:10] == last[:10] else last}{zone}"
 
 
 def headline(record: RunRecord, board: pd.DataFrame) -> list[Plain]:
-    """The few numbers that the verdict rests on."""
+    """Return the few numbers that the verdict rests on: winner, no head, and their difference."""
     boxes: list[Plain] = []
     measure, column = record.judged_by, judged_column(record.judged_by)
     rows = {row["trial"]: row for row in board.dropna(subset=["trial"]).to_dict("records")}
-    no_head = record.no_head
-    numbers = [
-        ("winner", record.verdict.get("winner")),
-        ("no head", no_head.number if no_head else None),
-    ]
-    for label, trial in numbers:
+    no_head = record.no_head.number if record.no_head else None
+    winner = record.verdict.winner
+    # Where the winner is the control itself there is one box for both.
+    for label, trial in (("winner", None if winner == no_head else winner), ("no head", no_head)):
         row = rows.get(trial)
-        if (
-            row is not None
-            and known(row[column])
-            and not (label == "winner" and no_head and trial == no_head.number)
-        ):
-            note = f"{row['name']}, " if label == "winner" else ""
-            boxes.append(
-                {
-                    "label": label,
-                    "value": measure.amount(row[column]),
-                    "spread": interval(row[column], row["low"], row["high"], measure.digits),
-                    "note": f"{note}{_seeds(row['seeds'])}",
-                }
-            )
-    if (difference := _difference(record.verdict.get("comparison") or {}, measure)) is not None:
-        boxes.append(difference)
+        if row is not None and known(row[column]):
+            seeds = _seeds(row["seeds"])
+            box = {
+                "label": label,
+                "value": measure.amount(row[column]),
+                "spread": interval(row[column], row["low"], row["high"], measure.digits),
+                "note": f"{row['name']}, {seeds}" if label == "winner" else seeds,
+            }
+            boxes.append(box)
+    gap = record.verdict.comparison
+    if gap is not None:
+        low, high = gap.interval or (None, None)
+        against = f"{measure.points} over {gap.against}"
+        box = {
+            "label": "difference",
+            "value": signed(gap.difference, measure.digits),
+            "spread": signed_interval(low, high, measure.digits),
+            "note": f"{against}, {_seeds(gap.seeds)}, paired",
+        }
+        boxes.append(box)
     return boxes
-
-
-def _difference(comparison: Mapping[str, Any], measure: Measure) -> Plain | None:
-    if not known(comparison.get("difference")):
-        return None
-    low, high = comparison.get("interval") or (None, None)
-    return {
-        "label": "difference",
-        "value": signed(comparison["difference"], measure.digits),
-        "spread": signed_interval(low, high, measure.digits),
-        "note": f"{measure.points} over {comparison.get('against') or 'no head'}, {_seeds(comparison.get('seeds'))}, paired",
-    }
 
 
 def _seeds(seeds: Any) -> str:
@@ -169,66 +159,72 @@ def _seeds(seeds: Any) -> str:
 
 
 def cost_rows(cost: Cost) -> list[Plain]:
-    """A row a phase; `used` and `planned` are shares of the widest bar, 0 to 100."""
+    """Return a row for each phase; `used` and `planned` are shares of the widest bar, 0 to 100."""
+    # The least value keeps a run that charged nothing from dividing by zero.
     widest = max([*cost.phases["device_s"], *cost.phases["planned_s"].dropna(), 1e-9])
-    return [
-        {
-            "phase": row["phase"],
-            "device_time": duration(row["device_s"]),
-            "first_time": duration(row["first_s"]),
-            "planned_time": duration(row["planned_s"]),
-            "jobs": f"{row['jobs']} of {row['jobs_planned']:.0f}"
-            if known(row["jobs_planned"])
-            else row["jobs"] or "",
-            "attempts": row["attempts"],
-            "colour": phase_colour(row["phase"]),
-            "used": 100 * row["device_s"] / widest,
-            "planned": 100 * row["planned_s"] / widest if known(row["planned_s"]) else None,
+    rows = []
+    for phase in cost.phases.to_dict("records"):
+        jobs = phase["jobs"] or ""
+        if known(phase["jobs_planned"]):
+            jobs = f"{phase['jobs']} of {phase['jobs_planned']:.0f}"
+        planned_s = phase["planned_s"]
+        row = {
+            "phase": phase["phase"],
+            "device_time": duration(phase["device_s"]),
+            "first_time": duration(phase["first_s"]),
+            "planned_time": duration(planned_s),
+            "jobs": jobs,
+            "attempts": phase["attempts"],
+            "colour": phase_colour(phase["phase"]),
+            "used": 100 * phase["device_s"] / widest,
+            "planned": 100 * planned_s / widest if known(planned_s) else None,
         }
-        for row in cost.phases.to_dict("records")
-    ]
+        rows.append(row)
+    return rows
 
 
 def ranking(measure: Measure) -> tuple[str, str]:
-    """Heading of the column that ranks, and what that is; both empty where accuracy does."""
+    """Return the heading of the column that ranks, and what that is; both empty where accuracy
+    ranks."""
     if measure == ACCURACY:
         return "", ""
     if measure.of_head:
         return (
             "score",
-            "Ranked by score, the k-NN overlap distance between head and base at the end of the training.",
+            "Ranked by score, the k-NN overlap distance between head and base at the end of the "
+            "training.",
         )
-    return (
-        measure.score_name,
-        f"Ranked by {measure.score_name} of the base on held-out images at the end of the training.",
-    )
+    name = measure.score_name
+    return name, f"Ranked by {name} of the base on held-out images at the end of the training."
 
 
 def board_rows(board: pd.DataFrame, record: RunRecord) -> list[Plain]:
-    """The leaderboard's rows: what was ranked, all controls, and of the other candidates as many as fit."""
+    """Return the leaderboard's rows: what was ranked, all controls, and of the other candidates as
+    many as fit."""
     looks = family_looks(board["family"].dropna())
     trained = board[board["role"] != "reference"].head(MOST_ROWS)
-    kept = board[board.index.isin(trained.index) | (board["role"] == "control")]
-    return [_board_row(row, looks, record) for row in kept.to_dict("records")]
+    # Controls are what heads are compared with: none is cut off with the rows that do not fit.
+    shown = board[board.index.isin(trained.index) | (board["role"] == "control")]
+    return [_board_row(row, looks, record) for row in shown.to_dict("records")]
 
 
 def _board_row(
     row: Mapping[str, Any], looks: Mapping[str, tuple[str, str]], record: RunRecord
 ) -> Plain:
     full = known(row["seeds"]) and row["seeds"] > 0
-    winner, column, digits = (
-        record.verdict.get("winner"),
-        judged_column(record.judged_by),
-        record.judged_by.digits,
-    )
+    winner, column = record.verdict.winner, judged_column(record.judged_by)
+    digits = record.judged_by.digits
     spread = interval(row[column], row["low"], row["high"], digits)
+    # A gain is coloured where its interval excludes zero.
+    low, high = row["gain_low"], row["gain_high"]
+    sign = "up" if known(low) and low > 0 else "down" if known(high) and high < 0 else ""
     return {
         "rank": row["rank"] if known(row["rank"]) else "",
         "name": row["name"],
         "role": row["role"],
         "winner": winner is not None and row["trial"] == winner,
         "family": row["family"],
-        "colour": CONTROL if row["role"] == "control" else looks[row["family"]][0],
+        "colour": _colour(row, looks),
         "score": number(row["score"], record.ranked_by.digits),
         "score_spread": spread if column == "score" else "",
         "accuracy": number(row["accuracy"]),
@@ -237,12 +233,12 @@ def _board_row(
         "stopped": f"stopped at step {row['steps']}" if not full and known(row["steps"]) else "",
         "seeds": row["seeds"] if full else "",
         "gain": signed(row["gain"], digits) if known(row["gain"]) else "",
-        "gain_spread": interval(row["gain"], row["gain_low"], row["gain_high"], digits),
+        "gain_spread": interval(row["gain"], low, high, digits),
         "best": share(row["best"]),
-        "gain_sign": _clear_sign(row["gain_low"], row["gain_high"]),
+        "gain_sign": sign,
         "discrepancy": number(row["discrepancy"], 3),
         "others": _others(row),
-        "gate": _gate(row["gate"]),
+        "gate": row["gate"] if isinstance(row["gate"], str) else "",
         "parameters": count(row["parameters"]),
         "macs": count(row["macs"]),
         "device_time": duration(row["device_s"]),
@@ -250,25 +246,23 @@ def _board_row(
     }
 
 
+def _colour(row: Mapping[str, Any], looks: Mapping[str, tuple[str, str]]) -> str:
+    return CONTROL if row["role"] == "control" else looks[row["family"]][0]
+
+
 def _others(row: Mapping[str, Any]) -> dict[str, str]:
-    """The other discrepancies that the run measured, by name."""
+    """Return the other discrepancies that the run measured, by name."""
     return {name: number(row[name], 3) for name in OTHER_DISCREPANCIES if name in row}
 
 
-def _clear_sign(low: Any, high: Any) -> str:
-    """`up` or `down` where an interval excludes zero."""
-    if not (known(low) and known(high)):
-        return ""
-    return "up" if low > 0 else "down" if high < 0 else ""
-
-
 def reference_rows(board: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return name and accuracy of each reference."""
     rows = board[board["role"] == "reference"]
     return [(row["name"], number(row["accuracy"])) for row in rows.to_dict("records")]
 
 
 def reference_scores(record: RunRecord) -> dict[str, str]:
-    """Of each reference by what ranks; empty of one that has none."""
+    """Return each reference's score by what ranks; nothing of one that has none."""
     scores = {
         name: number(value, record.ranked_by.digits)
         for name, value in record.search.reference_scores.items()
@@ -279,20 +273,22 @@ def reference_scores(record: RunRecord) -> dict[str, str]:
 
 
 def reference_words(record: RunRecord) -> str:
-    """`raw pixels 39.8 %; untrained base 29.3 %, RankMe 12.5`."""
+    """Return `raw pixels 39.8 %; untrained base 29.3 %, RankMe 12.5`."""
     measures = {ACCURACY: record.search.reference, record.judged_by: record.judged_references}
-    told = {
-        name: [
+    words = []
+    for name in reference_scores(record):
+        amounts = [
             measure.amount(values[name])
             for measure, values in measures.items()
             if known(values.get(name))
         ]
-        for name in reference_scores(record)
-    }
-    return "; ".join(f"{name} {', '.join(amounts)}" for name, amounts in told.items() if amounts)
+        if amounts:
+            words.append(f"{name} {', '.join(amounts)}")
+    return "; ".join(words)
 
 
 def screening_rows(screening: pd.DataFrame) -> list[Plain]:
+    """Return the rows of `tables.screening` that fit."""
     looks = family_looks(screening["family"].dropna())
     return [
         {
@@ -301,7 +297,7 @@ def screening_rows(screening: pd.DataFrame) -> list[Plain]:
             "role": row["role"],
             "trial": row["trial"],
             "parameters": count(row["parameters"]),
-            "colour": CONTROL if row["role"] == "control" else looks[row["family"]][0],
+            "colour": _colour(row, looks),
             "discrepancy": number(row["discrepancy"], 3),
             "overlap": number(row["overlap"], 3),
             "cka": number(row["cka"], 3),
@@ -309,7 +305,7 @@ def screening_rows(screening: pd.DataFrame) -> list[Plain]:
             "others": _others(row),
             "head_loss": number(row["head_loss"], 2),
             "chance_loss": number(row["chance_loss"], 2),
-            "gate": _gate(row["gate"]),
+            "gate": row["gate"],
             "reason": row["gate_reason"] if isinstance(row["gate_reason"], str) else "",
             "fate": _fate(row),
         }
@@ -327,28 +323,25 @@ def _fate(row: Mapping[str, Any]) -> str:
     return "promoted" if row["promoted"] is True else "not promoted"
 
 
-def _gate(gate: Any) -> str:
-    return gate if isinstance(gate, str) else ""
-
-
 def gate_summary(screening: pd.DataFrame) -> str:
-    """`14 heads screened: 12 healthy, 2 not learning.`"""
+    """Return `14 heads screened, controls included: 12 healthy, 2 not learning.`"""
     if screening.empty:
         return ""
-    judged = ", ".join(
-        f"{number_of} {gate}" for gate, number_of in screening["gate"].value_counts().items()
-    )
-    return f"{plural(len(screening), 'head')} screened, controls included: {judged}."
+    gates = ", ".join(f"{heads} {gate}" for gate, heads in screening["gate"].value_counts().items())
+    return f"{plural(len(screening), 'head')} screened, controls included: {gates}."
 
 
 def howto(folder: Path) -> list[tuple[str, str]]:
-    """How to use the winner: (`heading`, `prose` or `code`, text) of the run's winner/HOWTO.md; empty before there is one."""
+    """Return how to use the winner: (`heading`, `prose` or `code`, text) of the run's
+    winner/HOWTO.md; nothing before there is one."""
     path = folder / "winner" / "HOWTO.md"
     return list(_markdown_blocks(path.read_text(encoding="utf-8"))) if path.is_file() else []
 
 
 def _markdown_blocks(text: str) -> Iterator[tuple[str, str]]:
-    """The blocks of a small Markdown text: fenced code, and paragraphs without the marks of headings."""
+    """Yield the blocks of a small Markdown text: fenced code, and paragraphs without the marks of
+    headings."""
+    # Of a text that is split at its fences every second part is code.
     for index, part in enumerate(re.split(r"^```.*$", text, flags=re.MULTILINE)):
         if index % 2:
             yield "code", part.strip("\n")
@@ -359,29 +352,23 @@ def _markdown_blocks(text: str) -> Iterator[tuple[str, str]]:
 
 
 def versions(config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The versions that the run recorded in its configuration, else those of the installed packages."""
+    """Return the versions that the run recorded, else those of the installed packages."""
     if recorded := config.get("versions"):
         return [(str(name), str(value)) for name, value in recorded.items()]
-    return [
-        *_installed(_PACKAGES),
-        ("python", platform.python_version()),
-        ("system", f"{platform.system()} {platform.machine()}"),
-    ]
+    installed = []
+    for package in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            installed.append((package, version(package)))
+    system = f"{platform.system()} {platform.machine()}"
+    return [*installed, ("python", platform.python_version()), ("system", system)]
 
 
-def _installed(packages: Iterable[str]) -> Iterator[tuple[str, str]]:
-    for package in packages:
-        try:
-            yield package, version(package)
-        except PackageNotFoundError:
-            continue
-
-
-def go_on(folder: Path, decided: bool) -> tuple[str, str]:
-    """What to do next, and its command."""
+def next_command(folder: Path, decided: bool) -> tuple[str, str]:
+    """Return what to do next, and its command."""
+    run = shlex.quote(str(folder))
     if decided:
         return (
             "To look at every trial in the Optuna dashboard:",
-            f"hssl-search dashboard {shlex.quote(str(folder))}",
+            f"hssl-search dashboard {run}",
         )
-    return "To go on with the search:", f"hssl-search resume {shlex.quote(str(folder))}"
+    return "To continue the search:", f"hssl-search resume {run}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hssl_search.engine.statistics.metrics import ACCURACY, Measure
-from hssl_search.reporting.formats import known
+from hssl_search.reporting.formats import known, number
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -28,7 +28,7 @@ _MARKS = [
     *("pentagon", "hexagon", "star-square", "triangle-down"),
 ]
 _FIXED = ("convnext", "transformer", "resnet", "mlp")
-"""Families that keep their colour from report to report."""
+"""Families that keep their colour from report to report, so that two can lie side by side."""
 
 _PHASES = {
     "measure": "#8a939e",
@@ -166,7 +166,7 @@ def frame_around(*groups: Iterable[float]) -> list[float]:
     """
     inner, *outer = [[float(value) for value in group if known(value)] for group in groups]
     low, high = min(inner), max(inner)
-    slack = max(high - low, 1.0)
+    slack = max(high - low, 1.0)  # equal values still get a range of some width
     others = [value for group in outer for value in group]
     low, high = max(min([low, *others]), low - slack), min(max([high, *others]), high + slack)
     air = 0.06 * max(high - low, 0.5)
@@ -202,6 +202,7 @@ def spread(values: Sequence[float], inside: Sequence[float], least: float) -> li
     share `least` of it."""
     low, high = inside
     gap = least * (high - low)
+    # Upwards each moves off the one below it, then downwards those that left the range.
     apart: list[float] = []
     for value in values:
         apart.append(max(min(max(value, low), high), apart[-1] + gap if apart else low))
@@ -264,7 +265,7 @@ def _label_at_right(figure: go.Figure, line: Reference, inside: list[float], hei
 
 
 def _label(line: Reference) -> str:
-    return f"{html.escape(line.name, quote=False)} {line.value:.{line.digits}f}"
+    return f"{html.escape(line.name, quote=False)} {number(line.value, line.digits)}"
 
 
 def short(text: object, most: int = 46) -> str:

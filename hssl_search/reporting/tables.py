@@ -251,6 +251,7 @@ def _value_rows(parameter: str, heads: pd.DataFrame) -> Iterator[Row]:
         return
     distinct = sorted(set(heads[parameter]))
     groups = len(distinct) if isinstance(distinct[0], str) else min(MOST_VALUES, len(distinct))
+    # A number has many values, each of few heads: neighbours are taken together.
     for part in np.array_split(range(len(distinct)), groups):
         values = [distinct[place] for place in part]
         has = healthy[parameter].isin(values)
@@ -326,6 +327,7 @@ def trials(study: Study | RunRecord) -> pd.DataFrame:
     """
     record = RunRecord.of(study)
     frame = pd.DataFrame([_flat(record, trial) for trial in record.trials])
+    # Parquet takes one type a column, and no mappings of different keys.
     for column in frame.columns:
         types = {type(value) for value in frame[column].dropna()}
         if frame[column].dtype == object and types - {float, int} and types not in ({bool}, {str}):
@@ -368,6 +370,7 @@ def device_time(ledger: Entries) -> pd.DataFrame:
         "end": ("end", "max"),
         "device_s": ("device_s", "sum"),
     }
+    # An attempt is charged at each heartbeat: its entries are summed up.
     frame = entries.groupby("attempt", sort=False).agg(**whole).reset_index()
     return _whole_numbers(frame.sort_values(["start", "end"], ignore_index=True, kind="stable"))
 
@@ -410,6 +413,7 @@ def cost(record: RunRecord, ledger: Entries) -> Cost:
     jobs = record.plan.jobs or {}
     for column, values in (("first_s", first), ("planned_s", planned), ("jobs_planned", jobs)):
         phases[column] = pd.Series(values, dtype=float).reindex(names)
+    # What was cut continues with the next budget, and ends then.
     ended = Counter(job.phase for job in record.jobs if job.state is not State.CUT)
     phases["jobs"] = [ended[name] for name in names]
     budget_s = record.plan.budget_s

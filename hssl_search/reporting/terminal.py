@@ -1,4 +1,4 @@
-"""What commands print: the verdict of a run, and the plan of a search."""
+"""What commands print: the verdict of a run, the plan of a search, and a replay."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from hssl_search.engine.records.results import RunRecord
 from hssl_search.engine.statistics.metrics import ACCURACY, Measure
 from hssl_search.reporting.formats import (
     MISSING,
+    capital,
     duration,
     interval,
     known,
@@ -44,43 +45,45 @@ def print_verdict(
     folder: Path,
     top: int = 5,
 ) -> None:
-    """The verdict, a table of references, controls and the `top` candidates, what it cost, and where the files are."""
+    """Print the verdict, a table of references, controls and the `top` candidates, what it cost,
+    and where the files are."""
     record = RunRecord.of(study)
-    tone = TONES.get(str(record.verdict.get("state")), "white")
+    tone = TONES[record.verdict.state]
     console.print()
     console.print(Text(verdict_text(record), style=f"bold {tone}"))
     board = leaderboard(record)
     if not board.empty:
-        console.print(_table(board, record.judged_by, record.verdict.get("winner"), top))
+        console.print(_board_table(board, record.judged_by, record.verdict.winner, top))
     console.print(f"Cost: {cost(record, ledger).sentence()}", highlight=False)
-    for path in _paths(folder):
-        console.print(Text(f"  {path}"), highlight=False, soft_wrap=True)
+    here = Path.cwd()
+    for name in ("report.html", "winner", "leaderboard.csv"):
+        path = (folder / name).resolve()
+        if path.exists():
+            # Shorter to read, and to type again.
+            shown = path.relative_to(here) if path.is_relative_to(here) else folder / name
+            console.print(Text(f"  {shown}"), highlight=False, soft_wrap=True)
 
 
-def _table(board: pd.DataFrame, measure: Measure, winner: int | None, top: int) -> Table:
-    table = Table(
+def _plain_table() -> Table:
+    return Table(
         box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1), collapse_padding=True
     )
+
+
+def _board_table(board: pd.DataFrame, measure: Measure, winner: int | None, top: int) -> Table:
+    table = _plain_table()
     table.add_column("", ratio=1, overflow="fold")
     accuracy_too = measure != ACCURACY and bool(board["accuracy"].notna().any())
-    judged = f"{measure.score_name}{measure.unit}"
-    for title in (
-        judged,
-        "seeds",
-        "gain",
-        "best",
-        *(["accuracy %"] if accuracy_too else []),
-        "discrepancy",
-    ):
+    titles = [f"{measure.score_name}{measure.unit}", "seeds", "gain", "best"]
+    for title in (*titles, *(["accuracy %"] if accuracy_too else []), "discrepancy"):
         table.add_column(title, justify="right", no_wrap=True)
     groups = [("reference", 99, "dim"), ("control", 99, ""), ("candidate", top, "")]
     for role, most, style in groups:
         rows = board[(board["role"] == role) & (board["rank"].notna() | (role != "candidate"))]
         for row in rows.head(most).to_dict("records"):
             won = winner is not None and row["trial"] == winner
-            table.add_row(
-                *_cells(row, measure, won, accuracy_too), style="bold green" if won else style
-            )
+            cells = _cells(row, measure, won, accuracy_too)
+            table.add_row(*cells, style="bold green" if won else style)
         if len(rows):
             table.add_section()
     return table
@@ -92,129 +95,111 @@ def _cells(row: Mapping[str, Any], measure: Measure, won: bool, accuracy_too: bo
     seeds = "" if pd.isna(row["seeds"]) else str(row["seeds"]) if row["seeds"] else MISSING
     between = interval(row["gain"], row["gain_low"], row["gain_high"], digits)
     gain = f"{signed(row['gain'], digits)} {between}".rstrip() if known(row["gain"]) else ""
-    accuracy = [number(row["accuracy"])] if accuracy_too else []
-    discrepancy = number(row["discrepancy"], 3) if known(row["discrepancy"]) else ""
     return [
         escape(str(row["name"])) + (" ★" if won else ""),
         judged,
         seeds,
         gain,
         share(row["best"]),
-        *accuracy,
-        discrepancy,
+        *([number(row["accuracy"])] if accuracy_too else []),
+        number(row["discrepancy"], 3) if known(row["discrepancy"]) else "",
     ]
 
 
-def _paths(folder: Path) -> list[Path]:
-    """What a reader opens next, as far as it exists."""
-    here = Path.cwd()
-    paths = [
-        path
-        for path in (folder / "report.html", folder / "winner", folder / "leaderboard.csv")
-        if path.exists()
-    ]
-    return [
-        path.resolve().relative_to(here) if path.resolve().is_relative_to(here) else path
-        for path in paths
-    ]
-
-
-Plain = dict[str, Any]
-
-
-def print_plan(console: Console, page: Plain) -> None:
+def print_plan(console: Console, page: dict[str, Any]) -> None:
     """Print what `hssl_search.plan` returns."""
-    for line in _lines(page):
+    for line in _plan_lines(page):
         console.print(line, highlight=False, soft_wrap=True)
-    console.print(_phases(page))
-    for line in cannot_buy(page):
-        console.print(line, highlight=False, soft_wrap=True)
-
-
-def _lines(page: Plain) -> list[str]:
-    measured = page["measured"]
-    found = [
-        f"Budget: {page['budget']}. In {measured['precision']} a step takes {1e3 * measured['step_s']:.3g} ms, a typical head "
-        f"{1e3 * measured['head_step_s']:.3g} ms more, an evaluation takes {1e3 * measured['evaluate_s']:.3g} ms, a "
-        f"checkpoint {1e3 * measured['checkpoint_s']:.3g} ms."
-    ]
-    if page["costly"]:
-        times = ", ".join(f"{family} {times:.1f}" for family, times in page["costly"].items())
-        found.append(
-            f"Left out after screening while there are others, by --max-head-cost {page['max_head_cost']:g}: heads with "
-            f"which a step takes more than that many times as long as without one ({times})."
-        )
-    if (plan := page["plan"]) is not None:
-        in_rounds = f" in {plan['rounds']} rounds" if plan["rounds"] > 1 else ""
-        found += [
-            f"Candidates: {plan['candidates']} in {plural(plan['groups'], 'group')} of up to {plan['group_size']}{in_rounds}, "
-            f"screened for {plan['screen_steps']} steps.",
-            f"Proxies: {plan['proxies']} and {plan['controls']} controls of {plan['proxy_steps']} steps, rungs at "
-            f"{', '.join(map(str, plan['rungs']))}; then up to {plan['confirming_runs']} confirming runs with more seeds.",
-            f"Time to the end: about {duration(page['eta_s'])}. Peak memory of a training: {size(page['memory_bytes'])}. "
-            f"Disk: {size(page['disk_bytes'])} of checkpoints ({size(page['checkpoint_bytes'])} each).",
-        ]
-    return found
-
-
-def _phases(page: Plain) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1), collapse_padding=True
-    )
+    table = _plain_table()
     table.add_column("phase")
     for title in ("jobs", "steps", "at once", "device-time", "wall-clock"):
         table.add_column(title, justify="right", no_wrap=True)
-    for row in page["phases"]:
-        steps = str(row["steps"]) if row["steps"] else MISSING
+    for phase in page["phases"]:
         table.add_row(
-            row["phase"],
-            str(row["jobs"]),
-            steps,
-            str(row["at_once"]),
-            duration(row["device_s"]),
-            duration(row["wall_s"]),
+            phase["phase"],
+            str(phase["jobs"]),
+            str(phase["steps"] or MISSING),
+            str(phase["at_once"]),
+            duration(phase["device_s"]),
+            duration(phase["wall_s"]),
         )
     table.add_row("reserve", "", "", "", duration(page["reserve_s"]), duration(page["reserve_s"]))
     table.add_section()
     table.add_row("all", "", "", "", duration(page["device_s"]), duration(page["eta_s"]))
-    return table
+    console.print(table)
+    for line in cannot_buy(page):
+        console.print(line, highlight=False, soft_wrap=True)
 
 
-def cannot_buy(page: Plain) -> list[str]:
-    """What the budget does not last for, and what that would need."""
-    plan, device = page["plan"], page["device"]
-    told = []
-    allows = (
-        ""
-        if plan is None
-        else f"This budget allows {plan['proxies']} proxies of {plan['proxy_steps']} steps; "
+def _plan_lines(page: dict[str, Any]) -> list[str]:
+    """Return what was measured, and what is planned by it."""
+    measured = page["measured"]
+    step, head, evaluation, checkpoint = (
+        f"{1e3 * measured[name]:.3g} ms"
+        for name in ("step_s", "head_step_s", "evaluate_s", "checkpoint_s")
     )
-    for one in page["beyond"]:
-        sentence = f"{allows}a ranking of {one['heads']} heads by {one['steps']} steps would need about {amount(one['device_s'], device)}."
-        told.append(sentence[0].upper() + sentence[1:])
+    lines = [
+        f"Budget: {page['budget']}. In {measured['precision']} a step takes {step}, a typical head "
+        f"{head} more, an evaluation takes {evaluation}, a checkpoint {checkpoint}."
+    ]
+    if page["costly"]:
+        times = ", ".join(f"{family} {times:.1f}" for family, times in page["costly"].items())
+        lines.append(
+            "Left out after screening while there are others, by --max-head-cost "
+            f"{page['max_head_cost']:g}: heads with which a step takes more than that many times "
+            f"as long as without one ({times})."
+        )
+    if (plan := page["plan"]) is not None:
+        in_rounds = f" in {plan['rounds']} rounds" if plan["rounds"] > 1 else ""
+        rungs = ", ".join(map(str, plan["rungs"]))
+        lines += [
+            f"Candidates: {plan['candidates']} in {plural(plan['groups'], 'group')} of up to "
+            f"{plan['group_size']}{in_rounds}, screened for {plan['screen_steps']} steps.",
+            f"Proxies: {plan['proxies']} and {plan['controls']} controls of {plan['proxy_steps']} "
+            f"steps, rungs at {rungs}; then up to {plan['confirming_runs']} confirming runs with "
+            "more seeds.",
+            f"Time to the end: about {duration(page['eta_s'])}. Peak memory of a training: "
+            f"{size(page['memory_bytes'])}. Disk: {size(page['disk_bytes'])} of checkpoints "
+            f"({size(page['checkpoint_bytes'])} each).",
+        ]
+    return lines
+
+
+def cannot_buy(page: dict[str, Any]) -> list[str]:
+    """Return sentences on what the budget does not last for, and what that would need."""
+    allows = ""
+    if (plan := page["plan"]) is not None:
+        allows = f"This budget allows {plan['proxies']} proxies of {plan['proxy_steps']} steps; "
+    sentences = []
+    for ranking in page["beyond"]:
+        needed = amount(ranking["device_s"], page["device"])
+        heads, steps = ranking["heads"], ranking["steps"]
+        sentence = f"a ranking of {heads} heads by {steps} steps would need about {needed}."
+        sentences.append(capital(f"{allows}{sentence}"))
         allows = ""
-    return told
+    return sentences
 
 
-def too_small(page: Plain) -> str:
-    """Why the budget buys no search."""
+def too_small(page: dict[str, Any]) -> str:
+    """Return why the budget buys no search."""
+    enough = written(page["smallest_s"], page["device"])
     within = f", or {' or '.join(page['fits'])} within {page['budget']}" if page["fits"] else ""
-    return f"the budget {page['budget']!r} is too small for a search; give --budget {written(page['smallest_s'], page['device'])}{within}."
+    return (
+        f"the budget {page['budget']!r} is too small for a search; give --budget {enough}{within}."
+    )
 
 
 def amount(device_s: float, device: str) -> str:
-    """As a budget is typed: `31 gpu-h`, `12 cpu-min`; rounded up to two digits."""
+    """Return a budget as it is typed, rounded up to two digits: `31 gpu-h`, `12 cpu-min`."""
     unit, seconds = ("h", 3600.0) if device_s >= 5400 else ("min", 60.0)
-    return f"{_up(device_s / seconds)} {device}-{unit}"
-
-
-def _up(value: float) -> str:
+    value = device_s / seconds
+    # Rounded up: what is typed must suffice.
     grain = 10.0 ** (math.floor(math.log10(value)) - 1)
-    return f"{math.ceil(round(value / grain, 9)) * grain:.6g}"
+    return f"{math.ceil(round(value / grain, 9)) * grain:.6g} {device}-{unit}"
 
 
 def size(count: int | None) -> str:
-    """`1.2 GB`, `340 MB`."""
+    """Return `1.2 GB`, `340 MB`."""
     if count is None:
         return MISSING
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"

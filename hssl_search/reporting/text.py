@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from hssl_search.engine.planning.costs import PROXY_CONTROLS
+from hssl_search.engine.records.state import Agreement, Comparison, Level, NoWinner, Verdict
 from hssl_search.engine.statistics.correlation import LEAST, RankCorrelation
 from hssl_search.engine.statistics.metrics import ACCURACY, RANKINGS, Measure
 from hssl_search.engine.statistics.two_way import MOST_SEEDS
-from hssl_search.engine.verdict import Agreement, Comparison, Level, NoWinner, Verdict
 from hssl_search.reporting.formats import (
     duration,
     interval,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def correlation(found: RankCorrelation) -> str:
-    """Return `+0.62 (Spearman, 95 % interval +0.10 to +0.88)`; the value alone without an interval."""
+    """Return `+0.62 (Spearman, 95 % interval +0.10 to +0.88)`; without an interval the value."""
     if not (known(found.low) and known(found.high)):
         return f"{signed(found.value, 2)} (Spearman)"
     between = f"{signed(found.low, 2)} to {signed(found.high, 2)}"
@@ -73,6 +73,7 @@ def verdict_sentence(verdict: Verdict) -> str:
     sentences = [_winner(verdict, measure)]
     if verdict.level is not None:
         sentences.append(_level(verdict.level))
+    # A head that no head beats need not be compared with further controls.
     if verdict.comparison is not None and verdict.state != "no head":
         sentences += _beside(verdict.others, measure)
     if measure != ACCURACY:
@@ -93,6 +94,7 @@ def _winner(verdict: Verdict, measure: Measure) -> str:
             f"{name} had the best proxy ({reached}), but the no-head control it must beat did not "
             "come to its end under the same seed."
         )
+    # The sentence says who is ahead, so that the amount has no sign.
     amount = number(abs(gap.difference), measure.digits)
     by = f"{amount} {measure.points}"
     if gap.interval is not None:
@@ -101,14 +103,14 @@ def _winner(verdict: Verdict, measure: Measure) -> str:
     if verdict.state == "better":
         return f"{name} is better than no head by {by}."
     if verdict.state == "no head":
-        return f"No head is better than the best head found, {name}, by {by}."
+        return f"Training without a head is better than the best head found, {name}, by {by}."
     if verdict.tied:
-        found = f"{name} and no head are tied, {by} apart"
+        leads = f"{name} and no head are tied, {by} apart"
     elif gap.difference > 0:
-        found = f"{name} leads no head by {by}"
+        leads = f"{name} leads no head by {by}"
     else:
-        found = f"no head leads the best head found, {name}, by {by}"
-    return f"Undecided: {found}{_settling(verdict, gap)}"
+        leads = f"training without a head leads the best head found, {name}, by {by}"
+    return f"Undecided: {leads}{_settling(verdict, gap)}"
 
 
 def _spread(gap: Comparison, measure: Measure) -> str:
@@ -125,10 +127,10 @@ def _settling(verdict: Verdict, gap: Comparison) -> str:
     """Return what would settle an undecided difference: the end of its sentence."""
     cost = "" if gap.more_s is None else f" (about {duration(gap.more_s)} of device-time)"
     if verdict.open == "pairs":
-        shared = "one paired seed does" if gap.seeds else "unpaired seeds do"
+        shared = "one paired seed" if gap.seeds else "unpaired seeds"
         wanted = "a second seed" if gap.seeds else "two paired seeds"
         return (
-            f", but {shared} not tell a difference from chance, so there is no interval yet; "
+            f", but {shared} cannot tell a difference from chance, so there is no interval yet; "
             f"{wanted} of each{cost} would give one."
         )
     if verdict.open == "chance":
@@ -141,25 +143,26 @@ def _settling(verdict: Verdict, gap: Comparison) -> str:
     if gap.more_seeds is None:
         return f"; even {MOST_SEEDS} more seeds of each would not settle so small a difference."
     more = plural(gap.more_seeds, "more seed")
-    return f"; about {more} of each{cost} would settle it, if it stays so."
+    return f"; about {more} of each{cost} would settle it, if it stays as it is."
 
 
 def _level(level: Level) -> str:
     """Return how far the better one of winner and no head lies from chance and from raw pixels."""
     reached = f"{level.name} ({number(level.accuracy)} %)"
-    found = (
+    compared = (
         f"{_apart(level.accuracy - level.chance)} chance ({number(level.chance)} %, the share of "
         "the most frequent class)"
     )
     if level.pixels is not None:
-        found += (
+        compared += (
             f" and {_apart(level.accuracy - level.pixels)} raw pixels ({number(level.pixels)} %)"
         )
-    told = f"{f'The better of the two, {reached},' if level.of_both else reached} lies {found}"
+    subject = f"The better of the two, {reached}," if level.of_both else reached
+    sentence = f"{subject} lies {compared}"
     if level.above_chance:
-        return f"{told}."
+        return f"{sentence}."
     return (
-        f"{told}, and {level.queries} queries cannot tell it from chance: train for longer (a "
+        f"{sentence}, and {level.queries} queries cannot tell it from chance: train for longer (a "
         "larger --budget), or try another --trainer, more images or other classes."
     )
 
@@ -170,21 +173,22 @@ def _apart(points: float) -> str:
 
 
 def _beside(others: Sequence[Comparison], measure: Measure) -> list[str]:
-    """Return sentences on the controls that the winner does not clearly beat, and on those of
-    which nothing tells it."""
-    unclear, untold = [], []
+    """Return sentences on the controls that the winner does not clearly beat, and on those that it
+    cannot be compared with yet."""
+    unclear, uncompared = [], []
     for gap in others:
         difference = signed(gap.difference, measure.digits)
         if gap.interval is None:
-            untold.append(f"{gap.against} ({difference})")
+            uncompared.append(f"{gap.against} ({difference})")
         elif gap.interval[0] <= 0:
             unclear.append(f"{gap.against} ({difference} {_spread(gap, measure)})")
     sentences = []
     if unclear:
         sentences.append(f"It is not clearly better than these controls: {listed(unclear)}.")
-    if untold:
+    if uncompared:
         sentences.append(
-            f"Fewer than two paired seeds do not tell how it compares with: {listed(untold)}."
+            "With fewer than two paired seeds it cannot be compared yet with: "
+            f"{listed(uncompared)}."
         )
     return sentences
 
@@ -274,8 +278,8 @@ def plan_sentence(plan: Plan, occasion: Literal["begun", "screened", "extended",
         "to these runs.",
     }
     follows = (
-        f"{plural(plan.proxies, 'proxy')} and {PROXY_CONTROLS} controls of {plan.proxy_steps} steps, then about "
-        f"{plan.confirm_jobs} confirming runs{end[plan.without_full]}"
+        f"{plural(plan.proxies, 'proxy')} and {PROXY_CONTROLS} controls of {plan.proxy_steps} "
+        f"steps, then about {plan.confirm_jobs} confirming runs{end[plan.without_full]}"
     )
     if occasion == "screened":
         return f"Planned anew after screening: {follows}"

@@ -47,9 +47,10 @@ class Parameter:
         """
         if self.name not in reads(kind):
             return None
-        return next(
-            (each.domain for each in self.alternatives if kind["family"] in each.families), None
-        )
+        for alternative in self.alternatives:
+            if kind["family"] in alternative.families:
+                return alternative.domain
+        return None
 
     def trial_name(self, family: str) -> str:
         """Return the Optuna parameter's name: `kernel_size`, or `kernel_size.resnet` where families
@@ -59,7 +60,7 @@ class Parameter:
         """
         if len(self.alternatives) == 1:
             return self.name
-        families = next(each.families for each in self.alternatives if family in each.families)
+        [families] = [each.families for each in self.alternatives if family in each.families]
         return f"{self.name}.{'+'.join(sorted(families))}"
 
 
@@ -77,10 +78,10 @@ def read_family(written: Any, where: str) -> Fixed | Choice:
     domain = read_domain(written, where, key)
     if not isinstance(domain, Fixed | Choice):
         raise UserError(f"{where}: {key} is a range; write a name or {{choice: [NAME, NAME]}}.")
-    known = head_families()
-    candidates = [name for name, family in known.items() if not family.control]
+    by_name = head_families()
+    candidates = [name for name, family in by_name.items() if not family.control]
     for name in domain.values():
-        if name in known and name not in candidates:
+        if name in by_name and name not in candidates:
             raise UserError(
                 f"{where}: {key} {name!r} is a control, which every search runs anyway; remove it."
             )

@@ -100,12 +100,13 @@ class Space:
         if tap is None:
             return 1
         values = [value for each in tap.alternatives for value in each.domain.values() or ()]
-        return 1 + max(int(value) for value in values)
+        return 1 + max((int(value) for value in values), default=0)
 
     def sample(self, trial: BaseTrial) -> HeadConfig:
         """Return the head that the trial suggests; parameters with one value are not shown to the
         trial.
         """
+        # The family first, then the blocks: they decide which parameters there are.
         values = {"family": self.family.suggest(trial, "family")}
         for parameter in self.parameters:
             if (domain := parameter.domain(values)) is not None:
@@ -204,6 +205,7 @@ class Space:
 
     def _enumerate(self, kind: Kind) -> Iterator[HeadConfig]:
         free = self._free(kind)
+        # In the file's order of values, so that the same file gives the same order of heads.
         for values in product(*(domain.values() or () for domain in free.values())):
             yield HeadConfig.model_validate({**kind, **dict(zip(free, values, strict=True))})
 

@@ -50,8 +50,8 @@ MATCHING_ERROR = LearningSign("error in finding an image's other view", 0.1)
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """The health gate's verdict on one head."""
+class GateResult:
+    """What the health gate says of one head."""
 
     gate: str
     """`healthy`, `not learning`, `collapsed` or `non-finite`."""
@@ -127,12 +127,10 @@ def judge(
     head_loss: float,
     noise_loss: float,
     best_loss: float,
-    head_spread: float,
-    head_rank: float,
-    head_varying: float = 1.0,
+    head_shape: Shape,
     measure: LearningSign = HEAD_LOSS,
     assignment: Assignment | None = None,
-) -> Verdict:
+) -> GateResult:
     """Judge one head of a joint screening.
 
     Args:
@@ -141,11 +139,11 @@ def judge(
         noise_loss: the same of the noise head in the same screening: what a head that learns
             nothing gets.
         best_loss: the smallest of all heads in the same screening.
-        head_spread, head_rank, head_varying: the `shape` of its embeddings of held-out images.
+        head_shape: the `shape` of its embeddings of held-out images.
         measure: what the losses are.
         assignment: of the same images to prototypes by its targets, in a method with prototypes.
     """
-    alone = judge_alone(head_loss, head_spread, head_rank, head_varying, assignment)
+    alone = judge_alone(head_loss, head_shape, assignment)
     if not alone.healthy:
         return alone
     # Where all heads are as bad as noise, the best one leads by chance: hence a smallest progress.
@@ -155,51 +153,50 @@ def judge(
     lead = noise_loss - head_loss
     figures = f"{measure.name} {head_loss:.3f}; noise {noise_loss:.3f}, best head {best_loss:.3f}"
     if not lead >= needed:  # not `<`: the noise head's loss may be NaN
-        return Verdict("not learning", f"it learned no more than noise does ({figures}).")
-    return Verdict("healthy", figures)
+        return GateResult("not learning", f"it learned no more than noise does ({figures}).")
+    return GateResult("healthy", figures)
 
 
 def judge_alone(
-    head_loss: float,
-    head_spread: float,
-    head_rank: float,
-    head_varying: float = 1.0,
-    assignment: Assignment | None = None,
-) -> Verdict:
+    head_loss: float, head_shape: Shape, assignment: Assignment | None = None
+) -> GateResult:
     """Judge a head that trains without others to compare it with; arguments as of `judge`."""
     figures = (
-        f"spread {head_spread:.3f}, effective rank {head_rank:.1f}, {head_varying:.0%} of its "
-        "dimensions vary"
+        f"spread {head_shape.spread:.3f}, effective rank {head_shape.rank:.1f}, "
+        f"{head_shape.varying:.0%} of its dimensions vary"
     )
     if assignment is not None:
         figures += (
             f", mean assignment {assignment.entropy:.0%} of the entropy of all prototypes, an "
             f"assignment tells {assignment.information:.2g} of what it could about its image"
         )
-    measured = (head_loss, head_spread, head_rank, head_varying, *(assignment or ()))
+    measured = (head_loss, *head_shape, *(assignment or ()))
     if not all(map(math.isfinite, measured)):
-        return Verdict(
+        return GateResult(
             "non-finite",
             f"its loss or its embeddings are not finite (loss {head_loss:.3f}, {figures}).",
         )
-    point = head_spread < COLLAPSED_SPREAD
-    if point or head_rank < COLLAPSED_RANK or head_varying < COLLAPSED_VARYING:
-        return Verdict(
+    if (
+        head_shape.spread < COLLAPSED_SPREAD
+        or head_shape.rank < COLLAPSED_RANK
+        or head_shape.varying < COLLAPSED_VARYING
+    ):
+        return GateResult(
             "collapsed", f"its embeddings are nearly one point or direction ({figures})."
         )
     if assignment is not None and assignment.entropy < COLLAPSED_ASSIGNMENT:
-        return Verdict(
+        return GateResult(
             "collapsed", f"it assigns nearly all images to the same few prototypes ({figures})."
         )
     if assignment is not None:
         # Young targets say little, and yet more than the outputs before sharpening: those may grow.
         stuck = SHARPENED * assignment.unsharpened
         if assignment.information <= min(COLLAPSED_INFORMATION, stuck):
-            return Verdict(
+            return GateResult(
                 "collapsed",
                 f"it assigns each image to many prototypes and all images to the same ({figures}).",
             )
-    return Verdict("healthy", figures)
+    return GateResult("healthy", figures)
 
 
 def judge_group(
@@ -208,7 +205,7 @@ def judge_group(
     noise: int,
     measure: LearningSign = HEAD_LOSS,
     assignments: Sequence[Assignment | None] | None = None,
-) -> list[Verdict]:
+) -> list[GateResult]:
     """Judge all heads of one joint screening.
 
     Args:
@@ -219,12 +216,12 @@ def judge_group(
         assignments: of each head's targets; None in a method without prototypes.
 
     Returns:
-        a verdict on each head, in their order.
+        one result a head, in their order.
     """
     finite = [loss for loss in losses if math.isfinite(loss)]
     best = min(finite, default=math.nan)
     each = zip(losses, embeddings, assignments or [None] * len(losses), strict=True)
     return [
-        judge(loss, losses[noise], best, *shape(embedding), measure, assignment)
+        judge(loss, losses[noise], best, shape(embedding), measure, assignment)
         for loss, embedding, assignment in each
     ]

@@ -113,16 +113,16 @@ class Recipe(BaseModel):
         method = values.get("method")
         if not isinstance(method, dict) or not isinstance(method.get("name"), str):
             raise UserError(
-                f"{where}: method is {method!r}; write a section such as `method: {{name: "
-                f"simclr}}`."
+                f"{where}: method is {method!r}; write a section such as "
+                "`method: {name: simclr}`."
             )
         try:
             config = method_class(method["name"]).Config
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
         # The method's own config first: the recipe's field has the type that all methods share.
-        chosen = validate(config, method, f"{where}: method")
-        return validate(cls, {**values, "method": chosen}, where)
+        checked = validate(config, method, f"{where}: method")
+        return validate(cls, {**values, "method": checked}, where)
 
     def stage(self, name: str) -> Stage:
         """Return the `full` stage, or for any other name the proxy stage."""

@@ -32,7 +32,7 @@ TIMES = ["step_s", "device_s"]
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images of two classes, red and blue, in `train` and `test`."""
+    """Return images of two classes, red and blue, in `train` and `test`."""
     root, random = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
     for split, count in (("train", 20), ("test", 8)):
         for channel, colour in ((0, "red"), (2, "blue")):
@@ -47,7 +47,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A toy with one base, two heads, two steps."""
+    """Return a toy with one base, two heads, two steps."""
     toy = SCALES["toy"]
     monkeypatch.setitem(
         SCALES,
@@ -287,7 +287,8 @@ def report(step: int, wall_s: float) -> Report:
 
 @pytest.fixture
 def cut(tmp_path: Path) -> Iterator[Path]:
-    """A file of a training that was cut at step 3, between two rungs, and a line that was torn."""
+    """Return a file of a training that was cut at step 3, between two rungs, and a line that was
+    torn."""
     path = tmp_path / "jobs.jsonl"
     source = Recorded([job(tmp_path)], path, Deadline(1))
     started = source.next_job()
@@ -345,7 +346,7 @@ def test_nothing_is_published_before_a_training_has_ended(
 
 
 def late(job: Job, send: Send) -> None:
-    """A worker that comes to its end, or fails, whatever the time is."""
+    """Return a worker that comes to its end, or fails, whatever the time is."""
     if job.key == "bad":
         raise ValueError("no such family")
     send(1, {"accuracy": 1.0})
@@ -354,7 +355,7 @@ def late(job: Job, send: Send) -> None:
 def test_what_runs_at_the_deadline_is_kept_where_only_the_beginning_of_jobs_has_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmarks.recording.resolve_name", {"tests:late": late}.get)
+    monkeypatch.setattr("benchmarks.recording.resolve", {"tests:late": late}.get)
     path, jobs = (
         tmp_path / "jobs.jsonl",
         [

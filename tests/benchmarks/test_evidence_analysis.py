@@ -39,9 +39,8 @@ def row(
 
 
 def table(seeds: int = 4, noise: float = 0.3, drift: float = 0.0) -> pd.DataFrame:
-    """Accuracy = 40 + seed's own + gain + noise; overlap orders heads as gains do, cka the other
-    way round, and early accuracies have up to `drift` more noise.
-    """
+    """Return a table: accuracy = 40 + seed's own + gain + noise; overlap orders heads as gains do,
+    cka the other way round, and early accuracies have up to `drift` more noise."""
     random, rows = np.random.default_rng(0), []
     for seed in range(seeds):
         for branch in BRANCHES:
@@ -154,7 +153,7 @@ def test_only_seeds_that_both_have_are_compared() -> None:
     assert gain["low"] is None or np.isnan(gain["low"])
 
 
-def test_what_orders_heads_like_their_gains_foretells_them() -> None:
+def test_what_orders_heads_like_their_gains_predicts_them() -> None:
     found = analysis.predicted(table(noise=0.0), "accuracy")
     for where, value in (
         ({"source": "joint", "measure": "overlap"}, 1.0),

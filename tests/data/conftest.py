@@ -21,7 +21,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def draw(tmp_path: Path) -> Draw:
-    """`draw("cats/a.png")` writes a random image below `photos/` and returns that folder."""
+    """Return a function: `draw("cats/a.png")` writes a random image below `photos/` and returns
+    that folder.
+    """
     random = np.random.default_rng(0)
 
     def one(name: str, width: int = 12, height: int = 12, root: str = "photos") -> Path:
@@ -35,7 +37,9 @@ def draw(tmp_path: Path) -> Draw:
 
 @pytest.fixture
 def draw_classes(draw: Draw) -> Draw:
-    """`draw_classes({"cat": 3, "dog": 4})` writes that many images of each class."""
+    """Return a function: `draw_classes({"cat": 3, "dog": 4})` writes that many images of each
+    class.
+    """
 
     def many(sizes: dict[str, int], root: str = "photos", into: str = "") -> Path:
         return [

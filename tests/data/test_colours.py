@@ -10,7 +10,7 @@ from hssl_search.data.colours import LUMA, apply_colours, colour_matrices, solar
 
 @pytest.fixture
 def images() -> Tensor:
-    """Values in the middle of the range, so that nothing clips."""
+    """Return values in the middle of the range, so that nothing clips."""
     return 0.4 + 0.2 * torch.rand(2, 3, 9, 9, generator=torch.Generator().manual_seed(0))
 
 

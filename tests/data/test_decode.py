@@ -14,7 +14,7 @@ from hssl_search.data.decode import decode, short_side
 
 
 def smooth(width: int, height: int) -> np.ndarray:
-    """uint8 height x width x 3, without fine detail, different in every corner."""
+    """Return uint8 height x width x 3, without fine detail, different in every corner."""
     y, x = np.mgrid[:height, :width]
     return np.stack((x * 255 / width, y * 255 / height, 255 - x * 200 / width), -1).astype(np.uint8)
 
@@ -100,7 +100,7 @@ def png_chunk(kind: bytes, body: bytes, crc: int | None = None) -> bytes:
 
 
 def png_with(*chunks: bytes, last: bytes = b"") -> bytes:
-    """A PNG with those chunks behind its header, and `last` behind its pixels."""
+    """Return a PNG with those chunks behind its header, and `last` behind its pixels."""
     whole = saved("PNG")
     end = whole.index(b"IEND") - 4
     return whole[:33] + b"".join(chunks) + whole[33:end] + last + whole[end:]
@@ -115,8 +115,8 @@ def app(number: int, body: bytes) -> bytes:
 
 
 def webp_with(kind: bytes, body: bytes, missing: int = 0) -> bytes:
-    """A WebP that announces ICC profile, EXIF and XMP and has one chunk of them, without its last
-    `missing` bytes.
+    """Return a WebP that announces ICC profile, EXIF and XMP and has one chunk of them, without its
+    last `missing` bytes.
     """
     pixels = saved("WEBP")[12:]
     header = b"VP8X" + struct.pack("<I", 10) + bytes([0x2C, 0, 0, 0, 39, 0, 0, 29, 0, 0])

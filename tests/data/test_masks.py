@@ -27,14 +27,14 @@ def drawn(grid: tuple[int, int], count: int = 2000, seed: int = 0, **config) -> 
 
 
 def masked_neighbours(masks: Tensor) -> float:
-    """How many of the four neighbours of a masked patch are masked, in the mean."""
+    """Return how many of the four neighbours of a masked patch are masked, in the mean."""
     both = (masks[:, 1:] & masks[:, :-1]).sum() + (masks[:, :, 1:] & masks[:, :, :-1]).sum()
     return float(2 * both / masks.sum())
 
 
 def one_after_the_other(grid: tuple[int, int], wanted: float, draws: random.Random) -> np.ndarray:
-    """Algorithm 1 of arXiv 2106.08254 with the limits of the official iBOT code: ten tries a block,
-    none that masks too much.
+    """Draw masks by algorithm 1 of arXiv 2106.08254 with the limits of the official iBOT code: ten
+    tries a block, none that masks too much.
     """
     mask, smallest = np.zeros(grid, bool), (min(grid) // 3) ** 2
     for _ in range(1000):
@@ -115,7 +115,7 @@ def test_masked_patches_lie_together_as_in_the_official_algorithm(grid):
 
 
 def boxes(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Height and width of the smallest box around each mask."""
+    """Return height and width of the smallest box around each mask."""
     lengths = []
     for axis in (2, 1):
         occupied = masks.any(axis).int()
@@ -125,7 +125,7 @@ def boxes(masks: Tensor) -> tuple[Tensor, Tensor]:
 
 @pytest.fixture
 def single(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Masks of one block at most."""
+    """Draw masks of one block at most."""
     monkeypatch.setattr(module, "TRIES", 1)
 
 

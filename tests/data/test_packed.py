@@ -21,7 +21,7 @@ from hssl_search.errors import UserError
 
 @pytest.fixture
 def decoded(monkeypatch) -> list[str]:
-    """The names of all files decoded so far."""
+    """Return the names of all files decoded so far."""
     names: list[str] = []
     real = decode.decode
 

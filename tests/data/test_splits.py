@@ -206,7 +206,7 @@ def test_deal_gives_disjoint_parts_of_the_asked_sizes():
 
 @pytest.fixture
 def folders(draw_classes, draw):
-    """Data without classes, and probe data with `train` and `test`."""
+    """Make data without classes, and probe data with `train` and `test`."""
     for name in ("train/", "test/"):
         probe = draw_classes({"x": 4, "y": 6}, root="probe", into=name)
     for index in range(8):

@@ -23,7 +23,7 @@ def batch(count: int = 8, side: int = 16) -> Tensor:
 
 
 def same(count: int = 8, side: int = 16) -> Tensor:
-    """The same image `count` times."""
+    """Return the same image `count` times."""
     return batch(1, side).expand(count, -1, -1, -1)
 
 
@@ -192,14 +192,16 @@ def test_local_crops_are_blurred_with_their_own_probability():
 
 
 def ramps(count: int, side: int) -> Tensor:
-    """Images whose red counts columns and whose green counts rows, in steps of 2."""
+    """Return images whose red counts columns and whose green counts rows, in steps of 2."""
     steps = 2 * torch.arange(side, dtype=torch.uint8)
     columns = steps.expand(side, side)
     return torch.stack((columns, columns.T, columns)).expand(count, -1, -1, -1)
 
 
 def areas(ramped: Tensor, side: int) -> Tensor:
-    """Shares of the image that views of `ramps` show, from the slopes of their middle halves."""
+    """Return the shares of the image that views of `ramps` show, from the slopes of their middle
+    halves.
+    """
     values, size = pixels(ramped) * 255 / 2, ramped.shape[-1]
     first, last = size // 4, 3 * size // 4
     width = (values[..., 0, last, last] - values[..., 0, last, first]).abs()

@@ -23,8 +23,8 @@ def rotation(width: int) -> Tensor:
 
 
 def unbiased_hsic(k: np.ndarray, m: np.ndarray) -> float:
-    """The U-statistic of Song et al. (JMLR 2012, equation 4): means over all tuples of different
-    images.
+    """Return the U-statistic of Song et al. (JMLR 2012, equation 4): means over all tuples of
+    different images.
     """
     n = len(k)
     pairs = np.mean([k[i, j] * m[i, j] for i, j in permutations(range(n), 2)])

@@ -1,4 +1,6 @@
-"""What the tests of the deciding layer share: a study in memory that can die, and a search without training."""
+"""What the tests of the deciding layer share: a study in memory that can die, and a search without
+training.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ class Killed(BaseException):
 
 
 class MortalStorage(InMemoryStorage):
-    """Counts writes. From the write `dies_at` on, nothing is written any more, as if the process had ended just before it."""
+    """Counts writes. From the write `dies_at` on, nothing is written any more, as if the process
+    had ended just before it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,9 +139,11 @@ class Watcher:
 
 
 class Lab:
-    """A search whose worker looks results up in a table instead of training, on a clock that only training moves.
+    """A search whose worker looks results up in a table instead of training, on a clock that only
+    training moves.
 
-    Run folder, study, checkpoints and clock outlive a controller; `controller()` makes the next one.
+    Run folder, study, checkpoints and clock outlive a controller; `controller()` makes the next
+    one.
     """
 
     def __init__(self, folder: Path, setting: Setting, space: Space, **changes: Any) -> None:
@@ -164,13 +170,14 @@ class Lab:
             seed=0,
             gpus_per_trial=options.get("gpus_per_trial", self.machine.gpus_per_trial),
             max_head_cost=options.get("max_head_cost"),
+            warm_start=options.get("warm_start", []),
             policy=DEFAULT,
             storage=None,
             full_epochs=options["full_epochs"],
             machine=self.machine,
             setting=setting,
             map_shapes=[MAP_SHAPE],
-            same_architecture={"family": "resnet", "depth": 2},
+            same_architecture=HeadConfig(family="resnet", depth=2),
             space=ResolvedSpace.of(space),
         )
         self.run = Run.create(folder / "demo", search.as_plain())
@@ -203,7 +210,7 @@ class Lab:
         self.memory: Plain = {}
         """What measuring says of a GPU's memory."""
         self.deaf = False
-        """Whether the worker goes on when its seconds are over."""
+        """Whether the worker continues when its seconds are over."""
         self.raises: set[str] = set()
         """Keys of jobs that raise at their last rung, or `phase/`."""
         self.at_rung: Callable[[str, int], None] = lambda key, step: None
@@ -380,6 +387,13 @@ class Lab:
     def _step_s(self, task: Task) -> float:
         return STEP_S + HEAD_S * sum(self.weight.get(head.label(), 1.0) for head in task.heads)
 
+    def _joint(self, task: Task) -> float:
+        """Return how many times longer a step with the timed group's heads takes than default heads
+        would make it.
+        """
+        heavier = sum(self.weight.get(each.head.label(), 1.0) - 1.0 for each in task.together)
+        return 1.0 + HEAD_S * heavier / (STEP_S + HEAD_S * len(task.together))
+
     def _alone_s(self, head: HeadConfig | None) -> float:
         """Seconds of a step of the base with this head alone, or without one."""
         return STEP_S + (HEAD_S * self.weight.get(head.label(), 1.0) if head else 0.0)
@@ -393,7 +407,7 @@ class Lab:
             "precision": "fp32",
             "step_s": STEP_S,
             "head_step_s": [HEAD_S] * len(task.heads),
-            "joint": 1.0,
+            "joint": self._joint(task),
             "profile_s": 0.0,
             "evaluate_s": EVALUATE_S,
             "last_evaluate_s": 0.0,
@@ -514,7 +528,9 @@ def study() -> StudyRecord:
 def make_lab(
     tmp_path: Path, setting: Setting, small_space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Lab]:
-    """Makes searches without training: `make_lab(budget=..., rank_by=..., labelled=..., full_epochs=..., machine=..., space=...)`."""
+    """Makes searches without training: `make_lab(budget=..., rank_by=..., labelled=...,
+    full_epochs=..., machine=..., space=...)`.
+    """
     monkeypatch.setattr("hssl_search.heads.head.head_cost", COSTS)
     monkeypatch.setattr("os.fsync", lambda file: None)
     made: list[Lab] = []

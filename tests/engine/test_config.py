@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -207,6 +208,7 @@ def test_a_run_of_an_earlier_version_is_read_as_it_went_whatever_the_defaults_ar
         "promote": "discrepancy",
         "pruner": "asha",
         "max_head_cost": None,
+        "warm_start": [],
         "policy": {},
     }
     assert set(ADDED) < set(SearchConfig.model_fields)
@@ -214,3 +216,30 @@ def test_a_run_of_an_earlier_version_is_read_as_it_went_whatever_the_defaults_ar
         SearchConfig.model_validate(ASKED).sampler,
         SearchConfig.model_validate(ASKED).promote,
     )
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["runs/a", Path("runs/a"), ["runs/a"], SimpleNamespace(folder=Path("runs/a"))],
+    ids=["text", "path", "list", "run"],
+)
+def test_a_warm_start_is_one_run_or_several(given: Any) -> None:
+    assert gather({**ASKED, "warm_start": given}).warm_start == ["runs/a"]
+    several = given if isinstance(given, list) else [given]
+    assert gather({**ASKED, "warm_start": [*several, "b", "b"]}).warm_start == ["runs/a", "b"]
+    assert gather(ASKED).warm_start == []
+
+
+def test_a_warm_start_may_be_none_and_is_no_number(tmp_path: Path) -> None:
+    assert gather({**ASKED, "warm_start": None}).warm_start == []
+    file = tmp_path / "search.yaml"
+    for written, found in (
+        ("warm_start:", []),
+        ("warm_start: []", []),
+        ("warm_start: runs/a", ["runs/a"]),
+    ):
+        file.write_text(written)
+        assert gather(ASKED, str(file)).warm_start == found
+    file.write_text("warm_start: [3]")
+    with pytest.raises(UserError, match="3 is no run; give its folder or its name"):
+        gather(ASKED, str(file))

@@ -16,11 +16,10 @@ import numpy as np
 import pytest
 from sklearn.linear_model import BayesianRidge
 
-from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.promotion import by_discrepancy
 from hssl_search.engine.candidates.promotion import choose as promote
 from hssl_search.engine.phases.confirm import Field, choose
-from hssl_search.engine.records.state import TrialState
+from hssl_search.engine.records.state import Contender, TrialState
 from hssl_search.engine.statistics import two_way as inference
 from hssl_search.engine.statistics.posterior import Posterior
 from hssl_search.engine.statistics.two_way import Scores, TwoWay

@@ -148,7 +148,7 @@ def test_what_the_budget_did_not_last_for_stays_undecided_and_is_told(
         "nothing is promoted before all are screened"
     )
     assert (
-        "The budget did not last for all of: screen. It goes on where it was with: hssl-search "
+        "The budget did not last for all of: screen. Continue with: hssl-search "
         "resume" in lab.watcher.notes()
     )
 

@@ -22,14 +22,13 @@ from hssl_search.engine.execution.inline import InlineExecutor
 from hssl_search.engine.execution.jobs import Job, Send, Task
 from hssl_search.engine.phases.runner import Phase
 from hssl_search.engine.records import storage
-from hssl_search.engine.records.disk import disk_errors, disk_is_full
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.meter import DeviceMeter
 from hssl_search.engine.records.run import ResolvedSearch, Run
 from hssl_search.engine.records.state import SearchState
 from hssl_search.engine.records.storage_url import sqlite_url
 from hssl_search.engine.records.study import StudyRecord
-from hssl_search.errors import UserError
+from hssl_search.errors import UserError, disk_errors, disk_is_full
 from hssl_search.training.checkpoint import CheckpointFolder
 
 Lab = Any
@@ -172,7 +171,7 @@ def test_a_run_that_a_full_disk_does_not_hold_is_refused_and_made_when_there_is_
 @pytest.mark.parametrize(
     ("command", "left", "remedy"),
     [
-        ("resume", 0, r"go on with `hssl-search resume`: .*"),
+        ("resume", 0, r"continue with `hssl-search resume`: .*"),
         ("report", 100_000, "run the command again"),
     ],
 )
@@ -218,7 +217,7 @@ def test_a_search_on_a_full_disk_stops_with_one_sentence_and_goes_on(
 
     lab.at_rung = fill
     sentence = (
-        f"no space is left on the disk of {lab.run.folder}; free some, then go on with "
+        f"no space is left on the disk of {lab.run.folder}; free some, then continue with "
         "`hssl-search resume`"
     )
     with pytest.raises(UserError, match=sentence), disk_errors(lab.run.folder):

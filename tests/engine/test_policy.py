@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.promotion import choose as choose_head
 from hssl_search.engine.candidates.pruners import PRUNERS, AtRung
 from hssl_search.engine.config import gather
@@ -19,7 +18,7 @@ from hssl_search.engine.phases.confirm import choose as choose_seed
 from hssl_search.engine.planning.costs import Costs
 from hssl_search.engine.planning.plan import make_plan
 from hssl_search.engine.policy import DEFAULT, Policy, Steps
-from hssl_search.engine.records.state import TrialState
+from hssl_search.engine.records.state import Contender, TrialState
 from hssl_search.errors import UserError
 from hssl_search.heads.config import HeadConfig
 

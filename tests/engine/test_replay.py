@@ -14,7 +14,6 @@ import torch
 from hssl_search import UserError, api, cli
 from hssl_search.data.splits import load_data
 from hssl_search.engine.budget import parse_budget
-from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.execution.inline import InlineExecutor
 from hssl_search.engine.execution.jobs import Job, Plain, Setting, State
 from hssl_search.engine.execution.machine import Machine
@@ -23,7 +22,7 @@ from hssl_search.engine.phases.runner import Backend, Phase, Runner
 from hssl_search.engine.records.ledger import Ledger
 from hssl_search.engine.records.meter import DeviceMeter
 from hssl_search.engine.records.run import FORMAT, Run
-from hssl_search.engine.records.state import JOB_PREFIX, SearchState, TrialState
+from hssl_search.engine.records.state import JOB_PREFIX, Contender, SearchState, TrialState
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.worker.environment import processor
 from hssl_search.engine.worker.run_job import run_job

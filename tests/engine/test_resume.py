@@ -104,9 +104,8 @@ def test_a_search_ranked_without_labels_is_taken_up_again_to_the_same_verdict(
 ) -> None:
     whole = make_lab(budget=BUDGET, rank_by="labelfree", labelled=labelled)
     expected = whole.search()
-    for stop_at in range(
-        1, len(whole.watcher.of("report")) - 1, 3
-    ):  # measuring reports twice and passes no rung
+    # measuring reports twice and passes no rung
+    for stop_at in range(1, len(whole.watcher.of("report")) - 1, 3):
         lab = make_lab(budget=BUDGET, rank_by="labelfree", labelled=labelled)
         seen: list[str] = []
 

@@ -10,10 +10,16 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.execution.jobs import Outcome, Report, State
 from hssl_search.engine.records.results import ScoreTable, final_metrics
-from hssl_search.engine.records.state import TrialState
+from hssl_search.engine.records.state import (
+    Comparison,
+    Contender,
+    Level,
+    NoWinner,
+    TrialState,
+    Verdict,
+)
 from hssl_search.engine.statistics.metrics import (
     ACCURACY,
     DISCREPANCY,
@@ -22,15 +28,7 @@ from hssl_search.engine.statistics.metrics import (
     Chance,
     Measure,
 )
-from hssl_search.engine.verdict import (
-    Comparison,
-    Level,
-    NoWinner,
-    Verdict,
-    image_flaw,
-    judge,
-    why_no_winner,
-)
+from hssl_search.engine.verdict import image_flaw, judge, why_no_winner
 from hssl_search.heads.config import HeadConfig
 
 NO_HEAD = Contender(0, TrialState(name="no head", family="none", control="none"))
@@ -463,4 +461,4 @@ def test_a_search_without_a_healthy_head_says_so_and_one_whose_budget_ended_says
     assert found["no_winner"]["reason"] == "budget"
     extend = cut.run.how_to_resume("90cpu-s")
     assert found["sentence"].endswith(f"; continue with: {extend}")
-    assert f"It goes on where it was with: {extend}" in cut.watcher.notes()
+    assert f"Continue with: {extend}" in cut.watcher.notes()

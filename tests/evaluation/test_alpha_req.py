@@ -18,8 +18,9 @@ torch.set_num_threads(1)
 
 
 def embeddings_of(eigenvalues: Tensor, count: int = 300) -> Tensor:
-    """Centred embeddings, rotated at random, whose covariance has these eigenvalues up to a
-    factor."""
+    """Return centred embeddings, rotated at random, whose covariance has these eigenvalues up to a
+    factor.
+    """
     generator = torch.Generator().manual_seed(0)
     width = len(eigenvalues)
     scores = torch.randn(count, width, generator=generator, dtype=torch.float64)

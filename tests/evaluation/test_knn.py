@@ -17,7 +17,7 @@ torch.set_num_threads(1)
 def clusters(
     count: int, noise: float, seed: int, classes: int = 5, width: int = 12
 ) -> tuple[Tensor, Tensor]:
-    """Embeddings around one random point a class, and their classes."""
+    """Return embeddings around one random point a class, and their classes."""
     points = torch.randn(classes, width, generator=torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, classes, (count,), generator=generator)

@@ -22,8 +22,8 @@ NAMES = {"rankme", "alpha_req", "uniformity", "lidar", "alignment"}
 
 
 def embeddings(directions: int, noise: float) -> tuple[Tensor, Tensor]:
-    """(views, plain) of 60 images that differ in the first `directions` of 16 dimensions; views
-    differ by the noise in all.
+    """Return (views, plain) of 60 images that differ in the first `directions` of 16 dimensions;
+    views differ by the noise in all.
     """
     generator = torch.Generator().manual_seed(0)
     plain = torch.zeros(60, 16)

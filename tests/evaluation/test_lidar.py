@@ -17,8 +17,8 @@ torch.set_num_threads(1)
 
 
 def design(between: Tensor, within: Tensor) -> Tensor:
-    """Views of images at +- between_d along each axis, which lie at +- within_d along each axis
-    around them: S_w is diagonal.
+    """Return views of images at +- between_d along each axis, which lie at +- within_d along each
+    axis around them: S_w is diagonal.
     """
     means = torch.cat([torch.diag(between), -torch.diag(between)])
     around = torch.cat([torch.diag(within), -torch.diag(within)])

@@ -15,8 +15,8 @@ torch.set_num_threads(1)
 def clusters(
     count: int, seed: int, noise: float = 1.5, classes: int = 4, width: int = 10
 ) -> tuple[Tensor, Tensor]:
-    """Embeddings around one random point a class, and their classes; the dimensions have very
-    different sizes.
+    """Return embeddings around one random point a class, and their classes; the dimensions have
+    very different sizes.
     """
     points = torch.randn(classes, width, generator=torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(seed)

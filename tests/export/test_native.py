@@ -45,6 +45,7 @@ VERDICT = {
             "seeds": 2,
             "mean": 90.0,
             "interval": [89.0, 91.0],
+            "best": 0.1,
         },
         {
             "name": "convnext",
@@ -53,6 +54,7 @@ VERDICT = {
             "seeds": 2,
             "mean": 91.0,
             "interval": [90.0, 92.0],
+            "best": 0.9,
         },
     ],
 }
@@ -85,7 +87,7 @@ def run(tmp_path: Path, base: Base, setting: Setting, resolved: ResolvedSearch) 
 
 @pytest.fixture
 def study(run: Run) -> Iterator[StudyRecord]:
-    """Trial 0 is the no-head control, trial 1 the head."""
+    """Make a study whose trial 0 is the no-head control, and trial 1 the head."""
     with StudyRecord.open(run.storage_url, "demo") as record:
         record.add_trial(TrialState(role="control", control="none", name="no head", head=None))
         record.add_trial(TrialState(role="candidate", name="convnext", head=HEAD, **DISCREPANCY))
@@ -93,7 +95,7 @@ def study(run: Run) -> Iterator[StudyRecord]:
 
 
 def keep(folder: Path, base: Base, step: int) -> dict[str, torch.Tensor]:
-    """A checkpoint whose base has weights of its own; those weights."""
+    """Save a checkpoint whose base has weights of its own, and return those weights."""
     weights = {
         name: value + 0.01 * step if value.is_floating_point() else value
         for name, value in base.model.state_dict().items()

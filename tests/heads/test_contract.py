@@ -55,7 +55,7 @@ def case(request: pytest.FixtureRequest) -> str:
 
 
 def config(case: str, **values: Any) -> HeadConfig:
-    """Two blocks deep, with those of the values that the family reads."""
+    """Return a head two blocks deep, with those of the values that the family reads."""
     return HeadConfig(
         **CASES[case],
         **{
@@ -75,7 +75,7 @@ def maps(channels: int = 24, height: int = 7, width: int = 5) -> torch.Tensor:
 
 
 def beside_and_behind(case: str, block: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """(what a block's shortcut leads past, what follows): everything and nothing, but for
+    """Return (what a block's shortcut leads past, what follows): everything and nothing, but for
     ConvMixer's 1x1 convolution, which follows.
     """
     return (block[0], block[1:]) if case == "convmixer" else (block, nn.Identity())  # type: ignore[index]

@@ -47,8 +47,8 @@ def test_cost_is_that_of_the_layers(family: str) -> None:
 
 
 def by_fvcore(config: HeadConfig) -> tuple[int, int]:
-    """(parameters, multiply-adds); fvcore counts a multiply-add once, and norms, pooling and
-    resizing too, which are left out here.
+    """Return (parameters, multiply-adds). fvcore counts a multiply-add once, and counts norms,
+    pooling and resizing too, which are left out here.
     """
     head = build_head(config, C).eval()
     analysis = FlopCountAnalysis(nn.Sequential(head.entry, head.blocks), torch.zeros(1, C, H, W))

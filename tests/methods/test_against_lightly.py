@@ -74,7 +74,7 @@ def test_moco_v2_over_steps_that_wrap_the_queue_around() -> None:
 
 
 def frozen(criterion: Any, queries: Tensor, keys: Tensor) -> Tensor:
-    """lightly's loss of queries with gradients, without putting the keys in its bank."""
+    """Return lightly's loss of queries with gradients, without putting the keys in its bank."""
     bank, place = criterion.memory_bank.bank.clone(), criterion.memory_bank.bank_ptr.clone()
     loss: Tensor = criterion(queries, keys)
     criterion.memory_bank.bank, criterion.memory_bank.bank_ptr = bank, place

@@ -13,8 +13,8 @@ METHOD = BYOL(BYOLConfig(projector_hidden=16, projector_out=8))
 
 
 def distance(prediction: np.ndarray, target: np.ndarray) -> float:
-    """Equation 2 of arXiv 2006.07733 for N x D outputs: the mean squared distance of vectors of
-    length 1.
+    """Return equation 2 of arXiv 2006.07733 for N x D outputs: the mean squared distance of vectors
+    of length 1.
     """
     q, z = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (prediction, target))
     return float(np.mean(np.sum((q - z) ** 2, axis=1)))

@@ -22,14 +22,14 @@ def method(request: pytest.FixtureRequest) -> Method:
 
 
 def outputs(method: Method, views: int = 2, batch: int = 6, seed: int = 4) -> Tensor:
-    """What a couple's layers make of random embeddings."""
+    """Return the outputs of a couple's layers for random embeddings."""
     torch.manual_seed(seed)
     layers = nn.Sequential(method.projector(12), method.prototypes())
     return layers(torch.randn(views * batch, 12)).unflatten(0, (views, batch))
 
 
 def settled(method: Method) -> nn.Module:
-    """State of a target after so many steps that every queue of negatives is full."""
+    """Return the state of a target after so many steps that every queue of negatives is full."""
     state = method.target_state()
     for seed in range(40):
         method.update(state, outputs(method, batch=64, seed=seed))
@@ -240,7 +240,7 @@ def train(method: Method, encoder: nn.Module, steps: int) -> None:
 
 
 def pairs_of_images(count: int) -> Tensor:
-    """Two views of images, 2 x count x 16: they share 4 numbers, and 12 are louder noise."""
+    """Return two views of images, 2 x count x 16: they share 4 numbers, and 12 are louder noise."""
     shared = torch.randn(1, count, 4).expand(2, -1, -1)
     return torch.cat([shared, 2 * torch.randn(2, count, 12)], dim=-1)
 

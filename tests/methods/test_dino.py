@@ -22,7 +22,7 @@ def softmax(x: np.ndarray) -> np.ndarray:
 def cross_entropy(
     student: np.ndarray, target: np.ndarray, center: np.ndarray, student_t: float, teacher_t: float
 ) -> float:
-    """Equations 1 to 3 of arXiv 2104.14294, pair by pair of different views."""
+    """Return equations 1 to 3 of arXiv 2104.14294, pair by pair of different views."""
     terms = []
     for u in range(len(target)):
         for v in range(len(student)):

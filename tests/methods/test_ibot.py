@@ -24,8 +24,8 @@ def softmax(x: np.ndarray) -> np.ndarray:
 def patch_term(
     student: np.ndarray, target: np.ndarray, masks: np.ndarray, center: np.ndarray, teacher_t: float
 ) -> float:
-    """Equation 2 of arXiv 2111.07832, patch by patch; an image without a masked patch counts as 0,
-    as in the official code.
+    """Return equation 2 of arXiv 2111.07832, patch by patch; an image without a masked patch counts
+    as 0, as in the official code.
     """
     images = []
     for view in range(len(student)):
@@ -52,7 +52,7 @@ def state(center: np.ndarray) -> Center:
 
 
 def case(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(student, target, masks, centre); the first image has no masked patch."""
+    """Return (student, target, masks, centre); the first image has no masked patch."""
     rng = np.random.default_rng(seed)
     masks = rng.random((2, IMAGES, PATCHES)) < 0.4
     masks[:, 0] = False
@@ -68,7 +68,9 @@ def loss_of(
     center: np.ndarray,
     progress: float = 0.0,
 ) -> torch.Tensor:
-    """Of views x images x patches x prototypes, as a pair hands them over: masked patches alone."""
+    """Return the loss of views x images x patches x prototypes, as a pair hands them over: masked
+    patches alone.
+    """
     grid, places = masks[:, :, None], masked_places(masks)
     return METHOD.patch_loss(
         student.flatten(0, 2)[places],

@@ -24,7 +24,9 @@ def unit(x: np.ndarray) -> np.ndarray:
 
 
 def info_nce(student: np.ndarray, target: np.ndarray, negatives: np.ndarray) -> float:
-    """Equation 1 of arXiv 1911.05722, query by query, over ordered pairs of different views."""
+    """Return equation 1 of arXiv 1911.05722, query by query, over ordered pairs of different
+    views.
+    """
     queries, keys = unit(student), unit(target)
     terms = []
     for u in range(len(keys)):

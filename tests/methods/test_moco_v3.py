@@ -16,8 +16,8 @@ METHOD = MoCoV3(MoCoV3Config(projector_hidden=16, projector_out=8))
 
 
 def ctr(queries: np.ndarray, keys: np.ndarray, temperature: float) -> float:
-    """Algorithm 1 of arXiv 2104.02057 for N x D queries and keys: 2 T CrossEntropy(q k^T / T,
-    arange(N)).
+    """Return algorithm 1 of arXiv 2104.02057 for N x D queries and keys: 2 T CrossEntropy(q k^T /
+    T, arange(N)).
     """
     q, k = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (queries, keys))
     logits = q @ k.T / temperature

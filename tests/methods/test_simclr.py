@@ -16,8 +16,8 @@ METHOD = SimCLR(SimCLRConfig(temperature=T))
 
 
 def nt_xent(student: np.ndarray, target: np.ndarray, temperature: float) -> float:
-    """Equation 1 of arXiv 2002.05709, anchor by anchor: keys are all target outputs but the one of
-    the anchor's own view and image.
+    """Return equation 1 of arXiv 2002.05709, anchor by anchor: keys are all target outputs except
+    the one of the anchor's own view and image.
     """
     views, batch, _ = student.shape
     unit = [x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (student, target)]

@@ -143,7 +143,9 @@ class Builder:
             )
 
     def charge(self, attempt: str, phase: str, trial: int | None, seconds: float) -> None:
-        """Two heartbeats; a second job always runs beside, so a device-second is two seconds on the clock."""
+        """Two heartbeats; a second job always runs beside, so a device-second is two seconds on the
+        clock.
+        """
         for _ in range(2):
             self.ledger.append(
                 {
@@ -270,7 +272,8 @@ def run() -> Builder:
             "winner": best,
             "name": "convnext depth 3 kernel 7",
             "state": "undecided",
-            "sentence": "Undecided: convnext depth 3 kernel 7 leads the control without a head by 0.8 ± 1.1 points over 3 seeds; "
+            "sentence": "Undecided: convnext depth 3 kernel 7 leads the control without a head by "
+            "0.8 ± 1.1 points over 3 seeds; "
             "about 20 cpu-min would settle it.",
             "rows": [
                 {
@@ -308,7 +311,9 @@ def run() -> Builder:
 
 @pytest.fixture
 def varied(builder: Callable[..., Builder]) -> Builder:
-    """8 heads of each of three families that differ in shortcut, depth and kernel; 4 of each with an accuracy, 1 more gated out."""
+    """8 heads of each of three families that differ in shortcut, depth and kernel; 4 of each with
+    an accuracy, 1 more gated out.
+    """
     run, noise = builder(), np.random.default_rng(0)
     run.attribute(config=CONFIG, plan=PLAN)
     for place, family in enumerate(FAMILIES[:3]):

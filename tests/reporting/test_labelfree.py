@@ -31,7 +31,9 @@ def opposite(accuracy: float) -> float:
 
 @pytest.fixture(params=[True, False], ids=["labelled", "without labels"])
 def run(request: pytest.FixtureRequest, builder: Callable[..., Any]) -> Any:
-    """Two heads, one of them with three seeds, one that was stopped, and the control without a head."""
+    """Two heads, one of them with three seeds, one that was stopped, and the control without a
+    head.
+    """
     run = builder(labelled=request.param, rankme=opposite)
     accuracies = {"raw pixels": 39.8, "untrained base": 29.3}
     run.attribute(

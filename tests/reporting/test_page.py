@@ -116,10 +116,10 @@ def test_nothing_that_a_user_named_becomes_markup(
         verdict={
             "winner": 0,
             "name": evil,
-            "state": evil,
+            "state": "undecided",
             "sentence": evil,
             "rows": [],
-            "comparison": {"difference": 0.1, "against": evil},
+            "comparison": {"difference": 0.1, "against": evil, "seeds": 2},
         },
     )
     run.add(evil, "mlp", TrialState.COMPLETE, 40.0, discrepancy=0.1)
@@ -206,7 +206,7 @@ def test_page_tells_measures_that_agree_with_accuracy_and_other_discrepancies(
     assert "LiDAR" not in reader.words
 
 
-def test_page_tells_what_foretold_the_scores_of_promoted_heads(run: Any, tmp_path: Path) -> None:
+def test_page_tells_what_predicted_the_scores_of_promoted_heads(run: Any, tmp_path: Path) -> None:
     assert "promotion" not in Reader(build_page(run.study, run.ledger, tmp_path)).ids
     found = {
         "forecast": rank_correlation([1, 2, 3, 5, 4, 6], [1, 2, 3, 4, 5, 6]),
@@ -219,6 +219,13 @@ def test_page_tells_what_foretold_the_scores_of_promoted_heads(run: Any, tmp_pat
     assert "each proxy left out in turn +0.94 [" in words and "6 rises with the score" in words
     assert "discrepancy, the paper's rule – 2 too few" in words
     assert "promoted by the rule learned" in words
+
+
+def test_page_tells_what_a_search_was_warm_started_from(run: Any, tmp_path: Path) -> None:
+    assert "Warm start from" not in Reader(build_page(run.study, run.ledger, tmp_path)).words
+    run.attribute(config={**run.study.user_attrs["config"], "warm_start": ["runs/a", "runs/b"]})
+    words = Reader(build_page(run.study, run.ledger, tmp_path)).words
+    assert "Warm start from runs/a, runs/b" in words
 
 
 def test_page_of_heads_that_differ_in_no_parameter_says_so(

@@ -121,7 +121,7 @@ def test_with_one_seed_of_each_there_is_neither_interval_nor_chance(
 
 
 def test_leaderboard_and_verdict_agree(run: Any) -> None:
-    from hssl_search.engine.candidates.candidate import Contender
+    from hssl_search.engine.records.state import Contender
     from hssl_search.engine.verdict import judge
 
     record = RunRecord.of(run.study)

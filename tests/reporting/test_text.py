@@ -10,8 +10,15 @@ import pytest
 
 from hssl_search.engine.candidates.promotion import Promotions
 from hssl_search.engine.planning.plan import Plan
+from hssl_search.engine.records.state import (
+    Agreement,
+    Comparison,
+    Level,
+    NoWinner,
+    Verdict,
+    VerdictRow,
+)
 from hssl_search.engine.statistics.correlation import RankCorrelation, rank_correlation
-from hssl_search.engine.verdict import Agreement, Comparison, Level, NoWinner, Row, Verdict
 from hssl_search.reporting.text import (
     agreement,
     plan_sentence,
@@ -40,7 +47,7 @@ def gap(difference: float, half: float | None, seeds: int = 3, **more: Any) -> C
 def said(
     state: str = "undecided", comparison: Comparison | None = None, mean: float = 43.0, **more: Any
 ) -> str:
-    row = Row(name="mlp depth 1", role="candidate", trial=3, seeds=3, mean=mean)
+    row = VerdictRow(name="mlp depth 1", role="candidate", trial=3, seeds=3, mean=mean)
     return verdict_sentence(
         Verdict.model_validate(
             {
@@ -59,7 +66,7 @@ def test_a_decided_difference_is_told_with_its_interval() -> None:
     by = "by 3.0 ± 0.2 points (95 %, 3 paired seeds)."
     assert said("better", gap(3.0, 0.2)) == f"mlp depth 1 is better than no head {by}"
     assert said("no head", gap(-3.0, 0.2)) == (
-        f"No head is better than the best head found, mlp depth 1, {by}"
+        f"Training without a head is better than the best head found, mlp depth 1, {by}"
     )
 
 
@@ -67,7 +74,11 @@ def test_a_decided_difference_is_told_with_its_interval() -> None:
     ("difference", "tied", "leads"),
     [
         (1.4, False, "mlp depth 1 leads no head by 1.4 points"),
-        (-1.5, False, "no head leads the best head found, mlp depth 1, by 1.5 points"),
+        (
+            -1.5,
+            False,
+            "training without a head leads the best head found, mlp depth 1, by 1.5 points",
+        ),
         (0.0, True, "mlp depth 1 and no head are tied, 0.0 points apart"),
     ],
 )
@@ -76,7 +87,7 @@ def test_before_two_paired_seeds_no_interval_is_told(
 ) -> None:
     single = gap(difference, None, seeds=1, more_seeds=1, more_s=150.0)
     assert said(comparison=single, tied=tied, open="pairs") == (
-        f"Undecided: {leads}, but one paired seed does not tell a difference from chance, so there "
+        f"Undecided: {leads}, but one paired seed cannot tell a difference from chance, so there "
         "is no interval yet; a second seed of each (about 2 min 30 s of device-time) would give "
         "one."
     )
@@ -87,11 +98,11 @@ def test_what_would_settle_an_open_difference_is_told() -> None:
     few = gap(1.4, 7.6, seeds=2, more_seeds=4, more_s=600.0)
     assert said(comparison=few, open="noise") == (
         f"{leads}; about 4 more seeds of each (about 10 min 00 s of device-time) would settle it, "
-        "if it stays so."
+        "if it stays as it is."
     )
     one = gap(1.4, 7.6, seeds=2, more_seeds=1)
     assert said(comparison=one, open="noise").endswith(
-        "; about 1 more seed of each would settle it, if it stays so."
+        "; about 1 more seed of each would settle it, if it stays as it is."
     )
     many = gap(1.4, 7.6, seeds=2)
     assert said(comparison=many, open="noise") == (
@@ -106,7 +117,8 @@ def test_a_tie_is_called_beyond_the_measure_only_where_its_whole_interval_is() -
         "number of seeds would settle it."
     )
     assert said(comparison=gap(0.1, 2.7, more_seeds=40), tied=True, open="noise") == (
-        f"{tied.format(2.7)} apart; about 40 more seeds of each would settle it, if it stays so."
+        f"{tied.format(2.7)} apart; about 40 more seeds of each would settle it, if it stays as "
+        "it is."
     )
 
 
@@ -155,9 +167,9 @@ def test_controls_that_the_winner_does_not_clearly_beat_are_told() -> None:
     ]
     told = said("better", gap(3.0, 0.2), others=others)
     assert told.endswith(
-        " It is not clearly better than these controls: identity head (0.0 ± 0.2). Fewer than two "
-        "paired seeds do not tell how it compares with: same-architecture head (+2.9) and no head, "
-        "same device-time (−0.1)."
+        " It is not clearly better than these controls: identity head (0.0 ± 0.2). With fewer "
+        "than two paired seeds it cannot be compared yet with: same-architecture head (+2.9) and "
+        "no head, same device-time (−0.1)."
     )
     assert "identity" not in said("no head", gap(-3.0, 0.2), others=others)
 

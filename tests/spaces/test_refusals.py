@@ -21,7 +21,7 @@ def said(folder: Path, text: str) -> str:
 
 
 def said_of(folder: Path, lines: str) -> str:
-    """What is said of these parameters, given inside braces' notation."""
+    """Return what is said of these parameters, given inside braces' notation."""
     return said(folder, f"parameters: {{{lines}}}\n")
 
 

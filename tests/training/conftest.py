@@ -46,7 +46,9 @@ def make_pair(
     settings: dict[str, Any] | None = None,
     **base_args: Any,
 ) -> Pair:
-    """The weights depend on the arguments alone; a method with masks gets a ViT as its base."""
+    """Make a pair whose weights depend on the arguments alone; a method with masks gets a ViT as
+    its base.
+    """
     torch.manual_seed(11)
     kind = methods()[method]
     base = base or ("test_vit" if kind.masks else "test_resnet")
@@ -75,7 +77,7 @@ def make_images(count: int = 20) -> Tensor:
 
 
 def make_patterns(count: int = 32) -> Tensor:
-    """Images with something to learn: each its own coarse colours, and a little noise."""
+    """Make images with something to learn: each its own coarse colours, and a little noise."""
     generator = torch.Generator().manual_seed(3)
     coarse = (
         torch.rand(count, 3, 4, 4, generator=generator)
@@ -118,7 +120,7 @@ def pair() -> MakePair:
 
 @pytest.fixture
 def trainer() -> MakeTrainer:
-    """`trainer(pair, images, steps, seed, views, **stage)`."""
+    """Return a function `trainer(pair, images, steps, seed, views, **stage)`."""
     return make_trainer
 
 
@@ -134,7 +136,9 @@ def patterns() -> Callable[..., Tensor]:
 
 @pytest.fixture
 def batch() -> Batch:
-    """Two views of four images, with masks for a method that reads them; one image has none."""
+    """Return two views of four images, with masks for a method that reads them; one image has
+    none.
+    """
     generator = torch.Generator().manual_seed(1)
     masks = torch.rand(2, 4, 8, 8, generator=generator) < 0.3
     masks[0, 0] = False

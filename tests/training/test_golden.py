@@ -28,7 +28,7 @@ def losses(
     patterns: Callable[..., Tensor],
     method: str,
 ) -> list[float]:
-    """Total loss of each step of a base with a head of two blocks."""
+    """Return the total loss of each step of a base with a head of two blocks."""
     training = trainer(
         pair(method, {"family": "convnext", "depth": 2}),
         patterns(32),

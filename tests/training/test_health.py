@@ -21,7 +21,8 @@ from hssl_search.methods.base import methods
 from hssl_search.training.health import (
     HEAD_LOSS,
     MATCHING_ERROR,
-    Verdict,
+    GateResult,
+    Shape,
     effective_rank,
     judge,
     judge_alone,
@@ -38,6 +39,7 @@ MakePair = Callable[..., Pair]
 MakePatterns = Callable[..., Tensor]
 
 
+SOUND = Shape(spread=1.0, rank=20.0, varying=1.0)
 TOLD = Assignment(entropy=0.7, information=0.3, unsharpened=0.1)
 
 
@@ -108,12 +110,12 @@ def test_gate_asks_for_a_share_of_the_way_from_noise_to_the_best(
     head_loss: float, gate: str
 ) -> None:
     """Noise at 4.5, the best head at 2.9: a quarter of the way is at 4.1."""
-    assert judge(head_loss, 4.5, 2.9, 1.0, 20.0).gate == gate
+    assert judge(head_loss, 4.5, 2.9, SOUND).gate == gate
 
 
 def test_tiny_lead_over_noise_is_not_learning_even_for_the_best() -> None:
-    assert judge(4.49, 4.5, 4.49, 1.0, 20.0).gate == "not learning"
-    assert judge(4.47, 4.5, 4.47, 1.0, 20.0).gate == "healthy"
+    assert judge(4.49, 4.5, 4.49, SOUND).gate == "not learning"
+    assert judge(4.47, 4.5, 4.47, SOUND).gate == "healthy"
 
 
 @pytest.mark.parametrize(
@@ -128,9 +130,9 @@ def test_tiny_lead_over_noise_is_not_learning_even_for_the_best() -> None:
     ],
 )
 def test_gate_looks_at_the_embeddings(found: tuple[float, float, float], gate: str) -> None:
-    verdict = judge(2.9, 4.5, 2.9, *found)
+    verdict = judge(2.9, 4.5, 2.9, Shape(*found))
     assert (verdict.gate, verdict.healthy) == (gate, gate == "healthy")
-    assert judge_alone(2.9, *found).gate == gate
+    assert judge_alone(2.9, Shape(*found)).gate == gate
 
 
 @pytest.mark.parametrize(
@@ -151,28 +153,28 @@ def test_gate_looks_at_the_embeddings(found: tuple[float, float, float], gate: s
 def test_gate_looks_at_the_prototypes_where_there_are_any(
     assignment: Assignment | None, gate: str
 ) -> None:
-    assert judge(2.9, 4.5, 2.9, 1.0, 20.0, assignment=assignment).gate == gate
-    assert judge_alone(2.9, 1.0, 20.0, assignment=assignment).gate == gate
+    assert judge(2.9, 4.5, 2.9, SOUND, assignment=assignment).gate == gate
+    assert judge_alone(2.9, SOUND, assignment).gate == gate
 
 
 def test_reason_holds_the_figures() -> None:
-    assert judge(4.4, 4.5, 2.9, 1.0, 20.0) == Verdict(
+    assert judge(4.4, 4.5, 2.9, SOUND) == GateResult(
         "not learning",
         "it learned no more than noise does (head-to-head loss 4.400; noise 4.500, best head "
         "2.900).",
     )
-    assert judge_alone(2.9, 0.01, 20.0, 0.5) == Verdict(
+    assert judge_alone(2.9, Shape(0.01, 20.0, 0.5)) == GateResult(
         "collapsed",
         "its embeddings are nearly one point or direction (spread 0.010, effective rank 20.0, 50% "
         "of its dimensions vary).",
     )
-    assert judge_alone(2.9, 1.0, 20.0, 1.0, Assignment(0.03, 0.0123, 0.01)).reason == (
+    assert judge_alone(2.9, SOUND, Assignment(0.03, 0.0123, 0.01)).reason == (
         "it assigns nearly all images to the same few prototypes (spread 1.000, effective rank "
         "20.0, 100% of its dimensions vary, mean "
         "assignment 3% of the entropy of all prototypes, an assignment tells 0.012 of what it "
         "could about its image)."
     )
-    assert "(loss nan, spread 1.000" in judge_alone(math.nan, 1.0, 20.0).reason
+    assert "(loss nan, spread 1.000" in judge_alone(math.nan, SOUND).reason
 
 
 def test_group_is_judged_together_and_a_broken_head_does_not_judge_the_others() -> None:
@@ -287,8 +289,8 @@ def test_dino_without_centring_sends_all_images_to_few_prototypes(
         pair("dino", "resnet", settings=settings), steps=20, lr=0.01, teacher_momentum=0.5
     )
     [loss], [embedding], [assignment] = found.losses, found.embeddings, found.assignments
-    assert judge_alone(loss, *shape(embedding)).healthy
-    verdict = judge_alone(loss, *shape(embedding), assignment)
+    assert judge_alone(loss, shape(embedding)).healthy
+    verdict = judge_alone(loss, shape(embedding), assignment)
     assert verdict.gate == gate, verdict.reason
 
 
@@ -307,8 +309,8 @@ def test_targets_no_sharper_than_the_student_without_centring_send_each_image_to
     )
     [loss], [embedding], [assignment] = found.losses, found.embeddings, found.assignments
     assert assignment is not None
-    assert judge_alone(loss, *shape(embedding), assignment._replace(information=1.0)).healthy
-    verdict = judge_alone(loss, *shape(embedding), assignment)
+    assert judge_alone(loss, shape(embedding), assignment._replace(information=1.0)).healthy
+    verdict = judge_alone(loss, shape(embedding), assignment)
     assert verdict.gate == "collapsed" and "many prototypes" in verdict.reason, verdict.reason
 
 
@@ -322,7 +324,7 @@ def test_head_whose_last_norm_lets_few_dimensions_through_is_collapsed(
     norm.weight[kept:] = 0
     norm.bias.fill_(0.1)
     found = examine(made)
-    verdict = judge_alone(found.losses[0], *shape(found.embeddings[0]))
+    verdict = judge_alone(found.losses[0], shape(found.embeddings[0]))
     assert verdict.gate == "collapsed", verdict.reason
     assert varying(found.embeddings[0]) == kept / made.student.heads[0].width
 

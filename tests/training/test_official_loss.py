@@ -25,15 +25,15 @@ def softmax(x: Array) -> Array:
 
 
 def cross_entropy(target: Array, center: Array, student: Array) -> Array:
-    """CE of the centred, sharpened target and the student over the last axis."""
+    """Return the CE of the centred, sharpened target and the student over the last axis."""
     return -(softmax((target - center) / TEACHER_T) * np.log(softmax(student / STUDENT_T))).sum(
         axis=-1
     )
 
 
 def cls_term(teacher: Array, center: Array, student: Array) -> float:
-    """Mean over pairs (teacher global view u, student view v != u) of the mean over images; views x
-    images x prototypes.
+    """Return the mean over pairs (teacher global view u, student view v != u) of the mean over
+    images; views x images x prototypes.
     """
     pairs = [
         cross_entropy(teacher[u], center, student[v]).mean()
@@ -45,8 +45,8 @@ def cls_term(teacher: Array, center: Array, student: Array) -> float:
 
 
 def patch_term(teacher: Array, center: Array, student: Array, masks: NDArray[np.bool_]) -> float:
-    """Mean over images, then views, of the mean over masked positions; views x images x positions x
-    prototypes.
+    """Return the mean over images, then views, of the mean over masked positions; views x images x
+    positions x prototypes.
     """
     each = cross_entropy(teacher, center, student)
     return float(
@@ -65,8 +65,8 @@ def patch_term(teacher: Array, center: Array, student: Array, masks: NDArray[np.
 def outputs(
     network: Network, views: torch.Tensor, masks: torch.Tensor | None
 ) -> tuple[Array, Array, Array]:
-    """(base, head, patches) of views x images x 3 x H x W, straight from the network's parts, in
-    float64.
+    """Return (base, head, patches) of views x images x 3 x H x W, straight from the network's
+    parts, in float64.
     """
     masking = None if masks is None else Masking(masks.flatten(0, 1), network.mask_token)
     couple, shape = network.couples[0], views.shape[:2]
@@ -81,8 +81,8 @@ def outputs(
 
 @pytest.fixture
 def made(pair: Callable[..., Pair]) -> Pair:
-    """In evaluation mode, so that no statistics of a batch join images or views; its teacher
-    differs from the student.
+    """Make a pair in evaluation mode, so that no statistics of a batch join images or views; its
+    teacher differs from the student.
     """
     built = pair(
         "ibot",
@@ -146,7 +146,7 @@ def test_centres_follow_the_heads_teacher_and_the_bases_patches(made: Pair, batc
 
 
 def centred(pair: Pair) -> Pair:
-    """The centres at zero, where every call of `losses` starts from the same state."""
+    """Return the centres at zero, where every call of `losses` starts from the same state."""
     for state in (*pair.states, *pair.patch_states):
         state.center.zero_()
     return pair

@@ -29,7 +29,9 @@ PLAIN = [name for name, method in methods().items() if not method.masks]
 def branches(
     network: Network, batch: Batch, head: int = 0, masked: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """(base output, head output) of one couple, 2 x B x K, from its parts; without predictor."""
+    """Return (base output, head output) of one couple, 2 x B x K, from its parts; without
+    predictor.
+    """
     masking = (
         None
         if network.mask_token is None or not masked
@@ -46,7 +48,7 @@ def branches(
 
 
 def predictions(pair: Pair, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The student's (b, a), as the loss takes them."""
+    """Return the student's (b, a), as the loss takes them."""
     (base, head), couple = branches(pair.student, batch), pair.student.couples[0]
     predict = [couple.base_predictor, couple.head_predictor or couple.base_predictor]
     return tuple(
@@ -56,13 +58,13 @@ def predictions(pair: Pair, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def begun(pair: Pair, batch: Batch) -> Pair:
-    """The pair after a step's losses, so that centres and queues hold something."""
+    """Return the pair after a step's losses, so that centres and queues hold something."""
     pair.losses(batch._replace(globals=batch.globals.flip(1) * 0.9), 0.0)
     return pair
 
 
 def targets(pair: Pair, batch: Batch) -> tuple[Tensor, Tensor]:
-    """(b', a'), without gradients."""
+    """Return (b', a'), without gradients."""
     with torch.no_grad():
         return branches(pair.teacher or pair.student, batch, masked=pair.teacher is None)
 

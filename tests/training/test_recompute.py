@@ -19,8 +19,8 @@ MakeTrainer = Callable[..., Trainer]
 
 
 def trained(made: Trainer, recompute: bool) -> dict[str, Tensor]:
-    """Everything that three steps leave behind: losses, gradients, weights, statistics, random
-    numbers.
+    """Return everything that three steps leave behind: losses, gradients, weights, statistics,
+    random numbers.
     """
     if recompute:
         made.recompute()
@@ -63,7 +63,7 @@ def test_a_training_stays_as_it_was_bit_by_bit(
 
 
 def held_bytes(made: Trainer, recompute: bool) -> int:
-    """Bytes that the graph of one step's loss keeps."""
+    """Return the bytes that the graph of one step's loss keeps."""
     if recompute:
         made.recompute()
     held: dict[int, int] = {}

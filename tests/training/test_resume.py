@@ -1,4 +1,4 @@
-"""Training goes on from a checkpoint as if it had never stopped."""
+"""Training continues from a checkpoint as if it had never stopped."""
 
 from __future__ import annotations
 

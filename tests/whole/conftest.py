@@ -63,11 +63,11 @@ class Ended(NamedTuple):
 
     @property
     def too_small(self) -> bool:
-        """Whether it says that its budget is too small."""
+        """Tell whether it says that its budget is too small."""
         return self.code == 2 and "budget" in self.err
 
     def did_all(self, found: Snapshot) -> bool:
-        """Whether the search did all that it had planned, within its budget."""
+        """Tell whether the search did all that it had planned, within its budget."""
         assert self.code == 0 or self.too_small, self.err
         return (
             self.code == 0
@@ -117,17 +117,18 @@ class Program:
         return True
 
     def interrupt(self) -> None:
-        """Ctrl-C in a terminal: every process of the group gets it."""
+        """Send the Ctrl-C of a terminal: every process of the group gets it."""
         os.killpg(self._process.pid, signal.SIGINT)
 
     def signal_group(self, number: signal.Signals) -> None:
-        """As `timeout` and a terminal that closes do: to the program, and to its group once
-        more."""
+        """Send a signal as `timeout` and a terminal that closes do: to the program, and to its
+        group once more.
+        """
         self._process.send_signal(number)
         os.killpg(self._process.pid, number)
 
     def kill(self) -> None:
-        """`kill -9` of the controller alone."""
+        """Send `kill -9` to the controller alone."""
         self._process.kill()
         self._process.wait()
 
@@ -157,7 +158,7 @@ class Snapshot:
         return found
 
     def decided(self) -> dict[int, tuple[Any, ...]]:
-        """Every decided trial with all that was decided about it."""
+        """Return every decided trial with all that was decided about it."""
         return {
             number: (
                 trial.state,
@@ -171,7 +172,7 @@ class Snapshot:
         }
 
     def spent(self) -> float:
-        """Device-seconds."""
+        """Return the device-seconds that were charged."""
         return sum(charge["device_s"] for charge in self.charges)
 
 
@@ -189,7 +190,7 @@ class Place:
         return Program(self.folder, self._mark, argv)
 
     def search(self, budget: str) -> tuple[Run, Program]:
-        """A search just started; its run is named after the budget."""
+        """Start a search; its run is named after the budget."""
         return Run(self.folder / "runs" / budget), self.start(
             *ASKED, "--budget", budget, "--name", budget
         )
@@ -198,7 +199,7 @@ class Place:
         return Snapshot.of(run)
 
     def processes(self) -> list[int]:
-        """Those that were started from here, however indirectly, and live."""
+        """Return the processes that were started from here, however indirectly, and live."""
         return [
             int(path.parent.name)
             for path in Path("/proc").glob("[0-9]*/environ")
@@ -206,7 +207,7 @@ class Place:
         ]
 
     def signal_all(self, number: signal.Signals) -> None:
-        """As systemd and Slurm do: to every process, whatever its group."""
+        """Send a signal as systemd and Slurm do: to every process, whatever its group."""
         for pid in self.processes():
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
@@ -240,5 +241,5 @@ def new_place(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Place]:
 
 @pytest.fixture(scope="session")
 def budgets() -> tuple[str, ...]:
-    """To be tried one after another, from the smallest."""
+    """Return budgets to be tried one after another, from the smallest."""
     return BUDGETS

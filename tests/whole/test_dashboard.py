@@ -43,15 +43,15 @@ class Reader:
     over: threading.Event = field(default_factory=threading.Event)
 
     def read(self) -> dict[str, Any]:
-        """All that the dashboard tells of the study, no trials while there is none; URLError while
-        it does not listen yet.
+        """Return all that the dashboard tells of the study, no trials while there is none; raise
+        URLError while it does not listen yet.
         """
         studies = self._get("studies")["study_summaries"]
         return self._get(f"studies/{studies[0]['study_id']}?after=0") if studies else {"trials": []}
 
     def comes_to_show(self, trials: dict[int, tuple[str, Any]]) -> bool:
-        """Whether it shows these states and values within a minute; it may answer from what it read
-        a few seconds ago.
+        """Tell whether it shows these states and values within a minute; it may answer from what it
+        read a few seconds ago.
         """
         until = time.monotonic() + 60.0
         while time.monotonic() < until:

@@ -22,7 +22,7 @@ slow = pytest.mark.slow(
 def check_told_how_to_go_on(ended: Any, run: Run) -> None:
     assert ended.code == 130, ended.err
     assert ended.err.strip().splitlines() == [
-        f"hssl-search: stopped; go on with: hssl-search resume runs/{run.name}"
+        f"hssl-search: stopped; continue with: hssl-search resume runs/{run.name}"
     ]
 
 
@@ -79,7 +79,9 @@ def troubled(new_place: Callable[[], Any], budgets: tuple[str, ...]) -> Troubled
 
 
 def in_trouble(place: Any, budget: str) -> Troubled | None:
-    """A search with that budget; None where the budget does not last for all of it."""
+    """Return a search with that budget that was interrupted while it screened, resumed, killed in
+    its proxies, and resumed; None where the budget does not last for all of it.
+    """
     run, program = place.search(budget)
     if not program.wait_for_phase(run, "screen"):
         assert (ended := program.wait()).too_small, ended.err

@@ -94,7 +94,7 @@ class Killed:
     """A Snapshot."""
 
     def charges(self) -> list[dict[str, Any]]:
-        """Of the controller that was killed."""
+        """Return the charges of the controller that was killed."""
         return list(self.found.charges[self.begun :])
 
 
@@ -106,7 +106,7 @@ class Story:
     out: str
 
     def steps(self) -> Iterator[tuple[Any, Any]]:
-        """(records after a kill, records after the next one or at the end)."""
+        """Return (records after a kill, records after the next one or at the end)."""
         return pairwise([*(kill.found for kill in self.kills), self.final])
 
 
@@ -134,7 +134,9 @@ def story(new_place: Callable[[], Any]) -> Story:
 
 
 def check_budget_is_spent(ended: Any) -> None:
-    """It ended because starting again and again has used its budget, or because it was done."""
+    """Check that it ended because starting again and again has used its budget, or because it was
+    done.
+    """
     assert ended.code == 0 or ended.too_small, ended.err
 
 

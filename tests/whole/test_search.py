@@ -37,7 +37,7 @@ class Demo:
 
     @property
     def sentence(self) -> str:
-        """Of the verdict."""
+        """Return the sentence of the verdict."""
         return str(self.found.attributes["verdict"]["sentence"])
 
     @property
@@ -47,8 +47,8 @@ class Demo:
 
 @pytest.fixture(scope="session")
 def demo(new_place: Callable[[], Any], budgets: tuple[str, ...]) -> Demo:
-    """The one search that all tests here look at; takes about as long as the budget that is large
-    enough.
+    """Run the one search that all tests here look at; takes about as long as the budget that is
+    large enough.
     """
     place = new_place()
     for budget in budgets:
@@ -62,14 +62,14 @@ def demo(new_place: Callable[[], Any], budgets: tuple[str, ...]) -> Demo:
 
 @pytest.fixture
 def within(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> Demo:
-    """The finished search, from the folder in which it was started."""
+    """Return the finished search, from the folder in which it was started."""
     monkeypatch.chdir(demo.place.folder)
     monkeypatch.setenv("HSSL_SEARCH_CACHE", str(demo.place.folder / "cache"))
     return demo
 
 
 def words(text: str) -> str:
-    """The text without its line breaks."""
+    """Return the text without its line breaks."""
     return " ".join(text.split())
 
 

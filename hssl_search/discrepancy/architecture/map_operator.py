@@ -69,7 +69,10 @@ class BaseOperator(MapOperator):
 
     def __init__(self, base: Base) -> None:
         super().__init__()
-        self.base, self.stride = base, _stride(base.model)
+        stages: Any = base.model.feature_info
+        last = (stages if isinstance(stages, list) else stages.get_dicts())[-1]
+        # Pixels from one position of the last map to the next.
+        self.base, self.stride = base, int(last["reduction"])
         self.input_shape = (3 * self.stride**2, *base.map_shape[1:])
 
     def map(self, x: Tensor) -> Tensor:
@@ -83,13 +86,7 @@ class BaseOperator(MapOperator):
 
     def _images(self, x: Tensor) -> Tensor:
         images, side = F.pixel_shuffle(x, self.stride), self.base.image_size
-        lacking = [max(0, side - given) for given in images.shape[2:]]
+        lacking = [max(0, side - length) for length in images.shape[2:]]
         # On a torus: the padding repeats the image.
         images = F.pad(images, (0, lacking[1], 0, lacking[0]))
         return images[:, :, :side, :side] if "img_size" in self.base.timm_args else images
-
-
-def _stride(model: Any) -> int:
-    """Return the pixels from one position of a timm model's last map to the next."""
-    stages = model.feature_info
-    return int((stages if isinstance(stages, list) else stages.get_dicts())[-1]["reduction"])

@@ -58,12 +58,13 @@ def operations(network: nn.Module, x: Tensor) -> list[Operation]:
     with torch.enable_grad(), observer.flops, _modules_of(network, observer.running), observer:
         network(x.detach().requires_grad_())
     # The modules that attend are known only now, and queries come before their product.
-    attending = {seen.modules[-1] for seen in observer.seen if seen.kind == "attention"}
+    seen = observer.seen
+    attending = {operation.modules[-1] for operation in seen if operation.kind == "attention"}
     return [
-        replace(seen, kind="attention")
-        if seen.kind == "pointwise" and not attending.isdisjoint(seen.modules)
-        else seen
-        for seen in observer.seen
+        replace(operation, kind="attention")
+        if operation.kind == "pointwise" and not attending.isdisjoint(operation.modules)
+        else operation
+        for operation in seen
     ]
 
 

@@ -87,7 +87,7 @@ def _profile(network: MapOperator, seed: int, device: torch.device) -> Profile:
 
 @contextmanager
 def _random_numbers(seed: int, device: torch.device) -> Iterator[None]:
-    """Let random numbers follow from the seed; afterwards they go on as if nothing had been
+    """Let random numbers follow from the seed; afterwards they continue as if nothing had been
     drawn.
     """
     on_gpu = device.type == "cuda"

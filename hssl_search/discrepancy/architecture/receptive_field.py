@@ -48,15 +48,11 @@ def receptive_field(operator: Operator, x: Tensor) -> float:
     of the depth), in units of the map. Arguments as of `field_energy`.
     """
     energy = field_energy(operator, x)
-    rows, columns = (_squared_distances(side, energy) for side in energy.shape)
+    places = (torch.arange(side).to(energy) for side in energy.shape)
+    # Squared distances from place 0 of a ring to each of its places.
+    rows, columns = (torch.minimum(place, len(place) - place).square() for place in places)
     squared = rows[:, None] + columns[None, :]
     if not squared.any():
         return 0.0  # a map of one position
     # A field that is denser at the far side than nearby would be beyond a uniform one.
     return min(float(((energy * squared).sum() / squared.mean()).sqrt()), 1.0)
-
-
-def _squared_distances(side: int, like: Tensor) -> Tensor:
-    """Return the squared distance from place 0 of a ring to each of its places."""
-    steps = torch.arange(side).to(like)
-    return torch.minimum(steps, side - steps).square()

@@ -11,11 +11,17 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from hssl_search.engine.candidates import surrogate
-from hssl_search.engine.candidates.candidate import Contender
+from hssl_search.engine.candidates.surrogate import Lesson
 from hssl_search.engine.candidates.trials import Trials
 from hssl_search.engine.config import PromotionRule
 from hssl_search.engine.policy import DEFAULT, Policy
-from hssl_search.engine.records.state import HEALTHY, PromotionState, SearchState, TrialState
+from hssl_search.engine.records.state import (
+    HEALTHY,
+    Contender,
+    PromotionState,
+    SearchState,
+    TrialState,
+)
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.statistics import ties
 from hssl_search.engine.statistics.correlation import (
@@ -79,6 +85,7 @@ def choose(
     scores: Mapping[int, float],
     seed: int,
     policy: Policy = DEFAULT,
+    lessons: Sequence[Lesson] = (),
 ) -> Contender | None:
     """Return the head to promote next; the same answer to the same arguments.
 
@@ -86,6 +93,7 @@ def choose(
         screened: the candidates and the controls.
         promoted: trials that are promoted already.
         scores: trial -> score of the proxies that have ended.
+        lessons: of earlier searches.
 
     Returns:
         None when no healthy head is left.
@@ -93,12 +101,12 @@ def choose(
     ranked = shuffled(screened, seed) if rule == "random" else by_discrepancy(screened)
     taken = set(promoted)
     left = (candidate for candidate in ranked if candidate.trial not in taken)
-    ended = sum(candidate.trial in scores for candidate in ranked)
+    ended = sum(candidate.trial in scores for candidate in ranked) + _taught(lessons)
     paper_rules = len(promoted) % policy.paper_rule_every == 0 or ended < policy.promotion_startup
     if rule != "learned" or paper_rules:
         return next(left, None)
     means, deviations = surrogate.predict(
-        ranked, [scores.get(candidate.trial) for candidate in ranked]
+        ranked, [scores.get(candidate.trial) for candidate in ranked], lessons
     )
     # One standard deviation above the mean (an upper confidence bound, Auer, JMLR 2002), so that
     # heads of which little is known are tried too.
@@ -112,13 +120,18 @@ def choose(
 
 
 def rank_correlations(
-    screened: Iterable[Contender], scores: Mapping[int, float], policy: Policy = DEFAULT
+    screened: Iterable[Contender],
+    scores: Mapping[int, float],
+    policy: Policy = DEFAULT,
+    lessons: Sequence[Lesson] = (),
 ) -> dict[str, RankCorrelation]:
     """Return how well the scores' order was predicted by the surrogate, each head left out in
     turn, and by discrepancy."""
     ended = [candidate for candidate in healthy(screened) if candidate.trial in scores]
     reached = [scores[candidate.trial] for candidate in ended]
-    predicted = _left_out(ended, reached) if len(ended) > policy.promotion_startup else []
+    heads = len(ended) + _taught(lessons)
+    enough = len(ended) > 1 and heads > policy.promotion_startup
+    predicted = _left_out(ended, reached, lessons) if enough else []
     return {
         "forecast": rank_correlation(predicted, reached[: len(predicted)]),
         "discrepancy": rank_correlation(
@@ -127,21 +140,28 @@ def rank_correlations(
     }
 
 
-def _left_out(ended: Sequence[Contender], reached: Sequence[float]) -> list[float]:
+def _taught(lessons: Iterable[Lesson]) -> int:
+    """Return how many heads earlier searches tell of."""
+    return sum(len(lesson.scores) for lesson in lessons)
+
+
+def _left_out(
+    ended: Sequence[Contender], reached: Sequence[float], lessons: Sequence[Lesson]
+) -> list[float]:
     """Return what the surrogate predicts of each head without its own score, above what the same
     fit predicts of the others on average.
 
     Above their average, because that falls as the score that is left out rises: a surrogate that
     says nothing but the mean would put the heads into exactly the reverse of their order.
     """
-    found = np.zeros(len(ended))
+    predicted = np.zeros(len(ended))
     folds = len(ended) if len(ended) <= ONE_BY_ONE else FOLDS
     for fold in range(folds):
-        known: list[float | None] = list(reached)
-        known[fold::folds] = [None] * len(known[fold::folds])
-        means, _ = surrogate.predict(ended, known)
-        found[fold::folds] = means[fold::folds] - np.delete(means, np.s_[fold::folds]).mean()
-    return found.tolist()
+        seen: list[float | None] = list(reached)
+        seen[fold::folds] = [None] * len(seen[fold::folds])
+        means, _ = surrogate.predict(ended, seen, lessons)
+        predicted[fold::folds] = means[fold::folds] - np.delete(means, np.s_[fold::folds]).mean()
+    return predicted.tolist()
 
 
 class Promotions(NamedTuple):
@@ -161,6 +181,7 @@ class Promoter:
         most: how many times the base's step one with a promoted head may take; None: any number of
             times.
         times_base: how many times it does.
+        lessons: of earlier searches.
     """
 
     def __init__(
@@ -172,8 +193,10 @@ class Promoter:
         most: float | None = None,
         times_base: Callable[[Contender], float] = lambda candidate: 1.0,
         policy: Policy = DEFAULT,
+        lessons: Sequence[Lesson] = (),
     ) -> None:
-        self.most, self.times_base, self.policy = most, times_base, policy
+        self.most, self.times_base = most, times_base
+        self.policy, self.lessons = policy, lessons
         self.trials, self.study, self.rule, self.seed = trials, study, rule, seed
         self._round: tuple[Contender, ...] | None = None
         """All contenders as screening left them: what proxies add says nothing of who is promoted,
@@ -209,9 +232,11 @@ class Promoter:
         Returns:
             The head; None when no healthy one is left.
         """
-        known = scores() if self.rule == "learned" else {}
+        ended = scores() if self.rule == "learned" else {}
         self._round, promoted = self._round or self._screened(), self._promoted()
-        chosen = choose(self.rule, self._round, promoted, known, self.seed, self.policy)
+        chosen = choose(
+            self.rule, self._round, promoted, ended, self.seed, self.policy, self.lessons
+        )
         if chosen is None:
             return None
         candidate = self.trials.undecided(chosen)
@@ -260,9 +285,9 @@ class Promoter:
         if not promoted:
             screened = any(candidate.state.gate for candidate in candidates)
             return Promotions("unhealthy" if screened else "unscreened")
-        found = rank_correlations(contenders, scores, self.policy)
-        self.study.write(SearchState(promotion=PromotionState(rule=self.rule, **found)))
-        return Promotions("", found)
+        correlations = rank_correlations(contenders, scores, self.policy, self.lessons)
+        self.study.write(SearchState(promotion=PromotionState(rule=self.rule, **correlations)))
+        return Promotions("", correlations)
 
     def _prune(self, contender: Contender, cause: str) -> None:
         self.trials.note(contender.trial, TrialState(promoted=False))

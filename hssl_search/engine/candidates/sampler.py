@@ -55,6 +55,7 @@ class CandidateSampler:
         results = sum(trial.state is Status.COMPLETE for trial in learned)
         learns = results >= self.startup and self.name in LEARNING
         while True:
+            # By the number of heads, so that a resumed search draws what it would have drawn.
             seed = seed_after(self.seed, len(heads))
             head = (
                 _drawn(_tpe(seed, self.startup), space, heads, learned, TRIES) if learns else None

@@ -12,12 +12,11 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FixedTrial, FrozenTrial
 
-from hssl_search.engine.candidates.candidate import SAME_TIME, Contender
 from hssl_search.engine.candidates.sampler import ENUMERATED, CandidateSampler
 from hssl_search.engine.execution.jobs import CountedHead
 from hssl_search.engine.policy import DEFAULT, Policy
 from hssl_search.engine.records.run import Run
-from hssl_search.engine.records.state import TrialState
+from hssl_search.engine.records.state import SAME_TIME, Contender, TrialState
 from hssl_search.engine.records.study import Finished, StudyRecord
 from hssl_search.heads.config import HeadConfig
 from hssl_search.spaces.space import Space
@@ -168,6 +167,7 @@ class Trials:
         if number in self._decided:
             return
         known = self._known[number].state
+        # A resumed search notes again what it knew; each key is a write to the database.
         new = {
             key
             for key in state.model_fields_set

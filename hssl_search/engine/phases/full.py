@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.execution.jobs import Job, Outcome, State
 from hssl_search.engine.phases.context import Context
 from hssl_search.engine.phases.jobs import full_key
 from hssl_search.engine.phases.runner import Phase, Runner
 from hssl_search.engine.planning.costs import FullTraining, Wanted
-from hssl_search.engine.records.state import FullState, SearchState
-from hssl_search.engine.verdict import Verdict
+from hssl_search.engine.records.state import Contender, FullState, SearchState, Verdict
 
 
 def train_winner(context: Context, verdict: Verdict, wanted: Wanted, proxy_steps: int) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.execution.jobs import MEASURE_REPORTS, CountedHead, Job, Setting, Task
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.policy import DEFAULT
+from hssl_search.engine.records.state import Contender
 from hssl_search.heads.config import HeadConfig
 
 
@@ -152,7 +152,7 @@ class JobMaker:
         trial: int | None = None,
     ) -> Job:
         cpus, gpus = resources
-        # Measuring saves nothing that could show that it goes on.
+        # Measuring saves nothing that could show that it continues.
         still_s = self.hung_s + 2 * task.reserve_s if task.rungs else None
         return Job(key, phase, task, str(self.folder / folder), trial, cpus, gpus, still_s=still_s)
 

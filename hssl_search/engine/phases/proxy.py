@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from statistics import fmean
 
-from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.promotion import Promoter
 from hssl_search.engine.candidates.pruners import AtRung, Pruner
 from hssl_search.engine.execution.jobs import Decision, Job, Outcome, Report, State
@@ -15,6 +14,7 @@ from hssl_search.engine.phases.context import Context
 from hssl_search.engine.phases.runner import Phase, Runner
 from hssl_search.engine.planning.costs import PROXY_CONTROLS
 from hssl_search.engine.planning.plan import Plan
+from hssl_search.engine.records.state import Contender
 from hssl_search.engine.statistics.metrics import Measure
 from hssl_search.heads.config import HeadConfig
 

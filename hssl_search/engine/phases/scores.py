@@ -48,7 +48,7 @@ class Scoreboard:
         metrics = final_metrics(outcome, job.task.steps)
         if metrics is not None:
             if (step_s := _seconds_a_step(outcome)) > 0:
-                self.step_s.setdefault(trial, step_s)
+                self.step_s.setdefault(trial, step_s)  # the first: that of its proxy
                 self.trials.note(trial, TrialState(step_s=self.step_s[trial]))
             self.trials.note(trial, _measured_alone(metrics))
             self._complete(job, trial, metrics)

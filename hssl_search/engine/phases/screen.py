@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.execution.jobs import (
     REFERENCE_HEADS,
     Decision,
@@ -21,7 +20,7 @@ from hssl_search.engine.phases.context import Context
 from hssl_search.engine.phases.runner import Phase, Runner
 from hssl_search.engine.planning.plan import Plan
 from hssl_search.engine.records.results import final_metrics
-from hssl_search.engine.records.state import HeadMeasures, TrialState
+from hssl_search.engine.records.state import Contender, HeadMeasures, TrialState
 from hssl_search.heads.config import HeadConfig
 
 
@@ -151,7 +150,7 @@ def _screened(
             context.attach(replace(job, trial=candidate.trial), outcome)
             context.trials.decide(candidate.trial, "FAIL", cause=cause)
         return
-    # What was screened is known, and nothing goes on from its weights.
+    # What was screened is known, and nothing continues from its weights.
     shutil.rmtree(job.folder, ignore_errors=True)
     found, references = read(group, metrics, number)
     for candidate in group:

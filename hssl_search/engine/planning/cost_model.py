@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean
 
-from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.execution.jobs import Job, Outcome, Plain, Setting
 from hssl_search.engine.execution.machine import Machine, packed
 from hssl_search.engine.planning.costs import (
@@ -21,6 +20,7 @@ from hssl_search.engine.planning.costs import (
 )
 from hssl_search.engine.planning.plan import Plan
 from hssl_search.engine.policy import DEFAULT, Policy
+from hssl_search.engine.records.state import Contender
 from hssl_search.engine.statistics.metrics import Measure
 
 
@@ -112,11 +112,11 @@ class Measurement:
         return Wanted(steps, min(self.images, batch) / min(self.images, proxy_batch))
 
 
-def _references(found: Plain) -> dict[str, Plain]:
+def _references(measured: Plain) -> dict[str, Plain]:
     """Return the references by names for people; a base's accuracy by another token than the one
     that ranks is a row of its own."""
     rows = {}
-    for name, metrics in found.items():
+    for name, metrics in measured.items():
         tokens = {
             key: key.removeprefix("accuracy_") for key in metrics if key.startswith("accuracy_")
         }
@@ -168,7 +168,7 @@ class CostModel:
     def expect(self, head_s: float | None) -> None:
         """Plan from now on with a head that adds so much to a step; None: as before."""
         if head_s is not None:
-            self.planned = replace(self.costs, heads={"promoted": head_s})
+            self.planned = replace(self.costs, heads={"promoted heads": head_s})
 
     def head(self, contender: Contender) -> float:
         """Return what a head adds to a step: as its screening timed it, else what its family's
@@ -178,6 +178,7 @@ class CostModel:
         by_family = self._measured.head_s(contender.family, contender.state.macs or 0)
         if (ratio := contender.state.step_ratio) is None:
             return by_family
+        # Timed over two steps: a cheap head may have looked faster than none.
         return max(LEAST_SHARE * by_family, (ratio - 1) * self.costs.step)
 
     def step(self, together: Sequence[Contender]) -> float:
@@ -191,12 +192,12 @@ class CostModel:
     def costly(self, most: float) -> dict[str, float]:
         """Return family -> how many times the base's step one with its costliest typical head
         takes, where that is more than so many."""
-        found: dict[str, float] = {}
+        costliest: dict[str, float] = {}
         for family, macs in self.typical:
             times = 1 + self._measured.head_s(family, macs) / self.costs.step
             if times > most:
-                found[family] = max(times, found.get(family, 0.0))
-        return found
+                costliest[family] = max(times, costliest.get(family, 0.0))
+        return costliest
 
     def training(self, job: Job, contender: Contender) -> float:
         """Return what a training of one contender costs, on a worker that is up."""
@@ -223,6 +224,7 @@ class CostModel:
 
     def further_seeds(self, plan: Plan, contenders: Sequence[Contender]) -> dict[int, float]:
         """Return trial -> what one more seed costs, at the pace of the search."""
+        # As it is and not on the safe side: it is told to a user, and starts nothing.
         pace = self._pace() * self.costs.side_by_side
         return {
             contender.trial: pace * self.costs.training(plan.proxy_steps, self.step([contender]), 1)

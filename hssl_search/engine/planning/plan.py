@@ -137,6 +137,7 @@ def make_plan(
     Raises:
         BudgetTooSmall: when they do not suffice for any search.
     """
+    # Phases are wound up and begun whatever is planned for them.
     left_s = max(0.0, remaining_s - len(policy.shares) * costs.between_phases())
     together_s = left_s * policy.shares.together
     screen = _plan_screen(left_s * policy.shares.screen, costs, space_size, policy)
@@ -188,6 +189,7 @@ def plan_again(
     """
     left_s = remaining_s - (len(policy.shares) - 1) * costs.between_phases()
     if more_screening:
+        # Kept back: the screening of later rounds, and beginning their phases.
         groups = plan.groups - math.ceil(plan.ends[0] / plan.group_size)
         left_s -= groups * group_cost(costs, plan.group_size, plan.screen_steps)
         left_s -= 2 * (plan.rounds - 1) * costs.between_phases()
@@ -299,6 +301,7 @@ def _plan_screen(share_s: float, costs: Costs, space_size: int | None, policy: P
             raise BudgetTooSmall(needed_s=smallest_s(costs, policy))
     candidates = min(reach, groups * size)
     size = math.ceil(candidates / groups)
+    # The steps that fit beside what a group costs without any.
     fixed_s = group_cost(costs, size, 0)
     steps = ties.floor((share_s / groups - fixed_s) / (group_cost(costs, size, 1) - fixed_s))
     return _Screen(candidates, size, max(wanted.fewest, min(wanted.most, steps)))
@@ -314,6 +317,7 @@ def _plan_proxies(
     wanted, runs = policy.proxy_steps, policy.fewest_confirm_jobs
     beside = costs.beside_others
     spare_s = share_s - _together(costs, 0, runs, wanted.wanted, policy.most_rungs)
+    # As many proxies of the wanted length as the share holds; then as long as it lasts for them.
     affordable = ties.floor(spare_s / proxy_cost(costs, wanted.wanted, policy.most_rungs))
     proxies = max(
         min(policy.fewest_proxies, candidates),
@@ -382,6 +386,7 @@ def extend_plan(
     """
     left_s = max(0.0, remaining_s - len(policy.shares) * costs.between_phases())
     shares, run_s = policy.shares, proxy_cost(costs, plan.proxy_steps, len(plan.rungs))
+    # What the space has left, and the budget screens.
     room = policy.most_candidates
     if space_size is not None:
         room = max(0, min(room, space_size - plan.candidates))

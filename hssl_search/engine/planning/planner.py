@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from hssl_search.engine.budget import Budget
-from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.sampler import LEARNING
 from hssl_search.engine.execution.jobs import Plain
 from hssl_search.engine.phases.context import Context
@@ -21,7 +20,7 @@ from hssl_search.engine.planning.plan import (
 )
 from hssl_search.engine.planning.preview import PlannedPhase, planned_phases, preview, too_small
 from hssl_search.engine.records.run import ResolvedSearch
-from hssl_search.engine.records.state import PlanState, SearchState
+from hssl_search.engine.records.state import Contender, PlanState, SearchState
 from hssl_search.engine.statistics import ties
 
 

@@ -92,7 +92,7 @@ def planned_phases(
         return PlannedPhase(name, jobs, steps, at_once, device_s, wall_s)
 
     asked = {"screen": plan.screen_steps, "proxy": plan.proxy_steps, "confirm": plan.proxy_steps}
-    found = [
+    phases = [
         phase(
             name,
             steps,
@@ -104,8 +104,8 @@ def planned_phases(
         for name, steps in asked.items()
     ]
     if full.steps:
-        found.append(phase("full", full.steps, 1, full.device_s, whole))
-    return found
+        phases.append(phase("full", full.steps, 1, full.device_s, whole))
+    return phases
 
 
 def preview(
@@ -194,37 +194,37 @@ def _beyond(
     if space_size is not None:
         most = min(most, math.ceil(space_size / 2))
     rankings = {(min(RANKED, most), policy.proxy_steps.wanted), (most, policy.proxy_steps.most)}
-    found = []
+    beyond = []
     for heads, steps in rankings:
         device_s = fixed_s + ranking_s(heads, steps, costs, policy)
         better = plan is None or heads > plan.proxies or steps > plan.proxy_steps
         if better and device_s > budget_s:
-            found.append({"heads": heads, "steps": steps, "device_s": device_s})
-    return sorted(found, key=lambda ranking: ranking["device_s"])
+            beyond.append({"heads": heads, "steps": steps, "device_s": device_s})
+    return sorted(beyond, key=lambda ranking: ranking["device_s"])
 
 
-def after_first_step(known: Mapping[str, Any], typical_macs: float) -> tuple[Costs, Costs]:
+def after_first_step(report: Mapping[str, Any], typical_macs: float) -> tuple[Costs, Costs]:
     """Return the least and the most that a search can turn out to cost, by what measuring knows
     after a step of the base.
 
     Args:
-        known: a report of the measure job.
+        report: a report of the measure job.
         typical_macs: mean multiply-adds of the space's heads.
     """
-    step_s = float(known["step_s"])
-    head_s = step_s * typical_macs / known["base_macs"]
-    images_a_second = 4 * known["batch_size"] / step_s
+    step_s = float(report["step_s"])
+    head_s = step_s * typical_macs / report["base_macs"]
+    images_a_second = 4 * report["batch_size"] / step_s
     least = Costs(step_s, {"typical": 0.5 * head_s}, 0.0, 0.0, 0.0)
     most = Costs(
         step_s,
         {"typical": 3.0 * head_s},
-        evaluate=known["judged"] / images_a_second,
+        evaluate=report["judged"] / images_a_second,
         checkpoint=0.5,
         startup=STARTUP_S,
         joint=1.5,
-        last=min(VIEWS, 8 * known["judged"]) / images_a_second,
+        last=min(VIEWS, 8 * report["judged"]) / images_a_second,
     )
-    return (least.scaled(1 / PRECISION_GAIN) if known["open"] else least), most
+    return (least.scaled(1 / PRECISION_GAIN) if report["open"] else least), most
 
 
 def too_small(
@@ -235,8 +235,8 @@ def too_small(
     fits: Callable[[float, Costs], list[str]],
     policy: Policy = DEFAULT,
 ) -> str:
-    """Say that the budget is too small, by which command it becomes large enough, and what would fit
-    into it as it is.
+    """Say that the budget is too small, by which command it becomes large enough, and what would
+    fit into it as it is.
 
     Args:
         needed_s: device-seconds that a smallest search needs from now on.
@@ -282,7 +282,7 @@ def what_fits(
         )
         return ties.at_least(available_s, policy.enough * smallest_s(smaller, policy))
 
-    found = []
+    options = []
     base, size = setting.base, setting.image_size
     # Bases that may stand in for this one: smaller ones of its kind.
     kind = re.match(r"(?:test_)?([a-z]+)", base)
@@ -292,14 +292,14 @@ def what_fits(
     for name in names if whole else ():
         macs = macs_of(name)
         if macs and whole and macs < whole and fits(macs / whole, macs / whole):
-            found.append(f"--base {name}")
+            options.append(f"--base {name}")
             break
     shares = ((side, (side / size) ** 2) for side in SIZES if side < size)
     if side := next((side for side, share in shares if fits(share, share)), None):
-        found.append(f"--image-size {side}")
+        options.append(f"--image-size {side}")
     if (of_heads := heads_of()) is not None and fits(1.0, of_heads):
-        found.append("--space tiny")
-    return found
+        options.append("--space tiny")
+    return options
 
 
 def macs_like(setting: Setting) -> MacsOf:

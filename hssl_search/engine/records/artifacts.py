@@ -1,8 +1,11 @@
-"""Artifacts: what the Optuna dashboard shows of a trial beside its numbers (`optuna-dashboard STORAGE --artifact-dir RUN/artifacts`)."""
+"""Artifacts: what the Optuna dashboard shows of a trial beside its numbers.
+
+See `optuna-dashboard STORAGE --artifact-dir RUN/artifacts`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 
 from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upload_artifact
@@ -13,45 +16,46 @@ from hssl_search.engine.records.run import Run
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.scratch import Scratch
 
+log = logging.getLogger(__name__)
+
 LOG, HEAD = "log.txt", "head.yaml"
 LOG_LINES = 100
-"""Of a log that is kept, at most: its end."""
+"""Lines that are kept of a log, at most: its end."""
 
 
 class Artifacts:
-    """Attaches to the trial of a training that has ended its head, and to one that failed the end of its log.
+    """Attaches to a trial its head, and to one that failed the end of its log.
 
-    They are copies of what the run holds elsewhere. So one that cannot be kept is told of, and the search goes on.
-
-    Args:
-        tell: told one sentence of an artifact that could not be kept.
+    They are copies of what the run holds elsewhere: one that cannot be kept ends no search.
     """
 
-    def __init__(self, run: Run, study: StudyRecord, tell: Callable[[str], None]) -> None:
-        self.run, self.study, self.tell = run, study, tell
+    def __init__(self, run: Run, study: StudyRecord) -> None:
+        self.run, self.study = run, study
 
     def keep(self, job: Job, outcome: Outcome) -> None:
-        """To be called before the trial is decided: a decided one takes none. What it has already is not attached again."""
+        """Attach what the trial of a training that has ended lacks.
+
+        It must not be decided yet: a decided trial takes no artifacts.
+        """
         if job.trial is None or outcome.state is State.CUT:
             return
         try:
             self._attach(job, job.trial, outcome)
         except Exception as error:  # whatever it is, no training is lost by it
-            self.tell(
-                f"The dashboard will not show all of trial {job.trial}: {type(error).__name__}: {' '.join(str(error).split())}"
-            )
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            log.warning(f"the dashboard will not show all of trial {job.trial}: {reason}")
 
     def _attach(self, job: Job, number: int, outcome: Outcome) -> None:
         trial = self.study.frozen(number)
         if trial.state.is_finished():
             return
-        has = {one.filename for one in get_all_artifact_meta(trial, storage=self.study.storage)}
+        has = {meta.filename for meta in get_all_artifact_meta(trial, storage=self.study.storage)}
         self.run.artifacts.mkdir(exist_ok=True)
         with Scratch("artifacts") as folder:
-            log = folder / LOG
+            end = folder / LOG
             if outcome.state is State.FAILED:
-                log.write_text(end_of_log(job, outcome), encoding="utf-8")
-            for path in (log, self.run.trial_folder(number) / HEAD):
+                end.write_text(end_of_log(job, outcome), encoding="utf-8")
+            for path in (end, self.run.trial_folder(number) / HEAD):
                 if path.name not in has and path.exists():
                     self._upload(trial, path)
 
@@ -66,7 +70,7 @@ class Artifacts:
 
 
 def end_of_log(job: Job, outcome: Outcome) -> str:
-    """The cause, and the end of the traceback that the worker wrote, where it could."""
+    """Return the cause, and the end of the traceback that the worker wrote, where it could."""
     written = Path(job.folder) / "traceback.txt"
     lines = (
         written.read_text(encoding="utf-8").splitlines()

@@ -35,8 +35,9 @@ class Charge:
 class Ledger:
     """Append-only lines of JSON, one a charge, each with a crc32 of its content.
 
-    A line that is damaged or half-written is counted in `damaged` and never read as a charge; the lines after it are. Opening
-    writes nothing, so anyone may read a live ledger; only the holder of the run's lock may charge.
+    A line that is damaged or half-written is counted in `damaged` and never read as a charge; the
+    lines after it are. Opening writes nothing, so anyone may read a live ledger; only the holder of
+    the run's lock may charge.
     """
 
     def __init__(self, path: Path, clock: Clock = time.monotonic) -> None:
@@ -56,7 +57,7 @@ class Ledger:
         self._zero = clock() - end
 
     def entries(self) -> Iterator[dict[str, Any]]:
-        """The valid lines of the file, in order; counts the others in `damaged`."""
+        """Yield the valid lines of the file in order; count the others in `damaged`."""
         self.damaged = 0
         if not self.path.exists():
             return
@@ -67,29 +68,31 @@ class Ledger:
                 self.damaged += 1
 
     def total(self) -> float:
-        """Device-seconds charged so far."""
+        """Return the device-seconds charged so far."""
         return self._total
 
     def by_phase(self) -> dict[str, float]:
+        """Return the device-seconds of each phase."""
         return dict(self._by_phase)
 
     def by_attempt(self) -> dict[str, float]:
+        """Return the device-seconds of each attempt at a job."""
         return dict(self._by_attempt)
 
     def by_trial(self) -> dict[int, float]:
-        """Device-seconds of each of the study's trials, crashed attempts included."""
+        """Return the device-seconds of each of the study's trials, crashed attempts included."""
         return dict(self._by_trial)
 
     def of_trial(self, number: int) -> float:
-        """Device-seconds of one trial."""
+        """Return the device-seconds of one trial."""
         return self._by_trial.get(number, 0.0)
 
     def attempts(self, key: str) -> int:
-        """The highest attempt number that the job has been charged under; 0 when it has not run."""
+        """Return the highest number of an attempt at the job; 0 when it has not run."""
         return self._attempts.get(key, 0)
 
     def now(self) -> float:
-        """Seconds since the run began; a later controller goes on where the ledger ends."""
+        """Return the seconds since the run began; a later controller continues at its end."""
         return self._clock() - self._zero
 
     def charge(self, attempt: str, phase: str, device_s: float, trial: int | None = None) -> None:
@@ -97,11 +100,15 @@ class Ledger:
         self.append([Charge(attempt, phase, device_s, trial)])
 
     def append(self, charges: Iterable[Charge], durable: bool = True) -> None:
-        """Append charges; ValueError, and none written, when one is negative or not finite.
+        """Append charges.
 
         Args:
-            durable: on the disk when this returns, with one fsync for all. Else a killed process loses nothing either; a power cut may
-                take what was appended since the last that was durable.
+            durable: whether they are on the disk when this returns, with one fsync for all. Else a
+                killed process loses nothing either, but a power cut may take what was appended
+                since the last that was durable.
+
+        Raises:
+            ValueError: where one is negative or not finite; then none is written.
         """
         entries = [self._entry(charge) for charge in charges]
         if not entries:
@@ -115,6 +122,7 @@ class Ledger:
             self._count(entry)
 
     def close(self) -> None:
+        """Close the file."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -157,9 +165,8 @@ class Ledger:
 
     def _opened(self) -> FileIO:
         if self._file is None:
-            self._file = self.path.open(
-                "ab", buffering=0
-            )  # a buffer would be written again when the disk has space
+            # Without a buffer: that would be written again when a full disk has space.
+            self._file = self.path.open("ab", buffering=0)
             if _ends_torn(self.path):
                 self._file.write(b"\n")
         return self._file
@@ -174,7 +181,7 @@ def _crc(entry: dict[str, Any]) -> str:
 
 
 def _read(line: bytes) -> dict[str, Any] | None:
-    """The charge in a line, or None when the line is not whole."""
+    """Return the charge in a line; None when the line is not whole."""
     try:
         entry = json.loads(line)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The meter: turns the time in which jobs hold devices into charges, and says when the budget is spent."""
+"""The meter: charges the time in which jobs hold devices, and says when the budget is spent."""
 
 from __future__ import annotations
 
@@ -32,15 +32,19 @@ class _Open:
 class DeviceMeter:
     """Charges a ledger while jobs run; implements `hssl_search.engine.execution.jobs.Meter`.
 
-    On a GPU budget each job is charged its GPUs x wall-clock. On a CPU budget each job is charged its share of the machine's
-    cores x wall-clock (all shares together at most 1) and the rest goes to the controller, so that the ledger's total is
-    wall-clock from the construction of the meter to `close`. Charges are written when an attempt ends, and every `heartbeat_s` onto the
-    disk, within `beating` also while nobody ticks: a killed controller, and a power cut, lose at most one heartbeat. Time is the
-    monotonic clock's; setting the system's clock changes nothing.
+    On a GPU budget each job is charged its GPUs x wall-clock. On a CPU budget each job is charged
+    its share of the machine's cores x wall-clock (all shares together at most 1) and the rest goes
+    to the controller, so that the ledger's total is wall-clock from the construction of the meter
+    to `close`.
+
+    Charges are written when an attempt ends, and every `heartbeat_s` onto the disk, within
+    `beating` also while nobody ticks: a killed controller, and a power cut, lose at most one
+    heartbeat. Time is the monotonic clock's, so that setting the system's clock changes nothing.
 
     Args:
         tell: told of the device-seconds spent, and of those of the budget, at every tick.
-        reserve_s: device-seconds kept back for what comes after the jobs; `exhausted` and `remaining` count without them.
+        reserve_s: device-seconds kept back for what comes after the jobs; `exhausted` and
+            `remaining` count without them.
     """
 
     def __init__(
@@ -72,14 +76,15 @@ class DeviceMeter:
         self._controller = self._start(CONTROLLER, OVERHEAD, None, self._last_tick)
 
     def tick(self, live: list[Job]) -> None:
-        """Charge the time since the last tick to these jobs; a job that was live and no longer is has ended an attempt."""
+        """Charge the time since the last tick to these jobs; the others have ended their
+        attempts."""
         with self._lock:
             self._live, self._skips = list(live), False
             self._charge()
         self._tell(self.spent(), self.budget.seconds)
 
     def skip(self) -> None:
-        """Charge nothing for the time since the last tick or heartbeat, nor for heartbeats until the next tick."""
+        """Charge nothing for the time since the last tick or heartbeat, nor until the next tick."""
         with self._lock:
             self._live, self._skips = [], True
             self._charge()
@@ -87,7 +92,7 @@ class DeviceMeter:
 
     @contextmanager
     def beating(self) -> Iterator[None]:
-        """Within: every heartbeat is charged and written, whatever else this process is busy with."""
+        """Charge and write every heartbeat within, whatever else this process is busy with."""
         over = threading.Event()
         thread = threading.Thread(target=self._beat, args=(over,), name="heartbeat", daemon=True)
         thread.start()
@@ -99,10 +104,8 @@ class DeviceMeter:
 
     def _beat(self, over: threading.Event) -> None:
         while not over.wait(self._heartbeat_s):
-            with (
-                suppress(OSError),
-                self._lock,
-            ):  # what could not be written stays to be written: the next tick raises
+            # What could not be written stays to be written: the next tick raises.
+            with suppress(OSError), self._lock:
                 self._charge()
 
     def _charge(self) -> None:
@@ -110,8 +113,9 @@ class DeviceMeter:
         elapsed, self._last_tick = now - self._last_tick, now
         shares = self._shares(live)
         for job in live:
-            opened = self._open.get(job.key) or self._begin(job, now - elapsed)
-            opened.unwritten += elapsed * shares[job.key]
+            if job.key not in self._open:  # it began since the last tick, or is a further attempt
+                self._open[job.key] = self._start(job.key, job.phase, job.trial, now - elapsed)
+            self._open[job.key].unwritten += elapsed * shares[job.key]
         if self.budget.device == "cpu" and not self._skips:
             self._controller.unwritten += elapsed * max(0.0, 1.0 - sum(shares.values()))
         ended = [self._open[key] for key in self._open.keys() - shares.keys()]
@@ -119,43 +123,43 @@ class DeviceMeter:
             self._write([*self._open.values(), self._controller], now)
             self._last_write = now
         elif ended:
+            # Without an fsync: the next heartbeat brings it onto the disk.
             self._write(ended, now, durable=False)
         self._open = {key: opened for key, opened in self._open.items() if key in shares}
 
     def spent(self) -> float:
-        """Device-seconds of the whole run, those not yet in the ledger included."""
+        """Return the device-seconds of the whole run, those not yet in the ledger included."""
         with self._lock:
             return self.ledger.total() + sum(
                 opened.unwritten for opened in (*self._open.values(), self._controller)
             )
 
     def remaining(self) -> float:
-        """Device-seconds left, without the reserve; never below zero."""
+        """Return the device-seconds left, without the reserve; never below zero."""
         return max(0.0, self.budget.seconds - self.reserve_s - self.spent())
 
     def exhausted(self) -> bool:
-        """Whether nothing may run any longer."""
+        """Return whether nothing may run any longer."""
         return self.remaining() == 0.0
 
     def close(self) -> None:
-        """Charge what is open and close the ledger. A meter that is not closed has charged all but its last heartbeat."""
+        """Charge what is open and close the ledger.
+
+        A meter that is not closed has charged all but its last heartbeat.
+        """
         self.tick([])
         with self._lock:
             self._write([self._controller], self.clock())
             self.ledger.close()
 
     def _shares(self, live: list[Job]) -> dict[str, float]:
-        """Devices held by each job, scaled down when they hold more than there are."""
+        """Return the devices that each job holds, scaled down where that is more than there are."""
         if self.budget.device == "gpu":
             held, most = {job.key: job.gpus for job in live}, self._total_gpus
         else:
             held, most = {job.key: job.cpus / self._total_cpus for job in live}, 1.0
         excess = max(1.0, sum(held.values()) / most) if most else 1.0
         return {key: share / excess for key, share in held.items()}
-
-    def _begin(self, job: Job, begin: float) -> _Open:
-        self._open[job.key] = self._start(job.key, job.phase, job.trial, begin)
-        return self._open[job.key]
 
     def _start(self, key: str, phase: str, trial: int | None, begin: float) -> _Open:
         return _Open(f"{key}#{self.ledger.attempts(key) + 1}", phase, trial, begin)

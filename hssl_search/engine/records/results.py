@@ -22,6 +22,7 @@ from hssl_search.engine.records.state import (
     PlanState,
     SearchState,
     TrialState,
+    Verdict,
     ended_jobs,
     joined,
 )
@@ -126,7 +127,7 @@ class Results:
     def take(self, trial: int, seed: int, metrics: Plain) -> None:
         """Take the metrics of a training that counts (`counted`)."""
         self._metrics.setdefault(trial, {})[seed] = metrics
-        self._tables.clear()
+        self._tables.clear()  # what was fitted to the scores before is of no use any more
 
     def table(self, measure: Measure | None = None) -> ScoreTable:
         """Return the scores by a measure, read once until there are others.
@@ -145,12 +146,12 @@ class Results:
         return self._read(measure.value)
 
     def _read(self, read: Callable[[Plain], float | None]) -> Scores:
-        found: dict[int, dict[int, float]] = {}
+        numbers: dict[int, dict[int, float]] = {}
         for trial, by_seed in self._metrics.items():
             for seed, metrics in by_seed.items():
                 if (value := finite(read(metrics))) is not None:
-                    found.setdefault(trial, {})[seed] = value
-        return found
+                    numbers.setdefault(trial, {})[seed] = value
+        return numbers
 
 
 Curve = list[tuple[int, float]]
@@ -159,7 +160,7 @@ Curve = list[tuple[int, float]]
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A study as it was when it was read, for reports; a run that goes on is read like one that ended.
+    """A study as it was when it was read; a run that continues is read like one that ended.
 
     A report reads it once, so that all of the report is of one moment.
     """
@@ -183,7 +184,7 @@ class RunRecord:
         config = search.config or {}
         ranked_by = RANKINGS[config.get("rank_by") or ACCURACY.key]
         results = Results(ranked_by, (config.get("images") or {}).get("queries"))
-        # Earlier versions did not record how long a training was to be.
+        # Earlier versions did not record how long a training was to be: all were proxies.
         numbers = search.plan.numbers if search.plan else None
         steps = int((numbers or {}).get("proxy_steps") or 0)
         for job in jobs:
@@ -195,15 +196,24 @@ class RunRecord:
                     results.take(job.trial, seed, metrics)
         return cls(trials, states, jobs, search, results)
 
+    @cached_property
+    def alone(self) -> dict[int, list[JobRecord]]:
+        """Return the trainings of single heads by their trial."""
+        jobs: dict[int, list[JobRecord]] = defaultdict(list)
+        for job in self.jobs:
+            if job.phase in ALONE and job.trial is not None:
+                jobs[job.trial].append(job)
+        return jobs
+
     @property
     def config(self) -> dict[str, Any]:
         """Return the search as reports show it; empty where the study does not hold it."""
         return self.search.config or {}
 
     @property
-    def verdict(self) -> dict[str, Any]:
-        """Return the verdict; empty before there is one."""
-        return self.search.verdict or {}
+    def verdict(self) -> Verdict:
+        """Return the verdict; an empty one before there is one."""
+        return self.search.verdict or Verdict()
 
     @property
     def plan(self) -> PlanState:
@@ -249,15 +259,14 @@ class RunRecord:
         """
         own, measure = self.states[trial.number].seed, self.results.judged_by
         curves: dict[int, dict[int, float]] = defaultdict(dict)
-        if self.results.ranked_by == measure:
+        if self.results.ranked_by == measure:  # else they are of something else than the curve
             curves[own] = {
                 step: value
                 for step, value in trial.intermediate_values.items()
                 if finite(value) is not None
             }
-        for job in self.jobs:
-            if job.phase in ALONE and job.trial == trial.number:
-                curves[own if job.seed is None else job.seed] |= dict(curve(job, measure))
+        for job in self.alone.get(trial.number, []):
+            curves[own if job.seed is None else job.seed] |= dict(curve(job, measure))
         return {seed: sorted(curves[seed].items()) for seed in sorted(curves) if curves[seed]}
 
 

@@ -1,5 +1,4 @@
-"""The run folder: where everything that belongs to one search lies, what its search.yaml holds, and the lock that keeps it to one
-controller."""
+"""The run folder: where all of a search lies, what its search.yaml holds, and its lock."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_serializer
 
 from hssl_search.configfile import read_yaml, validate, write_yaml
 from hssl_search.engine.budget import Budget
@@ -21,10 +20,10 @@ from hssl_search.engine.config import PromotionRule, PrunerName, SamplerName, wi
 from hssl_search.engine.execution.jobs import Plain, Setting
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.policy import Policy
-from hssl_search.engine.records.disk import disk_is_full
 from hssl_search.engine.records.storage_url import database_url, sqlite_url
 from hssl_search.engine.statistics.metrics import RANKINGS, Measure
-from hssl_search.errors import UserError, nearest
+from hssl_search.errors import UserError, disk_is_full, nearest
+from hssl_search.heads.config import HeadConfig
 from hssl_search.scratch import Scratch
 from hssl_search.spaces.space import Space
 
@@ -35,7 +34,6 @@ REMOVED: Mapping[str, Callable[[Any], bool]] = {
     "objective": lambda objective: objective == "accuracy,cost",
     "sampler": lambda sampler: sampler in ("gp", "nsga2"),
     "pruner": lambda pruner: pruner == "hyperband",
-    "warm_start": bool,
 }
 """Options that only earlier versions offer -> whether a value of search.yaml is one of those."""
 LONGEST = 100
@@ -80,7 +78,8 @@ class ResolvedSpace(BaseModel):
 class ResolvedSearch(BaseModel):
     """A search with everything resolved that was asked for: what search.yaml holds.
 
-    A default is what runs did that were begun before there was the key, unless `ADDED` in `hssl_search.engine.config` says it.
+    A default is what runs did that were begun before there was the key, unless `ADDED` in
+    `hssl_search.engine.config` says it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -100,6 +99,8 @@ class ResolvedSearch(BaseModel):
     """GPUs that one training holds; None until measuring has settled it."""
     max_head_cost: float | None
     """Steps without a head that a step with a head may cost; None for no limit."""
+    warm_start: list[str] = []
+    """Folders of earlier runs that teach this one."""
     policy: Policy
     storage: str | None
     """The study's database, as it was asked for; None for SQLite in the run folder."""
@@ -113,8 +114,8 @@ class ResolvedSearch(BaseModel):
     """Arguments for `timm.create_model` that make the base."""
     map_shapes: list[tuple[int, int, int]]
     """C x h x w of each of the base's maps that heads are fed from, the last stage's first."""
-    same_architecture: Plain
-    """HeadConfig of the control that is built like the base's last stage."""
+    same_architecture: HeadConfig
+    """The head of the control that is built like the base's last stage."""
     space: ResolvedSpace
     images: Plain = {}
     """Counts of images by part of the data, the names of classes, and what a look at them told."""
@@ -122,6 +123,10 @@ class ResolvedSearch(BaseModel):
     """`path: reason` of each image that could not be read."""
     versions: dict[str, str] = {}
     """Of this package, Python, and the libraries that results depend on."""
+
+    @field_serializer("same_architecture")
+    def _set_parameters(self, head: HeadConfig) -> Plain:
+        return head.model_dump(exclude_none=True)
 
     @property
     def ranked_by(self) -> Measure:
@@ -145,11 +150,13 @@ class ResolvedSearch(BaseModel):
             "space": self.space.name,
         }
         keys = {"budget", "rank_by", "seed", "full_epochs", "machine", "images", "versions"}
+        if self.warm_start:
+            summary["warm_start"] = [_shown(Path(folder)) for folder in self.warm_start]
         return summary | self.model_dump(mode="json", include=keys)
 
 
 class Run:
-    """A run folder that exists. Knows where things lie; makes no decisions."""
+    """A run folder that exists: where things lie in it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -167,7 +174,11 @@ class Run:
 
     @classmethod
     def create(cls, folder: Path, config: Mapping[str, Any]) -> Run:
-        """Make the folder with `config` as its search.yaml, both or neither. UserError when the name is taken."""
+        """Make the folder with `config` as its search.yaml, both or neither.
+
+        Raises:
+            UserError: when the name is taken.
+        """
         folder = folder.resolve()
         require_free(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -184,7 +195,11 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path) -> Run:
-        """The run in `folder`. UserError when there is none, with the nearest names of runs beside it."""
+        """Return the run in `folder`.
+
+        Raises:
+            UserError: when there is none, with the nearest names of runs beside it.
+        """
         run = cls(folder.resolve())
         if not run.search_yaml.is_file():
             raise UserError(f"{folder} is no run: it has no {SEARCH_YAML}; {_runs_beside(folder)}")
@@ -192,7 +207,11 @@ class Run:
 
     @classmethod
     def find(cls, run: Path | str) -> Run:
-        """The run of this path, or of this name under runs/. UserError when there is none, or when another version wrote it."""
+        """Return the run of this path, or of this name under runs/.
+
+        Raises:
+            UserError: when there is none, or when another version wrote it.
+        """
         path = Path(run)
         by_name = len(path.parts) == 1 and not (path / SEARCH_YAML).exists()
         opened = cls.open(RUNS / path if by_name else path)
@@ -205,11 +224,12 @@ class Run:
 
     @property
     def name(self) -> str:
+        """Return its name."""
         return self.folder.name
 
     @property
     def shown(self) -> str:
-        """Its folder as a person would type it."""
+        """Return its folder as a person would type it."""
         return _shown(self.folder)
 
     def how_to_resume(self, more: str = "") -> str:
@@ -224,7 +244,7 @@ class Run:
 
     @property
     def storage_url(self) -> str:
-        """Where the study is unless the user named another database."""
+        """Return where the study is unless the user named another database."""
         return sqlite_url(self.study_db)
 
     def study_url(self, storage: str | None) -> str:
@@ -240,14 +260,15 @@ class Run:
         return database_url(storage) if storage else self.storage_url
 
     def config(self) -> dict[str, Any]:
-        """Return what search.yaml holds; for a run of an earlier version also what it did by options added since."""
+        """Return what search.yaml holds, and what an earlier version did by options added since."""
         return Written(self.search_yaml, with_defaults(read_yaml(self.search_yaml)))
 
     def resolved(self) -> ResolvedSearch:
         """Return what search.yaml holds, read.
 
         Raises:
-            UserError: for a key that was edited away or into nonsense, and for an option that this version no longer offers.
+            UserError: for a key that was edited away or into nonsense, and for an option that this
+                version no longer offers.
         """
         written = self.config()
         for key, removed in REMOVED.items():
@@ -270,13 +291,15 @@ class Run:
         write_yaml(self.search_yaml, {**read_yaml(self.search_yaml), **values})
 
     def trial_folder(self, number: int) -> Path:
+        """Return the folder of a trial."""
         return self.trials / f"{number:04d}"
 
     def checkpoint_folder(self, number: int) -> Path:
+        """Return the folder of the checkpoints of a trial's proxy."""
         return self.trial_folder(number) / "checkpoint"
 
     def write_head(self, number: int, head: Mapping[str, Any]) -> Path:
-        """Write the trial's head.yaml, a copy of what the study holds; its path."""
+        """Write the trial's head.yaml, a copy of what the study holds; return its path."""
         path = self.trial_folder(number) / "head.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_yaml(path, dict(head), durable=False)
@@ -290,27 +313,32 @@ class Run:
             file.write(json.dumps(dict(metrics)) + "\n")
 
     def metrics(self, number: int) -> list[dict[str, Any]]:
-        """The lines of the trial's metrics.jsonl, without those that a kill cut off."""
+        """Return the lines of the trial's metrics.jsonl but those that a kill cut off."""
         path = self.trial_folder(number) / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         return [line for line in map(_whole_line, lines) if line is not None]
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Within: no other controller works in this run. UserError when one does, with its process id. A dead holder holds nothing."""
+        """Keep other controllers out of this run; a dead holder holds nothing.
+
+        Raises:
+            UserError: when another works in it, with its process id.
+        """
         lock = FileLock(self._lock)
         try:
             lock.acquire(timeout=0)
         except Timeout:
             raise UserError(
-                f"the run {self.name!r} is being worked on by {self._held_by()}; wait for it, or stop it with Ctrl-C there."
+                f"the run {self.name!r} is being worked on by {self._held_by()}; wait for it, or "
+                "stop it with Ctrl-C there."
             ) from None
         except OSError as error:
             if disk_is_full(error):
                 raise
             raise UserError(
-                f"the run folder {_shown(self.folder)} cannot be written ({error.strerror}); mend that, or work on a copy "
-                "elsewhere."
+                f"the run folder {_shown(self.folder)} cannot be written ({error.strerror}); mend "
+                "that, or work on a copy elsewhere."
             ) from error
         try:
             self._holder.write_text(
@@ -329,13 +357,14 @@ class Run:
 
 
 def require_free(folder: Path) -> None:
-    """UserError when `folder` cannot become a run: it is taken, or cannot be made."""
+    """Raise UserError when `folder` cannot become a run: it is taken, or cannot be made."""
     _require_nameable(folder)
     if folder.is_dir() and not (folder / SEARCH_YAML).exists() and not any(folder.iterdir()):
         return
     if (folder / SEARCH_YAML).exists():
         raise UserError(
-            f"the run {folder.name!r} exists already; go on with `{Run(folder).how_to_resume()}` or give another --name."
+            f"the run {folder.name!r} exists already; continue with "
+            f"`{Run(folder).how_to_resume()}` or give another --name."
         )
     if folder.exists():
         raise UserError(f"{_shown(folder)} exists already and is no run; give another --name.")
@@ -343,12 +372,13 @@ def require_free(folder: Path) -> None:
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         reason = "may not be written" if above.is_dir() else "is a file"
         raise UserError(
-            f"the run folder {_shown(folder)} cannot be made: {_shown(above)} {reason}; work in another folder."
+            f"the run folder {_shown(folder)} cannot be made: {_shown(above)} {reason}; work in "
+            "another folder."
         )
 
 
 def _require_nameable(folder: Path) -> None:
-    """UserError where the file system does not take the run's path, or a database URL cannot hold it."""
+    """Raise UserError where the file system or a database URL cannot hold the run's path."""
     longest = folder.absolute().with_name(f".{folder.name}.{'x' * 8}") / ("x" * LONGEST)
     try:
         str(folder.resolve()).encode()
@@ -357,17 +387,18 @@ def _require_nameable(folder: Path) -> None:
         return
     except UnicodeEncodeError:
         raise UserError(
-            f"the run folder {_shown(folder)} cannot be made: its path is not UTF-8; work in another folder."
+            f"the run folder {_shown(folder)} cannot be made: its path is not UTF-8; work in "
+            "another folder."
         ) from None
     except OSError as error:
         raise UserError(
-            f"the run folder {_shown(folder)} cannot be made ({error.strerror}); work in another folder, or give a shorter "
-            "--name."
+            f"the run folder {_shown(folder)} cannot be made ({error.strerror}); work in another "
+            "folder, or give a shorter --name."
         ) from error
 
 
 def _shown(folder: Path) -> str:
-    """The path as the user would type it."""
+    """Return the path as the user would type it."""
     return os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else str(folder)
 
 
@@ -386,7 +417,7 @@ def _runs_beside(folder: Path) -> str:
 
 
 def _whole_line(line: str) -> dict[str, Any] | None:
-    """A line of metrics.jsonl; None for one that a kill cut off, maybe with what was appended behind it."""
+    """Return a line of metrics.jsonl; None for one that a kill cut off, with what follows it."""
     try:
         found: dict[str, Any] = json.loads(line)
     except json.JSONDecodeError:

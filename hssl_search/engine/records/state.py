@@ -14,12 +14,15 @@ import json
 import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from hssl_search.engine.execution.jobs import Outcome, Report, State, TaskHead
 from hssl_search.engine.statistics.correlation import RankCorrelation
+from hssl_search.engine.statistics.metrics import ACCURACY
+from hssl_search.heads.config import HeadConfig
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -31,6 +34,8 @@ LARGEST = 60_000
 character is a byte."""
 PART, IN_PARTS = "part/", "in parts"
 """How the keys of an attribute's parts begin, and the key of what refers to them."""
+SAME_TIME = "none_same_time"
+"""The control without head for the device-time of the proxy that led when confirming began."""
 HEALTHY = "healthy"
 """What the health gate says of a head that may be promoted."""
 
@@ -38,7 +43,7 @@ HEALTHY = "healthy"
 class Attributes(BaseModel):
     """Fields that the study keeps as JSON."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 
     def attributes(self) -> dict[str, Any]:
         """Return the fields that were set, as the study keeps them."""
@@ -156,9 +161,53 @@ class TrialState(HeadMeasures):
         """Return what the study holds of a trial."""
         return cls.model_validate(trial.user_attrs)
 
+    def as_measured(self) -> TrialState:
+        """Return what the surrogate reads of a screened head."""
+        losses = {"head_loss", "chance_loss", "excess_loss"}
+        differences = {"overlap_excess", "cka_excess", "output", "architecture"}
+        return self.only({*losses, *differences, "parameters", "macs"})
+
     def as_screened(self) -> TrialState:
         """Return what was known before the trial was promoted or decided."""
         return self.only(self.model_fields_set - {"promoted", "cause", "device_s"})
+
+
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """A head candidate or a control.
+
+    It is equal to itself alone, so that what is computed from it can be cached.
+    """
+
+    trial: int
+    """The number of its trial."""
+    state: TrialState = field(default_factory=TrialState)
+    """What the study holds of it."""
+
+    @property
+    def name(self) -> str:
+        """Return what people call it."""
+        return self.state.name
+
+    @property
+    def head(self) -> HeadConfig | None:
+        """Return its head; None for a control without a head."""
+        return self.state.head
+
+    @property
+    def heads(self) -> list[HeadConfig]:
+        """Return its head as the heads of a training."""
+        return [] if self.head is None else [self.head]
+
+    @property
+    def family(self) -> str:
+        """Return its head's family; `none` without a head."""
+        return self.state.family
+
+    @property
+    def control(self) -> str | None:
+        """Return which control it is; None for a candidate."""
+        return self.state.control
 
 
 class PlanState(Attributes):
@@ -221,6 +270,24 @@ class FullState(Attributes):
     """What people call it."""
 
 
+class PriorHead(Attributes):
+    """A head of an earlier search that a search was warm-started from."""
+
+    head: TaskHead
+    gain: float | None = None
+    """Its score; only differences within its run count. None of a head that fell ill."""
+    measured: TrialState = TrialState()
+    """What the surrogate reads of it."""
+
+
+class PriorRun(Attributes):
+    """An earlier search that a search was warm-started from."""
+
+    name: str
+    """Its folder, as a person types it."""
+    heads: tuple[PriorHead, ...] = ()
+
+
 class JobRecord(Attributes):
     """How one job ended: the study's attribute `job/KEY`."""
 
@@ -254,6 +321,122 @@ class JobRecord(Attributes):
         return Outcome(self.state, self.cause, self.reports, self.seconds, self.last_s)
 
 
+class VerdictRow(Attributes):
+    """A reference, a control or a candidate, and the mean of its scores."""
+
+    name: str
+    role: Literal["reference", "control", "candidate"]
+    trial: int | None = None
+    seeds: int
+    mean: float
+    interval: tuple[float, float] | None = None
+    """At 95 %; None where nothing tells the noise."""
+    best: float | None = None
+    """Probability that no other row is better; None where nothing tells the noise."""
+
+
+class Comparison(Attributes):
+    """The winner minus a control, paired by seed."""
+
+    against: str
+    difference: float
+    interval: tuple[float, float] | None = None
+    """At 95 %, for whichever candidate was picked (`TwoWay.against`); None before both share two
+    seeds. It reaches no further than a difference of the measure can be."""
+    seeds: int
+    """That both have."""
+    more_seeds: int | None = None
+    """Of both, that would settle an undecided difference; None where too many are needed."""
+    more_s: float | None = None
+    """Device-seconds of them."""
+
+
+class Agreement(Attributes):
+    """Spearman's rank correlation of what ranks with accuracy, over the trials that have both."""
+
+    measure: str = Field(default=ACCURACY.key, alias="with")
+    correlation: float | None
+    interval: tuple[float, float] | None
+    trials: int
+
+
+class Level(Attributes):
+    """How high the better one of winner and no head lies, in accuracy (per cent)."""
+
+    name: str
+    accuracy: float
+    chance: float
+    pixels: float | None
+    """Of raw pixels; None where they were not judged."""
+    queries: int
+    above_chance: bool
+    """Whether so many queries tell it from chance."""
+    of_both: bool
+    """False where only one of the two has a score."""
+
+
+class NoWinner(Attributes):
+    """Why a search has no winner."""
+
+    reason: Literal["budget", "proxies", "gates", "unscreened", "screening"]
+    """The budget ended before a healthy head came to the end of its proxy; all proxies came to
+    nothing; the health gate let no head pass; the budget ended before a head was screened; no
+    screening came to its end."""
+    heads: int = 0
+    """Promoted heads that came to nothing."""
+    gates: dict[str, int] = {}
+    """How many heads each gate judged so."""
+    cause: str = ""
+    """Why the first of them came to nothing."""
+    images: str = ""
+    """What is wrong with the images."""
+    extend: str = ""
+    """The command that continues with a larger budget, where that would help."""
+
+
+class Verdict(Attributes):
+    """What a search found."""
+
+    winner: int | None = None
+    """Trial of the best candidate; None where no candidate has a score."""
+    name: str | None = None
+    rank_by: str = ACCURACY.key
+    """Key of the measure that all numbers are in (`RANKINGS`)."""
+    state: Literal["better", "no head", "undecided", "unranked"] = "unranked"
+    """`better`, `no head`: the difference to the no-head control is decided at 95 %; `undecided`:
+    it is not, or it is smaller than the measure resolves; `unranked`: nothing could be compared."""
+    tied: bool = False
+    """Whether the difference to no head is smaller than the measure resolves."""
+    open: Literal["", "pairs", "chance", "tie", "noise"] = ""
+    """Why an undecided difference is: fewer than two paired seeds; both lie at the level of chance;
+    the whole interval is smaller than the measure resolves; the noise of few seeds."""
+    comparison: Comparison | None = None
+    """With no head."""
+    others: list[Comparison] = []
+    """With the other controls."""
+    level: Level | None = None
+    agreement: Agreement | None = None
+    """None where accuracy ranks, and where nothing was labelled."""
+    no_winner: NoWinner | None = None
+    doubt: str = ""
+    """What is wrong with the images, so that the verdict should not be relied on."""
+    rows: list[VerdictRow] = []
+    """The references, then controls and candidates, the best first."""
+    sentence: str = ""
+    """All of it in words, as reporting made them."""
+
+    @property
+    def results(self) -> list[tuple[str, int, float]]:
+        """Return what the verdict rests on: means, which every machine computes alike."""
+        return [(row.name, row.seeds, row.mean) for row in self.rows]
+
+
+StoredVerdict = Annotated[
+    Verdict, PlainSerializer(lambda verdict: verdict.model_dump(mode="json", by_alias=True))
+]
+"""A verdict with all its fields, whether they were set or not."""
+
+
 class SearchState(Attributes):
     """The user attributes of the study, without the job records (`job/KEY`)."""
 
@@ -265,6 +448,8 @@ class SearchState(Attributes):
     """Accuracy in per cent of raw pixels, the untrained base and chance, where there are labels."""
     reference_scores: dict[str, float] = {}
     """The same by what ranks."""
+    warm_start: tuple[PriorRun, ...] = ()
+    """What earlier searches teach it, so that their folders are needed once."""
     plan: PlanState | None = None
     """None before measuring has ended."""
     promoted: tuple[int, ...] = ()
@@ -273,8 +458,8 @@ class SearchState(Attributes):
     """None until the proxies have ended."""
     confirming: ConfirmingState | None = None
     """None until proxies are confirmed."""
-    verdict: dict[str, Any] | None = None
-    """What `engine.verdict` found; None until then."""
+    verdict: StoredVerdict | None = None
+    """What was found; None until then."""
     full: FullState | None = None
     """None where none was planned yet."""
     ended: str | None = None
@@ -324,8 +509,8 @@ def split(key: str, value: Any) -> Iterator[tuple[str, Any]]:
     what refers to them.
 
     Parts are named by their content, so that a reader between two writes finds the value from
-    before, whole, and so that a write that is repeated changes nothing. Optuna deletes no attribute:
-    the parts of an earlier value stay.
+    before, whole, and so that a write that is repeated changes nothing. Optuna deletes no
+    attribute: the parts of an earlier value stay.
     """
     text = json.dumps(value)
     if len(text) <= LARGEST:

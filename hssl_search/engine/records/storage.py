@@ -1,4 +1,4 @@
-"""The database behind the study: SQLite in the run folder, or any that SQLAlchemy reaches by URL."""
+"""The database behind the study: SQLite in the run folder, or any that SQLAlchemy reaches."""
 
 from __future__ import annotations
 
@@ -39,15 +39,16 @@ from hssl_search.errors import UserError
 from hssl_search.interrupts import pause
 
 BUSY_S = 2.0
-"""How long SQLite itself waits for another writer, in which no signal is heard; then the write is repeated, up to `PATIENCE_S`."""
+"""How long SQLite itself waits for another writer, deaf to signals; then the write is repeated, for
+up to `PATIENCE_S`."""
 PATIENCE_S = 120
-"""How long a server that does not answer is asked again: one that restarts, or is replaced by another, takes a minute or so. Jobs train
-on meanwhile, and their time is charged afterwards."""
+"""How long a server that does not answer is asked again: to restart, or to be replaced by another,
+it takes a minute or so. Jobs train on meanwhile, and their time is charged afterwards."""
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Between one question and the next; the last is repeated."""
 PASSING = re.compile(r"08...|57P0[1235]|53300|40001|40P01")
-"""SQLSTATEs (PostgreSQL) of what passes: a connection that failed, a server that restarts or has too many connections, a deadlock, which
-was rolled back."""
+"""SQLSTATEs (PostgreSQL) of what passes: a connection that failed, a server that restarts or has
+too many connections, a deadlock, which was rolled back."""
 PASSING_NUMBERS = frozenset(
     {1040, 1053, 1205, 1213, 1927, 2002, 2003, 2005, 2006, 2013, 2055, 4031}
 )
@@ -67,7 +68,7 @@ class StorageError(UserError):
 
 
 def holds_studies(url: str) -> bool:
-    """Return whether the database at `url` has Optuna's tables; a file that is missing is not made."""
+    """Return whether the database has Optuna's tables; a file that is missing is not made."""
     if (file := sqlite_file(url)) is not None and not file.is_file():
         return False
     require_driver(url)
@@ -83,18 +84,20 @@ def holds_studies(url: str) -> bool:
 
 @contextmanager
 def open_storage(url: str) -> Iterator[BaseStorage]:
-    """The database at `url`, its tables made when missing; closed on leaving.
+    """Open the database at `url`, make its tables when they are missing, and close it on leaving.
 
-    SQLite is switched to its write-ahead log, so that dashboards read while the search writes; on leaving the log is merged back
-    and `study.db` is whole by itself. A commit is in the file when it returns, and on the disk soon after or with `flush`: a killed
-    process loses none; a power cut may take the last ones, and the search then does again what they told of.
+    SQLite is switched to its write-ahead log, so that dashboards read while the search writes; on
+    leaving the log is merged back and `study.db` is whole by itself. A commit is in the file when
+    it returns, and on the disk soon after or with `flush`: a killed process loses none; a power cut
+    may take the last ones, and the search then does again what they told of.
 
-    A server may end connections that are idle, and may be restarted, and another program may be writing to SQLite: a call is
-    repeated until it answers, for at most `PATIENCE_S`, and not after the search was asked to stop.
+    A server may end connections that are idle, and may be restarted, and another program may be
+    writing to SQLite: a call is repeated until it answers, for at most `PATIENCE_S`, and not after
+    the search was asked to stop.
 
     Raises:
-        UserError: when the database cannot be reached, or was written by another version of Optuna; also for an error of the
-            database in the body of the `with`.
+        UserError: when the database cannot be reached, or was written by another version of Optuna;
+            also for an error of the database in the body of the `with`.
     """
     require_driver(url)
     with storage_errors(url):
@@ -109,7 +112,8 @@ def open_storage(url: str) -> Iterator[BaseStorage]:
 
 
 def flush(url: str) -> None:
-    """Have all that was committed to SQLite on the disk when this returns; other databases see to that themselves."""
+    """Bring all that was committed to SQLite onto the disk; other databases see to that
+    themselves."""
     if not is_sqlite(url):
         return
     log = f"{sqlite_file(url)}-wal"
@@ -120,7 +124,7 @@ def flush(url: str) -> None:
 
 @contextmanager
 def storage_errors(url: str) -> Iterator[None]:
-    """Within: errors of opening the database become a UserError that names it, without its password."""
+    """Turn errors of opening the database into a UserError that names it without its password."""
     try:
         with database_errors(url):
             yield
@@ -128,13 +132,14 @@ def storage_errors(url: str) -> Iterator[None]:
         if "optuna" not in str(error):
             raise
         raise UserError(
-            f"the storage {shown(url)!r} was made by another version of Optuna; run `optuna storage upgrade` on it."
+            f"the storage {shown(url)!r} was made by another version of Optuna; "
+            "run `optuna storage upgrade` on it."
         ) from error
 
 
 @contextmanager
 def database_errors(url: str) -> Iterator[None]:
-    """Within: errors of the database become a UserError that names it, without its password."""
+    """Turn errors of the database into a UserError that names it without its password."""
     try:
         yield
     except (SQLAlchemyError, StorageInternalError) as error:
@@ -145,10 +150,11 @@ def database_errors(url: str) -> Iterator[None]:
 
 
 class _Patience:
-    """Repeats the calls of a storage while its server does not answer, or another program writes to its file.
+    """Repeats the calls of a storage while its server does not answer or its file is being written.
 
-    A call may have been carried out before the connection broke, so those that cannot simply be repeated are looked after: a trial
-    is not added twice, and one that is finished is not finished again. That is sound because a study has a single writer.
+    A call may have been carried out before the connection broke, so those that cannot simply be
+    repeated are looked after: a trial is not added twice, and one that is finished is not finished
+    again. That is sound because a study has a single writer.
     """
 
     def __init__(self, storage: BaseStorage, url: str) -> None:
@@ -195,7 +201,8 @@ class _Patience:
                 answer = True  # the attempt before has finished it
             except (SQLAlchemyError, StorageInternalError) as error:
                 self._check_patience(error)
-                # Whoever asked to stop waits for one more answer: a connection that was idle may just have ended.
+                # Whoever asked to stop waits for one more answer: an idle connection may just have
+                # ended.
                 self._wait(pause if again else time.sleep, next(pauses, PAUSES_S[-1]))
                 again = True
                 continue
@@ -210,7 +217,8 @@ class _Patience:
             raise
 
     def _check_patience(self, error: Exception) -> None:
-        """Raise `error` where asking again is of no use: the database refused, or has been silent for too long."""
+        """Raise `error` where asking again is of no use: the database refused, or is silent for too
+        long."""
         if not _is_of_connection(error):
             raise error
         if self._silent_since is None:
@@ -226,12 +234,11 @@ class _Patience:
 
 
 def _is_of_connection(error: BaseException | None) -> bool:
-    """Return whether the connection failed, or the server was not ready, and not what was asked of it."""
+    """Return whether the connection failed or the server was not ready, not what was asked of
+    it."""
     while error is not None:
-        if isinstance(
-            error, PendingRollbackError
-        ):  # Optuna tried another way in a transaction whose connection had broken
-            return True
+        if isinstance(error, PendingRollbackError):
+            return True  # Optuna went on in a transaction whose connection had broken
         if isinstance(error, DBAPIError):
             if error.connection_invalidated or isinstance(error, InterfaceError):
                 return True
@@ -241,7 +248,7 @@ def _is_of_connection(error: BaseException | None) -> bool:
 
 
 def _passes(error: BaseException | None) -> bool:
-    """Return whether what a driver tells may pass; a driver whose connection broke may give no number at all."""
+    """Return whether what a driver tells may pass; of a broken connection it may tell nothing."""
     if (code := getattr(error, "sqlite_errorcode", None)) is not None:
         return bool(code & 0xFF == sqlite3.SQLITE_BUSY)  # the low byte: above it is what kind of it
     number = getattr(error, "errno", None) or next(iter(getattr(error, "args", ())), None)
@@ -255,13 +262,11 @@ def _opened(url: str) -> RDBStorage:
     if not is_sqlite(url):
         try:
             return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-        except (
-            TypeError,
-            ValueError,
-            OSError,
-        ) as error:  # of the driver, for an option that it does not know
+        except (TypeError, ValueError, OSError) as error:
+            # Of the driver, for an option that it does not know.
+            reason = _reason(error, url)
             raise UserError(
-                f"the storage {shown(url)!r} cannot be opened ({_reason(error, url)}); correct its URL."
+                f"the storage {shown(url)!r} cannot be opened ({reason}); correct its URL."
             ) from error
     if (file := sqlite_file(url)) is not None and _is_for_reading(file):
         return RDBStorage(immutable_url(file))
@@ -279,7 +284,8 @@ def _opened(url: str) -> RDBStorage:
 
 
 def _is_for_reading(file: Path) -> bool:
-    """Return whether the file is whole by itself and in a folder that may not be written, such as a run of someone else."""
+    """Return whether the file is whole by itself and in a folder that may not be written, such as
+    someone else's run."""
     return (
         file.is_file()
         and not os.access(file.parent, os.W_OK)

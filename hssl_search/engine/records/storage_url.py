@@ -35,11 +35,12 @@ FILES = {
 }
 """Options of a URL that are paths, as the drivers of PostgreSQL and MySQL name them."""
 OF_SQLITE = {"timeout", "check_same_thread"}
-"""Options of SQLite that are harmless; SQLAlchemy drops others, such as `mode=ro`, without a word."""
+"""Options of SQLite that are harmless; SQLAlchemy drops others, such as `mode=ro`, silently."""
 
 
 def database_url(storage: str) -> str:
-    """Return the URL that `storage` stands for: itself, or what the variable of `env:NAME` holds."""
+    """Return the URL that `storage` stands for: itself, or what the variable in `env:NAME`
+    holds."""
     if not storage.startswith("env:"):
         return storage
     if (named := VARIABLE.fullmatch(storage)) is None:
@@ -56,14 +57,15 @@ def database_url(storage: str) -> str:
 
 
 def check_storage(storage: str) -> None:
-    """Raise UserError where `storage` cannot be a database of this search; nothing is connected to or written."""
+    """Raise UserError where `storage` cannot be a database of this search; connect to nothing."""
     url = database_url(storage)
     parsed = parse_url(url)
     if storage == url and secrets(parsed):
         raise UserError(
-            f"the storage {shown(url)!r} has its password in the URL, which search.yaml and the list of processes would "
-            "show to others; put the URL into an environment variable and name that, such as --storage "
-            "env:HSSL_SEARCH_STORAGE, or leave the password to ~/.pgpass or ~/.my.cnf."
+            f"the storage {shown(url)!r} has its password in the URL, which search.yaml and the "
+            "list of processes would show to others; put the URL into an environment variable and "
+            "name that, such as --storage env:HSSL_SEARCH_STORAGE, or leave the password to "
+            "~/.pgpass or ~/.my.cnf."
         )
     require_driver(url)
     if is_sqlite(url):
@@ -78,44 +80,48 @@ def require_driver(url: str) -> None:
     except ArgumentError:
         raise _unknown(url) from None
     except ImportError as error:
+        reason = " ".join(str(error).split())
         raise UserError(
-            f"the storage {shown(url)!r} needs a database driver that is not installed ({' '.join(str(error).split())}); "
+            f"the storage {shown(url)!r} needs a database driver that is not installed ({reason}); "
             "install it."
         ) from None
     if dialect.is_async:
         raise UserError(
-            f"the storage {shown(url)!r} has an asynchronous driver, which Optuna cannot use; name another, such as "
-            "'postgresql+psycopg://' or 'mysql+pymysql://'."
+            f"the storage {shown(url)!r} has an asynchronous driver, which Optuna cannot use; name "
+            "another, such as 'postgresql+psycopg://' or 'mysql+pymysql://'."
         )
 
 
 def _check_file(url: str, parsed: URL, named: bool) -> None:
     if parsed.database in (None, "", ":memory:"):
         raise UserError(
-            f"the storage {url!r} is in memory and would be lost; name a file, for example 'sqlite:////path/study.db'."
+            f"the storage {url!r} is in memory and would be lost; name a file, for example "
+            "'sqlite:////path/study.db'."
         )
     options = parsed.query.keys() or url.split("?", 1)[1:]  # SQLAlchemy drops what has no "="
     if strange := sorted(set(options) - OF_SQLITE):
         raise UserError(
-            f"the storage {shown(url)!r} has the option {strange[0]!r}, which has no effect here; leave it out, or write "
-            "'%3F' for a question mark in a file's name."
+            f"the storage {shown(url)!r} has the option {strange[0]!r}, which has no effect here; "
+            "leave it out, or write '%3F' for a question mark in a file's name."
         )
     path = Path(parsed.database)
     if named and not path.is_absolute():
         raise UserError(
-            f"the storage {shown(url)!r} is a relative path, and a variable must mean the same file from every folder; "
-            "write four slashes and the whole path, 'sqlite:////path/study.db'."
+            f"the storage {shown(url)!r} is a relative path, and a variable must mean the same "
+            "file from every folder; write four slashes and the whole path, "
+            "'sqlite:////path/study.db'."
         )
     if not path.parent.is_dir():
         raise UserError(
-            f"the storage {shown(url)!r} is in the folder {str(path.parent)!r}, which does not exist; make it first."
+            f"the storage {shown(url)!r} is in the folder {str(path.parent)!r}, which does not "
+            "exist; make it first."
         )
     if path.is_dir():
         raise UserError(f"the storage {shown(url)!r} is a folder; name a file in it.")
 
 
 def absolute(storage: str) -> str:
-    """Return `storage` with every path in it absolute, so that it means the same from every folder."""
+    """Return `storage` with every path in it absolute: it then means the same from every folder."""
     if storage.startswith("env:"):
         return storage
     parsed = parse_url(storage)
@@ -136,7 +142,10 @@ def sqlite_url(path: Path) -> str:
 
 
 def immutable_url(path: Path) -> str:
-    """Return the URL of an SQLite file that nobody writes to: it is read without the files that SQLite otherwise puts beside it."""
+    """Return the URL of an SQLite file that nobody writes to.
+
+    It is read without the files that SQLite otherwise puts beside it.
+    """
     return URL.create(
         "sqlite", database=f"file:{quote(str(path))}", query={"uri": "true", "immutable": "1"}
     ).render_as_string()
@@ -148,25 +157,31 @@ def sqlite_file(url: str) -> Path | None:
 
 
 def is_sqlite(url: str) -> bool:
+    """Return whether the URL is of SQLite."""
     return re.match(r"sqlite(\+\w+)?:", url) is not None
 
 
 def parse_url(url: str) -> URL:
-    """Return the parts of a URL. UserError, which shows nothing that may be of a password, where it cannot be read."""
+    """Return the parts of a URL.
+
+    Raises:
+        UserError: where it cannot be read; it shows nothing that may be of a password.
+    """
     try:
         parsed = sqlalchemy.engine.make_url(url)
     except ArgumentError:
         raise _unknown(url) from None
     except ValueError:
         raise UserError(
-            f"the storage {_scheme(url)!r} has a port that is no number; write for example 'postgresql://user@host:5432/name', "
-            "and check that the shell has filled in its variables."
+            f"the storage {_scheme(url)!r} has a port that is no number; write for example "
+            "'postgresql://user@host:5432/name', and check that the shell has filled in its "
+            "variables."
         ) from None
     if not is_sqlite(url) and url.count("@") > 1:
         # SQLAlchemy ends the password at the first "@" and would show the rest of it as the host.
         raise UserError(
-            f"the storage {_scheme(url)!r} has more than one '@'; write '%40' for each that belongs to the user, the password "
-            "or an option."
+            f"the storage {_scheme(url)!r} has more than one '@'; write '%40' for each that "
+            "belongs to the user, the password or an option."
         )
     return parsed
 
@@ -180,7 +195,10 @@ def secrets(parsed: URL) -> set[str]:
 
 
 def shown(url: str) -> str:
-    """Return the URL as it may be printed: without password and options, of one that cannot be read only its beginning."""
+    """Return the URL as it may be printed: without password and options.
+
+    Of one that cannot be read it is only the beginning.
+    """
     try:
         parsed = parse_url(url)
     except UserError:
@@ -192,7 +210,8 @@ def shown(url: str) -> str:
 
 def _unknown(url: str) -> UserError:
     return UserError(
-        f"the storage {_scheme(url)!r} is no database URL that SQLAlchemy knows; write for example {EXAMPLE}."
+        f"the storage {_scheme(url)!r} is no database URL that SQLAlchemy knows; write for example "
+        f"{EXAMPLE}."
     )
 
 

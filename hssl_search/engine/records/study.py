@@ -1,4 +1,4 @@
-"""The study: the one place where every result of a run lands, readable by every tool that reads Optuna."""
+"""The study: where every result of a run lands, readable by every tool that reads Optuna."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from hssl_search.engine.records.storage_url import shown
 from hssl_search.errors import UserError
 
 LONGEST_TEXT = 2_000
-"""Characters of a trial's texts, such as the cause of a failure; a dashboard shows them, and MySQL holds 65,535 bytes."""
+"""Characters of a trial's texts, such as the cause of a failure; MySQL holds 65,535 bytes."""
 NOTE_VERSION, NOTE_PART, NOTE_LENGTH = "dashboard:note_ver", "dashboard:note_str:", 2045
 """Where optuna-dashboard keeps a study's note, in parts of at most so many characters."""
 Finished = Literal["COMPLETE", "PRUNED", "FAIL"]
@@ -51,15 +51,16 @@ class MissingStudy(UserError):
 class StudyRecord:
     """Writes the run's Optuna study, and is the only one who does; open it with `StudyRecord.open`.
 
-    One trial is one head candidate or one control. The states are true: COMPLETE reached full proxy fidelity, PRUNED was not
-    promoted or stopped early, FAIL has its cause, RUNNING is not decided yet. A trial's attributes must be set before it is finished:
-    Optuna allows none afterwards. What later jobs add to a finished trial, such as more seeds, lives in their job records.
+    One trial is one head candidate or one control. The states are true: COMPLETE reached full proxy
+    fidelity, PRUNED was not promoted or stopped early, FAIL has its cause, RUNNING is not decided
+    yet. Optuna allows no attributes after a trial is finished; what later jobs add to it, such as
+    more seeds, lives in their job records.
 
-    After a crash the trials of the dead controller are still RUNNING. They are *continued*: the same trial goes on from its checkpoint,
-    its curve grows where it ended, and `report` ignores what was reported before. The other way, closing it as FAIL and opening a new
-    trial with `retry_of`, would count a healthy head as failed, draw its parameters twice into the sampler's model and tear its curve
-    in two.
-    """
+    After a crash the trials of the dead controller are still RUNNING. They are *continued*: the
+    same trial continues from its checkpoint, its curve grows where it ended, and `report` ignores
+    what was reported before. The other way, closing it as FAIL and opening a new trial, would count
+    a healthy head as failed, draw its parameters twice into the sampler's model and tear its curve
+    in two."""
 
     def __init__(self, study: optuna.Study, storage: optuna.storages.BaseStorage, url: str) -> None:
         self.study = study
@@ -67,7 +68,8 @@ class StudyRecord:
         self._url = url
         self._id = storage.get_study_id_from_name(study.study_name)
         self._own: dict[str, Any] | None = None
-        """The study's attributes without the job records, once they were read: what only this object changes is not read again."""
+        """The study's attributes without the job records, once they were read: nobody else writes
+        them, so they are not read again."""
 
     @classmethod
     @contextmanager
@@ -98,7 +100,7 @@ class StudyRecord:
                     study = optuna.load_study(study_name=name, storage=storage)
                 except KeyError:
                     raise missing from None
-                if _name(study, storage) != name:
+                if _name(study, storage) != name:  # as MySQL has it, `Demo` for `demo`
                     raise missing
             yield cls(study, storage, url)
 
@@ -155,7 +157,7 @@ class StudyRecord:
         """Set an intermediate value, unless the step has one or the trial is finished."""
         trial = self.frozen(number)
         if step in trial.intermediate_values or trial.state.is_finished():
-            return
+            return  # a continued trial reports again what it did before the crash
         with self._errors():
             self._storage.set_trial_intermediate_value(self._trial_id(number), step, value)
 
@@ -165,8 +167,8 @@ class StudyRecord:
         """Decide a trial, unless it is decided already.
 
         Args:
-            value: the score at full proxy fidelity, for COMPLETE; one that is not a number makes the
-                trial FAIL instead. PRUNED takes the last intermediate value.
+            value: for COMPLETE, the score at full proxy fidelity; one that is not a number makes
+                the trial FAIL instead. PRUNED takes the last intermediate value.
             cause: one sentence, required for FAIL.
         """
         if self.frozen(number).state.is_finished():
@@ -200,7 +202,7 @@ class StudyRecord:
 
     def study_attributes(self) -> Plain:
         """Return the study's user attributes as they are, without the job records."""
-        if self._own is None:
+        if self._own is None:  # the many job records are read with it, so once
             self._own = {
                 key: value
                 for key, value in self._attributes().items()
@@ -222,7 +224,10 @@ class StudyRecord:
                 if waiting == 1
                 else f"{waiting} trials that are shown as running wait"
             )
-            sentence = f"**Nothing runs at the moment:** {trials} for the search to go on, with `{resume}`."
+            sentence = (
+                f"**Nothing runs at the moment:** {trials} for the search to continue, "
+                f"with `{resume}`."
+            )
             self.set_note("\n\n".join(filter(None, [sentence, self.note()])))
             self.write(SearchState(nothing_runs=sentence))
 
@@ -244,13 +249,15 @@ class StudyRecord:
         return "".join(text for _, text in parts)
 
     def set_note(self, body: str) -> None:
-        """Write the study's note as `optuna_dashboard.save_note` does, which is not imported: it takes seconds."""
+        """Write the study's note as `optuna_dashboard.save_note` does, whose import takes
+        seconds."""
         with self._errors():
             attributes = self._storage.get_study_system_attrs(self._id)
             parts = [
                 body[start : start + NOTE_LENGTH] for start in range(0, len(body), NOTE_LENGTH)
             ]
             written = sum(key.startswith(NOTE_PART) for key in attributes)
+            # Optuna deletes no attribute: parts of a longer note from before are emptied.
             for number in range(max(len(parts), written)):
                 self._storage.set_study_system_attr(
                     self._id, f"{NOTE_PART}{number}", parts[number] if number < len(parts) else ""
@@ -334,11 +341,12 @@ def _create(storage: optuna.storages.BaseStorage, url: str, name: str, new: bool
         StorageInternalError,
         UnicodeError,
     ) as error:
+        # An encoding such as latin1 does not hold every letter; any other cause is not the name's.
         if name.isascii():
             raise
         raise UserError(
-            f"the storage {shown(url)!r} cannot hold the name {name!r}; give this run another --name, of ASCII letters, or the "
-            "database the encoding UTF-8."
+            f"the storage {shown(url)!r} cannot hold the name {name!r}; give this run another "
+            "--name, of ASCII letters, or the database the encoding UTF-8."
         ) from error
 
 
@@ -348,7 +356,7 @@ def _name(study: optuna.Study, storage: optuna.storages.BaseStorage) -> str:
 
 
 def _kept(attributes: Mapping[str, Any]) -> Plain:
-    """Return a trial's attributes as the study keeps them: JSON, and no text longer than need be."""
+    """Return a trial's attributes as the study keeps them: JSON, and long texts cut."""
     kept: Plain = without_non_finite(attributes)
     for key, value in kept.items():
         if isinstance(value, str) and len(value) > LONGEST_TEXT:

@@ -35,6 +35,7 @@ class Posterior:
         projected = self._axes.T @ fit.sums
         self._variances = 1 / (values + 1 / RATIOS[:, None])
         """R x T, along the axes, in units of the noise's variance."""
+        # Along these axes the effects are independent, for any ratio of the two variances.
         means = projected * self._variances
         misfit = np.maximum(
             fit.total - means @ projected + self.dof * fit.rounding, np.finfo(float).tiny
@@ -44,6 +45,7 @@ class Posterior:
             - 0.5 * np.log1p(RATIOS[:, None] * values.clip(0)).sum(axis=1)
             - 0.5 * self.dof * np.log(misfit)
         )
+        # The largest first taken off: evidences are too far apart for floats.
         self.weights = np.exp(evidence - evidence.max())
         self.weights /= self.weights.sum()
         self.means, self.noise = means @ self._axes.T, misfit / self.dof

@@ -55,6 +55,7 @@ def groups(values: Mapping[int, float], resolution: float = 0.0) -> list[list[in
     found: list[list[int]] = []
     largest = math.nan
     for number in sorted(values, key=lambda number: -values[number]):
+        # Equality first: two infinities are equal, and their difference is no number.
         if found and (values[number] == largest or largest - values[number] <= apart):
             found[-1].append(number)
         else:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import mean, stdev
+from typing import NamedTuple
 
 import numpy as np
 
@@ -57,6 +58,15 @@ class Difference:
         return self if self.seeds >= PAIRED else replace(self, error=None, half=None)
 
 
+class _Contrasts(NamedTuple):
+    """Trials less another one, of those that seeds link with it."""
+
+    trials: list[int]
+    means: np.ndarray
+    covariance: np.ndarray
+    """In units of the noise's variance."""
+
+
 class TwoWay:
     """The two-way model, fitted to a table in which any trial may have any seeds.
 
@@ -89,6 +99,7 @@ class TwoWay:
         self.gram = np.diag(per_trial) - (self.has / per_seed) @ self.has.T
         """T x T: of the trials' indicator columns, each less its mean over a seed."""
         self.sums, self.total = centred.sum(axis=1), float((centred**2).sum())
+        # Singular: an effect common to all linked trials cannot be told from the seeds'.
         self.inverse = np.linalg.pinv(self.gram, rcond=1e-9, hermitian=True)
         self.effects = self.inverse @ self.sums
         self.seedless = int(self.has.sum()) - len(seeds)
@@ -147,11 +158,8 @@ class TwoWay:
             return 0
         place = trials.index(trial)
         reached = means[place] / (self.sd * math.sqrt(covariance[place, place]))
-        return (
-            int(np.sign(reached))
-            if abs(reached) > _student(1 - (1 - BEYOND_DOUBT) / len(trials), self.dof)
-            else 0
-        )
+        beyond_doubt = _student(1 - (1 - BEYOND_DOUBT) / len(trials), self.dof)
+        return int(np.sign(reached)) if abs(reached) > beyond_doubt else 0
 
     def seeds_to_settle(self, gap: Difference, within: float) -> int | None:
         """Return how many more seeds of both would narrow a difference's interval enough, should
@@ -172,20 +180,20 @@ class TwoWay:
         enough = more[halves < within]
         return int(enough[0]) if len(enough) else None
 
-    def _contrasts(self, other: int) -> tuple[list[int], np.ndarray, np.ndarray]:
-        """Return (trials, effect of each less that of `other`, their covariance in units of the
-        noise's variance), of those that seeds link with `other`."""
+    def _contrasts(self, other: int) -> _Contrasts:
+        """Return the effects of trials less that of `other`, as far as seeds link them."""
         if other not in self.trials:
-            return [], np.empty(0), np.empty((0, 0))
+            return _Contrasts([], np.empty(0), np.empty((0, 0)))
         place, one_each = self.trials.index(other), np.eye(len(self.trials))
         contrasts = one_each - one_each[place]
+        # What seeds do not link is not its own projection onto what the table can tell.
         linked = np.abs(contrasts @ self.inverse @ self.gram - contrasts).max(axis=1) < 1e-6
         linked[place] = False
         contrasts = contrasts[linked]
-        return (
-            [trial for trial, known in zip(self.trials, linked, strict=True) if known],
+        return _Contrasts(
+            [trial for trial, is_linked in zip(self.trials, linked, strict=True) if is_linked],
             contrasts @ self.effects,
-            (contrasts @ self.inverse @ contrasts.T),
+            contrasts @ self.inverse @ contrasts.T,
         )
 
 
@@ -218,6 +226,7 @@ def critical(covariance: np.ndarray, dof: int) -> float:
     if len(covariance) == 1:
         return _student(CONFIDENCE, dof)
     spread = np.sqrt(np.diag(covariance))
+    # In one order and rounded, so that the same table has the same draws on every machine.
     order = np.lexsort((spread.round(9),))
     correlation = (covariance / np.outer(spread, spread))[np.ix_(order, order)]
     return _critical(correlation.round(9).tobytes(), len(spread), dof)

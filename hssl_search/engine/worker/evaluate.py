@@ -18,7 +18,7 @@ from hssl_search.evaluation.embed import embed_base, embed_heads
 from hssl_search.evaluation.matching import matching_error
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.head import Head
-from hssl_search.training.health import MATCHING_ERROR, Verdict, judge_alone, judge_group, shape
+from hssl_search.training.health import MATCHING_ERROR, GateResult, judge_alone, judge_group, shape
 from hssl_search.training.outputs import HeadOutput, compare_outputs
 from hssl_search.training.pair import Pair
 from hssl_search.training.recipe import Stage
@@ -84,13 +84,13 @@ def _gate(
     report: StepReport,
     heads: list[Tensor],
     outputs: list[HeadOutput],
-) -> list[Verdict]:
-    """Return the health gate's verdict on each head, by what its method's loss can show."""
+) -> list[GateResult]:
+    """Return the health gate's result for each head, by what its method's loss can show."""
     families = [head.family for head in task.heads]
     assignments = [output.assignment for output in outputs]
     if "noise" not in families:
         return [
-            judge_alone(loss, *shape(head), assignment)
+            judge_alone(loss, shape(head), assignment)
             for loss, head, assignment in zip(report.head_losses, heads, assignments, strict=True)
         ]
     noise = families.index("noise")

@@ -8,12 +8,12 @@ from collections.abc import Callable
 import torch
 
 from hssl_search.engine.execution.jobs import DeviceFull, Halt, Job, Plain, Send, Setting, Task
-from hssl_search.engine.records.disk import disk_is_full, full
 from hssl_search.engine.worker.environment import surroundings
 from hssl_search.engine.worker.evaluate import evaluate
 from hssl_search.engine.worker.measure import measure
 from hssl_search.engine.worker.memory import in_memory, out_of_memory
 from hssl_search.engine.worker.setup import WorkerSetup
+from hssl_search.errors import disk_is_full, full_disk
 from hssl_search.training.checkpoint import CheckpointFolder
 from hssl_search.training.trainer import StepReport, Trainer, train
 
@@ -53,14 +53,14 @@ def run_job(
             _train(job, send, lambda: time.monotonic() - started > limit, judge, setup)
     except Exception as error:
         if disk_is_full(error):
-            raise Halt(full(job.folder)) from error
+            raise Halt(full_disk(job.folder)) from error
         if not out_of_memory(error):
             raise
+        held = f"{job.gpus or job.cpus:g} of the {'GPUs' if job.gpus else 'CPUs'}"
         raise DeviceFull(
             f"the memory of the {task.setting.device} device ran out, also with activations "
-            f"computed again instead of kept, in a job that held {job.gpus or job.cpus:g} of the "
-            f"{'GPUs' if job.gpus else 'CPUs'}; give the recipe a smaller batch_size, or choose a "
-            "smaller base or --image-size."
+            f"computed again instead of kept, in a job that held {held}; give the recipe a smaller "
+            "batch_size, or choose a smaller base or --image-size."
         ) from error
 
 

@@ -47,19 +47,16 @@ def resample(x: Tensor, size: Sequence[int]) -> Tensor:
     """
     if tuple(x.shape[-2:]) == tuple(size):
         return x
-    rows, columns = (
-        _weights(have, wanted, x) for have, wanted in zip(x.shape[-2:], size, strict=True)
-    )
+    rows, columns = (_weights(old, new, x) for old, new in zip(x.shape[-2:], size, strict=True))
     return ((x @ columns.mT).mT @ rows.mT).mT
 
 
-def _weights(have: int, wanted: int, like: Tensor) -> Tensor:
-    """Return wanted x have numbers: how much each position counts in each new one."""
+def _weights(old: int, new: int, like: Tensor) -> Tensor:
+    """Return new x old numbers: how much each old position counts in each new one."""
     # Each row is an image with one bright position: interpolating it gives that position's weights.
-    positions = torch.eye(have, device=like.device)[None, None]
-    return F.interpolate(positions, (wanted, have), mode="bilinear", antialias=True)[0, 0].to(
-        like.dtype
-    )
+    positions = torch.eye(old, device=like.device)[None, None]
+    weights = F.interpolate(positions, (new, old), mode="bilinear", antialias=True)[0, 0]
+    return weights.to(like.dtype)
 
 
 def mixer(parameters: Mapping[str, Any], place: Place) -> nn.Module:

@@ -152,9 +152,8 @@ def test_a_dead_worker_costs_what_it_had_not_saved_and_is_tried_again(
 
 
 def failing(dies: float, rungs: int, attempts: int) -> float:
-    """Probability that a job dies `attempts` times: each attempt begins by reporting the rung again
-    that the last one reached.
-    """
+    """Return the probability that a job dies `attempts` times: each attempt begins by reporting the
+    rung again that the last one reached."""
     reached = {0: 1.0}
     for _ in range(attempts):
         after: Counter[int] = Counter()

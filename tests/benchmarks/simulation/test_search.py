@@ -41,7 +41,7 @@ def simulation(
     budget_s: float,
     **changes: Any,
 ) -> Simulation:
-    """A search with this plan, whether its budget lasts for it or not."""
+    """Return a search with this plan, whether its budget lasts for it or not."""
     plan = Plan(
         trials,
         8,
@@ -160,7 +160,7 @@ def test_on_several_gpus_slow_trainings_are_confirmed_as_long_as_the_budget_buys
 
 
 def found(started: Started) -> list[Any]:
-    """Everything that a search finds."""
+    """Return everything that a search finds."""
     verdict = started.search()
     trials = [
         (

@@ -31,7 +31,7 @@ def filtered(x: Tensor, kernel: np.ndarray) -> Tensor:
 
 
 def contrast(kernel: np.ndarray) -> float:
-    """(H - L) / (H + L) of a kernel's transfer function."""
+    """Return (H - L) / (H + L) of a kernel's transfer function."""
     frequencies = np.fft.fftfreq(SIDE)
     high = (np.abs(frequencies)[:, None] > 0.25) | (np.abs(frequencies)[None, :] > 0.25)
     power = np.abs(np.fft.fft2(kernel, (SIDE, SIDE))) ** 2

@@ -31,7 +31,7 @@ def uniform(channels: int = C, height: int = H, width: int = W) -> Tensor:
 
 
 def counted(network: nn.Module, x: Tensor | None = None) -> dict[str, float]:
-    """Multiply-adds an input by kind, those that are none left out."""
+    """Return the multiply-adds an input by kind, those that are none left out."""
     torch.manual_seed(0)
     found = operations(network.eval().requires_grad_(False), uniform() if x is None else x)
     kinds = dict.fromkeys((one.kind for one in found), 0.0)

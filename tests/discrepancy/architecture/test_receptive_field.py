@@ -45,7 +45,7 @@ class Stack(nn.Module):
 
 
 def uniform_deviation(side: int) -> float:
-    """Root mean square distance on a ring of `side` places, along both axes."""
+    """Return the root mean square distance on a ring of `side` places, along both axes."""
     return math.sqrt(2 * np.mean([min(i, side - i) ** 2 for i in range(side)]))
 
 

@@ -98,7 +98,7 @@ def test_calibrated_batch_norms_normalise_the_batch_they_saw() -> None:
 
 
 def spread_of_channels(y: Tensor) -> tuple[float, float]:
-    """Largest mean, and the standard deviation farthest from 1, of any channel."""
+    """Return the largest mean, and the standard deviation farthest from 1, of any channel."""
     deviations = y.std(dim=(0, 2, 3))
     return y.mean(dim=(0, 2, 3)).abs().max().item(), deviations[
         (deviations - 1).abs().argmax()

@@ -1,24 +1,27 @@
-"""Who is promoted next, by the paper's rule and by what proxies have taught; synthetic searches whose truth is known."""
+"""Who is promoted next, by the paper's rule and by what proxies have taught; synthetic searches
+whose truth is known.
+"""
 
 from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
 import pytest
 
-from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.promotion import (
     by_discrepancy,
     choose,
     rank_correlations,
 )
+from hssl_search.engine.candidates.surrogate import TOLD, Lesson, predict
 from hssl_search.engine.config import PromotionRule
 from hssl_search.engine.policy import DEFAULT
-from hssl_search.engine.records.state import TrialState
+from hssl_search.engine.records.state import Contender, TrialState
 from hssl_search.heads.config import HeadConfig
 
 PROXY_NOISE = 0.2
@@ -35,7 +38,7 @@ def contender(
 
 
 def described(trial: int, family: str, depth: int = 1, **measured: Any) -> TrialState:
-    """What is known of a head, whose family may be one that nobody has registered."""
+    """Return what is known of a head, whose family may be one that nobody has registered."""
     head = HeadConfig.model_construct(family=family, depth=depth)
     return TrialState(name=f"head {trial}", family=family, head=head, **measured)
 
@@ -78,10 +81,10 @@ def test_promotion_does_not_depend_on_the_order_of_screening() -> None:
 def world(
     seed: int, correlation: float, count: int = 40, favour: np.ndarray | None = None
 ) -> tuple[list[Contender], np.ndarray]:
-    """Screened heads of five families, and the true scores of their proxies.
+    """Return screened heads of five families, and the true scores of their proxies.
 
-    Discrepancy is correlated with the truth as given; the rest of the truth comes from the family, by `favour` where it is given, and
-    from nothing that was measured.
+    Discrepancy is correlated with the truth as given; the rest of the truth comes from the family,
+    by `favour` where it is given, and from nothing that was measured.
     """
     draws = np.random.default_rng(seed)
     families = draws.integers(0, 5, count)
@@ -119,13 +122,14 @@ def promoted(
     heads: list[Contender],
     proxied: np.ndarray,
     count: int,
+    earlier: Sequence[Lesson] = (),
 ) -> list[int]:
     found: list[int] = []
     while len(found) < count:
         scores = {trial: float(proxied[trial]) for trial in found} | (
             {NO_HEAD.trial: 0.0} if found else {}
         )
-        one = choose(rule, (*heads, NO_HEAD), found, scores, 0)
+        one = choose(rule, (*heads, NO_HEAD), found, scores, 0, lessons=earlier)
         assert one is not None
         found.append(one.trial)
     return found
@@ -134,7 +138,8 @@ def promoted(
 def regrets(
     rule: PromotionRule, correlation: float, searches: int = 30, count: int = 12
 ) -> tuple[float, float]:
-    """(share of searches that promote the best head, mean of what the head that proxies choose falls short of it)."""
+    """Return (share of searches that promote the best head, mean of what the head that proxies
+    choose falls short of it)."""
     hits, short = [], []
     for seed in range(searches):
         heads, truth = world(seed, correlation)
@@ -156,9 +161,7 @@ def test_where_discrepancy_misleads_learning_finds_the_best_head_more_often_at_e
     assert learned_short < rule_short / 2
 
 
-def test_where_discrepancy_tells_the_truth_learning_loses_less_than_a_quarter_of_a_proxys_noise() -> (
-    None
-):
+def test_where_discrepancy_is_right_learning_loses_less_than_a_quarter_of_a_proxys_noise() -> None:
     (by_rule, rule_short), (learned, learned_short) = (
         regrets("discrepancy", 0.7, 40),
         regrets("learned", 0.7, 40),
@@ -216,14 +219,23 @@ def test_what_predicted_the_scores_is_told_of_surrogate_and_discrepancy() -> Non
     assert (told.n, value.n) == (40, 40)
 
 
-def test_scores_that_nothing_predicts_have_a_prediction_without_correlation() -> None:
-    """The mean of the others' scores alone would have -1."""
+@pytest.mark.parametrize("searches", [0, 2])
+def test_scores_that_nothing_predicts_have_a_prediction_without_correlation(searches: int) -> None:
+    """The mean of the others' scores alone would have -1, and a surrogate that earlier searches
+    hold still, above that mean, +1."""
     values = []
     for seed in range(60):
         heads, _ = world(seed, 0.0, count=DEFAULT.promotion_startup + 1)
         noise = np.random.default_rng([seed, 0]).normal(size=len(heads))
+        earlier = [
+            lesson(
+                seed + 100 * number, 0.0, np.random.default_rng([seed, 1, number]).normal(size=5)
+            )
+            for number in range(searches)
+        ]
         scores = {**dict(enumerate(noise.tolist())), NO_HEAD.trial: 0.0}
-        values.append(rank_correlations([*heads, NO_HEAD], scores)["forecast"].value or 0.0)
+        found = rank_correlations([*heads, NO_HEAD], scores, lessons=earlier)
+        values.append(found["forecast"].value or 0.0)
     assert abs(mean(values)) < 3 * stdev(values) / math.sqrt(len(values))
 
 
@@ -244,3 +256,76 @@ def test_too_few_proxies_predict_nothing() -> None:
     heads, truth = world(0, 0.5)
     found = rank_correlations(heads, dict(enumerate(truth[: DEFAULT.promotion_startup].tolist())))
     assert (found["forecast"].value, found["forecast"].n) == (None, 0)
+
+
+def lesson(
+    seed: int, correlation: float, favour: np.ndarray, scale: float = 1.0, shift: float = 0.0
+) -> Lesson:
+    """Return an earlier search of 20 heads, with scores in another unit and about another level."""
+    heads, truth = world(10_000 + seed, correlation, 20, favour)
+    scores = truth + PROXY_NOISE * np.random.default_rng(20_000 + seed).normal(size=20)
+    return Lesson(tuple(heads), tuple((shift + scale * scores).tolist()))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"scale": 5.0}, {"shift": -20.0}],
+    ids=["same unit", "another unit", "another level"],
+)
+def test_what_an_earlier_search_taught_promotes_better_heads_first_and_misleads_little(
+    changes: dict[str, float],
+) -> None:
+    hits, short = {}, {}
+    for name, factor in {"nothing": 0.0, "the truth": 1.0, "the opposite": -1.0}.items():
+        its_hits, its_short = [], []
+        for seed in range(30):
+            favour = np.random.default_rng(seed).normal(size=5)
+            heads, truth = world(seed, -0.6, favour=favour)
+            earlier = [lesson(seed, -0.6 * factor, factor * favour, **changes)] if factor else []
+            noise = PROXY_NOISE * np.random.default_rng(seed).normal(size=40)
+            first = promoted("learned", heads, truth + noise, 10, earlier)
+            its_hits.append(int(truth.argmax()) in first)
+            its_short.append(float(truth.max() - max(truth[first[:3]])))
+        hits[name], short[name] = mean(its_hits), mean(its_short)
+    assert hits["the truth"] > hits["nothing"] + 0.1
+    assert short["the truth"] < short["nothing"] - 0.5
+    assert hits["the opposite"] > hits["nothing"] - 0.15
+
+
+def test_scores_that_an_earlier_search_predicts_have_a_prediction_with_correlation() -> None:
+    values = []
+    for seed in range(20):
+        favour = np.random.default_rng(seed).normal(size=5)
+        heads, truth = world(seed, -0.8, count=8, favour=favour)
+        scores = {**dict(enumerate(truth.tolist())), NO_HEAD.trial: 0.0}
+        found = rank_correlations([*heads, NO_HEAD], scores, lessons=[lesson(seed, -0.8, favour)])
+        values.append(found["forecast"].value or 0.0)
+    assert mean(values) > 0.4
+
+
+def test_heads_of_an_earlier_search_count_for_enough_but_are_not_predicted() -> None:
+    heads, truth = world(1, -0.7)
+    earlier = [lesson(1, -0.7, np.zeros(5))]
+    warm, cold = (promoted("learned", heads, truth, 3, each) for each in (earlier, []))
+    assert warm[0] == by_discrepancy(tuple(heads))[0].trial and warm[1:] != cold[1:]
+    enough = DEFAULT.promotion_startup
+    few = {trial: float(truth[trial]) for trial in range(enough)}
+    found = rank_correlations(heads, few, lessons=earlier)
+    assert (found["forecast"].n, found["discrepancy"].n) == (enough, enough)
+    assert rank_correlations(heads, {0: 1.0}, lessons=earlier)["forecast"].n == 0
+    assert promoted("discrepancy", heads, truth, 6, earlier) == promoted(
+        "discrepancy", heads, truth, 6
+    )
+
+
+def test_a_lesson_is_left_when_it_puts_enough_proxies_into_the_wrong_order() -> None:
+    favour = np.random.default_rng(3).normal(size=5)
+    heads, truth = world(3, -0.7, favour=favour)
+    right, wrong = lesson(3, -0.7, favour), lesson(3, 0.7, -favour)
+
+    def predicted(count: int, earlier: Sequence[Lesson]) -> list[float]:
+        scores = [float(score) if n < count else None for n, score in enumerate(truth)]
+        return predict(heads, scores, earlier)[0].tolist()
+
+    assert predicted(TOLD, [wrong, right]) == predicted(TOLD, [right])
+    assert predicted(TOLD - 1, [wrong, right]) != predicted(TOLD - 1, [right])

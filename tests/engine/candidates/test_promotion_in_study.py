@@ -48,25 +48,25 @@ def test_unhealthy_heads_are_left_out(lab: Lab) -> None:
 def test_heads_that_cost_too_much_are_left_out_while_there_are_others(
     make_lab: Callable[..., Lab],
 ) -> None:
-    lab = make_lab(max_head_cost=4.0)
+    lab = make_lab(max_head_cost=2.0)
     costly = sorted(lab.overlap, key=lab.overlap.__getitem__)[-2:]
-    lab.weight = {costly[0]: 15.1, costly[1]: 30.0}
+    lab.weight = {costly[0]: 5.1, costly[1]: 12.5}
     verdict = lab.search()
     lab.check()
     assert verdict["winner"] is not None and verdict["name"] not in costly
-    for name, times in zip(costly, ("4.0", "7.0"), strict=True):
+    for name, times in zip(costly, ("2.0", "3.5"), strict=True):
         trial = lab.trial(name)
         assert trial.state is PRUNED and not trial.intermediate_values
         assert trial.user_attrs["cause"] == (
             f"too costly: a step with it takes {times} times as long as without a head, and "
-            "--max-head-cost is 4."
+            "--max-head-cost is 2."
         )
     assert lab.search() == verdict
 
 
 @pytest.mark.parametrize(
     ("most", "weight"),
-    [(4.0, 30.0), (None, 30.0), (4.0, 15.0)],
+    [(2.0, 6.0), (None, 6.0), (2.0, 5.0)],
     ids=["all cost too much", "no limit", "just so"],
 )
 def test_no_head_is_left_out_for_its_cost_where_none_costs_less(
@@ -88,18 +88,18 @@ def test_where_all_heads_cost_too_much_none_is_left_out_after_the_first_promotio
             "depth": {"int": [1, 16]},
         }
         lab = make_lab(
-            max_head_cost=4.0,
+            max_head_cost=2.0,
             budget="9cpu-h",
             space=Space.from_plain({"parameters": many}, "large"),
             promote="random",
         )
     else:
         lab = make_lab(
-            max_head_cost=4.0,
+            max_head_cost=2.0,
             budget="30cpu-min",
             **({"space": wide_space} if after == "extended" else {}),
         )
-    lab.weight = dict.fromkeys(lab.overlap, 30.0)
+    lab.weight = dict.fromkeys(lab.overlap, 6.0)
 
     def interrupt(key: str, step: int) -> None:
         if key.startswith("proxy/") and lab.study.study_attributes()["promoted"]:
@@ -138,7 +138,7 @@ def test_no_healthy_head_is_no_winner_and_costs_two_controls(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("promote", ["discrepancy", "learned", "random"])
-def test_the_study_keeps_who_was_promoted_in_order_and_how_well_it_was_foretold(
+def test_the_study_keeps_who_was_promoted_in_order_and_how_well_it_was_predicted(
     make_lab: Callable[..., Lab], wide_space: Space, promote: str
 ) -> None:
     lab = make_lab(

@@ -65,7 +65,9 @@ def test_without_a_pruner_no_one_is_stopped() -> None:
 
 @pytest.mark.parametrize("right", range(100, 140))
 def test_who_has_the_median_itself_is_not_stopped_by_its_rounding(right: int) -> None:
-    """Accuracies of 360 images: the mean of the two in the middle may lie above the score between them by the last bit."""
+    """Accuracies of 360 images: the mean of the two in the middle may lie above the score between
+    them by the last bit.
+    """
     below, score, above = (100.0 * (right + more) / 360 for more in (-1, 0, 1))
     assert not stops("median", score, [below, above, below, above])
     assert not stops("median", score * (1 - 1e-12), [below, above, below, above])

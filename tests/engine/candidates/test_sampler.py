@@ -45,7 +45,7 @@ def listed(space: Space, seed: int = 0) -> Iterator[HeadConfig]:
 
 
 def goodness(head: HeadConfig) -> float:
-    """Deep, or wide, convnext heads are good."""
+    """Return how good a head is: deep, or wide, convnext heads are good."""
     return (head.depth or 0) + 5 * (head.width_ratio or 0) + 6 * (head.family == "convnext")
 
 
@@ -82,7 +82,7 @@ def proposed(name: SamplerName, known: Known, count: int, seed: int = 0) -> list
 
 
 def taught(space: Space, seed: int = 0, count: int = 12) -> Known:
-    """A search in which that many heads, drawn at random, had their proxies."""
+    """Return a search in which that many heads, drawn at random, had their proxies."""
     known = Known(space)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
     while len(known.trials) < count:
@@ -121,7 +121,7 @@ def test_what_is_left_of_a_space_that_cannot_be_listed_is_found_among_what_is_kn
 
 
 def gain(name: SamplerName, seed: int) -> float:
-    """By how much the heads proposed are better, in the mean, than those known."""
+    """Return by how much the heads proposed are better, in the mean, than those known."""
     known = taught(ENDLESS, seed, 16)
     before = [goodness(HeadConfig(**trial.user_attrs["head"])) for trial in known.trials]
     return mean(goodness(head) for head in proposed(name, known, 3, seed)) - mean(before)

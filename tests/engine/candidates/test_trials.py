@@ -11,10 +11,10 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.trials import NAMES, Trials
 from hssl_search.engine.records import state as states
 from hssl_search.engine.records.run import Run
+from hssl_search.engine.records.state import Contender
 from hssl_search.engine.records.study import StudyRecord
 from hssl_search.heads.config import HeadConfig
 from hssl_search.heads.head import build_head
@@ -30,7 +30,7 @@ def run(tmp_path: Path) -> Run:
 
 @pytest.fixture
 def make(study: StudyRecord, run: Run, small_space: Space) -> Callable[..., Trials]:
-    """Trials on one study, as one controller after another has them."""
+    """Return trials on one study, as one controller after another has them."""
     return lambda space=small_space, seed=0: Trials(
         study, run, space, [MAP_SHAPE], seed, lambda trial: 1.5 + trial
     )
@@ -50,7 +50,7 @@ def heads(trials: Trials, count: int) -> list[HeadConfig]:
 
 
 def held(contenders: Iterable[Contender]) -> list[dict[str, Any]]:
-    """All that is known of each."""
+    """Return all that is known of each."""
     return [asdict(one) for one in contenders]
 
 

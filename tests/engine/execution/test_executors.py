@@ -32,6 +32,7 @@ from hssl_search.engine.execution.jobs import (
     State,
     Task,
 )
+from hssl_search.engine.execution.ray_tune import executor as executor_module
 from hssl_search.engine.execution.ray_tune import executor as ray_executor_module
 from hssl_search.engine.execution.ray_tune.executor import RayExecutor
 from hssl_search.engine.execution.ray_tune.session import RaySession
@@ -411,11 +412,13 @@ def test_jobs_wait_for_what_others_hold_of_a_ray_that_runs_already_and_pay_nothi
 
     source = Source(tmp_path, {"large": [1]})
     source.jobs = [replace(job, cpus=2.0) for job in source.jobs]
-    RayExecutor(meter, work, joined, tell=tell).run(source, concurrency=1)
+    monkeypatch.setattr(executor_module.log, "warning", tell)
+    RayExecutor(meter, work, joined).run(source, concurrency=1)
     assert source.states() == {"large": State.DONE}
     [(sentence, skips)] = told
     assert sentence.startswith(
-        "large waits for 2 CPUs: of the 2 of the Ray that runs here 1 are free, something else holds the others."
+        "large waits for 2 CPUs: of the 2 of the Ray that runs here 1 are free, something else "
+        "holds the others."
     )
     assert skips > 0
     joined.shutdown()
@@ -424,8 +427,8 @@ def test_jobs_wait_for_what_others_hold_of_a_ray_that_runs_already_and_pay_nothi
 
 MEMORY = """\
 Failure # 1 (occurred at 2026-11-28_09-01-31)
-1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 192.0.2.2, ID: 84672d98) was 22.41GB used / 23.54GB \
-limit (0.952)
+1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 192.0.2.2, \
+ID: 84672d98) was 22.41GB used / 23.54GB limit (0.952)
 OOM kill reason: Memory usage exceeded threshold
 """
 
@@ -436,7 +439,8 @@ OOM kill reason: Memory usage exceeded threshold
         (
             MEMORY,
             3,
-            "Ray's memory monitor ended the worker process 3 times: 22.41GB of its machine's 23.54GB of memory were in use; end other",
+            "Ray's memory monitor ended the worker process 3 times: 22.41GB of its machine's "
+            "23.54GB of memory were in use; end other",
         ),
         ("ray.exceptions.RayTaskError\n  ValueError: two\nOSError: last", 1, "OSError: last"),
         (
@@ -460,7 +464,8 @@ from hssl_search.engine.execution.ray_tune.executor import RayExecutor
 from hssl_search.engine.execution.ray_tune.session import RaySession
 
 SETTING = Setting(
-    base="", base_args={}, image_size=1, data="", probe_data=None, data_seed=0, recipe={}, device="cpu"
+    base="", base_args={}, image_size=1, data="", probe_data=None, data_seed=0, recipe={},
+    device="cpu",
 )
 
 def work(job, send):
@@ -484,7 +489,10 @@ with RaySession(cpus=1, gpus=0) as session:
 
 
 @pytest.mark.slow(
-    reason="a Ray of its own, whose memory monitor ends workers; pytest --run-slow tests/engine/execution runs it"
+    reason=(
+        "a Ray of its own, whose memory monitor ends workers; pytest --run-slow "
+        "tests/engine/execution runs it"
+    )
 )
 def test_rays_memory_monitor_is_named_when_it_ends_workers(tmp_path: Path) -> None:
     environment = {
@@ -500,5 +508,8 @@ def test_rays_memory_monitor_is_named_when_it_ends_workers(tmp_path: Path) -> No
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    told = r"failed Ray's memory monitor ended the worker process 2 times: [\d.]+GB of its machine's [\d.]+GB of memory were in use; "
+    told = (
+        r"failed Ray's memory monitor ended the worker process 2 times: [\d.]+GB of its machine's "
+        r"[\d.]+GB of memory were in use; "
+    )
     assert re.match(told, ended.stdout)

@@ -59,7 +59,7 @@ class Results:
         field: Field = FIELD,
         chosen: list[int] | None = None,
     ) -> Confirm:
-        """`chosen`: what was chosen before; it grows."""
+        """Return the phase. `chosen`: what was chosen before; it grows."""
         kept = [] if chosen is None else chosen
         return Confirm(
             field,
@@ -87,9 +87,8 @@ def run(
     order: random.Random | None = None,
     stop_after: int = 10**6,
 ) -> dict[str, Outcome]:
-    """What ended until there was nothing left, or until so many had: with an order, any of those
-    that run may end first.
-    """
+    """Run until there was nothing left, or until so many had: with an order, any of those that run
+    may end first."""
     live: list[Job] = []
     ended: dict[str, Outcome] = {}
     while len(ended) < stop_after:
@@ -264,9 +263,8 @@ def test_as_many_runs_as_fit_are_handed_out_at_once(at_once: int) -> None:
 def simulated(
     random: np.random.Generator, candidates: int, runs: int, spread: float
 ) -> tuple[dict[int, float], Scores]:
-    """(truth, table) of a search whose confirming runs were chosen by what had been seen; noise
-    0.5.
-    """
+    """Return (truth, table) of a search whose confirming runs were chosen by what had been seen;
+    noise 0.5."""
     truth = dict(enumerate([0.0] * 4 + random.normal(0, spread, candidates).tolist()))
     field = Field(tuple(range(4, 4 + candidates)), NONE, IDENTITY, (SAME,), lambda leader: LONGER)
     shared = random.normal(40, 1, 2 + runs)

@@ -17,7 +17,7 @@ COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
 
 
 def on_the_leaderboard(lab: Lab) -> dict[str, tuple[int, float]]:
-    """(seeds, mean) of each trial that counts."""
+    """Return (seeds, mean) of each trial that counts."""
     lab.study.write(SearchState(config={"rank_by": "accuracy"}))
     board = leaderboard(lab.study.study)
     counted = board[board["role"].ne("reference") & board["seeds"].gt(0)]

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.execution.jobs import State
 from hssl_search.engine.phases.full import to_run
 from hssl_search.engine.planning.costs import Costs, FullTraining, Wanted
 from hssl_search.engine.policy import DEFAULT
-from hssl_search.engine.records.state import FullState, TrialState
+from hssl_search.engine.records.state import Contender, FullState, TrialState
 from hssl_search.heads.config import HeadConfig
 
 MLP = Contender(3, TrialState(name="mlp depth 1", family="mlp", head=HeadConfig(family="mlp")))

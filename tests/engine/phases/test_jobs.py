@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.execution.jobs import Job, Setting, Task
 from hssl_search.engine.execution.machine import Machine, packed
 from hssl_search.engine.phases.jobs import JobMaker
-from hssl_search.engine.records.state import TrialState
+from hssl_search.engine.records.state import Contender, TrialState
 from hssl_search.heads.config import HeadConfig
 
 MLP = Contender(
@@ -140,7 +139,7 @@ def test_jobs_are_plain_data_that_a_worker_reads_and_the_same_when_made_again(
 
 def test_what_each_kind_of_job_trains(maker: JobMaker) -> None:
     measure, group, proxy, confirm, full = (job.task for job in all_jobs(maker))
-    heads = [HeadConfig(**head) for head in MLP.heads]
+    heads = MLP.heads
     assert (measure.kind, measure.heads) == ("measure", [HeadConfig(family="mlp")])
     assert (group.name, group.rungs, group.accuracy, group.stage) == (
         "group 2: 2 heads",

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 
 import pytest
 
-from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.candidates.pruners import PRUNERS
 from hssl_search.engine.config import PrunerName
 from hssl_search.engine.execution.jobs import Decision, Job, Outcome, Report, State, Task
 from hssl_search.engine.phases.proxy import Proxy
-from hssl_search.engine.records.state import TrialState
+from hssl_search.engine.records.state import Contender, TrialState
 from hssl_search.engine.statistics.metrics import ACCURACY, DISCREPANCY, LABELFREE, Measure
 
 RUNGS = [25, 50, 100]
@@ -71,7 +70,7 @@ class WorkerSetup:
         )
 
     def ends(self, trial: int, state: State, *accuracies: float) -> None:
-        """The proxy reports these at its rungs, and ends."""
+        """Let the proxy report these at its rungs, and end."""
         reports = [
             Report(step, {"accuracy": accuracy})
             for step, accuracy in zip(RUNGS, accuracies, strict=False)

@@ -16,7 +16,7 @@ COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
 
 
 def lab_winner(lab: Lab) -> int:
-    """The number that the winner's trial will have."""
+    """Return the number that the winner's trial will have."""
     return next(
         one.trial
         for one in lab.controller().trials.candidates(6)

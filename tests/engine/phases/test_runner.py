@@ -58,7 +58,8 @@ def job(
 class WorkerSetup:
     """A runner with a budget of 1,000 device-seconds, and a clock that only its worker moves.
 
-    Each act of a job is seconds of an equal part of its steps, an error, or LEAVES: its seconds are over.
+    Each act of a job is seconds of an equal part of its steps, an error, or LEAVES: its seconds are
+    over.
     """
 
     def __init__(
@@ -237,7 +238,9 @@ def test_a_job_on_gpus_fits_beside_what_those_that_run_should_still_take(
 
 
 class SideBySide:
-    """An executor that starts four jobs, lets seconds pass, and only then asks for another; all are cut then."""
+    """An executor that starts four jobs, lets seconds pass, and only then asks for another; all are
+    cut then.
+    """
 
     def __init__(self, setup: WorkerSetup, passes_s: float) -> None:
         self.setup, self.passes_s = setup, passes_s
@@ -596,7 +599,9 @@ def test_a_job_that_goes_on_is_recorded_with_what_it_reported_before_it_was_cut(
 
 
 class Steady:
-    """Jobs whose steps take the seconds that they are told, which leave at a checkpoint when theirs are over, and go on from there."""
+    """Jobs whose steps take the seconds that they are told, which leave at a checkpoint when theirs
+    are over, and continue from there.
+    """
 
     def __init__(self, setup: WorkerSetup, folder: Path) -> None:
         self.setup, self.folder = setup, folder

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from hssl_search.engine.candidates.candidate import Contender
 from hssl_search.engine.phases import screen
-from hssl_search.engine.records.state import TrialState
+from hssl_search.engine.records.state import Contender, TrialState
 from hssl_search.heads.config import HeadConfig
 
 

@@ -125,7 +125,7 @@ def test_a_slow_screening_is_cut_and_a_later_run_takes_it_to_its_end(
 def slow_screening(
     make_lab: Callable[..., Lab], space: Space, slow: float = 6.0
 ) -> tuple[Lab, dict[str, Any]]:
-    """A search whose budget does not last for all groups."""
+    """Return a search whose budget does not last for all groups."""
     lab = make_lab(space, budget="20cpu-min", sampler="random")
     lab.slow = {"screen": slow}
     verdict = lab.search()
@@ -176,7 +176,8 @@ def test_where_screening_leaves_too_little_for_proxies_nothing_is_settled_and_th
         and "promoted" not in lab.study.study_attributes()
     )
     assert verdict["sentence"].startswith(
-        "The budget ended before a healthy head came to the end of its proxy, so there is no winner; "
+        "The budget ended before a healthy head came to the end of its proxy, so there is no "
+        "winner; "
     )
     assert "No head was promoted: the budget ended before that." in lab.watcher.notes()
     assert "No head candidate was healthy" not in lab.watcher.notes()

@@ -29,7 +29,8 @@ COSTS = Costs(
 
 
 def drawn(seed: int, count: int = 150) -> Iterator[tuple[Costs, int | None, list[float]]]:
-    """(costs, size of the space, rising budgets): from tiny bases on few images to large ones on many, over six orders of magnitude."""
+    """Yield (costs, size of the space, rising budgets): from tiny bases on few images to large ones
+    on many, over six orders of magnitude."""
     dice = random.Random(seed)
     for _ in range(count):
         step = 10 ** dice.uniform(-3, 1)
@@ -65,7 +66,8 @@ def proxy_s(plan: Plan, costs: Costs) -> float:
 
 
 def proxies_s(plan: Plan, costs: Costs) -> float:
-    """Of the proxies with a head, and of the two controls, whose step is the base's alone."""
+    """Return the device-seconds of the proxies with a head, and of the two controls, whose step is
+    the base's alone."""
     beside = costs.beside_others
     return plan.proxies * proxy_s(plan, costs) + 2 * beside.training(
         plan.proxy_steps, beside.step, len(plan.rungs)
@@ -73,7 +75,8 @@ def proxies_s(plan: Plan, costs: Costs) -> float:
 
 
 def confirming_s(plan: Plan, costs: Costs) -> float:
-    """Of confirming runs, one in four of which has no head; each is evaluated once."""
+    """Return the device-seconds of confirming runs, one in four of which has no head; each is
+    evaluated once."""
     beside = costs.beside_others
     return plan.confirm_jobs * beside.training(
         plan.proxy_steps, beside.step + 0.75 * beside.mean_head, 1
@@ -81,7 +84,8 @@ def confirming_s(plan: Plan, costs: Costs) -> float:
 
 
 def alone_s(costs: Costs, candidates: int) -> float:
-    """Of two steps of the base, and of two of each candidate of a group."""
+    """Return the device-seconds of two steps of the base, and of two of each candidate of a
+    group."""
     return 2 * ((1 + candidates) * costs.step + candidates * costs.mean_head)
 
 
@@ -95,7 +99,7 @@ def test_what_is_planned_costs_no_more_than_is_left() -> None:
 
 
 def screening_s(plan: Plan, costs: Costs) -> float:
-    """Device-seconds of one group."""
+    """Return device-seconds of one group."""
     step_s = costs.step + (plan.group_size + 2) * costs.mean_head
     return costs.training(plan.screen_steps, step_s, 2) + alone_s(costs, plan.group_size)
 
@@ -250,7 +254,7 @@ def test_rungs_are_a_quarter_half_and_all(steps: int, count: int, rungs: list[in
 
 
 def rounds_s(plan: Plan, costs: Costs) -> list[float]:
-    """Device-seconds of the screening of each round."""
+    """Return device-seconds of the screening of each round."""
     ends = [0, *(math.ceil(end / plan.group_size) for end in plan.ends)]
     return [(end - begin) * screening_s(plan, costs) for begin, end in pairwise(ends)]
 
@@ -333,7 +337,7 @@ def test_where_little_is_left_the_shortest_proxies_stay_planned() -> None:
     )
 
 
-def test_a_slow_joint_step_means_fewer_candidates_or_shorter_screening_and_leaves_proxies_alone() -> (
+def test_a_slow_joint_step_means_fewer_candidates_or_shorter_screening_but_the_same_proxies() -> (
     None
 ):
     plan, slow = make_plan(600, COSTS, None), make_plan(600, replace(COSTS, joint=3.0), None)

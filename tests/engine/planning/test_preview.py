@@ -138,9 +138,8 @@ def test_without_a_full_training_none_is_planned(make_lab: MakeLab) -> None:
 
 
 def previewed(make_lab: MakeLab, budget: str, **changes: Any) -> dict[str, Any]:
-    """What a search with this budget would be, by a controller that may measure for as long as it
-    likes.
-    """
+    """Return what a search with this budget would be, by a controller that may measure for as long
+    as it likes."""
     lab = make_lab(**{"budget": "1cpu-h", "pruner": "none", "full_epochs": 1_000, **changes})
     lab.memory = {"memory_bytes": 5_000_000, "checkpoint_bytes": CHECKPOINT_BYTES}
     found: dict[str, Any] = lab.controller().preview(parse_budget(budget))

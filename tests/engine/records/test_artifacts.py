@@ -21,11 +21,7 @@ class WorkerSetup:
     """A run with one undecided trial that has a head."""
 
     def __init__(self, folder: Path, study: StudyRecord) -> None:
-        self.run, self.study, self.told = (
-            Run.create(folder / "demo", {"name": "demo"}),
-            study,
-            list[str](),
-        )
+        self.run, self.study = Run.create(folder / "demo", {"name": "demo"}), study
         self.number = study.add_trial(TrialState(role="control", control="identity"))
         self.run.write_head(self.number, {"format": "hssl-head/1", "family": "identity"})
         self.job = Job(
@@ -35,7 +31,7 @@ class WorkerSetup:
             str(folder / "job"),
             trial=self.number,
         )
-        self.artifacts = Artifacts(self.run, study, self.told.append)
+        self.artifacts = Artifacts(self.run, study)
 
     def keep(self, state: State, reports: list[Report] = REPORTS, cause: str = "") -> None:
         self.artifacts.keep(self.job, Outcome(state, cause, reports))
@@ -47,6 +43,10 @@ class WorkerSetup:
         return {one.filename: self.run.artifacts / one.artifact_id for one in found}
 
 
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if "artifacts" in record.name]
+
+
 @pytest.fixture
 def setup(tmp_path: Path) -> Iterator[WorkerSetup]:
     with StudyRecord.open(f"sqlite:///{tmp_path}/study.db", "demo") as study:
@@ -54,10 +54,12 @@ def setup(tmp_path: Path) -> Iterator[WorkerSetup]:
 
 
 @pytest.mark.parametrize("state", [State.DONE, State.STOPPED])
-def test_a_training_leaves_its_head(setup: WorkerSetup, state: State) -> None:
+def test_a_training_leaves_its_head(
+    setup: WorkerSetup, state: State, caplog: pytest.LogCaptureFixture
+) -> None:
     setup.keep(state)
     kept = setup.kept()
-    assert set(kept) == {"head.yaml"} and setup.told == []
+    assert set(kept) == {"head.yaml"} and told(caplog) == []
     assert "family: identity" in kept["head.yaml"].read_text()
 
 
@@ -80,7 +82,7 @@ def test_without_a_traceback_the_log_is_the_cause(setup: WorkerSetup) -> None:
 
 
 def test_nothing_is_attached_twice_to_a_decided_trial_or_for_a_job_that_goes_on(
-    setup: WorkerSetup,
+    setup: WorkerSetup, caplog: pytest.LogCaptureFixture
 ) -> None:
     setup.keep(State.CUT)
     assert setup.kept() == {}
@@ -89,12 +91,14 @@ def test_nothing_is_attached_twice_to_a_decided_trial_or_for_a_job_that_goes_on(
     setup.keep(State.DONE)
     setup.study.finish(setup.number, "COMPLETE", 35.5)
     setup.keep(State.FAILED, cause="never")
-    assert setup.kept() == before and setup.told == []
+    assert setup.kept() == before and told(caplog) == []
 
 
-def test_what_cannot_be_kept_is_told_of_and_stops_nothing(setup: WorkerSetup) -> None:
+def test_what_cannot_be_kept_is_told_of_and_stops_nothing(
+    setup: WorkerSetup, caplog: pytest.LogCaptureFixture
+) -> None:
     setup.run.artifacts.write_text("a file where a folder should be")
     setup.keep(State.DONE)
-    [told] = setup.told
-    assert told.startswith(f"The dashboard will not show all of trial {setup.number}: ")
+    [sentence] = told(caplog)
+    assert sentence.startswith(f"the dashboard will not show all of trial {setup.number}: ")
     assert setup.kept() == {}

@@ -1,4 +1,6 @@
-"""Studies on real database servers, started here on the loopback: PostgreSQL and MariaDB, which end connections and are restarted."""
+"""Studies on real database servers, started here on the loopback: PostgreSQL and MariaDB, which end
+connections and are restarted.
+"""
 
 from __future__ import annotations
 
@@ -212,7 +214,8 @@ class PostgreSQL(Server):
             self.execute(f"CREATE ROLE optuna LOGIN PASSWORD '{PASSWORD}'".replace("%", "%%"))
 
     def administrator(self, database: str | None) -> str:
-        return f"postgresql+psycopg://admin@/{database or 'postgres'}?host={self.folder}&port={self.port}"
+        name = database or "postgres"
+        return f"postgresql+psycopg://admin@/{name}?host={self.folder}&port={self.port}"
 
     def granted(self, database: str) -> list[str]:
         return [f"ALTER DATABASE {database} OWNER TO optuna"]
@@ -285,9 +288,8 @@ class MariaDB(Server):
 
 @pytest.fixture(scope="module", params=[PostgreSQL, MariaDB])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    folder = Path(
-        tempfile.mkdtemp(prefix="db-")
-    )  # a short path, as it holds a socket, that the server's user may enter
+    # a short path, as it holds a socket, that the server's user may enter
+    folder = Path(tempfile.mkdtemp(prefix="db-"))
     try:
         made = request.param(folder)
         try:
@@ -338,8 +340,8 @@ def test_a_study_that_is_not_there_makes_nothing(server: Server) -> None:
     database = url.rpartition("/")[2]
     assert (
         server.execute(
-            f"SELECT 1 FROM information_schema.tables WHERE '{database}' IN (table_schema, table_catalog) "
-            "AND table_name = 'studies'",
+            f"SELECT 1 FROM information_schema.tables WHERE '{database}' IN (table_schema, "
+            "table_catalog) AND table_name = 'studies'",
             database,
         )
         == []
@@ -405,7 +407,9 @@ def test_a_restart_in_the_middle_of_a_search_is_waited_for(
 
 
 def disturb(server: Server, opened: BaseStorage) -> list[int]:
-    """Let the server end all connections before every tenth attribute of the study, once by a restart; how many it ended each time."""
+    """Let the server end all connections before every tenth attribute of the study, once by a
+    restart; how many it ended each time.
+    """
     calls, ended, write = itertools.count(1), list[int](), opened.set_study_user_attr
 
     def disturbed(*values: Any) -> None:

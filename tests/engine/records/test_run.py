@@ -8,13 +8,15 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
 
 from hssl_search.configfile import read_yaml
 from hssl_search.engine.config import NAME_BYTES, with_defaults
-from hssl_search.engine.records.run import Run, require_free
+from hssl_search.engine.policy import DEFAULT
+from hssl_search.engine.records.run import ResolvedSearch, Run, require_free
 from hssl_search.errors import UserError
 
 
@@ -60,7 +62,7 @@ def test_how_to_resume_can_be_pasted_into_a_shell(
     assert run.how_to_resume("2cpu-min") == f"hssl-search resume {typed} --budget +2cpu-min"
     with pytest.raises(UserError) as taken:
         require_free(Path("runs") / name)
-    assert f"go on with `{run.how_to_resume()}` or" in str(taken.value)
+    assert f"continue with `{run.how_to_resume()}` or" in str(taken.value)
     monkeypatch.chdir("/")
     assert shlex.split(run.how_to_resume()) == [
         "hssl-search",
@@ -202,8 +204,7 @@ def test_a_run_folder_that_cannot_be_written_is_told(
 HOLDS = """
 import sys
 from pathlib import Path
-from hssl_search.engine.config import NAME_BYTES, with_defaults
-from hssl_search.engine.records.run import Run, require_free
+from hssl_search.engine.records.run import Run
 with Run.open(Path(sys.argv[1])).lock():
     print("held", flush=True)
     sys.stdin.read()
@@ -231,3 +232,48 @@ def test_a_second_controller_is_told_who_holds_the_run_and_a_killed_holder_lets_
     with run.lock():
         assert (run.folder / "lock.holder").read_text().startswith(f"process {os.getpid()} ")
     assert not (run.folder / "lock.holder").exists()
+
+
+def test_search_yaml_is_read_as_it_was_written_and_keeps_its_order(
+    tmp_path: Path, resolved: ResolvedSearch
+) -> None:
+    run = Run.create(tmp_path / "demo", resolved.as_plain())
+    assert run.resolved() == resolved
+    assert run.resolved().ranked_by.key == "accuracy"
+    assert run.resolved().space.read().hash() == resolved.space.hash
+    written = run.search_yaml.read_text()
+    run.update_config(plan={"candidates": 4})
+    assert run.search_yaml.read_text() == f"{written}plan:\n  candidates: 4\n"
+    run.update_config(budget="1cpu-h+1cpu-h")
+    assert run.search_yaml.read_text().startswith(
+        written.replace("budget: 1cpu-h", "budget: 1cpu-h+1cpu-h")
+    )
+    assert run.resolved().budget.seconds == 7200
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"budget": "1 day"}, r"the budget '1 day' has the unknown unit 'day'"),
+        ({"seed": "x"}, r"search\.yaml: seed is 'x', but should be a valid integer"),
+        ({"policy": {"grop_size": 3}}, r"search\.yaml: unknown key 'grop_size' in policy; did you"),
+        ({"machine": 3}, r"search\.yaml: machine is 3, but should be a dictionary"),
+    ],
+)
+def test_a_key_that_was_edited_into_nonsense_is_told(
+    tmp_path: Path, resolved: ResolvedSearch, changes: dict[str, Any], told: str
+) -> None:
+    run = Run.create(tmp_path / "demo", resolved.as_plain() | changes)
+    with pytest.raises(UserError, match=told) as refused:
+        run.resolved()
+    assert "\n" not in str(refused.value)
+
+
+def test_a_run_of_an_earlier_version_has_its_share_of_a_gpu_with_the_machine_alone(
+    tmp_path: Path, resolved: ResolvedSearch
+) -> None:
+    earlier = resolved.as_plain()
+    del earlier["gpus_per_trial"], earlier["policy"]
+    earlier["machine"]["gpus_per_trial"] = 0.5
+    read = Run.create(tmp_path / "demo", earlier).resolved()
+    assert (read.gpus_per_trial, read.policy) == (0.5, DEFAULT)

@@ -14,9 +14,8 @@ Table = dict[int, dict[int, float]]
 
 
 def population(random: np.random.Generator, seeds: int) -> tuple[np.ndarray, Table]:
-    """(truth, table) of six trials of which three have further seeds, the spread of trials drawn
-    from the prior.
-    """
+    """Return (truth, table) of six trials of which three have further seeds, the spread of trials
+    drawn from the prior."""
     share = random.uniform()
     truth = random.normal(0, math.sqrt((1 - share) / share), 6)
     shared = random.normal(40, 3, seeds)

@@ -10,7 +10,7 @@ from hssl_search.engine.statistics import ties
 
 
 def nudged(values: dict[int, float], seed: int) -> dict[int, float]:
-    """The same values in another order, each off by what another library may make of it."""
+    """Return the same values in another order, each off by what another library may make of it."""
     draws = random.Random(seed)
     found = {number: value * (1 + draws.uniform(-1e-12, 1e-12)) for number, value in values.items()}
     return dict(draws.sample(list(found.items()), len(found)))

@@ -54,9 +54,8 @@ def drawn(
 
 
 def by_least_squares(scores: Table, one: int, other: int) -> tuple[float, float, int]:
-    """(difference, standard error, degrees of freedom), from a column for each trial and each seed
-    but the first.
-    """
+    """Return (difference, standard error, degrees of freedom), from a column for each trial and
+    each seed but the first."""
     trials, seeds = sorted(scores), sorted({seed for row in scores.values() for seed in row})
     cells = [(trial, seed) for trial in trials for seed in scores[trial]]
     design = np.array(
@@ -235,7 +234,8 @@ def test_the_interval_of_a_mean_is_of_chance_under_its_seeds() -> None:
 
 def test_as_many_more_seeds_as_it_says_settle_a_difference_that_stays() -> None:
     def table(seeds: int) -> Table:
-        """The gaps' mean is 0.5 and their standard deviation 0.8, whatever their number."""
+        """Return scores: the gaps' mean is 0.5 and their standard deviation 0.8, whatever their
+        number."""
         spread = np.linspace(-1, 1, seeds)
         return {
             0: dict.fromkeys(range(seeds), 40.0),

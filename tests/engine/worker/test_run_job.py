@@ -1,4 +1,4 @@
-"""A worker runs real jobs on the built-in digits: what it reports, and how it goes on."""
+"""A worker runs real jobs on the built-in digits: what it reports, and how it continues."""
 
 from __future__ import annotations
 
@@ -155,10 +155,11 @@ def test_another_noise_head_is_rejected_and_another_identity_head_has_no_excess(
     )
     base = {"base": "test_vit", "base_args": {"patch_size": 4}} if methods()[method].masks else {}
     if base:
+        # takes a minute with 128
         recipe = {
             **recipe,
             "proxy": {**recipe["proxy"], "batch_size": 48},
-        }  # takes a minute with 128
+        }
     heads = [
         {"family": family} for family in ("noise", "identity", "convnext", "identity", "noise")
     ]
@@ -206,10 +207,11 @@ def test_local_crops_and_masks_go_through_whole_jobs(
             [*metrics["base_losses"], *metrics["head_losses"], *metrics["patch_losses"]]
         ).all()
         assert ("accuracy" in metrics) is (len(heads) == 1)
+    # of the same weights and global views at the first step, with more student views
     for key in (
         "base_losses",
         "head_losses",
-    ):  # of the same weights and global views at the first step, with more student views
+    ):
         assert np.abs(np.subtract(reports[0][1][key], without[0][1][key])).min() > 1e-4
     assert [
         without_time(report) for report in run(job(tmp_path / "1" / "checkpoint", tasks[1]))
@@ -250,7 +252,9 @@ OUT_OF_MEMORY = [
 
 @pytest.fixture
 def memory_ends(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception, Held], None]:
-    """`memory_ends(error, where)`: steps of trainers where it is so raise the error, after the forward pass has changed their state."""
+    """`memory_ends(error, where)`: steps of trainers where it is so raise the error, after the
+    forward pass has changed their state.
+    """
     step = Trainer._one_step
 
     def set_up(error: Exception, where: Held) -> None:
@@ -322,7 +326,10 @@ def test_a_training_that_no_memory_holds_says_so_and_what_to_do(
     memory_ends(OUT_OF_MEMORY[0], lambda trainer: True)
     with pytest.raises(
         DeviceFull,
-        match=r"memory of the cpu device ran out.* held 1 of the CPUs; give the recipe a smaller batch_size",
+        match=(
+            r"memory of the cpu device ran out.* held 1 of the CPUs; give the recipe a smaller "
+            r"batch_size"
+        ),
     ):
         run(
             job(
@@ -343,7 +350,7 @@ def test_a_checkpoint_that_finds_no_space_halts_the_search_with_one_sentence(
     monkeypatch.setattr("hssl_search.training.checkpoint.save_file", save_file)
     with pytest.raises(
         Halt,
-        match=f"no space is left on the disk of {tmp_path}/checkpoint; free some, then go on with",
+        match=f"no space is left on the disk of {tmp_path}/checkpoint; free some, then continue",
     ):
         run(job(tmp_path / "checkpoint", Task(setting=setting(), steps=1, rungs=[1])))
 

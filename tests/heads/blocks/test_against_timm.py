@@ -39,7 +39,7 @@ def as_tokens(block: nn.Module, x: Tensor) -> Tensor:
 
 
 def _without_layer_scale() -> nn.Module:
-    """timm's ResMLP block with scales of one, which are no parameters here."""
+    """Return timm's ResMLP block with scales of one, which are no parameters here."""
     block = ResBlock(C, SIDE**2, init_values=1.0)
     del block.ls1, block.ls2
     block.ls1 = block.ls2 = 1.0
@@ -89,7 +89,7 @@ TIMM: dict[str, tuple[Layout, Callable[[], nn.Module]]] = {
 
 
 def copy_weights(into: nn.Module, source: nn.Module) -> None:
-    """Linear layers and 1x1 convolutions take each other's."""
+    """Copy weights; linear layers and 1x1 convolutions take each other's."""
     pairs = zip(into.parameters(), source.parameters(), strict=True)
     with torch.no_grad():
         for here, there in pairs:

@@ -15,8 +15,8 @@ C, HEADS, WINDOW = 8, 2, 4
 
 
 def full_attention(mixing: WindowMixing, x: Tensor, shifts: tuple[int, int]) -> Tensor:
-    """B x H x W x C: every position attends to every one that lies in the same window, found one
-    pair at a time.
+    """Compute attention one pair at a time, B x H x W x C: every position attends to every one that
+    lies in the same window.
     """
     attention, (height, width) = mixing.attention, x.shape[1:3]
     places = [(row, column) for row in range(height) for column in range(width)]

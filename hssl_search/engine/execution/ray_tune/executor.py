@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -13,6 +13,8 @@ from hssl_search.engine.execution.jobs import Job, JobSource, Meter, Worker
 from hssl_search.engine.execution.ray_tune.session import RaySession
 from hssl_search.interrupts import handlers_kept, on_interrupt
 from hssl_search.scratch import Scratch
+
+log = logging.getLogger(__name__)
 
 DEFAULT_WORKER = "hssl_search.engine.worker.run_job:run_job"
 
@@ -34,7 +36,6 @@ class RayExecutor:
         storage: folder for Tune's files; None: a temporary folder, removed after each run. A
             cluster needs one that all nodes see.
         retries: how often a job is started again whose worker process died.
-        tell: told one sentence when jobs wait for what others hold of a Ray that runs already.
     """
 
     def __init__(
@@ -44,14 +45,12 @@ class RayExecutor:
         session: RaySession | None = None,
         storage: Path | None = None,
         retries: int = 2,
-        tell: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self._meter = meter
         self._worker = worker
         self._session = session or RaySession()
         self._storage = storage
         self._retries = retries
-        self._tell = tell
 
     def run(self, source: JobSource, concurrency: int) -> None:
         """Run the source to its end.
@@ -111,7 +110,7 @@ class RayExecutor:
     def _tell_waiting(self, job: Job) -> None:
         name, asked = ("GPUs", job.gpus) if job.gpus else ("CPUs", job.cpus)
         total, free = self._session.total(name[:3]), self._session.free(name[:3])
-        self._tell(
+        log.warning(
             f"{job.key} waits for {asked:g} {name}: of the {total:g} of the Ray that runs here "
             f"{free:g} are free, something else holds the others. Nothing is charged while nothing "
             "runs; Ctrl-C stops the search."

@@ -207,8 +207,8 @@ def _told_when_slow() -> Iterator[None]:
     """Tell the user, where the block takes more than a minute, that Ray is what is waited for."""
     sentence = (
         f"hssl-search: Ray has not started within {SLOW_S:.0f} s; it is still waited for. On a "
-        "busy machine that takes long; else look whether the memory is full or a firewall blocks this "
-        "machine's own ports, and stop this with Ctrl-C."
+        "busy machine that takes long; else look whether the memory is full or a firewall blocks "
+        "this machine's own ports, and stop this with Ctrl-C."
     )
     timer = threading.Timer(SLOW_S, print, [sentence], {"file": sys.stderr, "flush": True})
     timer.daemon = True

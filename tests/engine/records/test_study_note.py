@@ -21,7 +21,7 @@ def test_where_a_trial_is_shown_as_running_the_note_says_that_nothing_runs_until
         == study.note()
         == (
             "**Nothing runs at the moment:** 1 trial that is shown as running waits for the "
-            f"search to go on, with `{RESUME}`."
+            f"search to continue, with `{RESUME}`."
         )
     )
     study.lift_standstill()

@@ -56,6 +56,7 @@ def refused(
         (("sampler",), "tpe", "sampler: random -> tpe"),
         (("pruner",), "asha", "pruner: median -> asha"),
         (("policy", "most_proxies"), 6, "policy.most_proxies: 5 -> 6"),
+        (("warm_start",), ["/runs/a"], "warm_start: [] -> ['/runs/a']"),
     ],
 )
 def test_what_was_changed_is_refused_with_the_difference(
@@ -93,12 +94,12 @@ def test_what_an_earlier_version_did_not_record_is_not_compared(
     tmp_path: Path, study: StudyRecord, written: dict[str, Any]
 ) -> None:
     run = Run.create(tmp_path / "demo", written)
-    recorded = fixed(run.resolved()) | {"objective": "accuracy", "warm_start": []}
+    recorded = fixed(run.resolved()) | {"objective": "accuracy"}
     recorded["policy"] = {"most_proxies": 5}
     del recorded["sampler"]
     study.write(SearchState(fixed=recorded))
     go_on(run, study, written)
-    go_on(run, study, {**written, "objective": "accuracy", "warm_start": []})
+    go_on(run, study, {**written, "objective": "accuracy"})
     with pytest.raises(UserError, match="seed: 0 -> 1"):
         go_on(run, study, {**written, "seed": 1})
 
@@ -130,7 +131,6 @@ def test_what_a_search_began_with_cannot_be_edited(
         ("sampler", "gp"),
         ("sampler", "nsga2"),
         ("pruner", "hyperband"),
-        ("warm_start", ["runs/a"]),
     ],
 )
 def test_a_run_of_an_earlier_version_with_an_option_that_is_gone_is_refused(
