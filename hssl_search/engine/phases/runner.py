@@ -331,6 +331,10 @@ class Runner:
             return None
         # A job leaves before the last of its seconds, which are its reserve.
         borne = backend.policy.patience * needed + backend.policy.patience_s + reserve_s
+        if not self._live and not self.phase.waiting():
+            # Patience is for the sake of others: a search whose only group is slow should not end
+            # with its budget unspent.
+            borne = max(borne, left / 2)
         free = left - needed - reserve_s
         return replace(job, seconds=min(left - (1 - part) * free, borne))
 

@@ -149,9 +149,10 @@ def test_each_job_that_has_ended_is_shown_before_it_decides_anything(setup: Work
 def seconds(
     setup: WorkerSetup, asked: Job, expected_s: float | None, concurrency: int = 1
 ) -> float | None:
-    """Return the seconds that a job of a phase may take that runs so many at once."""
+    """Return the seconds that a job of a phase may take that runs so many at once, while another
+    waits."""
     expected = {} if expected_s is None else {asked.key: expected_s}
-    runner = Runner(setup.backend, "proxy", Phase([], {}), expected)
+    runner = Runner(setup.backend, "proxy", Phase([job("waits", gpus=asked.gpus)], {}), expected)
     runner.concurrency = concurrency
     fitting = runner.affordable(asked)
     return None if fitting is None else fitting.seconds
@@ -168,6 +169,16 @@ def test_a_job_may_take_a_few_times_what_was_expected_but_no_more_than_is_left(
     setup.spend(600.0)
     assert seconds(setup, job("a"), 300.0) == 400
     assert seconds(setup, job("a"), None) == 400
+
+
+def test_a_job_that_no_other_waits_for_may_take_half_of_what_is_left(setup: WorkerSetup) -> None:
+    """A search whose only group is slow would else end with its budget unspent."""
+    alone = Runner(setup.backend, "screen", Phase([], {}), {"a": 100.0})
+    fitting = alone.affordable(job("a"))
+    assert fitting is not None and fitting.seconds == 500
+    setup.spend(400.0)
+    fitting = alone.affordable(job("a"))
+    assert fitting is not None and fitting.seconds == 360, "its patience in any case"
 
 
 def test_a_job_that_would_not_end_within_the_budget_does_not_fit(setup: WorkerSetup) -> None:
@@ -533,7 +544,7 @@ FULL = DeviceFull("no memory")
 @pytest.mark.parametrize(
     ("expected_s", "held_s", "again_s"),
     [
-        (100.0, 10.0, PATIENCE[0] * 100 + PATIENCE[1]),
+        (100.0, 10.0, (1_000 - 0.5 * 10) / 2),
         (100.0, 1_000.0, PATIENCE[0] * 100 + PATIENCE[1]),
         (600.0, 400.0, 800.0),
         (600.0, 1_000.0, 0.0),
