@@ -292,6 +292,8 @@ class Runner:
             if not came_to_its_end(job, outcome):  # its seconds were over
                 outcome = replace(outcome, state=State.CUT)
                 done -= share_to_do(job)
+                why = "used up the time that it was given, and was cut at a checkpoint"
+                backend.watcher.note(f"{job.task.name} {why}.")
             self._learn_pace(job, seconds, done, started.cold)
         if (before := self.phase.cut.get(job.key)) is not None:
             # A worker that takes up a checkpoint between two rungs reports the last rung again.

@@ -58,6 +58,7 @@ class Scoreboard:
             cause = f"stopped at step {outcome.reports[-1].step}: {self.why_stopped}"
             self.trials.decide(trial, "PRUNED", cause=cause)
         elif outcome.state is State.DONE:
+            # In a record of an earlier version: the runner now cuts such a job.
             cause = "it took much longer than expected and was ended at a checkpoint."
             self.trials.decide(trial, "PRUNED", cause=cause)
 

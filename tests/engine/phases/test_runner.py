@@ -664,6 +664,9 @@ def test_a_job_that_runs_out_of_its_seconds_is_cut_and_a_later_run_takes_it_up_a
         ("proxy/slow", State.CUT),
         ("proxy/quick", State.DONE),
     ]
+    assert setup.watcher.of("note") == [
+        ("the proxy/slow used up the time that it was given, and was cut at a checkpoint.",)
+    ]
     outcomes = setup.study.job_outcomes()
     assert [report.step for report in outcomes["proxy/slow"].reports] == [50, 60]
     assert setup.backend.short == {"proxy"}, "it is undecided, as what the budget did not last for"
