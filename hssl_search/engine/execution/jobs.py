@@ -30,6 +30,8 @@ from hssl_search.heads.config import HeadConfig
 
 Plain = dict[str, Any]
 """What JSON can hold."""
+Metrics = dict[str, Any]
+"""What a worker reports at a step, by name: JSON, and open, for each kind of job has its own."""
 REFERENCE_HEADS = (HeadConfig(family="identity"), HeadConfig(family="noise"))
 """In every group: what no discrepancy is, and what no learning is."""
 TaskHead = Annotated[
@@ -161,7 +163,7 @@ class Report:
     """What a worker says after a rung."""
 
     step: int
-    metrics: Plain
+    metrics: Metrics
 
 
 class Decision(Enum):
@@ -220,7 +222,7 @@ class JobSource(Protocol):
         ...
 
 
-Send = Callable[[int, Plain], None]
+Send = Callable[[int, Metrics], None]
 """How a worker reports: `send(step, metrics)`."""
 Worker = Callable[[Job, Send], None]
 """Runs one job to its end, inside a trial; an importable function."""
