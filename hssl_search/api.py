@@ -27,7 +27,7 @@ from hssl_search.engine.execution.jobs import Plain
 from hssl_search.engine.execution.ray_tune.session import RaySession
 from hssl_search.engine.images import require_images
 from hssl_search.engine.policy import Policy
-from hssl_search.engine.records.ledger import Ledger
+from hssl_search.engine.records.ledger import Entry, Ledger
 from hssl_search.engine.records.run import RUNS, ResolvedSearch, Run
 from hssl_search.engine.records.state import SearchState
 from hssl_search.engine.records.storage import StorageError
@@ -61,7 +61,7 @@ class Status(NamedTuple):
     run: Run
     record: RunRecord
     """What its study holds."""
-    charges: list[Plain]
+    charges: list[Entry]
     """Its ledger: device-seconds of every attempt at a job."""
 
 

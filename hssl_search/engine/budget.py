@@ -23,6 +23,7 @@ SECONDS = {"h": 3600.0, "min": 60.0, "s": 1.0}
 UNITS = tuple(f"{device}-{time}" for device in ("gpu", "cpu") for time in SECONDS)
 _BETWEEN = re.compile(r"(?<=[hns])\s*\+", re.IGNORECASE)
 """The plus of a sum, behind a unit; that of `1e+3cpu-s` is part of a number."""
+# "nan" and "inf" are numbers here, to be refused as amounts and not as texts.
 _WRITTEN = re.compile(
     r"\+?(?P<amount>[-+]?(?:[\d.]+(?:e[-+]?\d+)?|nan|inf(?:inity)?))\s*(?P<unit>.*)", re.IGNORECASE
 )
@@ -81,6 +82,7 @@ class Budget:
                 f"the run's budget is in {self.device.upper()} time ({self.text}) and "
                 f"{more.text!r} is not; type {same!r} instead."
             )
+        # As a sum, of which `newest` is the last amount.
         text = f"{self.text}+{more.text.lstrip('+')}"
         return Budget(self.seconds + more.seconds, self.device, text)
 
@@ -159,9 +161,11 @@ def format_duration(seconds: float) -> str:
 def written(seconds: float, device: str) -> str:
     """Write at least so many device-seconds as a budget is typed, in round figures: `90cpu-s`,
     `12cpu-min`, `31gpu-h`."""
+    # Rounded before each ceiling: 0.1 + 0.2, a little above 0.3, would be given a grain more.
     if seconds <= 300:
         return f"{max(1, math.ceil(round(seconds / 10, 9))) * 10}{device}-s"
     unit, size = ("min", 60.0) if seconds < 5400 else ("h", 3600.0)
     amount = seconds / size
+    # Two figures, of minutes whole ones and of hours tenths at the finest.
     grain = 10.0 ** max(0 if unit == "min" else -1, math.floor(math.log10(amount)) - 1)
     return f"{math.ceil(round(amount / grain, 9)) * grain:.6g}{device}-{unit}"

@@ -73,7 +73,7 @@ class SearchConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     base: str = Field(description="timm model to pretrain, e.g. resnet50")
-    base_arg: dict[str, Any] = Field(
+    base_arg: dict[str, object] = Field(
         {},
         description="KEY=VALUE passed on to timm, e.g. patch_size=4 or output_stride=8; repeat for "
         "more",
@@ -167,6 +167,7 @@ class SearchConfig(BaseModel):
     @classmethod
     def _without_weights(cls, base: str) -> str:
         """Raise UserError for weights, which a base cannot have yet."""
+        # pydantic lets a UserError through as it is, and puts a ValueError behind the key.
         if re.search(r"[:/\\]", base):
             raise UserError(
                 f"--base {base} is no timm model's name, and {RANDOM}; give one such as resnet50."
@@ -180,10 +181,11 @@ class SearchConfig(BaseModel):
 
     @field_validator("base_arg")
     @classmethod
-    def _leaves_a_base(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+    def _leaves_a_base(cls, arguments: dict[str, object]) -> dict[str, object]:
         """Raise UserError for arguments of timm that would make the model no base."""
         for key, value in arguments.items():
             refused = f"--base-arg {key}={value} cannot be given"
+            # Three channels are what a base has anyway.
             if key in NOT_GIVEN and (key, value) != ("in_chans", 3):
                 raise UserError(f"{refused}: {NOT_GIVEN[key]}; leave it out.")
             if key == "global_pool" and not value:
@@ -220,6 +222,7 @@ class SearchConfig(BaseModel):
     def _one_or_more(cls, value: Any) -> Any:
         """Read one run or several, each a path, a name or a `Run`."""
         runs = value if isinstance(value, list | tuple) else [] if value is None else [value]
+        # A `Run` is told by its folder: its module imports this one.
         paths = [getattr(run, "folder", run) for run in runs]
         if strange := [path for path in paths if not isinstance(path, str | Path)]:
             raise ValueError(f"{strange[0]!r} is no run; give its folder or its name")
@@ -231,7 +234,7 @@ class SearchConfig(BaseModel):
         if value is False or value == "off":  # YAML reads an unquoted off as false
             return "off"
         try:
-            times = float(value) if not isinstance(value, bool) else math.nan
+            times = float(value)
         except (TypeError, ValueError):
             times = math.nan
         if not 1 < times < math.inf:
@@ -241,18 +244,18 @@ class SearchConfig(BaseModel):
     @field_validator("full_epochs", mode="before")
     @classmethod
     def _epochs_or_off(cls, value: Any) -> Any:
-        if value in (None, "off") or (
-            value is not True and re.fullmatch(r"[1-9]\d{0,8}", str(value))
-        ):
+        # As text too: the command line's flags are.
+        if value in (None, "off") or re.fullmatch(r"[1-9]\d{0,8}", str(value)):
             return value
         if value is False:  # YAML reads an unquoted off as false
             return "off"
         raise ValueError("must be a whole number of at least 1, or off")
 
 
-def with_defaults(resolved: Mapping[str, Any]) -> dict[str, Any]:
+def with_defaults(resolved: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what search.yaml holds, with what a run did by options that were not there yet when it
     was written."""
+    # Copied: its list and its mapping become those of the run that is read.
     return {**deepcopy(ADDED), **resolved}
 
 
@@ -270,7 +273,7 @@ def gather(
     """
     from hssl_search.configfile import read_yaml, validate
 
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     # Each place is checked alone, with what it lacks filled in: a mistake is told of its place.
     for place in (FILE if Path(FILE).exists() else None, config_file):
         if place is None:
@@ -285,6 +288,7 @@ def gather(
     else:
         validate(SearchConfig, {**EXAMPLES, **explicit}, "search()")
     values |= explicit
+    # Asked after every place was read: any of them may give it.
     for key, example in EXAMPLES.items():
         if key not in values:
             raise UserError(f"no {key} is given; add it, for example {flag(key)} {example}.")

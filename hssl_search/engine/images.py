@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 from hssl_search.data.sources import Contents, require_folders
 from hssl_search.data.splits import SearchData, changes, load_data, reopen_data
-from hssl_search.engine.execution.jobs import Halt, Plain, Setting
+from hssl_search.engine.execution.jobs import Halt, Setting
 from hssl_search.errors import UserError
 
 REMEDY = "put them back as they were, or search under another --name"
@@ -24,7 +25,7 @@ def search_data(setting: Setting) -> SearchData:
         Halt: when they cannot be read, or are no longer the same: other images would be split
             another way, and queries trained on.
     """
-    images = tuple(setting.images.items())
+    images = tuple(setting.images.items())  # what is cached by it must be hashable
     try:
         return _search_data(
             setting.data, setting.probe_data, setting.image_size, setting.data_seed, images
@@ -59,7 +60,7 @@ def _search_data(
     return loaded
 
 
-def require_images(setting: Setting, counts: Plain) -> str | None:
+def require_images(setting: Setting, counts: Mapping[str, object]) -> str | None:
     """Check that the search can continue with the images that it began with.
 
     Args:
@@ -85,7 +86,7 @@ def require_images(setting: Setting, counts: Plain) -> str | None:
     return f"{changed}; those that it began with are used, which the image cache still holds."
 
 
-def _require_counts(setting: Setting, before: Plain) -> None:
+def _require_counts(setting: Setting, before: Mapping[str, object]) -> None:
     """Raise UserError where there are more or fewer images, or other classes, than before."""
     data = load_data(setting.data, setting.probe_data, setting.image_size, setting.data_seed)
     now = {

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hssl_search.engine.execution.jobs import Job, Plain, Report, Setting, Task
+from hssl_search.engine.execution.jobs import Job, Metrics, Report, Setting, Task
 from hssl_search.engine.images import require_images
 from hssl_search.engine.records.run import Run
 from hssl_search.engine.records.state import JobRecord
@@ -41,7 +41,8 @@ class Number:
 
     @property
     def equal(self) -> bool:
-        """Return whether both are the same; NaN is the same as NaN."""
+        """Return whether both are the same."""
+        # As JSON, in which NaN is the same as NaN.
         return json.dumps(self.recorded) == json.dumps(self.replayed)
 
 
@@ -88,6 +89,7 @@ def replay(run: Run, study: StudyRecord, trial: int, seed: int | None = None) ->
     rungs = [report.step for report in recorded]
     again = {report.step: report.metrics for report in _train_again(setting, record, rungs)}
     numbers = []
+    # What is not in the record is not compared: this version may report more.
     for report in recorded:
         replayed = dict(_flat(again.get(report.step, {})))
         numbers += [
@@ -136,7 +138,7 @@ def _record(run: Run, study: StudyRecord, trial: int, seed: int | None) -> JobRe
 
 
 def _require_device(device: str, key: str) -> None:
-    import torch
+    import torch  # takes seconds: a trial that was never trained is told without it
 
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError(
@@ -154,10 +156,12 @@ def _train_again(setting: Setting, record: JobRecord, rungs: list[int]) -> list[
 
     from hssl_search.engine.worker.run_job import run_job
 
+    # Up to the last recorded rung, whatever was to follow, and with no time kept for the end.
     changes = {"setting": setting, "rungs": rungs, "reserve_s": 0.0}
     task = Task.model_validate({**(record.task or {}), **changes})
     reports: list[Report] = []
     threads = torch.get_num_threads()
+    # Of one GPU: `fork_rng` would otherwise keep the random state of every GPU of the machine.
     devices = [torch.cuda.current_device()] if setting.device == "cuda" else []
     with Scratch("replay") as folder, torch.random.fork_rng(devices):
         job = Job(
@@ -176,7 +180,7 @@ def _train_again(setting: Setting, record: JobRecord, rungs: list[int]) -> list[
     return reports
 
 
-def _flat(metrics: Plain) -> Iterator[tuple[str, Any]]:
+def _flat(metrics: Metrics) -> Iterator[tuple[str, Any]]:
     """Yield name and value of everything that is compared; of what is nested `heads.0.cka`."""
     for key, value in metrics.items():
         if key in UNCOMPARED:
@@ -189,7 +193,7 @@ def _flat(metrics: Plain) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
-def _changed_surroundings(recorded: Sequence[Report], replayed: Sequence[Plain]) -> Iterator[str]:
+def _changed_surroundings(recorded: Sequence[Report], replayed: Sequence[Metrics]) -> Iterator[str]:
     """Yield what was different where the training ran, on any of the machines that it ran on."""
     here = replayed[-1].get("surroundings", {}) if replayed else {}
     for key, value in here.items():

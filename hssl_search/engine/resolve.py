@@ -16,7 +16,7 @@ from hssl_search.data.sources import DIGITS, folder_of, require_folders, shown
 from hssl_search.engine.candidates.prior_runs import read_prior_runs
 from hssl_search.engine.candidates.sampler import ENUMERATED
 from hssl_search.engine.config import SearchConfig
-from hssl_search.engine.execution.jobs import Plain, Setting
+from hssl_search.engine.execution.jobs import Setting
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.policy import Policy
 from hssl_search.engine.records.run import (
@@ -107,10 +107,12 @@ def resolve(
     _require_enumerable(config, space)
     image_size = config.image_size or default_image_size(config.base)
     _require_size(config, image_size)
+    # Local crops are smaller than the images.
     base = Base(
         config.base, image_size, config.base_arg, space.taps, any_size=recipe.views.local_crops > 0
     )
     require_fit(base, recipe)
+    # Packing images may take minutes, so that what can be refused without them was refused above.
     data = load_data(config.data, config.probe_data, image_size, config.seed, progress)
     if len(data.queries) < FEWEST_JUDGED:
         raise UserError(
@@ -189,6 +191,7 @@ def _require_text(config: SearchConfig) -> None:
         for _, option in config
         for value in (option.values() if isinstance(option, dict) else [option])
     ]
+    # search.yaml holds paths as absolute ones, so that the folders above count too.
     paths = [_absolute(source) for source in (config.data, config.probe_data) if source]
     for text in map(str, [*options, *paths, RUNS.absolute()]):
         try:
@@ -217,6 +220,7 @@ def _prior_folders(config: SearchConfig) -> list[str]:
 def _require_size(config: SearchConfig, image_size: int) -> None:
     """Raise UserError for an `img_size` among the base's arguments that is not the images'."""
     size = config.base_arg.get("img_size", image_size)
+    # timm takes one number or two.
     square = isinstance(size, list | tuple) and list(size) == [image_size] * 2
     if size != image_size and not square:
         raise UserError(
@@ -260,7 +264,7 @@ def _name(config: SearchConfig) -> str:
     stem = (
         re.sub(r"[^\w.-]+", "-", f"{config.base}-{data}")
         .encode()[:DERIVED_BYTES]
-        .decode(errors="ignore")
+        .decode(errors="ignore")  # a letter that the cut goes through is left out
     )
     names = (stem if number == 1 else f"{stem}-{number}" for number in range(1, 100_000))
     return next(name for name in names if not (RUNS / name).exists())
@@ -317,11 +321,12 @@ def _labels_note(
     return f"{taken}; if they are none, --rank-by labelfree ranks heads without labels."
 
 
-def fixed(search: ResolvedSearch) -> Plain:
+def fixed(search: ResolvedSearch) -> dict[str, Any]:
     """Return what must stay while a search continues: space, base, images, recipe, seed, policy,
     and what ranks, draws, promotes and stops."""
     plain = search.as_plain()
     kept = {key: plain[key] for key in KEYS}
+    # Of the space its parameters alone: a name and a description make no head another.
     return {"space": {"parameters": search.space.parameters}, **kept}
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from statistics import mean
+from typing import Any
 
 from hssl_search.data.look import Look
-from hssl_search.engine.execution.jobs import Plain
 from hssl_search.engine.records.results import ScoreTable
 from hssl_search.engine.records.state import (
     HEALTHY,
@@ -60,12 +60,16 @@ def judge(
     candidates = [contender for contender in contenders if contender.control is None]
     best = posterior.leader([candidate.trial for candidate in candidates])
     winner = next((candidate for candidate in candidates if candidate.trial == best), None)
+    references = [
+        VerdictRow(name=name, role="reference", seeds=1, mean=value)
+        for name, value in reference.items()
+    ]
     verdict = Verdict(
         winner=winner and winner.trial,
         name=winner and winner.name,
         rank_by=ranked_by.key,
         state="unranked",
-        rows=[*_reference_rows(reference), *_rows(contenders, table)],
+        rows=[*references, *_rows(contenders, table)],
     )
     if winner is None:
         return verdict.model_copy(update={"no_winner": no_winner})
@@ -75,7 +79,7 @@ def judge(
         level = _level([winner, controls.get("none")], scores, reference, chance)
     agreement = None if ranked_by == ACCURACY else _agreement(scores, accuracies)
     verdict = verdict.model_copy(update={"level": level, "agreement": agreement, "doubt": doubt})
-    if ranked_by.of_head:
+    if ranked_by.of_head:  # a control without a head has no such score
         return verdict
     gaps = {
         kind: (control.name, gap)
@@ -115,6 +119,7 @@ def _decided(
     more: int | None = None
     if gap.half is None:
         why, more = "pairs", PAIRED - min(gap.seeds, PAIRED - 1)
+    # Before noise: further seeds are judged by the same queries, so that they settle nothing there.
     elif verdict.level is not None and not verdict.level.above_chance:
         why = "chance"
     elif tied and abs(gap.mean) + gap.half <= resolved:
@@ -126,6 +131,7 @@ def _decided(
         within = resolved - abs(gap.mean) if tied else abs(gap.mean)
         more = posterior.fit.seeds_to_settle(gap, within)
     costs = [seconds for seconds in seed_s if seconds is not None]
+    # What one of the two alone would cost is too little.
     more_s = more * sum(costs) if more and len(costs) == len(seed_s) else None
     comparison = comparison.model_copy(update={"more_seeds": more, "more_s": more_s})
     return verdict.model_copy(
@@ -173,13 +179,6 @@ def _agreement(scores: Scores, accuracies: Scores) -> Agreement | None:
     )
     between = None if ranks.low is None or ranks.high is None else (ranks.low, ranks.high)
     return Agreement(correlation=ranks.value, interval=between, trials=ranks.n)
-
-
-def _reference_rows(reference: Mapping[str, float]) -> list[VerdictRow]:
-    return [
-        VerdictRow(name=name, role="reference", seeds=1, mean=value)
-        for name, value in reference.items()
-    ]
 
 
 def _rows(contenders: Sequence[Contender], table: ScoreTable) -> list[VerdictRow]:
@@ -230,7 +229,7 @@ def why_no_winner(
     return NoWinner(reason="screening", cause=failed)
 
 
-def image_flaw(images: Mapping[str, Plain]) -> str:
+def image_flaw(images: Mapping[str, Any]) -> str:
     """Return what is wrong with the pixels, such as `80 of 80 images are of one colour`, of
     `images` as search.yaml holds them; nothing where nothing is."""
     seen = images.get("looked_at")

@@ -52,10 +52,11 @@ class Artifacts:
         has = {meta.filename for meta in get_all_artifact_meta(trial, storage=self.study.storage)}
         self.run.artifacts.mkdir(exist_ok=True)
         with Scratch("artifacts") as folder:
-            end = folder / LOG
+            end = folder / LOG  # Optuna names an artifact after its file
             if outcome.state is State.FAILED:
                 end.write_text(end_of_log(job, outcome), encoding="utf-8")
             for path in (end, self.run.trial_folder(number) / HEAD):
+                # A controller may have been killed between attaching and deciding.
                 if path.name not in has and path.exists():
                     self._upload(trial, path)
 

@@ -7,13 +7,13 @@ import math
 import os
 import time
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 Clock = Callable[[], float]
 """Seconds that only ever grow, e.g. `time.monotonic`."""
@@ -32,6 +32,21 @@ class Charge:
     """When the charged time began, on the ledger's clock; None: now."""
 
 
+Entry = TypedDict(
+    "Entry",
+    {
+        "at": str,
+        "attempt": str,
+        "phase": str,
+        "device_s": float,
+        "from": float,
+        "to": float,
+        "trial": int | None,
+    },
+)
+"""A charge as a line of the ledger holds it; `from` and `to` are seconds since the run began."""
+
+
 class Ledger:
     """Append-only lines of JSON, one a charge, each with a crc32 of its content.
 
@@ -45,18 +60,19 @@ class Ledger:
         self.damaged = 0
         self._clock = clock
         self._file: FileIO | None = None
-        self._by_phase: Counter[str] = Counter()
-        self._by_attempt: Counter[str] = Counter()
-        self._by_trial: Counter[int] = Counter()
+        self._by_phase: defaultdict[str, float] = defaultdict(float)
+        self._by_attempt: defaultdict[str, float] = defaultdict(float)
+        self._by_trial: defaultdict[int, float] = defaultdict(float)
         self._attempts: dict[str, int] = {}
         self._total = 0.0
         end = 0.0
         for entry in self.entries():
             self._count(entry)
             end = max(end, entry["to"])
+        # The time between two controllers, in which nothing ran, is left out.
         self._zero = clock() - end
 
-    def entries(self) -> Iterator[dict[str, Any]]:
+    def entries(self) -> Iterator[Entry]:
         """Yield the valid lines of the file in order; count the others in `damaged`."""
         self.damaged = 0
         if not self.path.exists():
@@ -116,8 +132,9 @@ class Ledger:
         try:
             self._write(b"".join(_written(entry) for entry in entries), durable)
         except OSError:
-            self.close()
+            self.close()  # opened anew, a line that is left torn is ended first
             raise
+        # Only what is written counts: the meter charges again what a full disk refused.
         for entry in entries:
             self._count(entry)
 
@@ -127,7 +144,7 @@ class Ledger:
             self._file.close()
             self._file = None
 
-    def _entry(self, charge: Charge) -> dict[str, Any]:
+    def _entry(self, charge: Charge) -> Entry:
         if not (math.isfinite(charge.device_s) and charge.device_s >= 0):
             raise ValueError(f"cannot charge {charge.device_s} device-seconds to {charge.attempt}")
         now = self.now()
@@ -142,7 +159,7 @@ class Ledger:
             "trial": charge.trial,
         }
 
-    def _count(self, entry: dict[str, Any]) -> None:
+    def _count(self, entry: Entry) -> None:
         key, _, number = entry["attempt"].rpartition("#")
         self._attempts[key] = max(self.attempts(key), int(number) if number.isdigit() else 0)
         self._total += entry["device_s"]
@@ -156,7 +173,7 @@ class Ledger:
         before = os.fstat(file.fileno()).st_size
         try:
             while left:
-                left = left[file.write(left) :]
+                left = left[file.write(left) :]  # without a buffer a write may be a part
             if durable:
                 os.fsync(file.fileno())
         except OSError:
@@ -167,28 +184,28 @@ class Ledger:
         if self._file is None:
             # Without a buffer: that would be written again when a full disk has space.
             self._file = self.path.open("ab", buffering=0)
+            # Behind a half line of a killed process the next charge would be lost with it.
             if _ends_torn(self.path):
                 self._file.write(b"\n")
         return self._file
 
 
-def _written(entry: dict[str, Any]) -> bytes:
+def _written(entry: Entry) -> bytes:
     return json.dumps({**entry, "crc": _crc(entry)}).encode() + b"\n"
 
 
-def _crc(entry: dict[str, Any]) -> str:
+def _crc(entry: Mapping[str, object]) -> str:
     return f"{zlib.crc32(json.dumps(entry, sort_keys=True).encode()):08x}"
 
 
-def _read(line: bytes) -> dict[str, Any] | None:
+def _read(line: bytes) -> Entry | None:
     """Return the charge in a line; None when the line is not whole."""
     try:
         entry = json.loads(line)
     except ValueError:
         return None
-    if not isinstance(entry, dict) or entry.pop("crc", None) != _crc(entry):
-        return None
-    return entry
+    whole = isinstance(entry, dict) and entry.pop("crc", None) == _crc(entry)
+    return entry if whole else None
 
 
 def _ends_torn(path: Path) -> bool:

@@ -73,6 +73,7 @@ class DeviceMeter:
         self._skips = False
         """Whether nothing is charged at present."""
         self._lock = threading.RLock()
+        # From here on: what a controller does before its first tick is its own time.
         self._controller = self._start(CONTROLLER, OVERHEAD, None, self._last_tick)
 
     def tick(self, live: list[Job]) -> None:
@@ -147,7 +148,7 @@ class DeviceMeter:
 
         A meter that is not closed has charged all but its last heartbeat.
         """
-        self.tick([])
+        self.tick([])  # ends every attempt; the controller's own time ends only here
         with self._lock:
             self._write([self._controller], self.clock())
             self.ledger.close()
@@ -158,10 +159,12 @@ class DeviceMeter:
             held, most = {job.key: job.gpus for job in live}, self._total_gpus
         else:
             held, most = {job.key: job.cpus / self._total_cpus for job in live}, 1.0
+        # Jobs may ask for more than there is, and cost what there is.
         excess = max(1.0, sum(held.values()) / most) if most else 1.0
         return {key: share / excess for key, share in held.items()}
 
     def _start(self, key: str, phase: str, trial: int | None, begin: float) -> _Open:
+        # Counted on from the ledger, where attempts of earlier controllers stand.
         return _Open(f"{key}#{self.ledger.attempts(key) + 1}", phase, trial, begin)
 
     def _write(self, attempts: list[_Open], now: float, durable: bool = True) -> None:

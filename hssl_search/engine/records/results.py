@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import mean
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError
 
-from hssl_search.engine.execution.jobs import Outcome, Plain, State
+from hssl_search.engine.execution.jobs import Metrics, Outcome, State
 from hssl_search.engine.records.state import (
     HeadMeasures,
     JobRecord,
     PlanState,
     SearchState,
+    Summary,
     TrialState,
     Verdict,
     ended_jobs,
@@ -35,20 +36,20 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 
-def final_metrics(outcome: Outcome, steps: int) -> Plain | None:
+def final_metrics(outcome: Outcome, steps: int) -> Metrics | None:
     """Return the metrics of a job that came to its last step; None when it ended before."""
     last = outcome.reports[-1] if outcome.reports else None
     came = outcome.state is State.DONE and last is not None and last.step >= steps
     return last.metrics if came and last is not None else None
 
 
-def ailment(metrics: Mapping[str, Any]) -> str:
+def ailment(metrics: Metrics) -> str:
     """Return which gate a head of a training did not pass, and why; empty where all are healthy."""
     heads = (HeadMeasures.model_validate(head) for head in metrics.get("heads") or [])
     return next(filter(None, (head.ailment() for head in heads)), "")
 
 
-def counted(outcome: Outcome, steps: int, is_control: bool) -> Plain | None:
+def counted(outcome: Outcome, steps: int, is_control: bool) -> Metrics | None:
     """Return the last metrics of a training if it counts; else None.
 
     It counts when it came to its last step and its head is healthy; a control counts in any health.
@@ -97,6 +98,7 @@ class ScoreTable:
     def rows(self) -> list[Row]:
         """Return a row for each trial that has scores, the best mean first."""
         fit = self.posterior.fit
+        # Without a degree of freedom nothing tells the noise of the means.
         best = self.posterior.best() if fit.dof else {}
         rows = []
         for trial in ranked(self.scores, fit.resolution):
@@ -116,7 +118,7 @@ class Results:
 
     def __init__(self, ranked_by: Measure = ACCURACY, queries: int | None = None) -> None:
         self.ranked_by, self.queries = ranked_by, queries
-        self._metrics: dict[int, dict[int, Plain]] = {}
+        self._metrics: dict[int, dict[int, Metrics]] = {}
         self._tables: dict[Measure, ScoreTable] = {}
 
     @property
@@ -124,7 +126,7 @@ class Results:
         """Return what bases are compared by: what ranks, unless that is of the head."""
         return ACCURACY if self.ranked_by.of_head else self.ranked_by
 
-    def take(self, trial: int, seed: int, metrics: Plain) -> None:
+    def take(self, trial: int, seed: int, metrics: Metrics) -> None:
         """Take the metrics of a training that counts (`counted`)."""
         self._metrics.setdefault(trial, {})[seed] = metrics
         self._tables.clear()  # what was fitted to the scores before is of no use any more
@@ -145,7 +147,7 @@ class Results:
         """Return trial -> seed -> value as it was measured, of the trials that have one."""
         return self._read(measure.value)
 
-    def _read(self, read: Callable[[Plain], float | None]) -> Scores:
+    def _read(self, read: Callable[[Metrics], float | None]) -> Scores:
         numbers: dict[int, dict[int, float]] = {}
         for trial, by_seed in self._metrics.items():
             for seed, metrics in by_seed.items():
@@ -206,7 +208,7 @@ class RunRecord:
         return jobs
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> Summary:
         """Return the search as reports show it; empty where the study does not hold it."""
         return self.search.config or {}
 
@@ -250,6 +252,7 @@ class RunRecord:
 
     def scores(self, trial: FrozenTrial, measure: Measure) -> dict[int, float]:
         """Return seed -> score of the trainings of a trial that count."""
+        # Seeds of the same trial may end in any order.
         return dict(sorted(self.results.table(measure).scores.get(trial.number, {}).items()))
 
     def curves(self, trial: FrozenTrial) -> dict[int, Curve]:
@@ -257,9 +260,9 @@ class RunRecord:
 
         The trial's own seed also has its intermediate values, which outlive a killed controller.
         """
-        own, measure = self.states[trial.number].seed, self.results.judged_by
+        own, measure = self.states[trial.number].seed, self.judged_by
         curves: dict[int, dict[int, float]] = defaultdict(dict)
-        if self.results.ranked_by == measure:  # else they are of something else than the curve
+        if self.ranked_by == measure:  # else they are of something else than the curve
             curves[own] = {
                 step: value
                 for step, value in trial.intermediate_values.items()
@@ -275,6 +278,7 @@ def _state(trial: FrozenTrial) -> TrialState:
         state = TrialState.of(trial)
     except ValidationError:  # a head of a family that this version does not know
         state = TrialState.model_validate({**trial.user_attrs, "head": None})
+    # A trial that no search made has no name.
     return state if state.name else state.with_set(TrialState(name=f"trial {trial.number}"))
 
 

@@ -17,9 +17,10 @@ from pydantic import BaseModel, ConfigDict, field_serializer
 from hssl_search.configfile import read_yaml, validate, write_yaml
 from hssl_search.engine.budget import Budget
 from hssl_search.engine.config import PromotionRule, PrunerName, SamplerName, with_defaults
-from hssl_search.engine.execution.jobs import Plain, Setting
+from hssl_search.engine.execution.jobs import Metrics, Setting
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.policy import Policy
+from hssl_search.engine.records.state import Summary
 from hssl_search.engine.records.storage_url import database_url, sqlite_url
 from hssl_search.engine.statistics.metrics import RANKINGS, Measure
 from hssl_search.errors import UserError, disk_is_full, nearest
@@ -63,7 +64,7 @@ class ResolvedSpace(BaseModel):
     size: int | None = None
     """Heads in it; None for endless."""
     description: str = ""
-    parameters: dict[str, Any]
+    parameters: dict[str, object]
 
     @classmethod
     def of(cls, space: Space) -> ResolvedSpace:
@@ -107,17 +108,17 @@ class ResolvedSearch(BaseModel):
     full_epochs: int | Literal["off"]
     machine: Machine
     """As the search found it when it began."""
-    asked: Plain = {}
+    asked: dict[str, object] = {}
     """The options of `SearchConfig` that were given or have a default."""
     setting: Setting
-    timm_args: Plain = {}
+    timm_args: dict[str, object] = {}
     """Arguments for `timm.create_model` that make the base."""
     map_shapes: list[tuple[int, int, int]]
     """C x h x w of each of the base's maps that heads are fed from, the last stage's first."""
     same_architecture: HeadConfig
     """The head of the control that is built like the base's last stage."""
     space: ResolvedSpace
-    images: Plain = {}
+    images: dict[str, Any] = {}
     """Counts of images by part of the data, the names of classes, and what a look at them told."""
     skipped: list[str] = []
     """`path: reason` of each image that could not be read."""
@@ -125,7 +126,7 @@ class ResolvedSearch(BaseModel):
     """Of this package, Python, and the libraries that results depend on."""
 
     @field_serializer("same_architecture")
-    def _set_parameters(self, head: HeadConfig) -> Plain:
+    def _set_parameters(self, head: HeadConfig) -> dict[str, object]:
         return head.model_dump(exclude_none=True)
 
     @property
@@ -133,11 +134,11 @@ class ResolvedSearch(BaseModel):
         """Return the measure that ranks heads."""
         return RANKINGS[self.rank_by]
 
-    def as_plain(self) -> Plain:
+    def as_plain(self) -> dict[str, object]:
         """Return what search.yaml is to hold."""
         return self.model_dump(mode="json")
 
-    def summary(self) -> Plain:
+    def summary(self) -> Summary:
         """Return the search as reports show it."""
         summary = {
             "name": self.name,
@@ -173,7 +174,7 @@ class Run:
         self._holder = folder / "lock.holder"
 
     @classmethod
-    def create(cls, folder: Path, config: Mapping[str, Any]) -> Run:
+    def create(cls, folder: Path, config: Mapping[str, object]) -> Run:
         """Make the folder with `config` as its search.yaml, both or neither.
 
         Raises:
@@ -189,7 +190,7 @@ class Run:
                 write_yaml(made / SEARCH_YAML, dict(config))
                 made.rename(folder)
         except OSError:
-            require_free(folder)
+            require_free(folder)  # another command may have taken the name since
             raise
         return cls(folder)
 
@@ -213,6 +214,7 @@ class Run:
             UserError: when there is none, or when another version wrote it.
         """
         path = Path(run)
+        # One that lies right here goes before one of that name under runs/.
         by_name = len(path.parts) == 1 and not (path / SEARCH_YAML).exists()
         opened = cls.open(RUNS / path if by_name else path)
         if (found := opened.config().get("format")) != FORMAT:
@@ -253,13 +255,14 @@ class Run:
         Args:
             storage: what search.yaml holds under this key.
         """
+        # It may come from `config`, which reads also what was edited into nonsense.
         if not isinstance(storage, str | None):
             raise UserError(
                 f"{self.search_yaml}: storage is {storage!r}, but should be a text; correct it."
             )
         return database_url(storage) if storage else self.storage_url
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> Written:
         """Return what search.yaml holds, and what an earlier version did by options added since."""
         return Written(self.search_yaml, with_defaults(read_yaml(self.search_yaml)))
 
@@ -271,6 +274,7 @@ class Run:
                 version no longer offers.
         """
         written = self.config()
+        # Before all else: a check of the types would not say that another version takes these.
         for key, removed in REMOVED.items():
             if removed(written.get(key)):
                 raise UserError(
@@ -298,21 +302,22 @@ class Run:
         """Return the folder of the checkpoints of a trial's proxy."""
         return self.trial_folder(number) / "checkpoint"
 
-    def write_head(self, number: int, head: Mapping[str, Any]) -> Path:
+    def write_head(self, number: int, head: Mapping[str, object]) -> Path:
         """Write the trial's head.yaml, a copy of what the study holds; return its path."""
         path = self.trial_folder(number) / "head.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
+        # The disk is not waited for: what a power cut takes the study holds.
         write_yaml(path, dict(head), durable=False)
         return path
 
-    def append_metrics(self, number: int, metrics: Mapping[str, Any]) -> None:
+    def append_metrics(self, number: int, metrics: Mapping[str, object]) -> None:
         """Append a line to the trial's metrics.jsonl."""
         path = self.trial_folder(number) / "metrics.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(dict(metrics)) + "\n")
 
-    def metrics(self, number: int) -> list[dict[str, Any]]:
+    def metrics(self, number: int) -> list[Metrics]:
         """Return the lines of the trial's metrics.jsonl but those that a kill cut off."""
         path = self.trial_folder(number) / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
@@ -341,24 +346,26 @@ class Run:
                 "that, or work on a copy elsewhere."
             ) from error
         try:
+            # The lock itself does not tell the others who holds it.
             self._holder.write_text(
                 f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8"
             )
             yield
         finally:
-            self._holder.unlink(missing_ok=True)
+            self._holder.unlink(missing_ok=True)  # first, or it would be the next holder's
             lock.release()
 
     def _held_by(self) -> str:
         try:
             return self._holder.read_text(encoding="utf-8")
-        except FileNotFoundError:
+        except FileNotFoundError:  # the lock was taken or given back just now
             return "another process"
 
 
 def require_free(folder: Path) -> None:
     """Raise UserError when `folder` cannot become a run: it is taken, or cannot be made."""
     _require_nameable(folder)
+    # An empty folder gives way to the run that is renamed to it.
     if folder.is_dir() and not (folder / SEARCH_YAML).exists() and not any(folder.iterdir()):
         return
     if (folder / SEARCH_YAML).exists():
@@ -379,11 +386,12 @@ def require_free(folder: Path) -> None:
 
 def _require_nameable(folder: Path) -> None:
     """Raise UserError where the file system or a database URL cannot hold the run's path."""
+    # With a temporary file beside the run, and a path within it, whose names are longer.
     longest = folder.absolute().with_name(f".{folder.name}.{'x' * 8}") / ("x" * LONGEST)
     try:
         str(folder.resolve()).encode()
         longest.lstat()
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError):  # it is not there, and could be
         return
     except UnicodeEncodeError:
         raise UserError(
@@ -416,10 +424,10 @@ def _runs_beside(folder: Path) -> str:
     return f"runs there: {', '.join(names)}."
 
 
-def _whole_line(line: str) -> dict[str, Any] | None:
+def _whole_line(line: str) -> Metrics | None:
     """Return a line of metrics.jsonl; None for one that a kill cut off, with what follows it."""
     try:
-        found: dict[str, Any] = json.loads(line)
+        found: Metrics = json.loads(line)
     except json.JSONDecodeError:
         return None
     return found

@@ -32,6 +32,10 @@ JOB_PREFIX = "job/"
 LARGEST = 60_000
 """Bytes of JSON in one attribute: MySQL holds 65,535. Optuna writes JSON in ASCII, so that a
 character is a byte."""
+Summary = dict[str, Any]
+"""What reports show of a search, by name: `ResolvedSearch.summary`, of any version."""
+PlanNumbers = dict[str, Any]
+"""A `Plan` by its fields, of any version."""
 PART, IN_PARTS = "part/", "in parts"
 """How the keys of an attribute's parts begin, and the key of what refers to them."""
 SAME_TIME = "none_same_time"
@@ -45,16 +49,19 @@ class Attributes(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 
-    def attributes(self) -> dict[str, Any]:
+    def attributes(self) -> dict[str, object]:
         """Return the fields that were set, as the study keeps them."""
+        # A field that was set to None is written: it takes the place of an earlier value.
         return self.model_dump(mode="json", exclude_unset=True)
 
     def only(self, keys: Iterable[str]) -> Self:
         """Return these fields of the state; only they are set."""
+        # Made anew, for in a copy all other fields would still count as set.
         return self.model_validate({key: getattr(self, key) for key in keys})
 
     def with_set(self, other: Self) -> Self:
         """Return this state with the fields that `other` sets."""
+        # `model_copy` validates nothing: from a dump, what is nested would stay a dictionary.
         return self.model_copy(update={key: getattr(other, key) for key in other.model_fields_set})
 
 
@@ -91,6 +98,7 @@ class TrialState(HeadMeasures):
     What is inherited is of its joint screening, beside other heads.
     """
 
+    # Who it is, and where it trains
     role: Literal["candidate", "control"] | None = None
     """None for a trial that no search made."""
     control: str | None = None
@@ -112,6 +120,7 @@ class TrialState(HeadMeasures):
     same_time_steps: int | None = None
     """Steps of a control that trains as long as a candidate, where they are not a proxy's."""
 
+    # What its joint screening found
     group: int | None = None
     """The group that it was screened in."""
     cka_excess: float | None = None
@@ -127,6 +136,7 @@ class TrialState(HeadMeasures):
     promoted: bool | None = None
     """Whether it was given a proxy; None while that is open."""
 
+    # What its proxy found
     step_s: float | None = None
     """Seconds of a step of its proxy."""
     proxy_cka: float | None = None
@@ -146,6 +156,7 @@ class TrialState(HeadMeasures):
     labelfree_uniformity: float | None = None
     """Uniformity, likewise."""
 
+    # How it ended
     cause: str | None = None
     """Why it failed, was pruned or was stopped, in one sentence."""
     device_s: float | None = None
@@ -213,17 +224,17 @@ class Contender:
 class PlanState(Attributes):
     """The plan of a search, and how it came about."""
 
-    numbers: dict[str, Any] | None = None
+    numbers: PlanNumbers | None = None
     """The `Plan` as it is now."""
     jobs: dict[str, int] | None = None
     """Jobs of each phase."""
-    phases: dict[str, Any] | None = None
+    phases: dict[str, object] | None = None
     """Device-seconds of each phase; in earlier versions mappings with `device_s`."""
     budget_s: float | None = None
     """The device-seconds that were planned for."""
-    first: dict[str, Any] | None = None
+    first: PlanNumbers | None = None
     """`numbers` before it was fitted to what screening had shown; None until then."""
-    first_phases: dict[str, Any] | None = None
+    first_phases: dict[str, object] | None = None
     """`phases` before that."""
     head_s: float | None = None
     """What a promoted head is expected to add to a step, in device-seconds."""
@@ -354,7 +365,7 @@ class Comparison(Attributes):
 class Agreement(Attributes):
     """Spearman's rank correlation of what ranks with accuracy, over the trials that have both."""
 
-    measure: str = Field(default=ACCURACY.key, alias="with")
+    measure: str = Field(default=ACCURACY.key, alias="with")  # no field can be called `with`
     correlation: float | None
     interval: tuple[float, float] | None
     trials: int
@@ -410,6 +421,7 @@ class Verdict(Attributes):
     open: Literal["", "pairs", "chance", "tie", "noise"] = ""
     """Why an undecided difference is: fewer than two paired seeds; both lie at the level of chance;
     the whole interval is smaller than the measure resolves; the noise of few seeds."""
+    # What it rests on
     comparison: Comparison | None = None
     """With no head."""
     others: list[Comparison] = []
@@ -440,7 +452,8 @@ StoredVerdict = Annotated[
 class SearchState(Attributes):
     """The user attributes of the study, without the job records (`job/KEY`)."""
 
-    config: dict[str, Any] | None = None
+    # As it began
+    config: Summary | None = None
     """The search as reports show it; with `rank_by` and `images`, which tell how to read scores."""
     fixed: dict[str, Any] | None = None
     """That part of search.yaml without which no result would be comparable."""
@@ -450,6 +463,7 @@ class SearchState(Attributes):
     """The same by what ranks."""
     warm_start: tuple[PriorRun, ...] = ()
     """What earlier searches teach it, so that their folders are needed once."""
+    # How far it is
     plan: PlanState | None = None
     """None before measuring has ended."""
     promoted: tuple[int, ...] = ()
@@ -458,6 +472,7 @@ class SearchState(Attributes):
     """None until the proxies have ended."""
     confirming: ConfirmingState | None = None
     """None until proxies are confirmed."""
+    # What came of it
     verdict: StoredVerdict | None = None
     """What was found; None until then."""
     full: FullState | None = None
@@ -468,7 +483,7 @@ class SearchState(Attributes):
     """The part of the study's note that says that nothing runs; empty while the search runs."""
 
 
-def ended_jobs(attributes: Mapping[str, Any]) -> list[JobRecord]:
+def ended_jobs(attributes: Mapping[str, object]) -> list[JobRecord]:
     """Return the job records among the user attributes of a study (`joined`)."""
     return [
         JobRecord.model_validate(_numbers(value))
@@ -524,12 +539,12 @@ def split(key: str, value: Any) -> Iterator[tuple[str, Any]]:
     yield key, {IN_PARTS: [f"{stem}/{number}" for number in range(len(pieces))]}
 
 
-def joined(attributes: Mapping[str, Any]) -> dict[str, Any]:
+def joined(attributes: Mapping[str, Any]) -> dict[str, object]:
     """Return a study's user attributes with each that was split whole again."""
     whole = {}
     for key, value in attributes.items():
         if isinstance(value, dict) and value.keys() == {IN_PARTS}:
             whole[key] = json.loads("".join(attributes[part] for part in value[IN_PARTS]))
-        elif not key.startswith(PART):
+        elif not key.startswith(PART):  # parts of earlier values are still there
             whole[key] = value
     return whole

@@ -108,7 +108,8 @@ def open_storage(url: str) -> Iterator[BaseStorage]:
             _Patience(storage, url)
             yield storage
     finally:
-        _close(rdb)
+        rdb.remove_session()
+        rdb.engine.dispose()
 
 
 def flush(url: str) -> None:
@@ -261,6 +262,7 @@ def _passes(error: BaseException | None) -> bool:
 def _opened(url: str) -> RDBStorage:
     if not is_sqlite(url):
         try:
+            # Servers end idle connections: one is tried before it is used.
             return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
         except (TypeError, ValueError, OSError) as error:
             # Of the driver, for an option that it does not know.
@@ -291,11 +293,6 @@ def _is_for_reading(file: Path) -> bool:
         and not os.access(file.parent, os.W_OK)
         and not file.with_name(f"{file.name}-wal").exists()
     )
-
-
-def _close(rdb: RDBStorage) -> None:
-    rdb.remove_session()
-    rdb.engine.dispose()
 
 
 def _reason(error: BaseException, url: str) -> str:

@@ -125,6 +125,7 @@ def absolute(storage: str) -> str:
     if storage.startswith("env:"):
         return storage
     parsed = parse_url(storage)
+    # An option that is given twice is a tuple.
     files = {
         key: value for key, value in parsed.query.items() if key in FILES and isinstance(value, str)
     }
@@ -133,6 +134,7 @@ def absolute(storage: str) -> str:
     )
     if is_sqlite(storage) and parsed.database:
         changed = changed.set(database=os.path.abspath(parsed.database))
+    # As typed where nothing changed: rendering may spell it otherwise.
     return storage if changed == parsed else changed.render_as_string(hide_password=False)
 
 
@@ -158,6 +160,7 @@ def sqlite_file(url: str) -> Path | None:
 
 def is_sqlite(url: str) -> bool:
     """Return whether the URL is of SQLite."""
+    # By its beginning alone: `parse_url` asks before it has read the URL.
     return re.match(r"sqlite(\+\w+)?:", url) is not None
 
 
@@ -171,6 +174,7 @@ def parse_url(url: str) -> URL:
         parsed = sqlalchemy.engine.make_url(url)
     except ArgumentError:
         raise _unknown(url) from None
+    # The cause quotes what it takes for the port, which may be the end of a password.
     except ValueError:
         raise UserError(
             f"the storage {_scheme(url)!r} has a port that is no number; write for example "
@@ -188,6 +192,7 @@ def parse_url(url: str) -> URL:
 
 def secrets(parsed: URL) -> set[str]:
     """Return all passwords of a URL."""
+    # `odbc_connect` is a whole connection string, which may hold one.
     values = {
         value for key, value in parsed.query.items() if SECRET.search(key) or key == "odbc_connect"
     }

@@ -15,7 +15,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as Status
 
-from hssl_search.engine.execution.jobs import Job, Outcome, Plain, Report
+from hssl_search.engine.execution.jobs import Job, Outcome, Report
 from hssl_search.engine.records.state import (
     JOB_PREFIX,
     JobRecord,
@@ -64,10 +64,11 @@ class StudyRecord:
 
     def __init__(self, study: optuna.Study, storage: optuna.storages.BaseStorage, url: str) -> None:
         self.study = study
-        self._storage = storage
+        self.storage = storage
+        """Also for what Optuna writes itself, such as artifacts."""
         self._url = url
         self._id = storage.get_study_id_from_name(study.study_name)
-        self._own: dict[str, Any] | None = None
+        self._own: dict[str, object] | None = None
         """The study's attributes without the job records, once they were read: nobody else writes
         them, so they are not read again."""
 
@@ -79,6 +80,7 @@ class StudyRecord:
         Args:
             new: whether a study of this name that is there already is a UserError.
         """
+        # Optuna would log each trial beside the search's own lines.
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with open_storage(url) as storage:
             with storage_errors(url):
@@ -92,6 +94,7 @@ class StudyRecord:
         missing = MissingStudy(
             f"the storage {shown(url)!r} holds no study {name!r}; name a run whose study is there."
         )
+        # Asked first: opening would make the tables, and for SQLite the file.
         if not holds_studies(url):
             raise missing
         with open_storage(url) as storage:
@@ -104,15 +107,10 @@ class StudyRecord:
                     raise missing
             yield cls(study, storage, url)
 
-    @property
-    def storage(self) -> optuna.storages.BaseStorage:
-        """Return the storage, for what Optuna writes of itself, such as artifacts."""
-        return self._storage
-
     def add_trial(
         self,
         state: TrialState,
-        parameters: Mapping[str, Any] | None = None,
+        parameters: Mapping[str, object] | None = None,
         distributions: Mapping[str, BaseDistribution] | None = None,
     ) -> int:
         """Add a trial that is RUNNING, in one write; return its number.
@@ -126,14 +124,15 @@ class StudyRecord:
             distributions=dict(distributions or {}),
             user_attrs=_kept(state.attributes()),
         )
+        # A kill between several writes would leave a trial that does not say which head it is.
         with self._errors():
-            trial = self._storage.create_new_trial(self._id, template_trial=template)
-            return self._storage.get_trial_number_from_id(trial)
+            trial = self.storage.create_new_trial(self._id, template_trial=template)
+            return self.storage.get_trial_number_from_id(trial)
 
     def frozen(self, number: int) -> FrozenTrial:
         """Return the trial as it is now."""
         with self._errors():
-            return self._storage.get_trial(self._trial_id(number))
+            return self.storage.get_trial(self._trial_id(number))
 
     def trials(self) -> list[FrozenTrial]:
         """Return all trials as they are now; they must not be changed."""
@@ -150,7 +149,7 @@ class StudyRecord:
         with self._errors():
             trial = self._trial_id(number)
             for key, value in written.items():
-                self._storage.set_trial_user_attr(trial, key, value)
+                self.storage.set_trial_user_attr(trial, key, value)
         return TrialState.model_validate(written)
 
     def report(self, number: int, step: int, value: float) -> None:
@@ -159,7 +158,7 @@ class StudyRecord:
         if step in trial.intermediate_values or trial.state.is_finished():
             return  # a continued trial reports again what it did before the crash
         with self._errors():
-            self._storage.set_trial_intermediate_value(self._trial_id(number), step, value)
+            self.storage.set_trial_intermediate_value(self._trial_id(number), step, value)
 
     def finish(
         self, number: int, state: Finished, value: float | None = None, cause: str | None = None
@@ -177,7 +176,7 @@ class StudyRecord:
             state, cause = "FAIL", f"the score was {value}"
         if state == "FAIL" and not cause:
             raise ValueError(f"trial {number} failed without a cause")
-        if cause:
+        if cause:  # before it is finished, for Optuna takes no attributes afterwards
             self.write_trial(number, TrialState(cause=cause))
         with self._errors(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -200,7 +199,7 @@ class StudyRecord:
             if self._own is not None:
                 self._own[key] = value
 
-    def study_attributes(self) -> Plain:
+    def study_attributes(self) -> dict[str, object]:
         """Return the study's user attributes as they are, without the job records."""
         if self._own is None:  # the many job records are read with it, so once
             self._own = {
@@ -216,7 +215,7 @@ class StudyRecord:
         Args:
             resume: the command that continues the search.
         """
-        self.lift_standstill()
+        self.lift_standstill()  # a sentence from before names an older command
         waiting = sum(trial.state is Status.RUNNING for trial in self.trials())
         if waiting:
             trials = (
@@ -240,7 +239,7 @@ class StudyRecord:
     def note(self) -> str:
         """Return the study's note in the Optuna dashboard."""
         with self._errors():
-            attributes = self._storage.get_study_system_attrs(self._id)
+            attributes = self.storage.get_study_system_attrs(self._id)
         parts = sorted(
             (int(key.removeprefix(NOTE_PART)), str(text))
             for key, text in attributes.items()
@@ -252,17 +251,17 @@ class StudyRecord:
         """Write the study's note as `optuna_dashboard.save_note` does, whose import takes
         seconds."""
         with self._errors():
-            attributes = self._storage.get_study_system_attrs(self._id)
+            attributes = self.storage.get_study_system_attrs(self._id)
             parts = [
                 body[start : start + NOTE_LENGTH] for start in range(0, len(body), NOTE_LENGTH)
             ]
             written = sum(key.startswith(NOTE_PART) for key in attributes)
             # Optuna deletes no attribute: parts of a longer note from before are emptied.
             for number in range(max(len(parts), written)):
-                self._storage.set_study_system_attr(
+                self.storage.set_study_system_attr(
                     self._id, f"{NOTE_PART}{number}", parts[number] if number < len(parts) else ""
                 )
-            self._storage.set_study_system_attr(
+            self.storage.set_study_system_attr(
                 self._id, NOTE_VERSION, int(attributes.get(NOTE_VERSION, 0)) + 1
             )
 
@@ -290,7 +289,7 @@ class StudyRecord:
         self._set(JOB_PREFIX + job.key, record.attributes())
         flush(self._url)
 
-    def job_records(self) -> dict[str, Plain]:
+    def job_records(self) -> dict[str, object]:
         """Return the job records by job key, as they are."""
         return {
             key.removeprefix(JOB_PREFIX): value
@@ -309,14 +308,14 @@ class StudyRecord:
     def _set(self, key: str, value: Any) -> None:
         with self._errors():
             for name, part in split(key, value):
-                self._storage.set_study_user_attr(self._id, name, part)
+                self.storage.set_study_user_attr(self._id, name, part)
 
-    def _attributes(self) -> dict[str, Any]:
+    def _attributes(self) -> dict[str, object]:
         with self._errors():
-            return joined(self._storage.get_study_user_attrs(self._id))
+            return joined(self.storage.get_study_user_attrs(self._id))
 
     def _trial_id(self, number: int) -> int:
-        return self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+        return self.storage.get_trial_id_from_study_id_trial_number(self._id, number)
 
     def _errors(self) -> Any:
         return database_errors(self._url)
@@ -355,9 +354,9 @@ def _name(study: optuna.Study, storage: optuna.storages.BaseStorage) -> str:
     return storage.get_study_name_from_id(study._study_id)
 
 
-def _kept(attributes: Mapping[str, Any]) -> Plain:
+def _kept(attributes: Mapping[str, object]) -> dict[str, object]:
     """Return a trial's attributes as the study keeps them: JSON, and long texts cut."""
-    kept: Plain = without_non_finite(attributes)
+    kept: dict[str, object] = without_non_finite(attributes)
     for key, value in kept.items():
         if isinstance(value, str) and len(value) > LONGEST_TEXT:
             kept[key] = f"{value[:LONGEST_TEXT]} ... ({len(value):,} characters)"

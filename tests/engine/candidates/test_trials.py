@@ -257,9 +257,9 @@ def test_noting_writes_what_is_new_only(
 ) -> None:
     number = make().candidates(1)[0].trial
     make().note(number, states.TrialState(group=0, cka=0.25))
-    before = study._storage.writes  # type: ignore[attr-defined]
+    before = study.storage.writes  # type: ignore[attr-defined]
     make().note(number, states.TrialState(group=0, cka=0.5))
-    assert study._storage.writes == before + 1  # type: ignore[attr-defined]
+    assert study.storage.writes == before + 1  # type: ignore[attr-defined]
     assert study.frozen(number).user_attrs["cka"] == 0.5
 
 
