@@ -11,8 +11,8 @@ from hssl_search.engine.execution.jobs import (
     REFERENCE_HEADS,
     Decision,
     Job,
+    Metrics,
     Outcome,
-    Plain,
     Report,
     State,
 )
@@ -37,7 +37,7 @@ def heads_of(group: Sequence[Contender]) -> list[HeadConfig]:
 
 
 def read(
-    group: Sequence[Contender], metrics: Plain, number: int
+    group: Sequence[Contender], metrics: Metrics, number: int
 ) -> tuple[dict[int, TrialState], dict[str, TrialState]]:
     """Read the metrics of the last report of the group of that number.
 

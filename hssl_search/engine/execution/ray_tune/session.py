@@ -74,7 +74,7 @@ class RaySession:
         cpus: int | None = None,
         gpus: int | None = None,
         address: str | None = None,
-        runtime_env: dict[str, Any] | None = None,
+        runtime_env: Mapping[str, Any] | None = None,
         stop: threading.Event | None = None,
     ) -> None:
         self._cpus = cpus
