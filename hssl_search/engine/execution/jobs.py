@@ -55,7 +55,7 @@ class Setting(BaseModel):
     probe_data: str | None
     data_seed: int
     """Of the probe split; the same for all jobs."""
-    images: dict[str, Contents] = {}
+    images: dict[str, Contents] = {}  # pydantic copies a default
     """What the search began with, by part of the data (`hssl_search.data.splits`); empty in a run
     of an earlier version."""
     recipe: dict[str, Any]
@@ -76,6 +76,7 @@ class CountedHead(BaseModel):
 class Task(BaseModel):
     """One training of a base with N >= 0 heads, or with `kind: measure` a timing of it."""
 
+    # A field that is misspelt must not train something else than was meant.
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["train", "measure"] = "train"

@@ -68,7 +68,7 @@ def choose(
     if lacking is not None:
         return lacking
     for control in field.unseen:
-        if not tried.get(control):
+        if not tried.get(control):  # once, whatever came of it
             return control
     if field.same_time is not None and not tried.get(control := field.same_time(leader)):
         return control
@@ -173,6 +173,7 @@ class Confirm(Phase):
     def waiting(self) -> int:
         """Return how many runs may still be handed out, at most; 0 when there is none."""
         self._choose()
+        # Nothing waits where the verdict is settled, however many more there might be.
         return len(self._waiting) and len(self._waiting) + self.most - len(self.jobs)
 
     def next_job(self) -> Job | None:

@@ -68,6 +68,7 @@ class Scoreboard:
         if not self._is_control(job) and (cause := ailment(metrics)):
             self.trials.decide(trial, "PRUNED", cause=cause)
             return
+        # Also what cannot be ranked: the verdict and the report compare by other measures too.
         self.results.take(trial, job.task.seed, metrics)
         if (score := measure.score(metrics)) is None:
             cause = f"it has no {measure.name} to be ranked by."

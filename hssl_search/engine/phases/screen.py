@@ -61,6 +61,7 @@ def read(
             chance_loss=noise.head_loss,
         )
         states.append(head.with_set(in_group))
+    # Not strict, since the reference heads behind the others belong to no candidate.
     of_trials = {candidate.trial: state for candidate, state in zip(group, states, strict=False)}
     return of_trials, {"identity": states[-2], "noise": states[-1]}
 

@@ -71,6 +71,7 @@ def measure(task: Task, send: Send) -> None:
         "costs": costs,
         "base_macs": base_macs(base),
         "images": len(setup.data.train),
+        # As `Trainer` takes it.
         "batch_size": min(setup.recipe.proxy.batch_size, len(setup.data.train)),
         "judged": len(setup.data.queries) + len(setup.data.bank or ()),
     }
@@ -257,6 +258,7 @@ class _Heads:
         group = _group(self.task)
         shares = [counted.macs / self.of_base for counted in self.task.together]
         shares = shares or self.shares[:JOINT]
+        # The reference heads of the group, which are not counted, as the mean of the others.
         shares += [fmean(shares or [0.0])] * (len(group) - len(shares))
         priced_s = JOINT_UNTIMED * self.base_s * (1 + UNTIMED * sum(shares))
         if len(group) < 2 or not self.clock.spares(2 * priced_s):
@@ -286,6 +288,7 @@ def _joint(
         heads_s = [
             head_cost_s(*defaults[counted.head.family], counted.macs) for counted in task.together
         ]
+        # The reference heads as the mean of the others, as the cost model takes them.
         heads_s += [fmean(heads_s)] * len(REFERENCE_HEADS)
     ratio = _within(JOINT_RATIO, joint_s / (base_s + sum(heads_s)))
     return ratio, max(1.0, (joint_s / ratio - base_s) / sum(heads_s))

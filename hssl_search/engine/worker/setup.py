@@ -89,7 +89,7 @@ class WorkerSetup:
         self, heads: Sequence[HeadConfig], last: float
     ) -> tuple[float, list[list[float]]]:
         """Return the base's rate, and the rates of each head's blocks, up to `last` at the end."""
-        # `residual_blocks` refuses a base that has none, which is fine without depth to spread.
+        # `residual_blocks` would refuse a base that has none, and that can train without.
         if not last:
             return 0.0, [[]] * len(heads)
         setting = self.setting

@@ -55,14 +55,13 @@ class TuneTrials:
         import ray
 
         hung = self.dispatcher.hung()
-        for trial in [
-            trial for trial, key in self.keys.items() if key in hung and trial in self.actors
-        ]:
-            self.causes[trial] = (
-                "the worker made no step for a long time and was ended: it hung, or what it waited "
-                "for never came"
-            )
-            ray.kill(self.actors.pop(trial))
+        for trial, key in self.keys.items():
+            if key in hung and trial in self.actors:
+                self.causes[trial] = (
+                    "the worker made no step for a long time and was ended: it hung, or what it "
+                    "waited for never came"
+                )
+                ray.kill(self.actors.pop(trial))
 
     def place(self) -> None:
         """Tell the dispatcher which jobs wait for a place; the user, once, when that is long. On a
