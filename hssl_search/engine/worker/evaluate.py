@@ -89,7 +89,7 @@ def _gate(
     """Return the health gate's result for each head, by what its method's loss can show."""
     families = [head.family for head in task.heads]
     assignments = [output.assignment for output in outputs]
-    if "noise" not in families:  # in a proxy, whose head is alone with the base
+    if "noise" not in families:  # one head trains alone, as in a proxy
         return [
             judge_alone(loss, shape(head), assignment)
             for loss, head, assignment in zip(report.head_losses, heads, assignments, strict=True)
