@@ -72,7 +72,7 @@ class Measurement:
             last=held * metrics["last_evaluate_s"],
             side_by_side=max(machine.cores_used(cpus, ratio) for cpus in cores),
         )
-        # Absent on a CPU: nothing is packed by memory there.
+        # None on a CPU: nothing is packed by memory there.
         gpu_bytes = metrics.get("gpu_bytes")
         return cls(
             costs,
