@@ -100,7 +100,9 @@ def _winner(verdict: Verdict, measure: Measure) -> str:
     amount = number(abs(gap.difference), measure.digits)
     by = f"{amount} {measure.points}"
     if gap.interval is not None:
-        spread = _spread(gap, measure)
+        low, high = gap.interval
+        ahead = gap.interval if gap.difference >= 0 else (-high, -low)
+        spread = _spread(abs(gap.difference), ahead, measure)
         by = f"{amount} {spread} {measure.points} (95 %, {plural(gap.seeds, 'paired seed')})"
     if verdict.state == "better":
         return f"{name} is better than no head by {by}."
@@ -115,11 +117,10 @@ def _winner(verdict: Verdict, measure: Measure) -> str:
     return f"Undecided: {leads}{_settling(verdict, gap)}"
 
 
-def _spread(gap: Comparison, measure: Measure) -> str:
+def _spread(difference: float, ends: tuple[float, float], measure: Measure) -> str:
     """Return `± 0.2`, or `[−3.0, +100.0]` where a difference cannot be larger."""
-    assert gap.interval is not None
-    low, high = gap.interval
-    around = interval(gap.difference, low, high, measure.digits)
+    low, high = ends
+    around = interval(difference, low, high, measure.digits)
     if around.startswith("±"):
         return around
     return signed_interval(low, high, measure.digits)
@@ -185,7 +186,9 @@ def _beside(others: Sequence[Comparison], measure: Measure) -> list[str]:
             uncompared.append(f"{gap.against} ({difference})")
         # Also an interval that holds zero is no clear win.
         elif gap.interval[0] <= 0:
-            unclear.append(f"{gap.against} ({difference} {_spread(gap, measure)})")
+            unclear.append(
+                f"{gap.against} ({difference} {_spread(gap.difference, gap.interval, measure)})"
+            )
     sentences = []
     if unclear:
         sentences.append(f"It is not clearly better than these controls: {listed(unclear)}.")
@@ -305,12 +308,17 @@ def promotion_sentence(promotions: Promotions) -> str:
         return f"No head candidate was {what}; there is nothing to promote."
     # The key under which studies hold it.
     names = {"forecast": "the surrogate (each proxy left out in turn)"}
-    return " ".join(
+    sentences = [
         agreement(found, names.get(key, key), "the score", "proxy")
         for key, found in promotions.predictions.items()
         # The surrogate predicts nothing before enough proxies have ended.
         if found.n or key == "discrepancy"
-    )
+    ]
+    if promotions.left:
+        sentences.append(
+            f"What {listed(promotions.left)} taught was left, having given the wrong order."
+        )
+    return " ".join(sentences)
 
 
 def replay_sentence(replay: Replay) -> str:

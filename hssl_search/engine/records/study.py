@@ -190,7 +190,7 @@ class StudyRecord:
     @property
     def state(self) -> SearchState:
         """Return what the study holds of the search."""
-        return SearchState.model_validate(self.study_attributes())
+        return SearchState.of(self.study_attributes())
 
     def write(self, state: SearchState) -> None:
         """Write the fields that `state` sets."""
