@@ -85,7 +85,7 @@ def facts(record: RunRecord, cost: Cost, ledger: list[Mapping[str, Any]]) -> lis
         ("Labels from", str(config.get("probe_data") or "")),
         ("Method", str(config.get("trainer") or "")),
         ("Space", str(config.get("space") or "")),
-        ("Warm start from", ", ".join(config.get("warm_start") or [])),
+        ("Warm start from", ", ".join(run.name for run in record.search.warm_start)),
         ("Budget", str(budget)),
         ("Date", _dates(record, ledger)),
     ]

@@ -176,9 +176,11 @@ class Lab:
             full_epochs=options["full_epochs"],
             machine=self.machine,
             setting=setting,
+            timm_args={},
             map_shapes=[MAP_SHAPE],
             same_architecture=HeadConfig(family="resnet", depth=2),
             space=ResolvedSpace.of(space),
+            images={},
         )
         self.run = Run.create(folder / "demo", search.as_plain())
         self.storage = MortalStorage()
