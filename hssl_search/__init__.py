@@ -6,6 +6,7 @@ Everything public is here; heavy imports happen when a name is first used.
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from hssl_search.version import __version__ as __version__
@@ -62,6 +63,10 @@ __all__ = [
     "status",
     "trials",
 ]
+
+
+# Without a handler, Python prints warnings on the standard error stream.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:
