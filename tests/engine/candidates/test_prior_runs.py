@@ -159,8 +159,9 @@ def test_heads_of_a_family_that_is_not_there_are_left_out(earlier: str) -> None:
     [before] = read_prior_runs([earlier], "accuracy")
     with sqlite3.connect(Path(earlier) / "study.db") as database:
         database.execute(
-            "UPDATE trial_user_attributes SET value_json = replace(value_json, 'mlp', 'later') "
-            "WHERE key = 'head'"
+            "UPDATE trial_user_attributes SET value_json = replace(value_json, ?, ?) "
+            "WHERE key = 'head'",
+            ('"mlp"', '"later"'),
         )
     [after] = read_prior_runs([earlier], "accuracy")
     assert after.heads == tuple(head for head in before.heads if head.head.family != "mlp")
