@@ -402,7 +402,9 @@ class NoWinner(Attributes):
     images: str = ""
     """What is wrong with the images."""
     extend: str = ""
-    """The command that continues with a larger budget, where that would help."""
+    """The command that continues, with a larger budget where that is what lacked."""
+    late: bool = False
+    """Whether it was not the budget: what took several times what was planned was cut."""
 
 
 class Verdict(Attributes):
