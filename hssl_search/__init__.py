@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from hssl_search.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from hssl_search.api import (
         curves,
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from hssl_search.heads.config import HeadConfig
     from hssl_search.heads.head import load_head
     from hssl_search.spaces.space import Space
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "curves": "hssl_search.api",

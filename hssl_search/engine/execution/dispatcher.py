@@ -14,8 +14,8 @@ from hssl_search.engine.execution.jobs import (
     Job,
     JobSource,
     Meter,
+    Metrics,
     Outcome,
-    Plain,
     Report,
     State,
 )
@@ -68,11 +68,6 @@ class _Open:
         self.waits_since, self.since = None, self.since + now
         self.heard = self.begun = now
 
-    def begin_again(self, job: Job, now: float) -> None:
-        """Begin another attempt, at the job as it may run now."""
-        self.job, self.heard, self.begun, self.reached = job, now, now, job.step_reached()
-        self.attempt += 1
-
     def waits_long(self, now: float) -> bool:
         """Return whether the user is to be told that it waits."""
         return self.waits_since is not None and now - self.waits_since >= WAIT_S
@@ -117,6 +112,7 @@ class Dispatcher:
         `idle`, None is the end."""
         if self.stopping():
             return None
+        # Before new jobs, which would fill the GPU that it needs for itself.
         if self._parked:
             job: Job | None = next(iter(self._parked.values())).job
         else:
@@ -125,7 +121,7 @@ class Dispatcher:
             return None
         if job.key in self._live:
             raise ValueError(f"the job {job.key} was handed out while it runs")
-        self.tick()
+        self.tick()  # what has passed is charged to those that ran, and not to this one
         now, opened = self._clock(), self._parked.pop(job.key, None)
         if opened is None:
             self._waiting = None
@@ -150,7 +146,7 @@ class Dispatcher:
         """Return how often the live job has been started."""
         return self._live[key].attempt
 
-    def report(self, key: str, step: int, metrics: Plain) -> Decision:
+    def report(self, key: str, step: int, metrics: Metrics) -> Decision:
         """Pass a report on. A step that an earlier attempt reported is not passed on again and
         continues."""
         opened = self._live.get(key)
@@ -158,9 +154,11 @@ class Dispatcher:
             return Decision.STOP
         if opened.reports and step <= max(opened.reports):
             return Decision.CONTINUE
+        # The checkpoint of that step is no further sign of life.
         opened.heard, opened.reached = self._clock(), max(step, opened.reached)
         report = opened.reports[step] = Report(step, metrics)
         decision = self._guarded(lambda: self._source.on_report(opened.job, report), Decision.STOP)
+        # Where the source raised, its STOP is only what `_guarded` stands in with.
         opened.cut = self._error is not None
         opened.stopped = decision is Decision.STOP and not opened.cut
         return decision
@@ -228,10 +226,11 @@ class Dispatcher:
         self.tick()
         now = self._clock()
         if opened.waits_since is not None:
-            opened.hold(now)
+            opened.hold(now)  # so that `now - since` is what it held, without the waiting
         if opened.stopped or opened.cut:
             state, cause = (State.STOPPED if opened.stopped else State.CUT), ""
         elif device_full and 0 < opened.job.gpus < 1:
+            # While it is parked `since` is minus what it has held, as of one that waits.
             opened.since -= now
             opened.job = replace(opened.job, gpus=1.0)
             self._parked[key] = opened
@@ -281,8 +280,12 @@ class Dispatcher:
             raise self._error
 
     def _begin_again(self, opened: _Open) -> None:
-        job = self._guarded(lambda: self._source.again(opened.job), opened.job)
-        opened.begin_again(job, self._clock())
+        """Begin another attempt, at the job as its source lets it run now."""
+        job = opened.job = self._guarded(lambda: self._source.again(opened.job), opened.job)
+        opened.heard = opened.begun = self._clock()
+        # What an earlier attempt saved is no sign of life of this one.
+        opened.reached = job.step_reached()
+        opened.attempt += 1
 
     def _guarded(self, call: Callable[[], T], otherwise: T) -> T:
         """Return what a call of source or meter gives; keep what it raises, and stop."""
@@ -295,6 +298,7 @@ class Dispatcher:
     def _fits(self, job: Job) -> bool:
         """Return whether the job fits beside those that run; stop where it never will."""
         running = [opened.job for opened in self._live.values()]
+        # A limit is kept here also on Ray, where a job that waits inside of it would be charged.
         held = {
             "CPUs": sum(live.cpus for live in running),
             "GPUs": sum(live.gpus for live in running),

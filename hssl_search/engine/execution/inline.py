@@ -10,12 +10,13 @@ from hssl_search.engine.execution.jobs import (
     Job,
     JobSource,
     Meter,
-    Plain,
+    Metrics,
     State,
     Worker,
 )
 
 
+# No Exception: the worker handles those, as errors of the job.
 class _Leave(BaseException):
     """Takes a worker out of the job that must not continue."""
 
@@ -39,7 +40,7 @@ class InlineExecutor:
         dispatcher.close()
 
     def _run(self, dispatcher: Dispatcher, job: Job) -> None:
-        def send(step: int, metrics: Plain) -> None:
+        def send(step: int, metrics: Metrics) -> None:
             decision = dispatcher.report(job.key, step, metrics)
             if dispatcher.poll() or decision is Decision.STOP:
                 raise _Leave
@@ -47,7 +48,7 @@ class InlineExecutor:
         try:
             self._worker(job, send)
         except _Leave:
-            dispatcher.end(job.key, State.CUT)
+            dispatcher.end(job.key, State.CUT)  # STOPPED where the source said STOP
         except Halt as error:
             dispatcher.stop(error)
         except Exception as error:

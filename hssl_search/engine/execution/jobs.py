@@ -16,7 +16,7 @@ can be run again, anywhere, and continues from the checkpoint in its folder.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from pathlib import Path
@@ -32,6 +32,7 @@ Plain = dict[str, Any]
 """What JSON can hold."""
 Metrics = dict[str, Any]
 """What a worker reports at a step, by name: JSON, and open, for each kind of job has its own."""
+# In this order at the end of each group: `phases.screen.read` finds them by their places.
 REFERENCE_HEADS = (HeadConfig(family="identity"), HeadConfig(family="noise"))
 """In every group: what no discrepancy is, and what no learning is."""
 TaskHead = Annotated[
@@ -54,7 +55,7 @@ class Setting(BaseModel):
     probe_data: str | None
     data_seed: int
     """Of the probe split; the same for all jobs."""
-    images: dict[str, Contents] = {}
+    images: dict[str, Contents] = {}  # pydantic copies a default
     """What the search began with, by part of the data (`hssl_search.data.splits`); empty in a run
     of an earlier version."""
     recipe: dict[str, Any]
@@ -75,6 +76,7 @@ class CountedHead(BaseModel):
 class Task(BaseModel):
     """One training of a base with N >= 0 heads, or with `kind: measure` a timing of it."""
 
+    # A field that is misspelt must not train something else than was meant.
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["train", "measure"] = "train"
@@ -129,13 +131,14 @@ class Job:
     """Seconds without a report or a new checkpoint after which its worker counts as hung; None:
     never."""
 
-    def as_plain(self) -> Plain:
+    def as_plain(self) -> dict[str, object]:
         """Return the job as JSON can hold it, for the worker's process."""
+        # `asdict` would copy the task and leave it a model, which JSON cannot hold.
         plain = {each.name: getattr(self, each.name) for each in fields(self)}
         return {**plain, "task": self.task.model_dump(mode="json")}
 
     @classmethod
-    def from_plain(cls, plain: Plain) -> Self:
+    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
         """Return the job that `as_plain` wrote.
 
         Raises:
@@ -145,6 +148,7 @@ class Job:
 
     def step_reached(self) -> int:
         """Return the step of the newest checkpoint in its folder; 0 without one."""
+        # By names alone, since `CheckpointFolder` would load torch into the controller.
         names = (path.name.removeprefix("step-") for path in Path(self.folder).glob("step-*"))
         return max(map(int, names), default=0)
 

@@ -44,6 +44,7 @@ class Machine:
         waiting for each other cost more than jobs side by side.
         """
         if self.device != "cpu":
+            # Counted on one GPU, since no job lies on two.
             return max(1, min(jobs, self.gpus * ties.floor(1 / self.gpus_per_trial)))
         most = max(1, min(jobs, self.cpus, MOST_AT_ONCE_ON_CPU))
         for at_once in range(most, 1, -1):

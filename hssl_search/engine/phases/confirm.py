@@ -68,7 +68,7 @@ def choose(
     if lacking is not None:
         return lacking
     for control in field.unseen:
-        if not tried.get(control):
+        if not tried.get(control):  # once, whatever came of it
             return control
     if field.same_time is not None and not tried.get(control := field.same_time(leader)):
         return control
@@ -122,6 +122,7 @@ def _settled(
 ) -> bool:
     """Return whether neither who leads nor how that compares with no head is open any more."""
     if field.no_head is None:
+        # Before any trial has a second run nothing is known of the noise, and so of chances.
         return bool(posterior.fit.dof) and challenger is None
     sign = posterior.fit.sign_beyond_doubt(leader, field.no_head)
     if sign < 0:
@@ -172,6 +173,7 @@ class Confirm(Phase):
     def waiting(self) -> int:
         """Return how many runs may still be handed out, at most; 0 when there is none."""
         self._choose()
+        # Nothing waits where the verdict is settled, however many more there might be.
         return len(self._waiting) and len(self._waiting) + self.most - len(self.jobs)
 
     def next_job(self) -> Job | None:
@@ -201,7 +203,7 @@ class Confirm(Phase):
             )
             if trial is None:
                 return
-            self._keep(trial)
+            self._keep(trial)  # first: a search that is killed while it runs takes it up
             self._run(trial)
 
     def _run(self, trial: int) -> None:
@@ -230,6 +232,7 @@ def confirm(
     """
     trials, board, seed = context.trials, context.board, context.seed
     table = board.results.table()
+    # Of the proxies alone: runs that confirmed before are taken up in the order of their choice.
     proxied = {
         trial: {seed: by_seed[seed]} for trial, by_seed in table.scores.items() if seed in by_seed
     }
@@ -247,6 +250,7 @@ def confirm(
     def same_time(leader: int) -> int:
         """Return the control that trains while the leader's proxy does."""
         pair = [trials.contender(leader), no_head]
+        # Both as timed or both as predicted: a difference between the two ways would count.
         timed = all(contender.trial in board.step_s for contender in pair)
         leader_s, control_s = (
             board.step_s[contender.trial] if timed else context.cost_model.step([contender])

@@ -45,6 +45,7 @@ def train_winner(context: Context, verdict: Verdict, wanted: Wanted, proxy_steps
         context.cost_model.reserve(),
         training.number,
     )
+    # No cost is expected of it, so that it may take all that is left.
     Runner(context, "full", Phase([job], context.ended), {}, tell_failure).run()
 
 
@@ -60,6 +61,7 @@ def _chosen(context: Context, verdict: Verdict, wanted: Wanted, proxy_steps: int
     step_s, remaining_s = cost_model.pace * cost_model.step([chosen]), context.meter.remaining()
     affordable = wanted.affordable(remaining_s, costs, step_s, proxy_steps, context.policy)
     training = to_run(before, ended, winner, chosen, affordable)
+    # Without steps nothing is kept: what was trained before stays the winner's training.
     if training.steps and training != before:
         context.study.write(SearchState(full=training))
     return training
@@ -83,6 +85,7 @@ def to_run(
     """
     number, steps = 1 if before is None else before.number, affordable.steps
     if before is not None and before.steps:
+        # By its heads: no head, too, is trained in the name of the winner.
         same = list(before.heads) == chosen.heads
         if same and (ended is State.CUT or steps <= before.steps):
             return before

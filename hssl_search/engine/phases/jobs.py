@@ -51,7 +51,7 @@ class JobMaker:
             setting=self.setting,
             heads=list(heads),
             seed=seed,
-            steps=MEASURE_REPORTS,
+            steps=MEASURE_REPORTS,  # as the progress line counts them
             measure_s=measure_s,
             labelfree_always=self.labelfree_ranks,
             together=list(together),
@@ -75,8 +75,9 @@ class JobMaker:
             setting=self.setting,
             heads=list(heads),
             steps=steps,
-            rungs=sorted({max(1, steps // 2), steps}),
+            rungs=sorted({max(1, steps // 2), steps}),  # of one step there is one
             seed=seed,
+            # All heads have trained this base: its accuracy would tell nothing of one of them.
             accuracy=False,
             architecture=True,
             reserve_s=self.machine.wall_s(reserve_s, at_once),
@@ -159,6 +160,7 @@ class JobMaker:
 
 def full_key(number: int) -> str:
     """Return the key of the full training of that number, from 1 on."""
+    # The first as earlier versions named it, which knew only one; its folder too.
     return "full" if number == 1 else f"full/{number}"
 
 

@@ -10,8 +10,8 @@ from hssl_search.engine.execution.jobs import (
     MEASURE_REPORTS,
     Decision,
     Job,
+    Metrics,
     Outcome,
-    Plain,
     Report,
     State,
 )
@@ -43,7 +43,7 @@ class Measuring(Phase):
     """
 
     def __init__(
-        self, job: Job, ended: dict[str, Outcome], continues: Callable[[Plain], bool]
+        self, job: Job, ended: dict[str, Outcome], continues: Callable[[Metrics], bool]
     ) -> None:
         done = {key: outcome for key, outcome in ended.items() if outcome.state is State.DONE}
         super().__init__([job], done)
@@ -81,14 +81,16 @@ def measure(
     families, policy, meter = list(trials.space.families), backend.policy, backend.meter
     refused: list[tuple[float, Costs]] = []
 
-    def continues(measured: Plain) -> bool:
+    def continues(measured: Metrics) -> bool:
         backend.watcher.note(f"measure: {measured['doing']}.")
+        # No heads are drawn yet: what is typical of the space stands for them.
         least, most = after_first_step(measured, mean(macs for _, macs in trials.typical()))
         planned = backend.study.state.plan is not None
         affordable = ties.at_least(meter.remaining(), smallest_s(least, policy))
         if to_the_end or planned or affordable:
             return True
         measuring_s = policy.measure_share * meter.budget.seconds
+        # Refused where even the least does not fit, and told what suffices even at the most.
         refused.append((smallest_s(most, policy) + measuring_s, most))
         return False
 
@@ -101,7 +103,7 @@ def measure(
     outcome = phase.outcomes.get(job.key, Outcome(State.CUT))
     if outcome.state is not State.DONE:
         remedy = f"extend it with: {backend.run.how_to_resume(meter.budget.newest)}"
-        if outcome.cause:
+        if outcome.cause:  # which no larger budget mends
             remedy = f"mend the cause, then {when_mended}"
         cause = outcome.cause or "the budget ended before it was done"
         raise UserError(f"measuring a few training steps did not succeed ({cause}); {remedy}.")

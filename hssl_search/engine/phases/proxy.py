@@ -52,7 +52,7 @@ class Proxy(Phase):
         self._at_rung: dict[int, dict[int, AtRung]] = {}
         self._reached: dict[int, int] = {}
         """trial -> last rung with a score, of the proxies that `scores` counts."""
-        super().__init__(jobs, ended)
+        super().__init__(jobs, ended)  # last: it calls `add`
 
     def add(self, job: Job) -> None:
         super().add(job)
@@ -106,6 +106,7 @@ class Proxy(Phase):
         if report.step not in job.task.rungs:  # where it ran out of time
             return Decision.CONTINUE
         at = self._at_rung.get(report.step, {})
+        # Without itself: one that continues after a cut may report a rung again.
         others = {trial: other for trial, other in at.items() if trial != job.trial}
         reached = self._note(job, report)
         if reached is None:
@@ -123,7 +124,7 @@ class Proxy(Phase):
         if (score := self.ranked_by.score(report.metrics)) is None:
             return None
         reached = AtRung(job.trial, score, self.contenders[job.trial].control is not None)
-        if math.isfinite(score):
+        if math.isfinite(score):  # no other is judged beside a value that is no number
             self._at_rung.setdefault(report.step, {})[job.trial] = reached
         return reached
 
@@ -136,6 +137,7 @@ def run_proxies(
     promoter.reject()
     no_head = context.trials.control("none")
     identity = context.trials.control("identity", HeadConfig(family="identity"))
+    # The first is promoted without scores: no proxy has ended yet.
     promoted = promoter.promoted() or list(filter(None, [promoter.promote(dict)]))
     total = PROXY_CONTROLS + max(len(promoted), min(plan.promoted_by(number), promoter.healthy()))
     at_once = context.machine.concurrency(total)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import mean
 
 from hssl_search.engine.candidates.trials import Trials
-from hssl_search.engine.execution.jobs import Job, Outcome, Plain, State
+from hssl_search.engine.execution.jobs import Job, Metrics, Outcome, State
 from hssl_search.engine.phases.runner import Watcher
 from hssl_search.engine.records.results import Results, ailment, counted, final_metrics, finite
 from hssl_search.engine.records.state import HeadMeasures, TrialState
@@ -62,12 +62,13 @@ class Scoreboard:
             cause = "it took much longer than expected and was ended at a checkpoint."
             self.trials.decide(trial, "PRUNED", cause=cause)
 
-    def _complete(self, job: Job, trial: int, metrics: Plain) -> None:
+    def _complete(self, job: Job, trial: int, metrics: Metrics) -> None:
         """Take the metrics of a training that came to its last step, and decide its trial."""
         measure = self.results.ranked_by
         if not self._is_control(job) and (cause := ailment(metrics)):
             self.trials.decide(trial, "PRUNED", cause=cause)
             return
+        # Also what cannot be ranked: the verdict and the report compare by other measures too.
         self.results.take(trial, job.task.seed, metrics)
         if (score := measure.score(metrics)) is None:
             cause = f"it has no {measure.name} to be ranked by."
@@ -112,7 +113,7 @@ def _seconds_a_step(outcome: Outcome) -> float:
     return sum(seconds for seconds, _ in timed) / max(1, sum(steps for _, steps in timed))
 
 
-def _measured_alone(metrics: Plain) -> TrialState:
+def _measured_alone(metrics: Metrics) -> TrialState:
     """Return what a proxy adds to its trial, beside what its joint screening found."""
     keys = [measure.key for measure in OF_BASES if measure.key in metrics]
     of_base = TrialState.model_validate({key: metrics[key] for key in keys})

@@ -11,8 +11,8 @@ from hssl_search.engine.execution.jobs import (
     REFERENCE_HEADS,
     Decision,
     Job,
+    Metrics,
     Outcome,
-    Plain,
     Report,
     State,
 )
@@ -37,7 +37,7 @@ def heads_of(group: Sequence[Contender]) -> list[HeadConfig]:
 
 
 def read(
-    group: Sequence[Contender], metrics: Plain, number: int
+    group: Sequence[Contender], metrics: Metrics, number: int
 ) -> tuple[dict[int, TrialState], dict[str, TrialState]]:
     """Read the metrics of the last report of the group of that number.
 
@@ -61,6 +61,7 @@ def read(
             chance_loss=noise.head_loss,
         )
         states.append(head.with_set(in_group))
+    # Not strict, since the reference heads behind the others belong to no candidate.
     of_trials = {candidate.trial: state for candidate, state in zip(group, states, strict=False)}
     return of_trials, {"identity": states[-2], "noise": states[-1]}
 

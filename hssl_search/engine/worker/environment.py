@@ -9,12 +9,10 @@ from pathlib import Path
 
 import torch
 
-from hssl_search.engine.execution.jobs import Plain
-
 CPUINFO = Path("/proc/cpuinfo")
 
 
-def surroundings(device: str) -> Plain:
+def surroundings(device: str) -> dict[str, str | int]:
     """Return hardware, threads, and the versions of what computes, of this process."""
     hardware = torch.cuda.get_device_name() if device == "cuda" else processor()
     return {
@@ -28,6 +26,7 @@ def surroundings(device: str) -> Plain:
 @lru_cache
 def processor() -> str:
     """Return the processor's model, or as much of it as the system tells."""
+    # On Linux `platform.processor()` names the architecture, or nothing.
     lines = CPUINFO.read_text(encoding="utf-8").splitlines() if CPUINFO.exists() else []
     models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(models, platform.processor() or platform.machine())

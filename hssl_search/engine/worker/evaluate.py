@@ -11,7 +11,7 @@ from torch import Tensor
 from hssl_search.data.resident import on_device
 from hssl_search.discrepancy.architecture import base_profile, distance, head_profile
 from hssl_search.discrepancy.feature import feature_discrepancy
-from hssl_search.engine.execution.jobs import REFERENCE_HEADS, Plain, Task
+from hssl_search.engine.execution.jobs import REFERENCE_HEADS, Metrics, Task
 from hssl_search.engine.planning.costs import ALONE
 from hssl_search.engine.worker.setup import WorkerSetup, step_seconds
 from hssl_search.evaluation.embed import embed_base, embed_heads
@@ -28,14 +28,14 @@ MATCHED = 512
 """Held-out images, at most, among which the health gate looks for an image's other view."""
 
 
-def evaluate(setup: WorkerSetup, trainer: Trainer, task: Task, report: StepReport) -> Plain:
+def evaluate(setup: WorkerSetup, trainer: Trainer, task: Task, report: StepReport) -> Metrics:
     """Return accuracy and label-free quality of the base, and under `heads` discrepancy and health
     of each head; of the network that is kept, which may be the teacher.
 
     The training continues as if it had not been looked at: torch's random state stays as it is.
     """
     with torch.random.fork_rng([setup.device] if setup.device.type == "cuda" else []):
-        metrics: Plain = {}
+        metrics: Metrics = {}
         base, views = trainer.pair.kept.base, trainer.views
         if task.accuracy:
             metrics |= setup.accuracy(base, views)
@@ -46,18 +46,19 @@ def evaluate(setup: WorkerSetup, trainer: Trainer, task: Task, report: StepRepor
         return metrics
 
 
-def _heads(setup: WorkerSetup, trainer: Trainer, task: Task, report: StepReport) -> list[Plain]:
+def _heads(setup: WorkerSetup, trainer: Trainer, task: Task, report: StepReport) -> list[Metrics]:
     """Return the discrepancies of each head on held-out images, and the gate's verdict: against the
     noise head where one is among them."""
     pair, plain = trainer.pair, trainer.views.plain
     images = on_device(setup.data.queries, setup.device)
     base, heads = embed_heads(pair.kept.base, list(pair.kept.heads), images, plain)
+    # Outputs are compared where the loss compares them: the base's there is the student's.
     of_student = base
     if pair.kept is not pair.student:
         of_student = embed_base(pair.student.base, images, plain)["embedding"]
     outputs = compare_outputs(pair, of_student, heads)
     losses = zip(report.base_losses, report.head_losses, strict=True)
-    measured: list[Plain] = [
+    measured: list[Metrics] = [
         {
             **feature_discrepancy(base, head),
             "output": output.discrepancy,
@@ -88,7 +89,7 @@ def _gate(
     """Return the health gate's result for each head, by what its method's loss can show."""
     families = [head.family for head in task.heads]
     assignments = [output.assignment for output in outputs]
-    if "noise" not in families:
+    if "noise" not in families:  # in a proxy, whose head is alone with the base
         return [
             judge_alone(loss, shape(head), assignment)
             for loss, head, assignment in zip(report.head_losses, heads, assignments, strict=True)
@@ -101,6 +102,7 @@ def _gate(
 
 def _matching_errors(setup: WorkerSetup, trainer: Trainer) -> list[float]:
     """Return how often each head does not find an image's other view among others."""
+    # Seeded, so that a rung that is evaluated again after a resume draws the same views.
     network, generator = trainer.pair.kept, torch.Generator(setup.device).manual_seed(trainer.seed)
     images = setup.some_queries(MATCHED)
     views = [
@@ -115,14 +117,14 @@ def _matching_errors(setup: WorkerSetup, trainer: Trainer) -> list[float]:
     return [matching_error(first, second) for first, second in zip(*views, strict=True)]
 
 
-def architectures(pair: Pair) -> list[Plain]:
+def architectures(pair: Pair) -> list[dict[str, float]]:
     """Return the `architecture` of each head that is fed from the base's last stage: how different
     its structure is from the base's; nothing of one without structure."""
     base = pair.kept.base
     device, (_, height, width) = next(base.parameters()).device, base.map_shape
     profile = base_profile(base, device=device)
 
-    def architecture(head: Head) -> Plain:
+    def architecture(head: Head) -> dict[str, float]:
         # The base that a tapped head differs from is one of fewer stages.
         if head.config.family == "noise" or head.config.tap:
             return {}
@@ -134,10 +136,11 @@ def architectures(pair: Pair) -> list[Plain]:
 
 def _alone(
     setup: WorkerSetup, stage: Stage, heads: Sequence[HeadConfig], healthy: Sequence[bool]
-) -> list[Plain]:
+) -> list[dict[str, float]]:
     """Return for each head of a group how many times the base's step one with that head alone
     takes, as its proxy will; nothing for reference heads and for those that are not healthy, which
     have no proxy."""
+    # Timed here too, since this job may have other cores than measuring had.
     base_s = step_seconds(setup, stage, [], most=ALONE)
     return [
         {"step_ratio": step_seconds(setup, stage, [head], most=ALONE) / base_s}

@@ -6,12 +6,12 @@ import resource
 import time
 from collections.abc import Callable
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from hssl_search.backbones import base_macs
-from hssl_search.engine.execution.jobs import MEASURE_REPORTS, REFERENCE_HEADS, Plain, Send, Task
+from hssl_search.engine.execution.jobs import MEASURE_REPORTS, REFERENCE_HEADS, Metrics, Send, Task
 from hssl_search.engine.planning.costs import head_cost_s
 from hssl_search.engine.worker.evaluate import architectures, evaluate
 from hssl_search.engine.worker.memory import in_memory
@@ -24,6 +24,7 @@ from hssl_search.training.checkpoint import CheckpointFolder
 from hssl_search.training.recipe import Stage
 from hssl_search.training.trainer import Trainer
 
+T = TypeVar("T")
 JOINT_RATIO = (0.5, 1.7)
 """How many times longer than its parts a joint step may take: for three bases 1.0 to 1.7 was
 measured. Below is the noise of a busy machine; above, the heads are dearer than their multiply-adds
@@ -66,10 +67,11 @@ def measure(task: Task, send: Send) -> None:
     base = setup.base(task.seed).to(setup.device)
     views = setup.views(base)
     costs = [head_cost(head, base.map_shape) for head in task.heads]
-    measured: Plain = {
+    measured: Metrics = {
         "costs": costs,
         "base_macs": base_macs(base),
         "images": len(setup.data.train),
+        # As `Trainer` takes it.
         "batch_size": min(setup.recipe.proxy.batch_size, len(setup.data.train)),
         "judged": len(setup.data.queries) + len(setup.data.bank or ()),
     }
@@ -78,6 +80,7 @@ def measure(task: Task, send: Send) -> None:
         measured.update(more)
         send(number, {**measured, "doing": doing})
 
+    # At once: a search whose budget is too small by this step already ends the job here.
     def tell_first(seconds: float, still_open: bool) -> None:
         doing = f"a step of the base takes {seconds:.3g} s; timing it further"
         tell(1, doing, step_s=seconds, open=still_open)
@@ -90,8 +93,10 @@ def measure(task: Task, send: Send) -> None:
     heads = _Heads(setup, stage, task, clock, base_s, measured["base_macs"], macs)
     joint_s = heads.joint_seconds()
     heads.time_kinds()
+    # Before the other families, whose steps multiply-adds predict too.
     side_by_side = _side_by_side(setup, stage, heads.base_s, task.cpus_beside, clock)
     heads.time_others()
+    # After all timing, which may have timed the base anew: each head is a difference to it.
     apart = list(zip(heads.seconds(), macs, strict=True))
     joint, dearer = (
         (JOINT_UNTIMED, 1.0) if joint_s is None else _joint(task, heads.base_s, apart, joint_s)
@@ -113,6 +118,7 @@ def measure(task: Task, send: Send) -> None:
         "measured",
         reference={"raw pixels": pixels, "untrained base": {**accuracy, **labelfree}},
         side_by_side=side_by_side,
+        # Where it ranks, the time of every rung has it already.
         **_rung(setup, task, stage, 0.0 if task.labelfree_always else last_s),
         memory_bytes=_peak_memory(setup),
         gpu_bytes=_gpu_memory(setup),
@@ -142,7 +148,7 @@ class _Clock:
         return seconds <= self.left()
 
 
-def _timed(work: Callable[[], Plain]) -> tuple[Plain, float]:
+def _timed(work: Callable[[], T]) -> tuple[T, float]:
     """Return what the work gives, and the seconds that it took."""
     began = time.monotonic()
     return work(), time.monotonic() - began
@@ -197,6 +203,7 @@ class _Heads:
 
     def time_kinds(self) -> None:
         """Time one head of each kind of operation, the first."""
+        # Heads of one kind are alike in what a multiply-add takes: see `seconds`.
         self._time([self.kinds.index(kind) for kind in dict.fromkeys(self.kinds)])
 
     def time_others(self) -> None:
@@ -251,6 +258,7 @@ class _Heads:
         group = _group(self.task)
         shares = [counted.macs / self.of_base for counted in self.task.together]
         shares = shares or self.shares[:JOINT]
+        # The reference heads of the group, which are not counted, as the mean of the others.
         shares += [fmean(shares or [0.0])] * (len(group) - len(shares))
         priced_s = JOINT_UNTIMED * self.base_s * (1 + UNTIMED * sum(shares))
         if len(group) < 2 or not self.clock.spares(2 * priced_s):
@@ -280,6 +288,7 @@ def _joint(
         heads_s = [
             head_cost_s(*defaults[counted.head.family], counted.macs) for counted in task.together
         ]
+        # The reference heads as the mean of the others, as the cost model takes them.
         heads_s += [fmean(heads_s)] * len(REFERENCE_HEADS)
     ratio = _within(JOINT_RATIO, joint_s / (base_s + sum(heads_s)))
     return ratio, max(1.0, (joint_s / ratio - base_s) / sum(heads_s))
@@ -311,7 +320,7 @@ def _side_by_side(
         torch.set_num_threads(threads)
 
 
-def _rung(setup: WorkerSetup, task: Task, stage: Stage, last_s: float) -> Plain:
+def _rung(setup: WorkerSetup, task: Task, stage: Stage, last_s: float) -> dict[str, float]:
     """Return the seconds of all that is evaluated at a rung of a proxy, of a checkpoint with its
     bytes, and of measuring one structure.
 
@@ -320,8 +329,9 @@ def _rung(setup: WorkerSetup, task: Task, stage: Stage, last_s: float) -> Plain:
     """
     heads = task.heads[:1]
 
-    def use(trainer: Trainer) -> Plain:
+    def use(trainer: Trainer) -> dict[str, float]:
         trainer.advance(1)
+        # Of two steps, so that this is not the last rung, which `last_s` stands for.
         report, rung = trainer.report(), task.model_copy(update={"heads": heads, "steps": 2})
         _, evaluate_s = _timed(lambda: evaluate(setup, trainer, rung, report))
         return {"evaluate_s": evaluate_s, "last_evaluate_s": last_s, **_checkpoint(trainer)}
@@ -335,7 +345,7 @@ def _rung(setup: WorkerSetup, task: Task, stage: Stage, last_s: float) -> Plain:
     return {**rung, "profile_s": (time.monotonic() - began) / (1 + len(profiled))}
 
 
-def _checkpoint(trainer: Trainer) -> Plain:
+def _checkpoint(trainer: Trainer) -> dict[str, float]:
     """Return the seconds in which a checkpoint is written, and its bytes."""
     # A worker may be killed at any moment, when its budget ends: Scratch is removed even then.
     with Scratch("measure") as folder:
@@ -350,7 +360,7 @@ def _peak_memory(setup: WorkerSetup) -> int:
     """Return the most bytes held: by the device's allocator, or on CPU by this process."""
     if setup.device.type == "cuda":
         return torch.cuda.max_memory_allocated(setup.device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB
 
 
 def _gpu_memory(setup: WorkerSetup) -> int | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from hssl_search.engine.execution.jobs import DeviceFull, Halt, Job, Plain, Send, Setting, Task
+from hssl_search.engine.execution.jobs import DeviceFull, Halt, Job, Metrics, Send, Setting, Task
 from hssl_search.engine.worker.environment import surroundings
 from hssl_search.engine.worker.evaluate import evaluate
 from hssl_search.engine.worker.measure import measure
@@ -17,7 +17,7 @@ from hssl_search.errors import disk_is_full, full_disk
 from hssl_search.training.checkpoint import CheckpointFolder
 from hssl_search.training.trainer import StepReport, Trainer, train
 
-Judge = Callable[[WorkerSetup, Trainer, Task, StepReport], Plain]
+Judge = Callable[[WorkerSetup, Trainer, Task, StepReport], Metrics]
 """What is measured of a training at a rung."""
 
 
@@ -40,8 +40,9 @@ def run_job(
         DeviceFull: where memory runs out all the same.
         Halt: where there is no space for a checkpoint.
     """
-    started = time.monotonic()
+    started = time.monotonic()  # loading images holds the devices too
     task = job.task
+    # Also where torch was loaded before the job was known, as in the inline executor.
     if task.setting.device == "cpu":
         torch.set_num_threads(max(1, int(job.cpus)))
     limit = float("inf") if job.seconds is None else job.seconds - task.reserve_s
@@ -81,6 +82,7 @@ def _train(
                 "train_steps": report.timed_steps,
                 "recomputed": trainer.recomputes,
                 "gpus": job.gpus,
+                # A replay tells by them why its numbers differ.
                 "surroundings": surroundings(task.setting.device),
             }
             send(report.step, {**metrics, **judge(setup, trainer, task, report)})

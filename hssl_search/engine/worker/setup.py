@@ -12,7 +12,7 @@ from torch import Tensor
 from hssl_search.backbones import Base, residual_blocks
 from hssl_search.data.resident import Images, on_device
 from hssl_search.data.views import Views
-from hssl_search.engine.execution.jobs import Plain, Setting, Task
+from hssl_search.engine.execution.jobs import Setting, Task
 from hssl_search.engine.images import search_data
 from hssl_search.engine.worker.memory import in_memory
 from hssl_search.evaluation.embed import embed_base, raw_pixels
@@ -68,6 +68,7 @@ class WorkerSetup:
 
     def base(self, seed: int, taps: int = 1, drop_path: float = 0.0) -> Base:
         """Return a new base; its weights depend on the seed alone."""
+        # Named only where it is wanted: some models of timm, such as VGG, take no such argument.
         args = {**self.setting.base_args, **({"drop_path_rate": drop_path} if drop_path else {})}
         torch.manual_seed(seed)
         return Base(
@@ -75,6 +76,7 @@ class WorkerSetup:
             self.setting.image_size,
             args,
             taps,
+            # Local crops are smaller than the images, and go through the same base.
             any_size=self.recipe.views.local_crops > 0,
         )
 
@@ -87,13 +89,14 @@ class WorkerSetup:
         self, heads: Sequence[HeadConfig], last: float
     ) -> tuple[float, list[list[float]]]:
         """Return the base's rate, and the rates of each head's blocks, up to `last` at the end."""
+        # `residual_blocks` would refuse a base that has none, and that can train without.
         if not last:
             return 0.0, [[]] * len(heads)
         setting = self.setting
         blocks = residual_blocks(setting.base, setting.image_size, setting.base_args)
         return continued(blocks, list(heads), last)
 
-    def accuracy(self, base: Base, views: Views) -> Plain:
+    def accuracy(self, base: Base, views: Views) -> dict[str, float]:
         """Return the k-NN accuracy in per cent of each embedding of the base, `accuracy` and for
         ViTs `accuracy_mean`; nothing without labels."""
         bank, queries = self.data.bank, self.data.queries
@@ -108,7 +111,7 @@ class WorkerSetup:
         }
         return {names[name]: self.knn(of_bank[name], of_queries[name]) for name in names}
 
-    def pixels(self) -> Plain:
+    def pixels(self) -> dict[str, float]:
         """Return the k-NN accuracy in per cent of the raw pixels, larger images shrunk to 32 x 32;
         nothing without labels."""
         if self.data.bank is None:
@@ -136,9 +139,10 @@ class WorkerSetup:
         rows = np.linspace(0, count - 1, min(most, count)).astype(int)
         return on_device(self.data.queries.subset(rows), self.device)
 
-    def labelfree(self, base: Base, views: Views) -> Plain:
+    def labelfree(self, base: Base, views: Views) -> dict[str, float]:
         """Return the quality of the base's embedding without labels, each as `labelfree_NAME`: of
         held-out images and of random views of them."""
+        # The same random numbers for every base, so that values differ by the base alone.
         images, generator = self.data.queries, torch.Generator(self.device).manual_seed(0)
         plain = embed_base(base, on_device(images, self.device), views.plain)["embedding"]
         some = self.some_queries(VIEWED)

@@ -6,7 +6,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +55,13 @@ class TuneTrials:
         import ray
 
         hung = self.dispatcher.hung()
-        for trial in [
-            trial for trial, key in self.keys.items() if key in hung and trial in self.actors
-        ]:
-            self.causes[trial] = (
-                "the worker made no step for a long time and was ended: it hung, or what it waited "
-                "for never came"
-            )
-            ray.kill(self.actors.pop(trial))
+        for trial, key in self.keys.items():
+            if key in hung and trial in self.actors:
+                self.causes[trial] = (
+                    "the worker made no step for a long time and was ended: it hung, or what it "
+                    "waited for never came"
+                )
+                ray.kill(self.actors.pop(trial))
 
     def place(self) -> None:
         """Tell the dispatcher which jobs wait for a place; the user, once, when that is long. On a
@@ -114,10 +113,11 @@ class JobSearcher(Searcher):
         if (job := self._trials.dispatcher.next_job()) is not None:
             self._trials.keys[trial_id] = job.key
             return {JOB: json.dumps(job.as_plain())}
+        # FINISHED is for good: while jobs are open, the end of one may bring the next.
         return Searcher.FINISHED if self._trials.dispatcher.idle else None
 
     def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+        self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
     ) -> None:
         key = self._trials.keys.pop(trial_id)
         self._trials.actors.pop(trial_id, None)
@@ -140,13 +140,13 @@ class ReportScheduler(FIFOScheduler):
         super().__init__()
         self._trials = trials
 
-    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> str:
         if result.get(HALT):
             self._trials.dispatcher.stop(Halt(result[CAUSE]))
         if CAUSE in result:
             self._trials.causes[trial.trial_id] = result[CAUSE]
             self._trials.device_full |= {trial.trial_id} if result[FULL] else set()
-            trial.max_failures = 0
+            trial.max_failures = 0  # begun again, it would raise again
             return TrialScheduler.CONTINUE
         key = self._trials.keys.get(trial.trial_id, "")
         decision = self._trials.dispatcher.report(key, result[STEP], json.loads(result[METRICS]))
@@ -154,12 +154,10 @@ class ReportScheduler(FIFOScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Note why the worker raised or died; called before each retry and before the end."""
+        # One that raised has reported its cause, and `kill_hung` knows that of those it ends.
         if trial.trial_id not in self._trials.causes:
-            self._trials.causes[trial.trial_id] = self._cause(trial)
-
-    def _cause(self, trial: Trial) -> str:
-        attempts = self._trials.dispatcher.attempt(self._trials.keys[trial.trial_id])
-        return cause_of_death(_last_error(trial), attempts)
+            attempts = self._trials.dispatcher.attempt(self._trials.keys[trial.trial_id])
+            self._trials.causes[trial.trial_id] = cause_of_death(_last_error(trial), attempts)
 
 
 class ActorCallback(tune.Callback):
@@ -177,7 +175,7 @@ class ActorCallback(tune.Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         self._trials.actors.pop(trial.trial_id, None)
-        self._trials.causes.pop(trial.trial_id, None)
+        self._trials.causes.pop(trial.trial_id, None)  # the next attempt may end in another way
         trial.config[JOB] = json.dumps(
             self._trials.dispatcher.retry(self._trials.keys[trial.trial_id]).as_plain()
         )
@@ -190,8 +188,8 @@ class DispatcherStopper(tune.Stopper):
     def __init__(self, trials: TuneTrials) -> None:
         self._trials = trials
 
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
+    def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        return False  # the scheduler has stopped it where its source said so
 
     def stop_all(self) -> bool:
         if not self._trials.dispatcher.poll():
@@ -237,7 +235,7 @@ def devices(job: Job) -> dict[str, float]:
     return {"CPU": job.cpus, "GPU": job.gpus} if job.gpus else {"CPU": job.cpus}
 
 
-def resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+def resources(config: Mapping[str, str]) -> tune.PlacementGroupFactory:
     """Return what a trial needs, from its job."""
     return tune.PlacementGroupFactory([devices(Job.from_plain(json.loads(config[JOB])))])
 
@@ -255,9 +253,10 @@ def tuner(
         tune_config=tune.TuneConfig(
             search_alg=JobSearcher(trials),
             scheduler=ReportScheduler(trials),
-            num_samples=sys.maxsize,
+            num_samples=sys.maxsize,  # the searcher says when it is over
             max_concurrent_trials=concurrency,
             reuse_actors=True,
+            # Tune's own names of folders hold the configuration: here the JSON of a whole job.
             trial_name_creator=lambda trial: trial.trial_id,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),

@@ -96,6 +96,7 @@ class RayExecutor:
         self.close()
 
     def _fit(self, dispatcher: Dispatcher, concurrency: int) -> None:
+        # Only here, once Ray has started: they load Ray Tune.
         from hssl_search.engine.execution.ray_tune.adapters import TuneTrials, tuner
         from hssl_search.engine.execution.ray_tune.trainable import trainable
 
@@ -109,6 +110,7 @@ class RayExecutor:
 
     def _tell_waiting(self, job: Job) -> None:
         name, asked = ("GPUs", job.gpus) if job.gpus else ("CPUs", job.cpus)
+        # Ray names them in the singular.
         total, free = self._session.total(name[:3]), self._session.free(name[:3])
         log.warning(
             f"{job.key} waits for {asked:g} {name}: of the {total:g} of the Ray that runs here "

@@ -20,7 +20,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import hssl_search
 from hssl_search.errors import UserError
 from hssl_search.interrupts import SIGNALS, handlers_kept
 from hssl_search.scratch import Scratch
@@ -74,7 +73,7 @@ class RaySession:
         cpus: int | None = None,
         gpus: int | None = None,
         address: str | None = None,
-        runtime_env: dict[str, Any] | None = None,
+        runtime_env: Mapping[str, Any] | None = None,
         stop: threading.Event | None = None,
     ) -> None:
         self._cpus = cpus
@@ -155,9 +154,10 @@ class RaySession:
 
     def _start_local(self, ray: Any, quiet: Mapping[str, Any], started: ExitStack) -> None:
         _require_loopback()
-        root = _short_root()
-        with _local_errors(root or Path("/tmp")):
-            folder = Scratch("ray", root)
+        # Ray puts sockets below, whose paths may have about 100 characters: /tmp is short.
+        short = Path("/tmp")
+        with _local_errors(short):
+            folder = Scratch("ray", short if os.access(short, os.W_OK) else None)
             started.callback(folder.remove)
             if started.enter_context(_home_within(folder.path)):
                 # Kept until this process ends: Ray reads it once, and would never know that of
@@ -226,24 +226,19 @@ def _local_errors(root: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if number in (errno.ENOSPC, errno.EDQUOT):
+            remedy = f"free some space in {root}."
+        elif number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
+            remedy = f"it needs a home directory and a {root} that may be written."
+        else:
+            remedy = (
+                "try again, or start a Ray with `ray start --head` and name its address with "
+                "--ray-address."
+            )
         raise UserError(
-            f"Ray did not start on this machine ({_first_line(error)}); {_remedy(error, root)}"
+            f"Ray did not start on this machine ({_first_line(error)}); {remedy}"
         ) from error
-
-
-def _remedy(error: Exception, root: Path) -> str:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"free some space in {root}."
-    if isinstance(error, OSError) and error.errno in (
-        errno.EACCES,
-        errno.EPERM,
-        errno.EROFS,
-        errno.ENOENT,
-    ):
-        return f"it needs a home directory and a {root} that may be written."
-    return (
-        "try again, or start a Ray with `ray start --head` and name its address with --ray-address."
-    )
 
 
 @contextmanager
@@ -345,7 +340,7 @@ def _home_may_be_written() -> bool:
 def _importable_in_workers() -> Iterator[None]:
     """Let processes that the block starts find this package, also where it is imported from a
     checkout and not installed."""
-    root = Path(hssl_search.__path__[0]).parent
+    root = Path(__file__).parents[4]  # that holds the folder `hssl_search`
     if root in {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}:
         yield
         return
@@ -354,13 +349,6 @@ def _importable_in_workers() -> Iterator[None]:
         {"PYTHONPATH": os.pathsep.join([str(root), before] if before else [str(root)])}
     ):
         yield
-
-
-def _short_root() -> Path | None:
-    """Return /tmp where it may be written, since it is short: Ray puts sockets below, and their
-    paths may have about 100 characters."""
-    short = Path("/tmp")
-    return short if os.access(short, os.W_OK) else None
 
 
 def _require_loopback() -> None:

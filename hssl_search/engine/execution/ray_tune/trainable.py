@@ -6,13 +6,13 @@ import importlib
 import json
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hssl_search.engine.execution.dispatcher import cause
-from hssl_search.engine.execution.jobs import DeviceFull, Halt, Job, Plain, Worker
+from hssl_search.engine.execution.jobs import DeviceFull, Halt, Job, Metrics, Worker
 
 JOB = "job"
 STEP = "step"
@@ -24,25 +24,25 @@ HALT = "halt"
 because Tune flattens mappings."""
 
 
-def trainable(worker: Worker | str) -> Callable[[Plain], None]:
+def trainable(worker: Worker | str) -> Callable[[Mapping[str, str]], None]:
     """Return a function for Tune that runs jobs with `worker`: a callable, or `module:function`,
     which is imported in the worker process only."""
 
-    def trial(config: Plain) -> None:
+    def trial(config: Mapping[str, str]) -> None:
         run_in_trial(config, worker)
 
     return trial
 
 
-def run_in_trial(config: Plain, worker: Worker | str) -> None:
+def run_in_trial(config: Mapping[str, str], worker: Worker | str) -> None:
     """Run the job in `config`. Each step is reported to Tune; an error is written to the job's
     folder, reported and raised."""
     from ray import tune
 
     job = Job.from_plain(json.loads(config[JOB]))
-    limit_threads(job.cpus)
+    limit_threads(job.cpus)  # before the worker below is imported, and torch with it
 
-    def send(step: int, metrics: Plain) -> None:
+    def send(step: int, metrics: Metrics) -> None:
         tune.report({STEP: step, METRICS: json.dumps(metrics)})
 
     try:
@@ -56,7 +56,7 @@ def run_in_trial(config: Plain, worker: Worker | str) -> None:
                 HALT: isinstance(error, Halt),
             }
         )
-        raise
+        raise  # so that Tune fails the trial, and does not use this process again
 
 
 def limit_threads(cpus: float) -> None:
