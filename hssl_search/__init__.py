@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hssl_search.heads.head import load_head
     from hssl_search.spaces.space import Space
 
+# What each name's first use imports: `__getattr__` looks it up.
 _HOMES = {
     "curves": "hssl_search.api",
     "device_time": "hssl_search.api",
