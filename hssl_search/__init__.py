@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from hssl_search.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from hssl_search.api import (
         curves,
@@ -26,8 +28,7 @@ if TYPE_CHECKING:
     from hssl_search.heads.head import load_head
     from hssl_search.spaces.space import Space
 
-__version__ = "0.1.0"
-
+# What each name's first use imports: `__getattr__` looks it up.
 _HOMES = {
     "curves": "hssl_search.api",
     "device_time": "hssl_search.api",

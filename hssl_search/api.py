@@ -23,9 +23,9 @@ from hssl_search.engine.config import (
     SearchConfig,
     gather,
 )
-from hssl_search.engine.execution.jobs import Plain
 from hssl_search.engine.execution.ray_tune.session import RaySession
 from hssl_search.engine.images import require_images
+from hssl_search.engine.planning.preview import Page
 from hssl_search.engine.policy import Policy
 from hssl_search.engine.records.ledger import Entry, Ledger
 from hssl_search.engine.records.run import RUNS, ResolvedSearch, Run
@@ -180,7 +180,7 @@ def plan(
     seed: int | None = None,
     full_epochs: int | Literal["off"] | None = None,
     policy: Policy | Mapping[str, Any] | None = None,
-) -> Plain:
+) -> Page:
     """Measure a few real steps, and return what a search with these options would do and cost, as
     the command `hssl-search plan` prints it. Nothing is left behind but the image cache.
 
@@ -196,7 +196,7 @@ def plan(
     return plan_search(gather(locals()))
 
 
-def plan_search(config: SearchConfig, console: Console | None = None) -> Plain:
+def plan_search(config: SearchConfig, console: Console | None = None) -> Page:
     """Check everything, measure in a folder that is removed, and plan.
 
     Args:
@@ -211,6 +211,7 @@ def plan_search(config: SearchConfig, console: Console | None = None) -> Plain:
         # Measuring has all the time that it needs; the plan is for the budget that was asked for.
         seconds = max(config.budget.seconds, MEASURING_S)
         budget = Budget(seconds, config.budget.device, f"{seconds:.0f}{config.budget.device}-s")
+        # In the folder, whichever storage was asked for: nothing is to be left behind.
         search = search.model_copy(update={"storage": None, "budget": budget})
         run = Run.create(folder / search.name, search.as_plain())
         with (
@@ -276,6 +277,8 @@ def replay(run: Run | str | Path, trial: int, seed: int | None = None) -> Replay
         UserError: for a trial that there is not, or that was never trained alone; for data or a GPU
             that are not there.
     """
+    # Here and below: what loads pandas or torch is imported by whoever needs it, since
+    # `import hssl_search` is to take no time.
     from hssl_search.engine.replay import replay as train_again
 
     opened = open_run(run)
@@ -414,6 +417,7 @@ def _work(
         with study_of(run, begins=True) as study:
             require_unchanged(run, search, study)
             try:
+                # By the budget's text: once it is extended there is more to do.
                 if study.state.ended != search.budget.text:
                     study.lift_standstill()
                     if _search(run, search, session, study, console, started):

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
-from hssl_search import __version__
 from hssl_search.engine.config import NO_FLAG, SearchConfig, flag, gather
 from hssl_search.errors import UserError, advice
 from hssl_search.interrupts import interrupt, on_interrupt
 from hssl_search.output import Stream, standard_streams
 from hssl_search.reporting.dashboard import HOST, PORT
+from hssl_search.version import __version__
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,6 +52,7 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message[0].lower()}{message[1:]}; see {self.prog} --help.")
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        # argparse's own refusal names no flag that is near.
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
             raise UserError(f"unknown argument {unknown[0]!r}; {self._remedy(unknown[0])}")
@@ -83,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"hssl-search: {error}", file=sys.stderr)
             sys.exit(error.exit_code)
         except KeyboardInterrupt as error:
+            # On a line of its own: the terminal has shown ^C in this one.
             print(f"\nhssl-search: {str(error) or 'stopped.'}", file=sys.stderr)
             sys.exit(INTERRUPTED)
 
@@ -212,6 +214,7 @@ def _plan(arguments: Sequence[str]) -> None:
         print(json.dumps(page, indent=2))
     else:
         print_plan(Console(markup=False), page)
+    # After the page: what was measured is told all the same.
     if not page["enough"]:
         raise BudgetTooSmall(too_small(page))
 
@@ -306,6 +309,7 @@ def _dashboard(arguments: Sequence[str]) -> None:
     from hssl_search.api import dashboard
 
     with dashboard(asked.run, asked.host, asked.port) as server:
+        # In a URL an IPv6 address stands in brackets.
         address = f"[{asked.host}]" if ":" in asked.host else asked.host
         moved = asked.port is None and server.server_port != PORT
         print(
@@ -314,6 +318,7 @@ def _dashboard(arguments: Sequence[str]) -> None:
             "Hit Ctrl-C to quit.",
             sep="\n",
             file=sys.stderr,
+            # `serve_forever` does not return: without it a pipe would show nothing.
             flush=True,
         )
         server.serve_forever()

@@ -60,6 +60,7 @@ def advice(word: str, valid: Iterable[str]) -> str:
 
 def disk_is_full(error: BaseException) -> bool:
     """Return whether an error says that no space is left."""
+    # Libraries wrap the OSError in errors of their own: then the words alone tell.
     return (
         getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         or FULL_DISK.search(str(error)) is not None

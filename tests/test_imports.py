@@ -19,7 +19,7 @@ import hssl_search.errors
 PACKAGE = Path(hssl_search.errors.__file__).parent
 
 LAYERS = [
-    {"errors", "bundled", "configfile", "output", "interrupts", "scratch"},
+    {"errors", "version", "bundled", "configfile", "output", "interrupts", "scratch"},
     {"heads", "backbones", "data"},
     {"methods", "evaluation", "discrepancy", "spaces"},
     {"training"},

@@ -8,6 +8,7 @@ seeds, 95 %, each for itself.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
@@ -140,7 +141,7 @@ def predicted(table: pd.DataFrame, score: str) -> pd.DataFrame:
         for where, measure, values in _predictors(rows):
             both = pd.concat([target, values], axis=1, keys=["target", "value"]).dropna()
             sign = -1.0 if measure in LOWER_IS_BETTER else 1.0
-            agreement = rank_correlation(list(sign * both.value), list(both.target)).as_plain()
+            agreement = asdict(rank_correlation(list(sign * both.value), list(both.target)))
             found.append({"base": base, "method": method, "measure": measure, **where, **agreement})
     return pd.DataFrame(
         found, columns=[*CELL, "measure", "source", "fraction", "step", "value", "low", "high", "n"]

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
-from hssl_search import __version__
 from hssl_search.bundled import find
 from hssl_search.configfile import read_yaml
 from hssl_search.data.sources import DIGITS, folder_of, require_folders, shown
@@ -32,6 +31,7 @@ from hssl_search.engine.records.study import StudyRecord
 from hssl_search.engine.statistics.metrics import LABELFREE, RANK_BY
 from hssl_search.errors import UserError
 from hssl_search.spaces.space import Space
+from hssl_search.version import __version__
 
 FEWEST_JUDGED = 12
 """Held-out images: more than the 10 neighbours that the overlap compares."""

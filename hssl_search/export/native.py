@@ -5,6 +5,7 @@ both.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,6 +63,16 @@ class Training(NamedTuple):
     """Of its last evaluation, per cent; None where it is not known."""
 
 
+class Weights(NamedTuple):
+    """Where the exported weights of the base come from, as `provenance` in head.yaml holds it."""
+
+    training: str
+    step: int
+    accuracy: float | None
+    checkpoint: str
+    """Relative to the run's folder."""
+
+
 def export_winner(run: Run, study: StudyRecord) -> Path | None:
     """Write winner/head.yaml, winner/base.safetensors and winner/HOWTO.md.
 
@@ -76,6 +87,7 @@ def export_winner(run: Run, study: StudyRecord) -> Path | None:
         return None
     trial = study.frozen(verdict.winner)
     search = run.resolved()
+    # A search that was extended exports again.
     run.winner.mkdir(exist_ok=True)
     state = TrialState.of(trial)
     head = state.head
@@ -87,7 +99,10 @@ def export_winner(run: Run, study: StudyRecord) -> Path | None:
         "map_shape": list(search.map_shapes[head.tap or 0]),
     }
     weights = _copy_base(run, _trainings(run, study, verdict))
-    provenance = {**_provenance(run, trial.number, state, verdict, search), "weights": weights}
+    provenance = {
+        **_provenance(run, trial.number, state, verdict, search),
+        "weights": weights and weights._asdict(),
+    }
     write_head(
         run.winner / "head.yaml",
         head,
@@ -161,7 +176,7 @@ def _accuracy(record: JobRecord | None) -> float | None:
     return finite(ACCURACY.score(record.reports[-1].metrics))
 
 
-def _copy_base(run: Run, trainings: list[Training]) -> dict[str, Any] | None:
+def _copy_base(run: Run, trainings: list[Training]) -> Weights | None:
     """Copy the newest base weights to winner/base.safetensors.
 
     Returns:
@@ -172,12 +187,8 @@ def _copy_base(run: Run, trainings: list[Training]) -> dict[str, Any] | None:
             with replacing(run.winner / "base.safetensors") as part:
                 shutil.copyfile(newest / "base.safetensors", part)
             step = int(newest.name.removeprefix("step-"))
-            return {
-                "training": training.name,
-                "step": step,
-                "accuracy": training.accuracy,
-                "checkpoint": str(newest.relative_to(run.folder)),
-            }
+            checkpoint = str(newest.relative_to(run.folder))
+            return Weights(training.name, step, training.accuracy, checkpoint)
     return None
 
 
@@ -185,8 +196,8 @@ def _howto(
     run: Run,
     verdict: Verdict,
     head: HeadConfig,
-    base: dict[str, Any],
-    weights: dict[str, Any] | None,
+    base: Mapping[str, Any],
+    weights: Weights | None,
 ) -> str:
     return HOWTO.format(
         name=run.name,
@@ -208,14 +219,14 @@ def _fed(tap: int) -> str:
     )
 
 
-def _loading(run: Run, base: dict[str, Any], weights: dict[str, Any]) -> str:
+def _loading(run: Run, base: Mapping[str, Any], weights: Weights) -> str:
     """Return how to load the weights, and where they come from."""
     # Weights that a run of an earlier version began from are not those to load.
     arguments = "".join(
         f", {key}={value!r}" for key, value in base["args"].items() if key != "checkpoint_path"
     )
-    accuracy = "" if weights["accuracy"] is None else f", accuracy {weights['accuracy']:.1f} %"
-    origin = f"the {weights['training']} (step {weights['step']:,}{accuracy})"
+    accuracy = "" if weights.accuracy is None else f", accuracy {weights.accuracy:.1f} %"
+    origin = f"the {weights.training} (step {weights.step:,}{accuracy})"
     return WEIGHTS.format(
         base=base["name"],
         path=str(run.winner / "base.safetensors"),

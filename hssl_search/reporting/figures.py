@@ -105,6 +105,7 @@ def draw_leaderboard(
         return None
     figure = go.Figure()
     looks = family_looks(rows["family"])
+    # plotly counts from the bottom, and the best is to be on top.
     heights = range(len(rows), 0, -1)
     for height, row in zip(heights, rows.itertuples(), strict=True):
         colour, mark = (CONTROL, "diamond-tall") if row.role == "control" else looks[row.family]
@@ -333,7 +334,7 @@ def _strip_points(
     )
 
 
-def _marker(size: int, mark: str, colour: str) -> dict[str, Any]:
+def _marker(size: int, mark: str, colour: str) -> dict[str, object]:
     return {"size": size, "color": colour, "symbol": mark, "line": {"width": 2, "color": colour}}
 
 
@@ -411,8 +412,8 @@ def _curve(
     line: pd.DataFrame,
     legend: str,
     in_legend: bool,
-    style: dict[str, Any],
-    marker: dict[str, Any],
+    style: dict[str, object],
+    marker: dict[str, object],
     measure: Measure,
 ) -> None:
     """Draw one learning curve; that of the control without a head with the range of its seeds."""
@@ -493,6 +494,7 @@ def timeline(ledger: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     # The first lane that is free takes the next attempt; ends and starts are rounded in the ledger.
     for start, end in zip(frame["start"], frame["end"], strict=True):
         free = next((lane for lane, busy in enumerate(ends) if busy <= start + 1e-6), len(ends))
+        # Also appends a lane where none is free.
         ends[free : free + 1] = [end]
         lanes.append(free)
     return frame.assign(lane=pd.Series(lanes, dtype="Int64"))
@@ -525,7 +527,11 @@ def draw_timeline(frame: pd.DataFrame) -> go.Figure | None:
         )
     lanes = int(frame["lane"].max()) + 1
     figure.update_layout(
-        **base_layout(), height=150 + min(26 * lanes, 600), barmode="overlay", margin_r=40
+        # Of hundreds of lanes the bars get thinner, not the page longer.
+        **base_layout(),
+        height=150 + min(26 * lanes, 600),
+        barmode="overlay",
+        margin_r=40,
     )
     figure.update_xaxes(title=f"time since the search began ({unit})", rangemode="tozero")
     figure.update_yaxes(

@@ -41,6 +41,7 @@ def write_report(
             "the study of this run, or a part of it is lost; put it back, or remove "
             f"{folder / TRIALS} to have a report of what is there."
         )
+    # Built before anything is written: a mistake in a user's template leaves the last report.
     page = build_page(record, ledger, folder).encode()
 
     def write_page(path: Path) -> None:
@@ -82,6 +83,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> Path:
         with replacing(path) as beside:
             write(beside)
     except OSError as error:
+        # A full disk, for one, has a message of its own (`errors.disk_errors`).
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         raise UserError(

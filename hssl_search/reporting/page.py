@@ -14,7 +14,7 @@ from markupsafe import Markup
 from optuna import Study
 from plotly.offline import get_plotlyjs
 
-from hssl_search import bundled
+from hssl_search.bundled import find
 from hssl_search.engine.records.results import RunRecord
 from hssl_search.engine.statistics.correlation import LEAST
 from hssl_search.reporting import figures, relations, sections, tables
@@ -47,16 +47,19 @@ def build_page(study: Study | RunRecord, ledger: Iterable[Mapping[str, Any]], fo
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    # plotly.js is in the page, which has to work without a network.
     style, plotly = Markup(_report_file("style.css")), Markup(get_plotlyjs())
     template = environment.from_string(_report_file("template.html"))
     return template.render(**content, style=style, plotly=plotly)
 
 
 def _report_file(name: str) -> str:
-    return bundled.find("reports", name).read_text(encoding="utf-8")
+    return find("reports", name).read_text(encoding="utf-8")
 
 
-def _content(record: RunRecord, entries: list[Mapping[str, Any]], folder: Path) -> dict[str, Any]:
+def _content(
+    record: RunRecord, entries: list[Mapping[str, Any]], folder: Path
+) -> dict[str, object]:
     """Return the values of the template, but for the figures."""
     board, screening = tables.leaderboard(record), tables.screening(record)
     cost = tables.cost(record, entries)
@@ -157,6 +160,7 @@ def panels(record: RunRecord, entries: list[Mapping[str, Any]]) -> list[Panel]:
 def panel(key: str, title: str, figure: go.Figure | None, caption: str, absent: str) -> Panel:
     """Return the figure with what is said of it, as a <div> and its script, without plotly.js,
     which the page holds once."""
+    # The page keeps the heading, and says why there is nothing below it.
     if figure is None:
         return Panel(key, title, caption, absent, None)
     options = {

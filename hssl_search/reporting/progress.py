@@ -131,6 +131,7 @@ class Progress:
     def report(self, name: str, step: int, total_steps: int, accuracy: float | None = None) -> None:
         """Note that a job came to a rung; `accuracy` in per cent, None where it is not known."""
         if self._phase and name in self._phase.running:
+            # A new dict, as in `job_started`.
             self._phase.running = {
                 **self._phase.running,
                 name: _Running(name, step, total_steps, accuracy),
@@ -183,6 +184,7 @@ class Progress:
         since, before = self._first_charge
         spent, elapsed = self._used - before, self._now() - since
         left = self._budget - self._used
+        # One device at least is at work: never more wall-clock than device-time left.
         return min(left, left * elapsed / spent) if spent > 0 and elapsed > 0 else None
 
     def _say(self, text: str, style: str = "", live: bool = True) -> None:
@@ -192,6 +194,7 @@ class Progress:
             style: in a terminal.
             live: whether to say it above a live display too.
         """
+        # What the live display shows anyway is for debugging.
         level = logging.INFO if live or self._live is None else logging.DEBUG
         log.log(level, "%s", text, extra={"style": style})
 
@@ -215,6 +218,7 @@ class Progress:
         ends = f", ends in {clock(left)}" if left is not None else ""
         rest = duration(max(budget - self._used, 0.0))
         text = Text(f"{duration(self._used)} used, {rest} left{ends}")
+        # A bar cannot be more than full.
         used = min(self._used, budget)
         return ProgressBar(total=budget, completed=used, width=BAR, complete_style="cyan"), text
 
@@ -263,6 +267,7 @@ class TerminalHandler(logging.Handler):
         style = getattr(record, "style", "") if terminal else ""
         if record.levelno >= logging.WARNING:
             text, style = f"Note: {text}", "yellow"
+        # As `Text`, since names may look like markup; in a file a line stays one line.
         self._console.print(Text(text, style=style), highlight=False, soft_wrap=not terminal)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
-from typing import Any
 
 import pandas as pd
 from optuna import Study
@@ -16,7 +15,7 @@ from hssl_search.engine.records.state import PromotionState
 from hssl_search.engine.statistics.correlation import LEAST, RankCorrelation, rank_correlation
 from hssl_search.engine.statistics.metrics import OF_BASES, Measure
 from hssl_search.reporting.formats import known, number, signed, signed_interval
-from hssl_search.reporting.tables import leaderboard, row_of
+from hssl_search.reporting.tables import Row, leaderboard, row_of
 from hssl_search.reporting.text import trend
 
 OF_HEADS = (
@@ -53,6 +52,7 @@ def agreements(study: Study | RunRecord) -> list[Agreement]:
     board = leaderboard(record)
     # Heads that were stopped early have an accuracy too, of fewer steps: it does not count here.
     scored = board.loc[(board["seeds"] > 0) & board["accuracy"].notna(), ["trial", "accuracy"]]
+    # An inner join: trials without a comparable accuracy drop out.
     trained = rows.merge(scored, on="trial")
     heads = trained[(trained["role"] == "candidate") & (trained["gate"] == "healthy")]
     return [
@@ -63,7 +63,7 @@ def agreements(study: Study | RunRecord) -> list[Agreement]:
     ]
 
 
-def _measured(record: RunRecord, trial: FrozenTrial) -> dict[str, Any]:
+def _measured(record: RunRecord, trial: FrozenTrial) -> Row:
     """Return the trial's attributes; measures of the base as their means where it has more seeds
     than its own, whose values the attributes hold."""
     of_base = {
@@ -73,12 +73,12 @@ def _measured(record: RunRecord, trial: FrozenTrial) -> dict[str, Any]:
     return row_of(record, trial) | means
 
 
-def agreement_rows(found: Sequence[Agreement]) -> list[dict[str, Any]]:
+def agreement_rows(found: Sequence[Agreement]) -> list[Row]:
     """Return a row for each measure, for the page's template."""
     return [_correlation_row(each.measure, each.correlation, "accuracy") for each in found]
 
 
-def promotion_rows(promotion: PromotionState | None) -> list[dict[str, Any]]:
+def promotion_rows(promotion: PromotionState | None) -> list[Row]:
     """Return a row for each `PREDICTORS` of the proxies' scores; none before there are proxies."""
     return [
         _correlation_row(Measure(key, name), correlation, "the score")
@@ -87,7 +87,7 @@ def promotion_rows(promotion: PromotionState | None) -> list[dict[str, Any]]:
     ]
 
 
-def _correlation_row(measure: Measure, found: RankCorrelation, of: str) -> dict[str, Any]:
+def _correlation_row(measure: Measure, found: RankCorrelation, of: str) -> Row:
     """Return the row of a correlation, without its value where too few points make one."""
     return {
         "name": measure.name,
@@ -99,7 +99,7 @@ def _correlation_row(measure: Measure, found: RankCorrelation, of: str) -> dict[
     }
 
 
-def value_rows(values: pd.DataFrame) -> list[dict[str, Any]]:
+def value_rows(values: pd.DataFrame) -> list[Row]:
     """Return the rows of `tables.parameter_values`, their means as texts."""
     digits = {"discrepancy": 3, "discrepancy_without": 3, "accuracy": 1, "accuracy_without": 1}
     return [

@@ -34,10 +34,9 @@ from hssl_search.reporting.formats import (
     signed_interval,
 )
 from hssl_search.reporting.style import CONTROL, family_looks, phase_colour
-from hssl_search.reporting.tables import OTHER_DISCREPANCIES, Cost, judged_column, leaderboard
+from hssl_search.reporting.tables import OTHER_DISCREPANCIES, Cost, Row, judged_column, leaderboard
 from hssl_search.reporting.text import verdict_sentence
 
-Plain = dict[str, Any]
 MOST_ROWS = 200
 """Rows of one table on the page; the files beside it have all."""
 _PACKAGES = ("hssl-search", "torch", "timm", "ray", "optuna", "scikit-learn", "numpy")
@@ -121,9 +120,9 @@ def _dates(record: RunRecord, ledger: list[Mapping[str, Any]]) -> str:
     return f"{first} to {last[11:] if first[:10] == last[:10] else last}{zone}"
 
 
-def headline(record: RunRecord, board: pd.DataFrame) -> list[Plain]:
+def headline(record: RunRecord, board: pd.DataFrame) -> list[dict[str, str]]:
     """Return the few numbers that the verdict rests on: winner, no head, and their difference."""
-    boxes: list[Plain] = []
+    boxes: list[dict[str, str]] = []
     measure, column = record.judged_by, judged_column(record.judged_by)
     rows = {row["trial"]: row for row in board.dropna(subset=["trial"]).to_dict("records")}
     no_head = record.no_head.number if record.no_head else None
@@ -158,7 +157,7 @@ def _seeds(seeds: Any) -> str:
     return plural(seeds, "seed") if known(seeds) and seeds else "not at full fidelity"
 
 
-def cost_rows(cost: Cost) -> list[Plain]:
+def cost_rows(cost: Cost) -> list[Row]:
     """Return a row for each phase; `used` and `planned` are shares of the widest bar, 0 to 100."""
     # The least value keeps a run that charged nothing from dividing by zero.
     widest = max([*cost.phases["device_s"], *cost.phases["planned_s"].dropna(), 1e-9])
@@ -198,7 +197,7 @@ def ranking(measure: Measure) -> tuple[str, str]:
     return name, f"Ranked by {name} of the base on held-out images at the end of the training."
 
 
-def board_rows(board: pd.DataFrame, record: RunRecord) -> list[Plain]:
+def board_rows(board: pd.DataFrame, record: RunRecord) -> list[Row]:
     """Return the leaderboard's rows: what was ranked, all controls, and of the other candidates as
     many as fit."""
     looks = family_looks(board["family"].dropna())
@@ -210,7 +209,7 @@ def board_rows(board: pd.DataFrame, record: RunRecord) -> list[Plain]:
 
 def _board_row(
     row: Mapping[str, Any], looks: Mapping[str, tuple[str, str]], record: RunRecord
-) -> Plain:
+) -> Row:
     full = known(row["seeds"]) and row["seeds"] > 0
     winner, column = record.verdict.winner, judged_column(record.judged_by)
     digits = record.judged_by.digits
@@ -287,7 +286,7 @@ def reference_words(record: RunRecord) -> str:
     return "; ".join(words)
 
 
-def screening_rows(screening: pd.DataFrame) -> list[Plain]:
+def screening_rows(screening: pd.DataFrame) -> list[Row]:
     """Return the rows of `tables.screening` that fit."""
     looks = family_looks(screening["family"].dropna())
     return [
@@ -314,12 +313,14 @@ def screening_rows(screening: pd.DataFrame) -> list[Plain]:
 
 
 def _fate(row: Mapping[str, Any]) -> str:
+    # First: a trial that failed after screening has a gate too.
     if row["state"] == "FAIL":
         return "failed"
     if row["role"] == "control":
         return "control"
     if row["gate"] != "healthy":
         return "gated out"
+    # `is True`: where it is missing it is NaN, which counts as true.
     return "promoted" if row["promoted"] is True else "not promoted"
 
 
@@ -353,6 +354,7 @@ def _markdown_blocks(text: str) -> Iterator[tuple[str, str]]:
 
 def versions(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the versions that the run recorded, else those of the installed packages."""
+    # A report may be written again elsewhere: what the run itself recorded counts.
     if recorded := config.get("versions"):
         return [(str(name), str(value)) for name, value in recorded.items()]
     installed = []
@@ -365,6 +367,7 @@ def versions(config: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def next_command(folder: Path, decided: bool) -> tuple[str, str]:
     """Return what to do next, and its command."""
+    # It is copied into a shell: a folder's name may have spaces.
     run = shlex.quote(str(folder))
     if decided:
         return (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hssl_search.engine.statistics.metrics import ACCURACY, Measure
 from hssl_search.reporting.formats import known, number
@@ -77,7 +77,7 @@ FONT = (
     "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', Arial, "
     "sans-serif"
 )
-_LABEL: dict[str, Any] = {"showarrow": False, "font": {"size": 11.5, "color": MUTED}}
+_LABEL: dict[str, object] = {"showarrow": False, "font": {"size": 11.5, "color": MUTED}}
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def axis_title(measure: Measure) -> str:
     return f"{measure.score_name} on held-out images, without labels"
 
 
-def base_layout() -> dict[str, Any]:
+def base_layout() -> dict[str, object]:
     """Return the layout that all figures share."""
     # Tables need this module's order of phases, and are printed without plotly.
     import plotly.graph_objects as go
@@ -245,6 +245,7 @@ def _label_on_top(figure: go.Figure, line: Reference, inside: list[float], level
         y=1,
         yref="paper",
         yanchor="bottom",
+        # A row higher each: names of lines that lie close would cover each other.
         yshift=3 + 15 * level,
         **_LABEL,
     )
@@ -271,4 +272,5 @@ def _label(line: Reference) -> str:
 def short(text: object, most: int = 46) -> str:
     """Return `text`, cut to `most` characters and escaped."""
     text = str(text)
+    # Cut first: half of an escaped character would be shown as it stands.
     return html.escape(text if len(text) <= most else f"{text[: most - 1]}…", quote=False)

@@ -59,6 +59,7 @@ def row_of(record: RunRecord, trial: FrozenTrial) -> Row:
     """Return the trial's attributes as one row, with its name, number (`trial`) and state."""
     name = record.states[trial.number].name
     always = {"name": name, "trial": trial.number, "state": trial.state.name}
+    # In this order: attributes replace defaults, and nothing replaces the last three.
     return {"role": "candidate", "family": "", "gate": None, **trial.user_attrs, **always}
 
 
@@ -225,6 +226,7 @@ def parameter_values(study: Study | RunRecord) -> pd.DataFrame:
         if record.states[trial.number].gate and not record.states[trial.number].is_control
     ]
     heads = pd.DataFrame(rows, columns=[*parameters, "gate", "discrepancy", "accuracy"])
+    # A column of None alone would be of objects, which have no mean.
     heads = heads.astype({"discrepancy": float, "accuracy": float})
     return pd.DataFrame(
         [row for parameter in parameters for row in _value_rows(parameter, heads)], columns=VALUES
@@ -247,6 +249,7 @@ def _head_row(record: RunRecord, trial: FrozenTrial) -> Row:
 def _value_rows(parameter: str, heads: pd.DataFrame) -> Iterator[Row]:
     heads = heads[heads[parameter].notna()]
     healthy = heads[heads["gate"] == "healthy"]
+    # With one value there are no heads without it to compare with.
     if healthy[parameter].nunique() < 2:
         return
     distinct = sorted(set(heads[parameter]))
@@ -288,6 +291,7 @@ def curves(study: Study | RunRecord) -> pd.DataFrame:
         }
         for seed, points in record.curves(trial).items():
             rows += [{**same, "seed": seed, "step": step, "value": value} for step, value in points]
+    # A full training has no trial of its own: its job alone holds its curve.
     for job in record.jobs:
         if job.phase == "full":
             same = {"trial": job.trial, "name": job.name, "role": "candidate", "phase": "full"}
@@ -314,6 +318,7 @@ def failures(study: Study | RunRecord) -> pd.DataFrame:
     rows += [
         {"name": job.name, "trial": job.trial, "what": job.key, "cause": job.cause}
         for job in record.jobs
+        # One row is enough where a trial failed with its job.
         if job.state is State.FAILED and job.trial not in failed
     ]
     return _frame(rows, ["name", "trial", "what", "cause"])
@@ -349,6 +354,7 @@ def _flat(record: RunRecord, trial: FrozenTrial) -> Row:
         "seeds": len(accuracies),
         "started": trial.datetime_start,
         "ended": trial.datetime_complete,
+        # The name stands above, and the head has columns of its own below.
         **{key: value for key, value in trial.user_attrs.items() if key not in ("name", "head")},
         **{f"head_{key}": value for key, value in head.items()},
         **{f"param_{key}": value for key, value in trial.params.items()},

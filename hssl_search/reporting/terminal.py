@@ -79,6 +79,7 @@ def _board_table(board: pd.DataFrame, measure: Measure, winner: int | None, top:
         table.add_column(title, justify="right", no_wrap=True)
     groups = [("reference", 99, "dim"), ("control", 99, ""), ("candidate", top, "")]
     for role, most, style in groups:
+        # Controls and references need no rank: candidates are compared with them.
         rows = board[(board["role"] == role) & (board["rank"].notna() | (role != "candidate"))]
         for row in rows.head(most).to_dict("records"):
             won = winner is not None and row["trial"] == winner
@@ -106,7 +107,7 @@ def _cells(row: Mapping[str, Any], measure: Measure, won: bool, accuracy_too: bo
     ]
 
 
-def print_plan(console: Console, page: dict[str, Any]) -> None:
+def print_plan(console: Console, page: Mapping[str, Any]) -> None:
     """Print what `hssl_search.plan` returns."""
     for line in _plan_lines(page):
         console.print(line, highlight=False, soft_wrap=True)
@@ -131,7 +132,7 @@ def print_plan(console: Console, page: dict[str, Any]) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def _plan_lines(page: dict[str, Any]) -> list[str]:
+def _plan_lines(page: Mapping[str, Any]) -> list[str]:
     """Return what was measured, and what is planned by it."""
     measured = page["measured"]
     step, head, evaluation, checkpoint = (
@@ -165,7 +166,7 @@ def _plan_lines(page: dict[str, Any]) -> list[str]:
     return lines
 
 
-def cannot_buy(page: dict[str, Any]) -> list[str]:
+def cannot_buy(page: Mapping[str, Any]) -> list[str]:
     """Return sentences on what the budget does not last for, and what that would need."""
     allows = ""
     if (plan := page["plan"]) is not None:
@@ -176,11 +177,12 @@ def cannot_buy(page: dict[str, Any]) -> list[str]:
         heads, steps = ranking["heads"], ranking["steps"]
         sentence = f"a ranking of {heads} heads by {steps} steps would need about {needed}."
         sentences.append(capital(f"{allows}{sentence}"))
+        # Said once, before the first ranking.
         allows = ""
     return sentences
 
 
-def too_small(page: dict[str, Any]) -> str:
+def too_small(page: Mapping[str, Any]) -> str:
     """Return why the budget buys no search."""
     enough = written(page["smallest_s"], page["device"])
     within = f", or {' or '.join(page['fits'])} within {page['budget']}" if page["fits"] else ""
@@ -195,6 +197,7 @@ def amount(device_s: float, device: str) -> str:
     value = device_s / seconds
     # Rounded up: what is typed must suffice.
     grain = 10.0 ** (math.floor(math.log10(value)) - 1)
+    # Without `round` a hair of rounding would cost a whole unit more.
     return f"{math.ceil(round(value / grain, 9)) * grain:.6g} {device}-{unit}"
 
 
@@ -217,6 +220,7 @@ SHOWN = {
 def print_replay(console: Console, replay: Replay) -> None:
     """Print what was recorded at each rung, `recorded -> replayed` where they differ, and how many
     numbers are equal."""
+    # A run without labels has no accuracy: no column for it.
     shown = [name for name in SHOWN if any(each.name == name for each in replay.numbers)]
     table = Table("step", *(SHOWN[name] for name in shown), "equal", box=box.SIMPLE_HEAD)
     for step in dict.fromkeys(each.step for each in replay.numbers):

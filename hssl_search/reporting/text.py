@@ -57,6 +57,7 @@ def trend(found: RankCorrelation, with_: str) -> str:
         return "too few"
     if found.value is None:
         return "all alike"
+    # With enough points only a perfect order has no interval.
     if found.low is None:
         order = "the same order" if found.value > 0 else "the reverse order"
         return f"{order}, too few to say how sure"
@@ -87,6 +88,7 @@ def _winner(verdict: Verdict, measure: Measure) -> str:
     """Return who is ahead, by how much, and what would settle it where that is open."""
     name, gap = verdict.name, verdict.comparison
     reached = measure.amount(next(row.mean for row in verdict.rows if row.trial == verdict.winner))
+    # Ranked by a measure of heads, there is nothing to compare no head by.
     if measure.of_head:
         return f"{name} is the most discrepant healthy head ({reached})."
     if gap is None:
@@ -126,6 +128,7 @@ def _spread(gap: Comparison, measure: Measure) -> str:
 def _settling(verdict: Verdict, gap: Comparison) -> str:
     """Return what would settle an undecided difference: the end of its sentence."""
     cost = "" if gap.more_s is None else f" (about {duration(gap.more_s)} of device-time)"
+    # First: without an interval nothing else can be said.
     if verdict.open == "pairs":
         shared = "one paired seed" if gap.seeds else "unpaired seeds"
         wanted = "a second seed" if gap.seeds else "two paired seeds"
@@ -180,6 +183,7 @@ def _beside(others: Sequence[Comparison], measure: Measure) -> list[str]:
         difference = signed(gap.difference, measure.digits)
         if gap.interval is None:
             uncompared.append(f"{gap.against} ({difference})")
+        # Also an interval that holds zero is no clear win.
         elif gap.interval[0] <= 0:
             unclear.append(f"{gap.against} ({difference} {_spread(gap, measure)})")
     sentences = []
@@ -304,10 +308,12 @@ def promotion_sentence(promotions: Promotions) -> str:
     if promotions.none:
         what = "healthy after screening" if promotions.none == "unhealthy" else "screened"
         return f"No head candidate was {what}; there is nothing to promote."
+    # The key under which studies hold it.
     names = {"forecast": "the surrogate (each proxy left out in turn)"}
     return " ".join(
         agreement(found, names.get(key, key), "the score", "proxy")
         for key, found in promotions.predictions.items()
+        # The surrogate predicts nothing before enough proxies have ended.
         if found.n or key == "discrepancy"
     )
 

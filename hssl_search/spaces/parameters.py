@@ -192,6 +192,7 @@ def _shares(parts: Sequence[Any], readers: Sequence[str], at: str) -> list[tuple
     taken = [family for share in named for family in share]
     _refuse_repeats(taken, f"{at}, families")
     rest = tuple(family for family in readers if family not in taken)
+    # One domain without `families` takes the rest: a second has none.
     if named.count(()) > 1 or (() in named and not rest):
         raise UserError(
             f"{at} has a domain that no family is left for ({', '.join(readers)} read it); give "

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -213,7 +214,7 @@ def test_page_tells_what_predicted_the_scores_of_promoted_heads(run: Any, tmp_pa
         "discrepancy": rank_correlation([1, 2], [2, 1]),
     }
     run.attribute(
-        promotion={"rule": "learned", **{name: one.as_plain() for name, one in found.items()}}
+        promotion={"rule": "learned", **{name: asdict(one) for name, one in found.items()}}
     )
     words = Reader(build_page(run.study, run.ledger, tmp_path)).words
     assert "each proxy left out in turn +0.94 [" in words and "6 rises with the score" in words

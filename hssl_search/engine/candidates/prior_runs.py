@@ -69,6 +69,7 @@ def lessons(study: StudyRecord, search: ResolvedSearch) -> list[Lesson]:
 def _lesson(heads: Sequence[PriorHead]) -> Lesson:
     # Of an earlier version, heads that fell ill are among them, without a gain.
     scored = [(head, head.gain) for head in heads if head.gain is not None]
+    # No trial of this study: the surrogate reads features alone.
     contenders = tuple(
         Contender(-1, head.measured.with_set(TrialState(head=head.head, family=head.head.family)))
         for head, _ in scored

@@ -241,7 +241,9 @@ class Promoter:
             return None
         candidate = self.trials.undecided(chosen)
         if candidate is not chosen:
+            # In its place, so that the round's ranking stays as it was.
             self._round = tuple(candidate if each is chosen else each for each in self._round)
+        # The study's list first: `close` notes what a crash between the two leaves out.
         self.study.write(SearchState(promoted=(*promoted, candidate.trial)))
         self.trials.note(candidate.trial, TrialState(promoted=True))
         return candidate
@@ -249,6 +251,7 @@ class Promoter:
     def reject(self) -> None:
         """Prune the heads that are not healthy, and those that cost too much while there are
         others; to be called before promoting, once more have been screened."""
+        # What was screened since then joins the next round.
         self._round = None
         times = {
             candidate.trial: self.times_base(candidate) for candidate in healthy(self._screened())
@@ -280,6 +283,7 @@ class Promoter:
                 screened = candidate.state.gate is not None
                 unscreened = "the budget ended before it was screened."
                 self._prune(candidate, WHY_NOT[self.rule] if screened else unscreened)
+        # The causes in this order: a healthy head could have been promoted with more budget.
         if not promoted and self.healthy():
             return Promotions("budget")
         if not promoted:

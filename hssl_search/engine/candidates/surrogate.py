@@ -102,12 +102,14 @@ def predict(
         of = np.repeat(np.arange(len(sizes)), sizes)[:, None] == np.arange(len(sizes))
         columns = np.hstack([columns, of, *(columns * mine[:, None] for mine in of.T)])
     level, spread = _scale(reached)
+    # No feature tells these heads apart: nothing but the mean is left to predict.
     if not columns.size:
         return np.full(len(candidates), level), np.full(len(candidates), 0.0)
     scaled = [(np.array(reached) - level) / spread]
     for lesson in lessons:
         its_level, its_spread = _scale(lesson.scores)
         scaled.append((np.array(lesson.scores) - its_level) / its_spread)
+    # By the number of features: together they weigh as much as the noise, however many.
     ridge = BayesianRidge(alpha_1=1.0, alpha_2=1.0, lambda_1=1.0, lambda_2=1.0 / columns.shape[1])
     ridge.fit(columns[known], np.concatenate(scaled))
     means, deviations = ridge.predict(columns[: len(candidates)], return_std=True)

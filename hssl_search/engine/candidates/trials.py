@@ -84,6 +84,7 @@ class Trials:
             )
             for head in islice(proposals, missing):
                 shown = FixedTrial(self.space.trial_parameters(head))
+                # Sampling it again fills in the distributions, which Optuna wants with parameters.
                 self.space.sample(shown)
                 state = self._described(head, TrialState(role="candidate", name=head.label()))
                 self._add(state, shown.params, shown.distributions)
@@ -98,6 +99,7 @@ class Trials:
         ]
 
     def _candidate_trials(self) -> list[FrozenTrial]:
+        # From the study: what its trials scored is not in the view.
         numbers = {each.trial for each in self._known.values() if each.control is None}
         return [trial for trial in self.study.trials() if trial.number in numbers]
 
@@ -108,6 +110,7 @@ class Trials:
         """
         if candidate.trial not in self._decided:
             return candidate
+        # Its own trial is finished, and Optuna opens none again.
         earlier = self.study.frozen(candidate.trial)
         state = candidate.state.as_screened().with_set(TrialState(retry_of=candidate.trial))
         return self._add(state, earlier.params, earlier.distributions)
@@ -181,6 +184,7 @@ class Trials:
         self, number: int, state: Finished, value: float | None = None, cause: str | None = None
     ) -> None:
         """Decide a trial, with the device-time that it has cost, unless it is decided."""
+        # First: Optuna takes no attributes of a trial that is finished.
         self.note(number, TrialState(device_s=round(self.device_seconds(number), 3)))
         if number not in self._decided:
             self.study.finish(number, state, value, cause)

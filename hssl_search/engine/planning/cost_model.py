@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean
 
-from hssl_search.engine.execution.jobs import Job, Outcome, Plain, Setting
+from hssl_search.engine.execution.jobs import Job, Metrics, Outcome, Setting
 from hssl_search.engine.execution.machine import Machine, packed
 from hssl_search.engine.planning.costs import (
     LEAST_SHARE,
@@ -31,7 +31,7 @@ class Measurement:
     costs: Costs
     macs: Mapping[str, int]
     """Multiply-adds of each family's default head."""
-    references: Mapping[str, Plain]
+    references: Mapping[str, Metrics]
     """What was measured of raw pixels and of the untrained base."""
     precision: str
     images: int
@@ -57,6 +57,7 @@ class Measurement:
         # Proxies have more or fewer cores by how many there are: the dearest share counts.
         at_once = range(policy.fewest_confirm_jobs, PROXY_CONTROLS + policy.most_proxies + 1)
         cores = {machine.resources(machine.concurrency(jobs))[0] for jobs in at_once}
+        # The job's time without what its worker reports is what starting the worker takes.
         costs = Costs(
             step=held * metrics["step_s"],
             heads={
@@ -71,6 +72,7 @@ class Measurement:
             last=held * metrics["last_evaluate_s"],
             side_by_side=max(machine.cores_used(cpus, ratio) for cpus in cores),
         )
+        # None on a CPU: nothing is packed by memory there.
         gpu_bytes = metrics.get("gpu_bytes")
         return cls(
             costs,
@@ -92,6 +94,7 @@ class Measurement:
 
     def head_s(self, family: str, macs: int) -> float:
         """Return the device-seconds that a head adds to a step."""
+        # Controls add next to nothing; an unmeasured family is taken for a mean one.
         if not self.macs.get(family):
             return 0.0 if family in ("identity", "noise", "none") else self.costs.mean_head
         return head_cost_s(self.costs.heads[family], self.macs[family], macs)
@@ -112,7 +115,7 @@ class Measurement:
         return Wanted(steps, min(self.images, batch) / min(self.images, proxy_batch))
 
 
-def _references(measured: Plain) -> dict[str, Plain]:
+def _references(measured: Mapping[str, Metrics]) -> dict[str, Metrics]:
     """Return the references by names for people; a base's accuracy by another token than the one
     that ranks is a row of its own."""
     rows = {}
@@ -175,6 +178,7 @@ class CostModel:
         default head adds, by multiply-adds."""
         if not contender.heads:
             return 0.0
+        # Also the floor of what a timing may say, below.
         by_family = self._measured.head_s(contender.family, contender.state.macs or 0)
         if (ratio := contender.state.step_ratio) is None:
             return by_family

@@ -62,6 +62,7 @@ class Costs:
     def profiles(self, candidates: int) -> float:
         """Return what it costs to measure the structures of the base and of a group's heads, and to
         time each candidate alone."""
+        # The base is timed alone too: a head's cost is the ratio of the two.
         alone_s = ALONE * ((1 + candidates) * self.step + candidates * self.mean_head)
         return (1 + candidates + REFERENCES) * self.profile + alone_s
 
@@ -85,6 +86,7 @@ class Costs:
     @property
     def beside_others(self) -> Costs:
         """Return the costs of jobs that run side by side."""
+        # Counted once: what is scaled already is not to be scaled again.
         return replace(self.scaled(self.side_by_side), side_by_side=1.0)
 
     def training(self, steps: int, step_s: float, rungs: int) -> float:
@@ -167,6 +169,7 @@ class Wanted:
             step_s: device-seconds of a step of a proxy.
         """
         step_s = self.batches * step_s
+        # Two rungs, as `CostModel.reserve` keeps them back for the end of a running job.
         fixed_s = costs.between_phases() + 2 * costs.rung() + costs.last
         spare_s = policy.full_share * remaining_s - fixed_s
         evaluating = policy.full_evaluations_share
@@ -175,6 +178,7 @@ class Wanted:
             return FullTraining()
         evaluations = ties.floor(evaluating * steps * step_s / costs.rung())
         count = max(1, min(10, evaluations))
+        # A set: of few steps several fractions round to the same one.
         rungs = {max(1, round(steps * number / count)) for number in range(1, count + 1)}
         device_s = costs.training(steps, step_s, len(rungs))
         return FullTraining(steps, tuple(sorted(rungs)), device_s)

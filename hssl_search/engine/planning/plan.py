@@ -83,6 +83,7 @@ class Plan:
         What is drawn in a round is dealt together.
         """
         first, *more = self.dealt
+        # The last round ends with all of them, also where its last group is not full.
         *within, _ = _by_round(math.ceil(first / self.group_size), self.rounds)
         return [*(groups * self.group_size for groups in within), *accumulate([first, *more])]
 
@@ -325,9 +326,11 @@ def _plan_proxies(
     )
     each_s = share_s / (proxies + PROXY_CONTROLS + runs)
     shortest_s = beside.training(wanted.fewest, beside.step + beside.mean_head, 0)
+    # Evaluations leave room for the fewest steps at least.
     rungs_s = min(policy.rungs_share * each_s, each_s - shortest_s)
     rungs = max(1, min(policy.most_rungs, ties.floor(rungs_s / beside.rung())))
     fixed_s = _together(costs, proxies, runs, 0, rungs)
+    # Costs are linear in steps: one more costs the difference.
     step_s = _together(costs, proxies, runs, 1, rungs) - fixed_s
     steps = max(0, min(wanted.most, ties.floor((share_s - fixed_s) / step_s)))
     return proxies, proxy_rungs(steps, rungs)

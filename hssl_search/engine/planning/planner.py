@@ -3,11 +3,10 @@ study and in search.yaml."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from hssl_search.engine.budget import Budget
 from hssl_search.engine.candidates.sampler import LEARNING
-from hssl_search.engine.execution.jobs import Plain
 from hssl_search.engine.phases.context import Context
 from hssl_search.engine.planning.cost_model import Measurement
 from hssl_search.engine.planning.costs import Costs
@@ -18,7 +17,13 @@ from hssl_search.engine.planning.plan import (
     make_plan,
     plan_again,
 )
-from hssl_search.engine.planning.preview import PlannedPhase, planned_phases, preview, too_small
+from hssl_search.engine.planning.preview import (
+    Page,
+    PlannedPhase,
+    planned_phases,
+    preview,
+    too_small,
+)
 from hssl_search.engine.records.run import ResolvedSearch
 from hssl_search.engine.records.state import Contender, PlanState, SearchState
 from hssl_search.engine.statistics import ties
@@ -72,13 +77,14 @@ class Planning:
         """Return whether all that was planned for this budget is done."""
         return bool(self.known.done) and not self.extended
 
-    def begin(self, settled: Plain) -> None:
+    def begin(self, settled: Mapping[str, object]) -> None:
         """Take up the plan that the study holds, or make one for what is left.
 
         Args:
             settled: what measuring has settled, for search.yaml, which then holds the plan too.
         """
         if self.known.numbers:
+            # A resumed search: its plan was made with this cost of a head.
             self.cost_model.expect(self.known.head_s)
         else:
             try:
@@ -90,6 +96,7 @@ class Planning:
                     self.full,
                     self.policy,
                 )
+            # `make_plan` knows device-seconds alone; a user is told what to type.
             except BudgetTooSmall as error:
                 raise BudgetTooSmall(
                     too_small(
@@ -102,6 +109,7 @@ class Planning:
                     ),
                     error.needed_s,
                 ) from None
+            # Measuring is over: what it took stands where others have an expectation.
             phases = {
                 "measure": self.meter.ledger.by_phase()["measure"],
                 **self._phases_s(plan),
@@ -138,6 +146,7 @@ class Planning:
             planned for anew.
         """
         known = self.known
+        # Fitted already: proxies of other lengths could not be compared with the first ones.
         if known.first:
             return True
         if (remaining_s := self.meter.remaining()) <= 0:
@@ -154,6 +163,7 @@ class Planning:
         if not plan.runs_as(self.plan):
             self.context.watcher.planned(plan, "screened")
         planned_s = known.phases or {}
+        # Screening last: what was planned for it stays, whatever pace it has shown.
         phases = {
             **planned_s,
             **self._phases_s(plan, self.cost_model.pace),
@@ -191,6 +201,7 @@ class Planning:
             self.full,
             self.policy,
         )
+        # An extended plan's `expected_s` is of what is added alone.
         spent = self.meter.ledger.by_phase()
         phases = {
             phase: spent.get(phase, 0.0) + seconds
@@ -207,7 +218,7 @@ class Planning:
         """Keep these values with the plan in the study."""
         self.study.write(SearchState(plan=self.known.with_set(state)))
 
-    def preview(self, budget: Budget, measured: Measurement) -> Plain:
+    def preview(self, budget: Budget, measured: Measurement) -> Page:
         """Return what a search with this budget would do and cost, after measuring (`preview`)."""
         measuring_s, reserve_s, costs = (
             self.meter.spent(),
@@ -224,6 +235,7 @@ class Planning:
                 self.full,
                 self.policy,
             )
+        # No error here: the page tells what would be enough.
         except BudgetTooSmall:
             plan = None
             fits = self.fits(budget.seconds - reserve_s - measuring_s, costs)

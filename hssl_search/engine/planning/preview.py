@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from hssl_search.engine.budget import Budget, written
-from hssl_search.engine.execution.jobs import Plain, Setting
+from hssl_search.engine.execution.jobs import Setting
 from hssl_search.engine.execution.machine import Machine
 from hssl_search.engine.planning.cost_model import Measurement
 from hssl_search.engine.planning.costs import (
@@ -53,6 +53,9 @@ SMALLER = {
 """Bases of one kind, the largest first."""
 MacsOf = Callable[[str], int | None]
 """Multiply-adds of a base by its name; None for one that cannot be built like the given one."""
+
+Page = dict[str, Any]
+"""What the command `plan` prints as JSON."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ def planned_phases(
             plan.jobs[name],
             plan.expected_s[name],
             machine,
+            # Confirming comes once, after the last round.
             1 if name == "confirm" else plan.rounds,
         )
         for name, steps in asked.items()
@@ -121,7 +125,7 @@ def preview(
     costly: Mapping[str, float] | None = None,
     max_head_cost: float | None = None,
     policy: Policy = DEFAULT,
-) -> Plain:
+) -> Page:
     """Return what the command `plan` shows; times are seconds, and device-seconds where they are
     so named.
 
@@ -187,12 +191,14 @@ def _beyond(
     costs: Costs,
     space_size: int | None,
     policy: Policy,
-) -> list[Plain]:
+) -> list[dict[str, float]]:
     """Return the rankings that the budget does not buy, by the planner's own costs: of more heads,
     and of the most at the greatest length."""
     most = policy.most_proxies
     if space_size is not None:
+        # The planner promotes at most half of the heads that are screened.
         most = min(most, math.ceil(space_size / 2))
+    # A set: in a small space both are the same.
     rankings = {(min(RANKED, most), policy.proxy_steps.wanted), (most, policy.proxy_steps.most)}
     beyond = []
     for heads, steps in rankings:
@@ -224,6 +230,7 @@ def after_first_step(report: Mapping[str, Any], typical_macs: float) -> tuple[Co
         joint=1.5,
         last=min(VIEWS, 8 * report["judged"]) / images_a_second,
     )
+    # While precision is open, a faster one may still be found.
     return (least.scaled(1 / PRECISION_GAIN) if report["open"] else least), most
 
 
@@ -294,6 +301,7 @@ def what_fits(
         if macs and whole and macs < whole and fits(macs / whole, macs / whole):
             options.append(f"--base {name}")
             break
+    # A step's work grows with the area of its images.
     shares = ((side, (side / size) ** 2) for side in SIZES if side < size)
     if side := next((side for side, share in shares if fits(share, share)), None):
         options.append(f"--image-size {side}")

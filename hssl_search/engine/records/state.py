@@ -98,7 +98,7 @@ class TrialState(HeadMeasures):
     What is inherited is of its joint screening, beside other heads.
     """
 
-    # Who it is, and where it trains
+    # What it is
     role: Literal["candidate", "control"] | None = None
     """None for a trial that no search made."""
     control: str | None = None

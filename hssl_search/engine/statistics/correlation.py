@@ -4,8 +4,7 @@ how sure it is."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -35,10 +34,6 @@ class RankCorrelation:
         """Return whether the interval holds zero."""
         return self.low is not None and self.high is not None and self.low <= 0 <= self.high
 
-    def as_plain(self) -> dict[str, Any]:
-        """Return it as JSON can hold it."""
-        return asdict(self)
-
 
 def rank_correlation(
     first: Sequence[float | None], second: Sequence[float | None]
@@ -51,6 +46,7 @@ def rank_correlation(
     points = np.array([ties.levels(side) for side in points.T.tolist()], dtype=float).T
     points = points[np.lexsort(points.T[::-1])]
     value = spearman(*points.T)
+    # In a perfect order every resample is in that order too.
     if value is None or len(points) < LEAST or abs(value) > 1 - 1e-9:
         return RankCorrelation(value, None, None, len(points))
     return RankCorrelation(value, *_bootstrap(points), len(points))
@@ -79,6 +75,7 @@ def _bootstrap(points: np.ndarray) -> tuple[float, float]:
     one side is constant have none and are left out."""
     from scipy.stats import rankdata
 
+    # One fixed seed: the same points always have the same interval.
     drawn = np.random.default_rng(0).integers(0, len(points), (RESAMPLES, len(points)))
     ranks = rankdata(points[drawn], axis=1)
     ranks -= ranks.mean(axis=1, keepdims=True)

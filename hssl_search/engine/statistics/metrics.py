@@ -34,6 +34,7 @@ class Measure:
     def value(self, metrics: Mapping[str, Any]) -> float | None:
         """Return the value as a worker reported it; None where it was not measured, or is spelled
         out in a record as no number."""
+        # One head at most in a training alone; a control without one has none.
         heads = metrics.get("heads") or [{}]
         value = heads[0].get(self.of_head) if self.of_head else metrics.get(self.key)
         return value if isinstance(value, int | float) else None
@@ -51,6 +52,7 @@ class Measure:
 
     def within(self, low: float, high: float) -> tuple[float, float]:
         """Return what of an interval of scores scores can be."""
+        # The score of a measure that is good when low is its negative: its bounds swap.
         least, most = (-self.high, -self.low) if self.good == "low" else (self.low, self.high)
         return min(most, max(least, low)), min(most, max(least, high))
 
@@ -128,5 +130,6 @@ class Chance:
         Further seeds are judged by the same queries, so that they do not help here.
         """
         share = self.level / 100
+        # Of the share that guessing gets right: a binomial count, taken as normal.
         deviation = 100 * math.sqrt(share * (1 - share) / self.queries)
         return accuracy - self.level > NormalDist().inv_cdf(CONFIDENCE) * deviation

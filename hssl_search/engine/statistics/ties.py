@@ -78,6 +78,7 @@ def best(values: Mapping[int, float], resolution: float = 0.0) -> int | None:
 
 def levels(values: Sequence[float]) -> list[int]:
     """Return for each value the number of different values below it: equal for values that tie."""
+    # Groups come with the largest first, levels with the smallest.
     numbered = groups({place: -value for place, value in enumerate(values)})
     level = {place: number for number, group in enumerate(numbered) for place in group}
     return [level[place] for place in range(len(values))]

@@ -20,7 +20,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import hssl_search
 from hssl_search.errors import UserError
 from hssl_search.interrupts import SIGNALS, handlers_kept
 from hssl_search.scratch import Scratch
@@ -341,7 +340,7 @@ def _home_may_be_written() -> bool:
 def _importable_in_workers() -> Iterator[None]:
     """Let processes that the block starts find this package, also where it is imported from a
     checkout and not installed."""
-    root = Path(hssl_search.__path__[0]).parent
+    root = Path(__file__).parents[4]  # that holds the folder `hssl_search`
     if root in {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}:
         yield
         return
