@@ -214,13 +214,16 @@ def _no_winner(why: NoWinner | None) -> str:
         return (
             "No head candidate was healthy and came to the end of its proxy, so there is no winner."
         )
+    ended = "The budget ended"
+    if why.late:
+        ended = "What took several times what was planned was cut"
     if why.reason == "budget":
         came = f"{why.heads} promoted heads came to nothing; the first: "
         if why.heads == 1:
             came = "1 promoted head came to nothing: "
         tried = f" ({came}{why.cause.rstrip('.')})" if why.cause else ""
         return (
-            f"The budget ended before a healthy head came to the end of its proxy{tried}, so there "
+            f"{ended} before a healthy head came to the end of its proxy{tried}, so there "
             f"is no winner; continue with: {why.extend}"
         )
     if why.reason == "proxies":
@@ -238,12 +241,14 @@ def _no_winner(why: NoWinner | None) -> str:
         more = ""
         if why.extend:
             more = (
-                f" Not all heads were screened when the budget ended; continue with: {why.extend}"
+                " Not all heads were screened when "
+                f"{'the slow ones were cut' if why.late else 'the budget ended'}; continue with: "
+                f"{why.extend}"
             )
         return f"{heads} healthy ({gates}), so there is no winner. {_sick_of(why.images)}{more}"
     if why.reason == "unscreened":
         return (
-            "The budget ended before a head was screened, so there is no winner; continue with: "
+            f"{ended} before a head was screened, so there is no winner; continue with: "
             f"{why.extend}"
         )
     return (

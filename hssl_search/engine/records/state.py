@@ -107,7 +107,7 @@ class TrialState(HeadMeasures):
     What is inherited is of its joint screening, beside other heads.
     """
 
-    # Who it is, and where it trains
+    # What it is
     role: Literal["candidate", "control"] | None = None
     """None for a trial that no search made."""
     control: str | None = None
@@ -458,7 +458,9 @@ class NoWinner(Attributes):
     images: str = ""
     """What is wrong with the images."""
     extend: str = ""
-    """The command that continues with a larger budget, where that would help."""
+    """The command that continues, with a larger budget where that is what lacked."""
+    late: bool = False
+    """Whether it was not the budget: what took several times what was planned was cut."""
 
 
 class Verdict(Attributes):
