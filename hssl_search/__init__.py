@@ -6,6 +6,7 @@ Everything public is here; heavy imports happen when a name is first used.
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from hssl_search.version import __version__ as __version__
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from hssl_search.heads.head import load_head
     from hssl_search.spaces.space import Space
 
+# What each name's first use imports: `__getattr__` looks it up.
 _HOMES = {
     "curves": "hssl_search.api",
     "device_time": "hssl_search.api",
@@ -61,6 +63,10 @@ __all__ = [
     "status",
     "trials",
 ]
+
+
+# Without a handler, Python prints warnings on the standard error stream.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

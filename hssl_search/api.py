@@ -420,8 +420,8 @@ def _work(
                 # By the budget's text: once it is extended there is more to do.
                 if study.state.ended != search.budget.text:
                     study.lift_standstill()
-                    _search(run, search, session, study, console, started)
-                    study.write(SearchState(ended=search.budget.text))
+                    if _search(run, search, session, study, console, started):
+                        study.write(SearchState(ended=search.budget.text))
             finally:
                 # Also after Ctrl-C and errors: what was found until then is worth a report.
                 _report(run, study)
@@ -442,8 +442,8 @@ def _search(
     study: StudyRecord,
     console: Console | None,
     started: float,
-) -> None:
-    """Run the phases, and export the winner."""
+) -> bool:
+    """Run the phases, and export the winner; return whether nothing is left to resume."""
     if note := require_images(search.setting, search.images):
         log.warning(note)
     with controller_of(run, search, session, study, console, started) as controller:
@@ -452,6 +452,7 @@ def _search(
         from hssl_search.export.native import export_winner
 
         export_winner(run, study)
+        return not controller.backend.late
 
 
 def _report(run: Run, study: StudyRecord) -> list[Path]:

@@ -230,6 +230,9 @@ def controller_of(
                     f"damaged lines in {run.ledger.name}: {damaged}; the device-time that they "
                     "charged is not counted."
                 )
+            # A study that begins now holds none: what teaches it was told when that was read.
+            for prior in study.state.warm_start:
+                log.warning(prior.note)
             with RayExecutor(meter, session=session) as executor:
                 backend = Backend(
                     run=run,

@@ -63,9 +63,11 @@ def resolved(setting: Any) -> Any:
         full_epochs="off",
         machine=Machine("cpu", cpus=2, gpus=0),
         setting=setting,
+        timm_args={},
         map_shapes=[(96, 4, 4)],
         same_architecture=HeadConfig(family="resnet"),
         space=ResolvedSpace.of(Space.read("tiny")),
+        images={},
     )
 
 

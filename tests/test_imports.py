@@ -181,3 +181,14 @@ def test_the_command_line_starts_without_the_heavy_libraries() -> None:
 
 def test_the_package_itself_starts_without_the_heavy_libraries() -> None:
     assert not loaded_after("import hssl_search") & HEAVY
+
+
+def test_a_warning_is_printed_only_where_the_caller_asked_for_it() -> None:
+    code = 'import hssl_search, logging; logging.getLogger("hssl_search.api").warning("told")'
+    asked = f"import logging; logging.basicConfig(); {code}"
+    silent, told = (
+        subprocess.run([sys.executable, "-c", each], capture_output=True, text=True, check=True)
+        for each in (code, asked)
+    )
+    assert (silent.stdout, silent.stderr) == ("", "")
+    assert told.stderr == "WARNING:hssl_search.api:told\n"

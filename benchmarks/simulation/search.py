@@ -145,9 +145,11 @@ class Simulation:
             full_epochs=self.full_epochs,
             machine=self.machine,
             setting=self.setting,
+            timm_args={},
             map_shapes=[self.map_shape],
             same_architecture=self.same_architecture,
             space=ResolvedSpace.of(self.space),
+            images={},
         )
         return Run.create(self.folder, search.as_plain())
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hssl_search.data import cachefile, decode
+import hssl_search.data.cachefile as cachefile
+import hssl_search.data.decode as decode
 from hssl_search.data.cachefile import Progress
 from hssl_search.data.sources import Contents, Source, open_source, shown
 from hssl_search.errors import UserError

@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 from PIL import Image
 
-from hssl_search.data import decode
+import hssl_search.data.decode as decode
 from hssl_search.errors import UserError, nearest
 
 DIGITS = "digits"

@@ -273,15 +273,21 @@ def gather(
     """
     from hssl_search.configfile import read_yaml, validate
 
+    explicit = {key: value for key, value in options.items() if value is not None}
+    places = [place for place in (FILE if Path(FILE).exists() else None, config_file) if place]
+    written = {place: read_yaml(Path(place)) for place in places}
     values: dict[str, object] = {}
     # Each place is checked alone, with what it lacks filled in: a mistake is told of its place.
-    for place in (FILE if Path(FILE).exists() else None, config_file):
-        if place is None:
-            continue
-        written = read_yaml(Path(place))
-        validate(SearchConfig, {**EXAMPLES, **written}, place)
-        values |= written
-    explicit = {key: value for key, value in options.items() if value is not None}
+    for number, place in enumerate(places):
+        values |= written[place]
+        later = {*explicit, *(key for after in places[number + 1 :] for key in written[after])}
+        counts = {key: value for key, value in written[place].items() if key not in later}
+        try:
+            validate(SearchConfig, {**EXAMPLES, **counts}, place)
+        except UserError as error:
+            if str(error).startswith(f"{place}: "):
+                raise
+            raise UserError(f"{place}: {error}") from error
     if from_flags:
         flags = {flag(key): value for key, value in {**EXAMPLES, **explicit}.items()}
         validate(_Flags, flags, "command line")

@@ -189,7 +189,7 @@ class Search:
         verdict = (self._standing() if planning.done else None) or self._find()
         while planning.extend(promoter.healthy() - len(promoter.promoted())):
             verdict = self._find()
-        if not context.short:
+        if context.complete:
             context.trials.close("the search ended before it was decided.")
         train_winner(context, verdict, planning.full, planning.plan.proxy_steps)
         if context.short:
@@ -197,6 +197,12 @@ class Search:
             extend = context.run.how_to_resume(context.meter.budget.newest)
             context.watcher.note(
                 f"The budget did not last for all of: {phases}. Continue with: {extend}"
+            )
+        elif context.late:
+            phases = ", ".join(sorted(context.late))
+            context.watcher.note(
+                f"Cut, since they took several times what was planned: jobs of {phases}. They "
+                f"continue with: {context.run.how_to_resume()}"
             )
         return verdict
 
@@ -222,10 +228,10 @@ class Search:
             scores = run_proxies(context, promoter, self.pruner, planning.plan, number)
             if context.short:
                 break
-        context.watcher.promoted(promoter.close(scores, final=not context.short))
+        context.watcher.promoted(promoter.close(scores, final=context.complete))
         confirm(context, self.same_architecture, planning.plan, promoter.promoted())
         verdict = self._judge()
-        planning.note(PlanState(done=not context.short))
+        planning.note(PlanState(done=context.complete))
         return verdict
 
     def _judge(self) -> Verdict:
@@ -237,7 +243,8 @@ class Search:
             if (cause := TrialState.of(trial).cause)
         }
         flaw = image_flaw(self.images)
-        extend = context.run.how_to_resume(context.meter.budget.newest)
+        newest = context.meter.budget.newest if context.short else ""
+        extend = context.run.how_to_resume(newest)
         verdict = judge(
             contenders,
             results.table(),
@@ -245,7 +252,7 @@ class Search:
             self.references,
             context.cost_model.further_seeds(self.planning.plan, contenders),
             Chance.of(self.images),
-            why_no_winner(contenders, causes, context.short, flaw, extend),
+            why_no_winner(contenders, causes, context.short, flaw, extend, context.late),
             flaw,
         )
         standing = self._standing()

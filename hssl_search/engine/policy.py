@@ -137,7 +137,8 @@ class Policy(BaseModel):
     # How long a job may take
     patience: Factor = 3.0
     patience_s: Seconds = 60.0
-    """A job may take `patience` times what was expected of it, and `patience_s` more."""
+    """A job may take `patience` times what was expected of it, and `patience_s` more; the only
+    group of a screening half of what is left."""
     always_tried: Count = 2
     """Jobs of a phase that may spend what later phases should have: without them there is nothing
     to continue with."""

@@ -174,7 +174,7 @@ def resolve(
     )
     prior = read_prior_runs(search.warm_start, search.rank_by)  # what teaches nothing is refused
     notes = [
-        *(f"warm start from {run.name}: {len(run.heads)} heads with a score." for run in prior),
+        *(run.note for run in prior),
         _digits_note(config),
         base.small_map_warning(),
         _skipped_note(data.skipped),

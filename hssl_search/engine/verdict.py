@@ -200,6 +200,7 @@ def why_no_winner(
     short: Collection[str],
     images: str,
     extend: str,
+    late: Collection[str] = (),
 ) -> NoWinner:
     """Return why no candidate has a score.
 
@@ -207,8 +208,11 @@ def why_no_winner(
         causes: trial -> why it failed or was stopped, of the trials that are decided.
         short: phases that the budget did not last for.
         images: see `NoWinner`.
-        extend: the command that continues with a larger budget.
+        extend: the command that continues.
+        late: phases of which jobs were cut because they took several times what was expected.
     """
+    cut = bool(late) and not short
+    short = {*short, *late}
     candidates = [contender for contender in contenders if contender.control is None]
     gates = Counter(each.state.gate for each in candidates if each.state.gate)
     promoted = [each for each in candidates if each.state.gate == HEALTHY and each.state.promoted]
@@ -216,15 +220,15 @@ def why_no_winner(
     first = ended[0] if ended else ""
     # Before all heads had their chance, health is not to blame.
     if gates["healthy"] and short:
-        return NoWinner(reason="budget", heads=len(ended), cause=first, extend=extend)
+        return NoWinner(reason="budget", heads=len(ended), cause=first, extend=extend, late=cut)
     if promoted:
         return NoWinner(reason="proxies", heads=len(promoted), cause=first)
     if gates:
         unfinished = extend if "screen" in short else ""
         counts = dict(gates.most_common())
-        return NoWinner(reason="gates", gates=counts, images=images, extend=unfinished)
+        return NoWinner(reason="gates", gates=counts, images=images, extend=unfinished, late=cut)
     if short:
-        return NoWinner(reason="unscreened", extend=extend)
+        return NoWinner(reason="unscreened", extend=extend, late=cut)
     failed = next((causes[each.trial] for each in candidates if each.trial in causes), "")
     return NoWinner(reason="screening", cause=failed)
 

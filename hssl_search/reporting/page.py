@@ -160,6 +160,7 @@ def panels(record: RunRecord, entries: list[Mapping[str, Any]]) -> list[Panel]:
 def panel(key: str, title: str, figure: go.Figure | None, caption: str, absent: str) -> Panel:
     """Return the figure with what is said of it, as a <div> and its script, without plotly.js,
     which the page holds once."""
+    # The page keeps the heading, and says why there is nothing below it.
     if figure is None:
         return Panel(key, title, caption, absent, None)
     options = {

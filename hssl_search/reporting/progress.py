@@ -196,7 +196,8 @@ class Progress:
         """
         # What the live display shows anyway is for debugging.
         level = logging.INFO if live or self._live is None else logging.DEBUG
-        log.log(level, "%s", text, extra={"style": style})
+        above = self._live is not None
+        log.log(level, "%s", text, extra={"style": style, "above_display": above})
 
     def _device_time(self) -> str:
         return f"{duration(self._used)} of {duration(self._budget)} device-time used"
@@ -265,10 +266,12 @@ class TerminalHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         text, terminal = record.getMessage(), self._console.is_terminal
         style = getattr(record, "style", "") if terminal else ""
+        # Above a display lines break at words; elsewhere, and in notes, a command stays whole.
+        wrapped = getattr(record, "above_display", False)
         if record.levelno >= logging.WARNING:
-            text, style = f"Note: {text}", "yellow"
+            text, style, wrapped = f"Note: {text}", "yellow", False
         # As `Text`, since names may look like markup; in a file a line stays one line.
-        self._console.print(Text(text, style=style), highlight=False, soft_wrap=not terminal)
+        self._console.print(Text(text, style=style), highlight=False, soft_wrap=not wrapped)
 
 
 @contextmanager

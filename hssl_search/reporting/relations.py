@@ -52,6 +52,7 @@ def agreements(study: Study | RunRecord) -> list[Agreement]:
     board = leaderboard(record)
     # Heads that were stopped early have an accuracy too, of fewer steps: it does not count here.
     scored = board.loc[(board["seeds"] > 0) & board["accuracy"].notna(), ["trial", "accuracy"]]
+    # An inner join: trials without a comparable accuracy drop out.
     trained = rows.merge(scored, on="trial")
     heads = trained[(trained["role"] == "candidate") & (trained["gate"] == "healthy")]
     return [

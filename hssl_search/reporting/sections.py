@@ -85,7 +85,7 @@ def facts(record: RunRecord, cost: Cost, ledger: list[Mapping[str, Any]]) -> lis
         ("Labels from", str(config.get("probe_data") or "")),
         ("Method", str(config.get("trainer") or "")),
         ("Space", str(config.get("space") or "")),
-        ("Warm start from", ", ".join(config.get("warm_start") or [])),
+        ("Warm start from", ", ".join(run.name for run in record.search.warm_start)),
         ("Budget", str(budget)),
         ("Date", _dates(record, ledger)),
     ]
@@ -354,6 +354,7 @@ def _markdown_blocks(text: str) -> Iterator[tuple[str, str]]:
 
 def versions(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the versions that the run recorded, else those of the installed packages."""
+    # A report may be written again elsewhere: what the run itself recorded counts.
     if recorded := config.get("versions"):
         return [(str(name), str(value)) for name, value in recorded.items()]
     installed = []
@@ -366,6 +367,7 @@ def versions(config: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def next_command(folder: Path, decided: bool) -> tuple[str, str]:
     """Return what to do next, and its command."""
+    # It is copied into a shell: a folder's name may have spaces.
     run = shlex.quote(str(folder))
     if decided:
         return (

@@ -249,6 +249,7 @@ def _head_row(record: RunRecord, trial: FrozenTrial) -> Row:
 def _value_rows(parameter: str, heads: pd.DataFrame) -> Iterator[Row]:
     heads = heads[heads[parameter].notna()]
     healthy = heads[heads["gate"] == "healthy"]
+    # With one value there are no heads without it to compare with.
     if healthy[parameter].nunique() < 2:
         return
     distinct = sorted(set(heads[parameter]))
@@ -290,6 +291,7 @@ def curves(study: Study | RunRecord) -> pd.DataFrame:
         }
         for seed, points in record.curves(trial).items():
             rows += [{**same, "seed": seed, "step": step, "value": value} for step, value in points]
+    # A full training has no trial of its own: its job alone holds its curve.
     for job in record.jobs:
         if job.phase == "full":
             same = {"trial": job.trial, "name": job.name, "role": "candidate", "phase": "full"}

@@ -220,6 +220,7 @@ SHOWN = {
 def print_replay(console: Console, replay: Replay) -> None:
     """Print what was recorded at each rung, `recorded -> replayed` where they differ, and how many
     numbers are equal."""
+    # A run without labels has no accuracy: no column for it.
     shown = [name for name in SHOWN if any(each.name == name for each in replay.numbers)]
     table = Table("step", *(SHOWN[name] for name in shown), "equal", box=box.SIMPLE_HEAD)
     for step in dict.fromkeys(each.step for each in replay.numbers):

@@ -100,7 +100,9 @@ def _winner(verdict: Verdict, measure: Measure) -> str:
     amount = number(abs(gap.difference), measure.digits)
     by = f"{amount} {measure.points}"
     if gap.interval is not None:
-        spread = _spread(gap, measure)
+        low, high = gap.interval
+        ahead = gap.interval if gap.difference >= 0 else (-high, -low)
+        spread = _spread(abs(gap.difference), ahead, measure)
         by = f"{amount} {spread} {measure.points} (95 %, {plural(gap.seeds, 'paired seed')})"
     if verdict.state == "better":
         return f"{name} is better than no head by {by}."
@@ -115,11 +117,10 @@ def _winner(verdict: Verdict, measure: Measure) -> str:
     return f"Undecided: {leads}{_settling(verdict, gap)}"
 
 
-def _spread(gap: Comparison, measure: Measure) -> str:
+def _spread(difference: float, ends: tuple[float, float], measure: Measure) -> str:
     """Return `± 0.2`, or `[−3.0, +100.0]` where a difference cannot be larger."""
-    assert gap.interval is not None
-    low, high = gap.interval
-    around = interval(gap.difference, low, high, measure.digits)
+    low, high = ends
+    around = interval(difference, low, high, measure.digits)
     if around.startswith("±"):
         return around
     return signed_interval(low, high, measure.digits)
@@ -185,7 +186,9 @@ def _beside(others: Sequence[Comparison], measure: Measure) -> list[str]:
             uncompared.append(f"{gap.against} ({difference})")
         # Also an interval that holds zero is no clear win.
         elif gap.interval[0] <= 0:
-            unclear.append(f"{gap.against} ({difference} {_spread(gap, measure)})")
+            unclear.append(
+                f"{gap.against} ({difference} {_spread(gap.difference, gap.interval, measure)})"
+            )
     sentences = []
     if unclear:
         sentences.append(f"It is not clearly better than these controls: {listed(unclear)}.")
@@ -211,13 +214,16 @@ def _no_winner(why: NoWinner | None) -> str:
         return (
             "No head candidate was healthy and came to the end of its proxy, so there is no winner."
         )
+    ended = "The budget ended"
+    if why.late:
+        ended = "What took several times what was planned was cut"
     if why.reason == "budget":
         came = f"{why.heads} promoted heads came to nothing; the first: "
         if why.heads == 1:
             came = "1 promoted head came to nothing: "
         tried = f" ({came}{why.cause.rstrip('.')})" if why.cause else ""
         return (
-            f"The budget ended before a healthy head came to the end of its proxy{tried}, so there "
+            f"{ended} before a healthy head came to the end of its proxy{tried}, so there "
             f"is no winner; continue with: {why.extend}"
         )
     if why.reason == "proxies":
@@ -235,12 +241,14 @@ def _no_winner(why: NoWinner | None) -> str:
         more = ""
         if why.extend:
             more = (
-                f" Not all heads were screened when the budget ended; continue with: {why.extend}"
+                " Not all heads were screened when "
+                f"{'the slow ones were cut' if why.late else 'the budget ended'}; continue with: "
+                f"{why.extend}"
             )
         return f"{heads} healthy ({gates}), so there is no winner. {_sick_of(why.images)}{more}"
     if why.reason == "unscreened":
         return (
-            "The budget ended before a head was screened, so there is no winner; continue with: "
+            f"{ended} before a head was screened, so there is no winner; continue with: "
             f"{why.extend}"
         )
     return (
@@ -305,12 +313,17 @@ def promotion_sentence(promotions: Promotions) -> str:
         return f"No head candidate was {what}; there is nothing to promote."
     # The key under which studies hold it.
     names = {"forecast": "the surrogate (each proxy left out in turn)"}
-    return " ".join(
+    sentences = [
         agreement(found, names.get(key, key), "the score", "proxy")
         for key, found in promotions.predictions.items()
         # The surrogate predicts nothing before enough proxies have ended.
         if found.n or key == "discrepancy"
-    )
+    ]
+    if promotions.left:
+        sentences.append(
+            f"What {listed(promotions.left)} taught was left, having given the wrong order."
+        )
+    return " ".join(sentences)
 
 
 def replay_sentence(replay: Replay) -> str:

@@ -176,9 +176,11 @@ class Lab:
             full_epochs=options["full_epochs"],
             machine=self.machine,
             setting=setting,
+            timm_args={},
             map_shapes=[MAP_SHAPE],
             same_architecture=HeadConfig(family="resnet", depth=2),
             space=ResolvedSpace.of(space),
+            images={},
         )
         self.run = Run.create(folder / "demo", search.as_plain())
         self.storage = MortalStorage()
@@ -202,7 +204,7 @@ class Lab:
         self.weight: dict[str, float] = {}
         """Head -> how many times longer its part of a step takes than a head's."""
         self.slow: dict[str, float] = {}
-        """Phase -> how many times longer its steps take than was measured."""
+        """Phase, or key of a job -> how many times longer its steps take than was measured."""
         self.first_step = 1.0
         """How many times longer the first step that is measured takes than those after it."""
         self.start_s = 0.0
@@ -355,7 +357,7 @@ class Lab:
         step_s = (
             self._step_s(task)
             * (2 if task.stage == "full" else 1)
-            * self.slow.get(job.phase, 1.0)
+            * self.slow.get(job.key, self.slow.get(job.phase, 1.0))
             / share
         )
         assert self.lengths.setdefault(job.folder, (task.steps, task.seed)) == (

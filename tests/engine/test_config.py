@@ -154,10 +154,22 @@ def test_a_flags_mistake_is_spelled_as_the_flag(here: Path) -> None:
         gather({**ASKED, "image_size": "4"}, from_flags=True)
 
 
-def test_a_mistake_in_the_folders_file_is_found_though_a_flag_goes_before_it(here: Path) -> None:
-    (here / FILE).write_text("seed: -1\n")
+def test_a_mistake_that_a_later_place_goes_before_is_no_matter(here: Path) -> None:
+    (here / FILE).write_text("seed: -1\nbase: resnet50.a1_in1k\n")
+    assert gather({**ASKED, "seed": 3}).seed == 3
+    (here / "mine.yaml").write_text("seed: 4\n")
+    assert gather(ASKED, "mine.yaml").seed == 4
     with pytest.raises(UserError, match=rf"^{FILE}: seed is -1"):
-        gather({**ASKED, "seed": 3})
+        gather(ASKED)
+    (here / "mine.yaml").write_text("seed: -4\n")
+    with pytest.raises(UserError, match=r"^mine\.yaml: seed is -4"):
+        gather(ASKED, "mine.yaml")
+
+
+def test_a_base_that_a_file_cannot_give_is_told_with_the_file(here: Path) -> None:
+    (here / FILE).write_text("base: resnet50.a1_in1k\n")
+    with pytest.raises(UserError, match=rf"^{FILE}: --base resnet50\.a1_in1k names trained wei"):
+        gather({"budget": "1cpu-h"})
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,7 @@ def test_a_run_of_an_earlier_version_with_an_option_that_is_gone_is_refused(
         f"search.yaml has {key}: {value}, which this version no longer offers; continue it with"
         in str(told.value)
     )
+    assert str(told.value).endswith(f"begin another search with --warm-start {run.shown}.")
     assert "\n" not in str(told.value) and study.study_attributes() == {}
 
 

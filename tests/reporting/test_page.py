@@ -224,7 +224,7 @@ def test_page_tells_what_predicted_the_scores_of_promoted_heads(run: Any, tmp_pa
 
 def test_page_tells_what_a_search_was_warm_started_from(run: Any, tmp_path: Path) -> None:
     assert "Warm start from" not in Reader(build_page(run.study, run.ledger, tmp_path)).words
-    run.attribute(config={**run.study.user_attrs["config"], "warm_start": ["runs/a", "runs/b"]})
+    run.attribute(warm_start=[{"name": f"runs/{name}", "heads": []} for name in "ab"])
     words = Reader(build_page(run.study, run.ledger, tmp_path)).words
     assert "Warm start from runs/a, runs/b" in words
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 import subprocess
 import sys
@@ -115,6 +116,29 @@ def test_in_a_terminal_notes_failures_and_ended_phases_stay_and_the_display_goes
     assert "screen: 1 job ended in 1:00" in text
     assert "screen/0 done" not in text
     assert "\x1b[?25h" in out.getvalue()  # the cursor is given back
+
+
+COMMAND = "hssl-search dashboard runs/a-name-that-is-as-long-as-they-are-where-people-name-them"
+
+
+@pytest.mark.parametrize("level", ["info", "warning"])
+def test_a_command_in_a_line_is_never_broken(display: Display, level: str) -> None:
+    _, out, _ = display(True)
+    getattr(logging.getLogger("hssl_search.api"), level)("Run folder: a; with: %s", COMMAND)
+    [line] = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.getvalue()).splitlines()
+    assert line.endswith(f"Run folder: a; with: {COMMAND}")
+
+
+def test_above_the_display_a_long_line_is_broken_at_words_and_a_note_is_not(
+    display: Display,
+) -> None:
+    progress, out, _ = display(True)
+    with progress:
+        progress.note(f"{LONG} {COMMAND}")
+        logging.getLogger("hssl_search.session").warning("with: %s", COMMAND)
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.getvalue()).splitlines()
+    assert any(line.endswith(f"Note: with: {COMMAND}") for line in lines)
+    assert not any(LONG in line for line in lines)
 
 
 def test_display_ends_when_the_search_raises(display: Display) -> None:

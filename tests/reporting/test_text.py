@@ -124,8 +124,20 @@ def test_a_tie_is_called_beyond_the_measure_only_where_its_whole_interval_is() -
 
 def test_an_interval_that_ends_where_no_difference_can_be_is_told_by_its_ends() -> None:
     behind = gap(-20.0, None, seeds=2, interval=(-100.0, 30.0))
-    assert "by 20.0 [−100.0, +30.0] points (95 %, 2 paired seeds); " in said(
+    assert "by 20.0 [−30.0, +100.0] points (95 %, 2 paired seeds); " in said(
         comparison=behind, open="noise"
+    )
+    ahead = gap(97.0, None, seeds=2, interval=(2.0, 100.0))
+    by = "by 97.0 [+2.0, +100.0] points (95 %, 2 paired seeds)"
+    assert f"mlp depth 1 is better than no head {by}." in said("better", ahead)
+    below = gap(-97.0, None, seeds=2, interval=(-100.0, -2.0))
+    assert f"mlp depth 1, {by}." in said("no head", below)
+
+
+def test_beside_another_control_a_difference_and_its_interval_keep_their_signs() -> None:
+    behind = gap(-20.0, None, against="identity head", interval=(-100.0, 30.0))
+    assert "controls: identity head (−20.0 [−100.0, +30.0])." in said(
+        "better", gap(3.0, 0.2), others=[behind]
     )
 
 
@@ -337,6 +349,10 @@ def test_what_predicted_the_scores_of_proxies_is_told() -> None:
     few = {"forecast": rank_correlation([], []), "discrepancy": rank_correlation([1], [2])}
     assert promotion_sentence(Promotions("", few)) == (
         "How well discrepancy agrees with the score cannot be told from 1 proxy."
+    )
+    left = promotion_sentence(Promotions("", few, ("runs/a", "runs/b")))
+    assert left.endswith(
+        " from 1 proxy. What runs/a and runs/b taught was left, having given the wrong order."
     )
     both = {
         "forecast": RankCorrelation(0.5, 0.1, 0.8, 9),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
+from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as Ended
 
 from hssl_search.engine.candidates.surrogate import Lesson
@@ -44,18 +45,27 @@ def read_prior_runs(folders: Iterable[str], rank_by: str) -> tuple[PriorRun, ...
             )
         with StudyRecord.existing(run.study_url(config["storage"]), config["name"]) as study:
             trials = [trial for trial in study.trials() if trial.state is Ended.COMPLETE]
-        heads = tuple(
-            PriorHead(head=state.head, gain=trial.value, measured=state.as_measured())
-            for trial in trials
-            if (state := TrialState.of(trial)).role == "candidate" and state.head is not None
-        )
+        heads = tuple(head for trial in trials if (head := _prior_head(trial)) is not None)
         if len(heads) < FEWEST:
             raise UserError(
                 f"the run {run.name!r} has too few heads with a score to learn from "
-                f"({len(heads)}); give --warm-start a run that came to its proxies."
+                f"({len(heads)}); give --warm-start a run with at least two proxies that came to "
+                "their end."
             )
         runs.append(PriorRun(name=run.shown, heads=heads))
     return tuple(runs)
+
+
+def _prior_head(trial: FrozenTrial) -> PriorHead | None:
+    """Return what an ended trial teaches; None for a control, and for a head that this version
+    cannot read, such as one of a family that it lacks."""
+    try:
+        state = TrialState.of(trial)
+    except UserError:
+        return None
+    if state.role != "candidate" or state.head is None:
+        return None
+    return PriorHead(head=state.head, gain=trial.value, measured=state.as_measured())
 
 
 def lessons(study: StudyRecord, search: ResolvedSearch) -> list[Lesson]:
@@ -63,15 +73,13 @@ def lessons(study: StudyRecord, search: ResolvedSearch) -> list[Lesson]:
     their folders are needed once."""
     if search.warm_start and not study.state.warm_start:
         study.write(SearchState(warm_start=read_prior_runs(search.warm_start, search.rank_by)))
-    return [_lesson(run.heads) for run in study.state.warm_start]
+    return [_lesson(run) for run in study.state.warm_start if run.scored]
 
 
-def _lesson(heads: Sequence[PriorHead]) -> Lesson:
-    # Of an earlier version, heads that fell ill are among them, without a gain.
-    scored = [(head, head.gain) for head in heads if head.gain is not None]
+def _lesson(run: PriorRun) -> Lesson:
     # No trial of this study: the surrogate reads features alone.
     contenders = tuple(
         Contender(-1, head.measured.with_set(TrialState(head=head.head, family=head.head.family)))
-        for head, _ in scored
+        for head, _ in run.scored
     )
-    return Lesson(contenders, tuple(gain for _, gain in scored))
+    return Lesson(contenders, tuple(gain for _, gain in run.scored), run.name)

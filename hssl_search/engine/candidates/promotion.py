@@ -41,11 +41,14 @@ fits do not grow in number."""
 
 
 def healthy(screened: Iterable[Contender]) -> list[Contender]:
-    """Return the candidates that may be promoted: those that passed the health gate."""
+    """Return the candidates that may be promoted: those that passed the health gate and whose
+    discrepancy is known."""
     return [
         contender
         for contender in screened
-        if contender.control is None and contender.state.gate == HEALTHY
+        if contender.control is None
+        and contender.state.gate == HEALTHY
+        and contender.state.discrepancy is not None
     ]
 
 
@@ -55,7 +58,9 @@ def by_discrepancy(screened: tuple[Contender, ...]) -> tuple[Contender, ...]:
     the next of each."""
     candidates = {candidate.trial: candidate for candidate in healthy(screened)}
     discrepancies = {
-        trial: candidate.state.discrepancy or 0.0 for trial, candidate in candidates.items()
+        trial: candidate.state.discrepancy
+        for trial, candidate in candidates.items()
+        if candidate.state.discrepancy is not None
     }
     ranked = [candidates[n] for n in ties.rank(discrepancies, DISCREPANCY.resolution(None))]
     places = Counter[str]()
@@ -172,6 +177,8 @@ class Promotions(NamedTuple):
     screened."""
     predictions: Mapping[str, RankCorrelation] = {}
     """How well the surrogate (`forecast`) and `discrepancy` predicted the proxies' scores."""
+    left: tuple[str, ...] = ()
+    """Earlier searches that no longer taught, having given the wrong order."""
 
 
 class Promoter:
@@ -290,8 +297,12 @@ class Promoter:
             screened = any(candidate.state.gate for candidate in candidates)
             return Promotions("unhealthy" if screened else "unscreened")
         correlations = rank_correlations(contenders, scores, self.policy, self.lessons)
-        self.study.write(SearchState(promotion=PromotionState(rule=self.rule, **correlations)))
-        return Promotions("", correlations)
+        ended = [each for each in healthy(contenders) if each.trial in scores]
+        reached = [scores[each.trial] for each in ended]
+        left = tuple(surrogate.misleading(self.lessons, ended, reached).values())
+        promotion = PromotionState(rule=self.rule, left=left, **correlations)
+        self.study.write(SearchState(promotion=promotion))
+        return Promotions("", correlations, left)
 
     def _prune(self, contender: Contender, cause: str) -> None:
         self.trials.note(contender.trial, TrialState(promoted=False))

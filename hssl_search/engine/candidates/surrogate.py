@@ -59,6 +59,8 @@ class Lesson(NamedTuple):
     candidates: tuple[Contender, ...]
     scores: tuple[float, ...]
     """Of each candidate; not comparable with those of other searches."""
+    name: str = ""
+    """The run folder of that search."""
 
 
 def predict(
@@ -87,13 +89,11 @@ def predict(
     from sklearn.linear_model import BayesianRidge
 
     reached = [score for score in scores if score is not None]
-    if len(reached) >= TOLD:
-        ended = [
-            candidate
-            for candidate, score in zip(candidates, scores, strict=True)
-            if score is not None
-        ]
-        lessons = [lesson for lesson in lessons if not _misleads(lesson, ended, reached)]
+    ended = [
+        candidate for candidate, score in zip(candidates, scores, strict=True) if score is not None
+    ]
+    wrong = misleading(lessons, ended, reached)
+    lessons = [lesson for number, lesson in enumerate(lessons) if number not in wrong]
     sizes = [len(candidates), *(len(lesson.scores) for lesson in lessons)]
     columns = table((*candidates, *(taught for lesson in lessons for taught in lesson.candidates)))
     known = np.array([score is not None for score in scores] + [True] * sum(sizes[1:]))
@@ -118,11 +118,24 @@ def predict(
     return level + spread * means, spread * uncertain
 
 
-def _misleads(lesson: Lesson, ended: Sequence[Contender], reached: Sequence[float]) -> bool:
-    """Return whether a lesson alone puts these candidates into the wrong order."""
-    means, _ = predict(ended, [None] * len(ended), [lesson])
-    correlation = spearman(means, reached)
-    return correlation is not None and ties.above(0.0, correlation, ties.RELATIVE)
+def misleading(
+    lessons: Sequence[Lesson], ended: Sequence[Contender], reached: Sequence[float]
+) -> dict[int, str]:
+    """Return number and name of each lesson that alone puts the candidates whose proxies have ended
+    into the wrong order; none before `TOLD` have.
+
+    Args:
+        reached: the score of each candidate.
+    """
+    wrong: dict[int, str] = {}
+    if len(reached) < TOLD:
+        return wrong
+    for number, lesson in enumerate(lessons):
+        means, _ = predict(ended, [None] * len(ended), [lesson])
+        correlation = spearman(means, reached)
+        if correlation is not None and ties.above(0.0, correlation, ties.RELATIVE):
+            wrong[number] = lesson.name
+    return wrong
 
 
 def _scale(scores: Sequence[float]) -> tuple[float, float]:

@@ -70,8 +70,9 @@ class Trials:
         self._known = {
             number: Contender(number, state) for number, state in states.items() if state.role
         }
+        # The first of a kind is the control: earlier versions opened several for one device-time.
         self._controls = {
-            state.control: number for number, state in states.items() if state.control
+            state.control: number for number, state in reversed(states.items()) if state.control
         }
         self._decided = {trial.number for trial in trials if trial.state.is_finished()}
 

@@ -82,7 +82,7 @@ class JobMaker:
             architecture=True,
             reserve_s=self.machine.wall_s(reserve_s, at_once),
         )
-        key, folder = f"screen/group{number}", f"screening/{number:02d}"
+        key, folder = f"screen/group{number}", f"screening/group-{number:02d}"
         return self._job(key, "screen", task, folder, self.machine.resources(at_once))
 
     def training(

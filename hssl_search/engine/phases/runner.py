@@ -102,18 +102,26 @@ class Phase:
 
 
 class Pace:
-    """How many device-seconds jobs take for each one that was expected, learned as they end."""
+    """How many device-seconds jobs take for each one that was expected, learned as they end.
+
+    While none of a phase has come to its end, those that were cut for being slow tell; after that
+    one slow job is no reason to expect others to be.
+    """
 
     def __init__(self) -> None:
         self._timed: dict[str, tuple[float, float]] = {}
-        """Phase -> device-seconds expected of its jobs that ended, and taken by them."""
+        """Phase -> device-seconds expected of its jobs that came to their end, and taken."""
+        self._cut: dict[str, tuple[float, float]] = {}
+        """The same of what those did that were cut."""
+        self._phases: dict[str, None] = {}
+        """In the order in which something was first learned of them."""
         self._learned: set[str] = set()
         """Keys of those jobs. A later round, or an extension, lists them again."""
 
     @property
     def now(self) -> float:
         """Return the pace of the last phase of which a job has ended; 1 before any has."""
-        paces = map(self.of, reversed(self._timed))
+        paces = map(self.of, reversed(self._phases))
         return next((pace for pace in paces if pace is not None), 1.0)
 
     @property
@@ -123,15 +131,17 @@ class Pace:
 
     def of(self, phase: str) -> float | None:
         """Return the pace of one phase; None before any of its jobs has ended."""
-        expected_s, taken_s = self._timed.get(phase, (0.0, 0.0))
-        return taken_s / expected_s if expected_s else None
+        timed = self._timed.get(phase) or self._cut.get(phase) or (0.0, 0.0)
+        return timed[1] / timed[0] if timed[0] else None
 
-    def learn(self, job: Job, expected_s: float, taken_s: float) -> None:
+    def learn(self, job: Job, expected_s: float, taken_s: float, cut: bool = False) -> None:
         """Learn from a job, once; both times in device-seconds."""
         if job.key not in self._learned:
             self._learned.add(job.key)
-            expected, taken = self._timed.get(job.phase, (0.0, 0.0))
-            self._timed[job.phase] = (expected + expected_s, taken + taken_s)
+            self._phases.setdefault(job.phase)
+            timed = self._cut if cut else self._timed
+            expected, taken = timed.get(job.phase, (0.0, 0.0))
+            timed[job.phase] = (expected + expected_s, taken + taken_s)
 
 
 def attach_nothing(job: Job, outcome: Outcome) -> None:
@@ -159,6 +169,14 @@ class Backend:
     pace: Pace = field(default_factory=Pace)
     short: set[str] = field(default_factory=set)
     """Phases that the budget did not last for: jobs of theirs were not started, or were cut."""
+    late: set[str] = field(default_factory=set)
+    """Phases of which a job was cut because it took several times what was expected of it. The
+    search continues without it, and a resume takes it up again."""
+
+    @property
+    def complete(self) -> bool:
+        """Return whether all that was planned so far came to its end."""
+        return not self.short and not self.late
 
     def recall(self, job: Job) -> None:
         """Know what a job of a search that was killed had reported: the study holds how jobs ended,
@@ -189,6 +207,8 @@ class _Started:
     """Seconds that it should take from `since` on; None where that is not known."""
     since: float
     """On the meter's clock."""
+    patient: bool
+    """Whether it was given all that is borne of it; else it is the budget that ends it."""
 
     def left_s(self, now: float) -> float:
         """Return the GPU-seconds that it should still take."""
@@ -204,6 +224,8 @@ class Runner:
         decide: called with each job and how it ended, those that ended before included.
         keep_s: device-seconds that later phases should have; all jobs but the first
             `policy.always_tried` leave them alone.
+        sole: whether the phase has one job, without which there is nothing to continue with: it may
+            take half of what is left, however long was expected.
     """
 
     def __init__(
@@ -214,9 +236,11 @@ class Runner:
         expected: Mapping[str, float],
         decide: Callable[[Job, Outcome], None] = lambda job, outcome: None,
         keep_s: float = 0.0,
+        sole: bool = False,
     ) -> None:
         self.backend, self.name, self.phase = backend, name, phase
         self.expected, self.decide, self.keep_s = expected, decide, keep_s
+        self.sole = sole
         waiting = phase.waiting()
         places = backend.machine.places(phase.jobs[0]) if waiting else 1
         self.concurrency = min(waiting, places)
@@ -289,12 +313,12 @@ class Runner:
         backend, started, seconds = self.backend, self._live.pop(job.key), outcome.seconds
         if outcome.state is State.DONE:
             done = started.to_do
-            if not came_to_its_end(job, outcome):  # its seconds were over
+            if cut := not came_to_its_end(job, outcome):  # its seconds were over
                 outcome = replace(outcome, state=State.CUT)
                 done -= share_to_do(job)
                 why = "used up the time that it was given, and was cut at a checkpoint"
                 backend.watcher.note(f"{job.task.name} {why}.")
-            self._learn_pace(job, seconds, done, started.cold)
+            self._learn_pace(job, seconds, done, started.cold, cut)
         if (before := self.phase.cut.get(job.key)) is not None:
             # A worker that takes up a checkpoint between two rungs reports the last rung again.
             begins = outcome.reports[0].step if outcome.reports else math.inf
@@ -302,7 +326,7 @@ class Runner:
             both = [*earlier, *outcome.reports]
             outcome = replace(outcome, reports=both, seconds=before.seconds + seconds)
         if outcome.state is State.CUT:
-            backend.short.add(job.phase)
+            (backend.late if started.patient else backend.short).add(job.phase)
         if outcome.state is not State.CUT or outcome.reports:
             backend.study.record_job(job, outcome)
         self.phase.on_end(job, outcome)
@@ -331,14 +355,17 @@ class Runner:
         reserve_s = job.task.reserve_s
         if needed + reserve_s > left:
             return None
-        # A job leaves before the last of its seconds, which are its reserve.
-        borne = backend.policy.patience * needed + backend.policy.patience_s + reserve_s
-        if not self._live and not self.phase.waiting():
-            # Patience is for the sake of others: a search whose only group is slow should not end
-            # with its budget unspent.
+        borne = self._patience_s(job, needed)
+        if self.sole:
             borne = max(borne, left / 2)
         free = left - needed - reserve_s
         return replace(job, seconds=min(left - (1 - part) * free, borne))
+
+    def _patience_s(self, job: Job, needed: float) -> float:
+        """Return the seconds that are borne of a job that needs so many; it leaves before the last
+        of them, which are its reserve."""
+        policy = self.backend.policy
+        return policy.patience * needed + policy.patience_s + job.task.reserve_s
 
     def _needed_s(self, job: Job) -> float | None:
         """Return the seconds that a job should take from its newest checkpoint on, at the pace of
@@ -349,21 +376,25 @@ class Runner:
         return pace * expected_s * share_to_do(job) / machine.share(job)
 
     def _start(self, job: Job, cold: bool, to_do: float) -> None:
-        now = self.backend.meter.clock()
-        self._live[job.key] = _Started(job, cold, to_do, self._needed_s(job), now)
+        needed, now = self._needed_s(job), self.backend.meter.clock()
+        patient = needed is not None and (job.seconds or 0.0) >= self._patience_s(job, needed)
+        self._live[job.key] = _Started(job, cold, to_do, needed, now, patient)
 
-    def _learn_pace(self, job: Job, seconds: float, done: float, cold: bool) -> None:
+    def _learn_pace(
+        self, job: Job, seconds: float, done: float, cold: bool, cut: bool = False
+    ) -> None:
         """Learn the pace from a job that came to its end, or did what its seconds lasted for.
 
         Args:
             seconds: wall-clock seconds in which it did the share `done` of its steps.
             cold: whether its worker had to start first, which is no part of the pace.
+            cut: whether its seconds were over.
         """
         expected_s, machine = self.expected.get(job.key), self.backend.machine
         if expected_s is not None and done > 0:
             start_s = self.backend.startup_s / machine.charged(1) if cold else 0.0
             worked_s = max(0.0, seconds - start_s) * machine.share(job)
-            self.backend.pace.learn(job, expected_s * done, worked_s)
+            self.backend.pace.learn(job, expected_s * done, worked_s, cut)
 
 
 def came_to_its_end(job: Job, outcome: Outcome) -> bool:

@@ -135,6 +135,7 @@ def screen(context: Context, plan: Plan, number: int) -> None:
         _Groups(jobs, context.ended, expect),
         expected,
         lambda job, outcome: _screened(context, job, outcome, *groups[job.key]),
+        sole=len(jobs) == 1,
     ).run()
 
 

@@ -130,7 +130,8 @@ class Ledger:
         if not entries:
             return
         try:
-            self._write(b"".join(_written(entry) for entry in entries), durable)
+            lines = (json.dumps({**entry, "crc": _crc(entry)}) + "\n" for entry in entries)
+            self._write("".join(lines).encode(), durable)
         except OSError:
             self.close()  # opened anew, a line that is left torn is ended first
             raise
@@ -188,10 +189,6 @@ class Ledger:
             if _ends_torn(self.path):
                 self._file.write(b"\n")
         return self._file
-
-
-def _written(entry: Entry) -> bytes:
-    return json.dumps({**entry, "crc": _crc(entry)}).encode() + b"\n"
 
 
 def _crc(entry: Mapping[str, object]) -> str:

@@ -24,6 +24,7 @@ from hssl_search.engine.records.state import (
     Summary,
     TrialState,
     Verdict,
+    bad_keys,
     ended_jobs,
     joined,
 )
@@ -180,7 +181,7 @@ class RunRecord:
         if isinstance(study, RunRecord):
             return study
         attributes = joined(study.user_attrs)
-        search, jobs = SearchState.model_validate(attributes), ended_jobs(attributes)
+        search, jobs = SearchState.of(attributes), ended_jobs(attributes)
         trials = study.get_trials(deepcopy=False)
         states = {trial.number: _state(trial) for trial in trials}
         config = search.config or {}
@@ -275,9 +276,11 @@ class RunRecord:
 
 def _state(trial: FrozenTrial) -> TrialState:
     try:
-        state = TrialState.of(trial)
-    except ValidationError:  # a head of a family that this version does not know
-        state = TrialState.model_validate({**trial.user_attrs, "head": None})
+        state = TrialState.model_validate(trial.user_attrs)
+    except ValidationError as error:  # such as a head of a family that this version does not know
+        bad = bad_keys(error)
+        readable = {key: value for key, value in trial.user_attrs.items() if key not in bad}
+        state = TrialState.model_validate(readable)
     # A trial that no search made has no name.
     return state if state.name else state.with_set(TrialState(name=f"trial {trial.number}"))
 

@@ -111,14 +111,14 @@ class ResolvedSearch(BaseModel):
     asked: dict[str, object] = {}
     """The options of `SearchConfig` that were given or have a default."""
     setting: Setting
-    timm_args: dict[str, object] = {}
+    timm_args: dict[str, object]
     """Arguments for `timm.create_model` that make the base."""
     map_shapes: list[tuple[int, int, int]]
     """C x h x w of each of the base's maps that heads are fed from, the last stage's first."""
     same_architecture: HeadConfig
     """The head of the control that is built like the base's last stage."""
     space: ResolvedSpace
-    images: dict[str, Any] = {}
+    images: dict[str, Any]
     """Counts of images by part of the data, the names of classes, and what a look at them told."""
     skipped: list[str] = []
     """`path: reason` of each image that could not be read."""
@@ -151,8 +151,6 @@ class ResolvedSearch(BaseModel):
             "space": self.space.name,
         }
         keys = {"budget", "rank_by", "seed", "full_epochs", "machine", "images", "versions"}
-        if self.warm_start:
-            summary["warm_start"] = [_shown(Path(folder)) for folder in self.warm_start]
         return summary | self.model_dump(mode="json", include=keys)
 
 
@@ -279,7 +277,8 @@ class Run:
             if removed(written.get(key)):
                 raise UserError(
                     f"{self.search_yaml} has {key}: {written[key]}, which this version no longer "
-                    "offers; continue it with the version that wrote it, or begin another search."
+                    "offers; continue it with the version that wrote it, or begin another search "
+                    f"with --warm-start {shlex.quote(self.shown)}."
                 )
         for key, field in ResolvedSearch.model_fields.items():
             if field.is_required():

@@ -14,14 +14,23 @@ import json
 import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+)
 
 from hssl_search.engine.execution.jobs import Outcome, Report, State, TaskHead
 from hssl_search.engine.statistics.correlation import RankCorrelation
 from hssl_search.engine.statistics.metrics import ACCURACY
+from hssl_search.errors import UserError
 from hssl_search.heads.config import HeadConfig
 
 if TYPE_CHECKING:
@@ -98,7 +107,7 @@ class TrialState(HeadMeasures):
     What is inherited is of its joint screening, beside other heads.
     """
 
-    # Who it is, and where it trains
+    # What it is
     role: Literal["candidate", "control"] | None = None
     """None for a trial that no search made."""
     control: str | None = None
@@ -169,8 +178,15 @@ class TrialState(HeadMeasures):
 
     @classmethod
     def of(cls, trial: FrozenTrial) -> TrialState:
-        """Return what the study holds of a trial."""
-        return cls.model_validate(trial.user_attrs)
+        """Return what the study holds of a trial.
+
+        Raises:
+            UserError: where this version cannot read it, such as a head of a family that it lacks.
+        """
+        try:
+            return cls.model_validate(trial.user_attrs)
+        except ValidationError as error:
+            raise _refused(f"trial {trial.number}", bad_keys(error)) from error
 
     def as_measured(self) -> TrialState:
         """Return what the surrogate reads of a screened head."""
@@ -221,6 +237,18 @@ class Contender:
         return self.state.control
 
 
+def bad_keys(error: ValidationError) -> list[str]:
+    """Return the keys whose values were refused."""
+    return sorted({str(entry["loc"][0]) for entry in error.errors()})
+
+
+def _refused(what: str, keys: Iterable[str]) -> UserError:
+    return UserError(
+        f"the study holds values for {', '.join(keys)} of {what} that this version cannot read; "
+        "use the version that wrote them."
+    )
+
+
 class PlanState(Attributes):
     """The plan of a search, and how it came about."""
 
@@ -251,6 +279,8 @@ class PromotionState(Attributes):
     """Of the proxies' scores with those that the surrogate predicts, each left out in turn."""
     discrepancy: RankCorrelation | None = None
     """Of the proxies' scores with discrepancy."""
+    left: tuple[str, ...] = ()
+    """Earlier searches that no longer taught, having given the wrong order."""
 
 
 class ConfirmingState(Attributes):
@@ -297,6 +327,32 @@ class PriorRun(Attributes):
     name: str
     """Its folder, as a person types it."""
     heads: tuple[PriorHead, ...] = ()
+
+    @field_validator("heads", mode="before")
+    @classmethod
+    def _those_that_can_be_read(cls, heads: Any) -> Any:
+        """Leave out heads that this version cannot read, such as those of a family that it
+        lacks."""
+        if not isinstance(heads, list | tuple):
+            return heads
+        readable = []
+        for head in heads:
+            with suppress(ValidationError):
+                readable.append(PriorHead.model_validate(head))
+        return tuple(readable)
+
+    @property
+    def scored(self) -> list[tuple[PriorHead, float]]:
+        """Return the heads that have a score, each with it."""
+        # Of an earlier version, heads that fell ill are among them, without a score.
+        return [(head, head.gain) for head in self.heads if head.gain is not None]
+
+    @property
+    def note(self) -> str:
+        """Return what the search is told of it."""
+        heads = len(self.scored)
+        scored = "1 head" if heads == 1 else f"{heads} heads"
+        return f"warm start from {self.name}: {scored} with a score."
 
 
 class JobRecord(Attributes):
@@ -402,7 +458,9 @@ class NoWinner(Attributes):
     images: str = ""
     """What is wrong with the images."""
     extend: str = ""
-    """The command that continues with a larger budget, where that would help."""
+    """The command that continues, with a larger budget where that is what lacked."""
+    late: bool = False
+    """Whether it was not the budget: what took several times what was planned was cut."""
 
 
 class Verdict(Attributes):
@@ -482,14 +540,43 @@ class SearchState(Attributes):
     nothing_runs: str = ""
     """The part of the study's note that says that nothing runs; empty while the search runs."""
 
+    @classmethod
+    def of(cls, attributes: Mapping[str, object]) -> SearchState:
+        """Return what the attributes of a study hold (`joined`).
+
+        A value of `MADE_AGAIN` that this version cannot read counts as not there.
+
+        Raises:
+            UserError: for any other such value, by which the search would continue.
+        """
+        try:
+            return cls.model_validate(attributes)
+        except ValidationError as error:
+            bad = bad_keys(error)
+            if lost := [key for key in bad if key not in MADE_AGAIN]:
+                raise _refused("the search", lost) from error
+        return cls.model_validate({key: attributes[key] for key in attributes.keys() - set(bad)})
+
+
+MADE_AGAIN = {"verdict", "promotion", "reference", "reference_scores", "warm_start", "nothing_runs"}
+"""What a search makes anew where the study does not hold it."""
+
 
 def ended_jobs(attributes: Mapping[str, object]) -> list[JobRecord]:
-    """Return the job records among the user attributes of a study (`joined`)."""
-    return [
-        JobRecord.model_validate(_numbers(value))
-        for key, value in attributes.items()
-        if key.startswith(JOB_PREFIX)
-    ]
+    """Return the job records among the user attributes of a study (`joined`).
+
+    Raises:
+        UserError: for one that this version cannot read.
+    """
+    records = []
+    for key, value in attributes.items():
+        if key.startswith(JOB_PREFIX):
+            try:
+                records.append(JobRecord.model_validate(_numbers(value)))
+            except ValidationError as error:
+                job = f"job {key.removeprefix(JOB_PREFIX)}"
+                raise _refused(job, bad_keys(error)) from error
+    return records
 
 
 def without_non_finite(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 import optuna
@@ -190,7 +190,7 @@ class StudyRecord:
     @property
     def state(self) -> SearchState:
         """Return what the study holds of the search."""
-        return SearchState.model_validate(self.study_attributes())
+        return SearchState.of(self.study_attributes())
 
     def write(self, state: SearchState) -> None:
         """Write the fields that `state` sets."""
@@ -317,7 +317,7 @@ class StudyRecord:
     def _trial_id(self, number: int) -> int:
         return self.storage.get_trial_id_from_study_id_trial_number(self._id, number)
 
-    def _errors(self) -> Any:
+    def _errors(self) -> AbstractContextManager[None]:
         return database_errors(self._url)
 
 

@@ -130,5 +130,6 @@ class Chance:
         Further seeds are judged by the same queries, so that they do not help here.
         """
         share = self.level / 100
+        # Of the share that guessing gets right: a binomial count, taken as normal.
         deviation = 100 * math.sqrt(share * (1 - share) / self.queries)
         return accuracy - self.level > NormalDist().inv_cdf(CONFIDENCE) * deviation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,13 +130,42 @@ def test_what_an_earlier_version_kept_is_read(lab: Lab) -> None:
         "heads": [
             {"head": {"family": "mlp"}, "gain": 1.5, "measured": {"overlap_excess": 0.2}},
             {"head": {"family": "resnet"}, "gain": None, "measured": {}},
+            {"head": {"family": "later"}, "gain": 2.0, "measured": {}},
         ],
     }
     lab.study.write(SearchState(warm_start=(PriorRun.model_validate(kept),)))
     [lesson] = lessons(lab.study, lab.run.resolved())
     assert lesson.scores == (1.5,)
     [mlp] = lesson.candidates
-    assert (mlp.family, mlp.state.overlap_excess) == ("mlp", 0.2)
+    assert (mlp.family, mlp.state.overlap_excess, lesson.name) == ("mlp", 0.2, "runs/a")
+    assert lab.study.state.warm_start[0].note == "warm start from runs/a: 1 head with a score."
+
+
+def test_a_run_that_taught_the_wrong_order_is_told_and_kept(
+    make_lab: Callable[..., Lab], many: Space, earlier: str
+) -> None:
+    [right] = read_prior_runs([earlier], "accuracy")
+    heads = tuple(head.model_copy(update={"gain": -gain}) for head, gain in right.scored)
+    wrong = PriorRun(name="runs/wrong", heads=heads)
+    lab = misleading(make_lab(many, budget=LARGE, full_epochs="off"))
+    lab.study.write(SearchState(warm_start=(right, wrong)))
+    lab.search()
+    kept = lab.study.state.promotion
+    assert kept is not None and kept.left == ("runs/wrong",)
+    assert "What runs/wrong taught was left, having" in lab.watcher.notes()
+
+
+def test_heads_of_a_family_that_is_not_there_are_left_out(earlier: str) -> None:
+    [before] = read_prior_runs([earlier], "accuracy")
+    with sqlite3.connect(Path(earlier) / "study.db") as database:
+        database.execute(
+            "UPDATE trial_user_attributes SET value_json = replace(value_json, ?, ?) "
+            "WHERE key = 'head'",
+            ('"mlp"', '"later"'),
+        )
+    [after] = read_prior_runs([earlier], "accuracy")
+    assert after.heads == tuple(head for head in before.heads if head.head.family != "mlp")
+    assert 0 < len(after.heads) < len(before.heads)
 
 
 def edited(folder: str, **changes: Any) -> str:
@@ -183,6 +213,7 @@ def test_a_run_without_results_is_refused(make_lab: Callable[..., Lab]) -> None:
     lab.controller()
     with pytest.raises(
         UserError,
-        match=r"the run 'demo' has too few heads with a score to learn from \(0\); give --warm",
+        match=r"the run 'demo' has too few heads with a score to learn from \(0\); give --warm-"
+        r"start a run with at least two proxies that came to their end\.",
     ):
         read_prior_runs([published(lab)], "accuracy")

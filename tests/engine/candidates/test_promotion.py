@@ -18,7 +18,7 @@ from hssl_search.engine.candidates.promotion import (
     choose,
     rank_correlations,
 )
-from hssl_search.engine.candidates.surrogate import TOLD, Lesson, predict
+from hssl_search.engine.candidates.surrogate import TOLD, Lesson, misleading, predict
 from hssl_search.engine.config import PromotionRule
 from hssl_search.engine.policy import DEFAULT
 from hssl_search.engine.records.state import Contender, TrialState
@@ -65,6 +65,12 @@ def test_only_healthy_heads_are_promoted_however_discrepant_others_are() -> None
     ]
     assert [one.trial for one in by_discrepancy(tuple(screened))] == [0]
     assert by_discrepancy(tuple(screened[1:])) == ()
+
+
+def test_a_head_whose_discrepancy_was_not_measured_is_not_promoted() -> None:
+    screened = (contender(0, None), contender(1, -0.2), contender(2, 0.1))
+    assert [one.trial for one in by_discrepancy(screened)] == [2, 1]
+    assert choose("random", screened, [1, 2], {}, 0) is None
 
 
 def test_promotion_does_not_depend_on_the_order_of_screening() -> None:
@@ -329,3 +335,6 @@ def test_a_lesson_is_left_when_it_puts_enough_proxies_into_the_wrong_order() -> 
 
     assert predicted(TOLD, [wrong, right]) == predicted(TOLD, [right])
     assert predicted(TOLD - 1, [wrong, right]) != predicted(TOLD - 1, [right])
+    named, reached = [wrong._replace(name="runs/a"), right._replace(name="runs/b")], truth.tolist()
+    assert misleading(named, heads[:TOLD], reached[:TOLD]) == {0: "runs/a"}
+    assert misleading(named, heads[: TOLD - 1], reached[: TOLD - 1]) == {}

@@ -121,7 +121,7 @@ def test_keys_phases_folders_and_trials(maker: JobMaker, tmp_path: Path) -> None
         for job in all_jobs(maker)
     ] == [
         ("measure", "measure", "measure", None),
-        ("screen/group1", "screen", "screening/01", None),
+        ("screen/group1", "screen", "screening/group-01", None),
         ("proxy/0007/seed3", "proxy", "trials/0007/checkpoint", 7),
         ("confirm/0007/seed4", "confirm", "trials/0007/checkpoint-seed4", 7),
         ("full", "full", "winner/checkpoint", None),

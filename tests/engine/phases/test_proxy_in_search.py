@@ -119,3 +119,26 @@ def test_a_sampler_that_learns_draws_in_rounds_each_after_the_proxies_of_the_one
     assert len(set(lab.starts)) == len(lab.starts)
     promoted = {trial.number for trial in lab.study.trials() if trial.user_attrs.get("promoted")}
     assert len(promoted) == plan["proxies"]
+
+
+def test_one_slow_proxy_is_cut_and_the_others_are_promoted_all_the_same(
+    make_lab: Callable[..., Lab], wide_space: Space
+) -> None:
+    lab = make_lab(wide_space, budget="3cpu-h", sampler="random", promote="discrepancy")
+    lab.search()
+    slow = [key for key in lab.starts if key.startswith("proxy/")][3]
+
+    lab = make_lab(wide_space, budget="3cpu-h", sampler="random", promote="discrepancy")
+    lab.slow = {slow: 20.0}
+    verdict = lab.search()
+    attributes = lab.study.study_attributes()
+    assert lab.study.job_records()[slow]["state"] == "cut"
+    assert len(attributes["promoted"]) == attributes["plan"]["numbers"]["proxies"]
+    assert verdict["winner"] is not None
+    assert not attributes["plan"]["done"], "a resume takes the slow one up again"
+    assert "The budget did not last" not in lab.watcher.notes()
+    lab.slow = {}
+    lab.search()
+    attributes = lab.study.study_attributes()
+    assert lab.study.job_records()[slow]["state"] in ("done", "stopped")
+    assert attributes["plan"]["done"]

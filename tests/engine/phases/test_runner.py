@@ -171,9 +171,9 @@ def test_a_job_may_take_a_few_times_what_was_expected_but_no_more_than_is_left(
     assert seconds(setup, job("a"), None) == 400
 
 
-def test_a_job_that_no_other_waits_for_may_take_half_of_what_is_left(setup: WorkerSetup) -> None:
+def test_the_sole_job_of_a_phase_may_take_half_of_what_is_left(setup: WorkerSetup) -> None:
     """A search whose only group is slow would else end with its budget unspent."""
-    alone = Runner(setup.backend, "screen", Phase([], {}), {"a": 100.0})
+    alone = Runner(setup.backend, "screen", Phase([], {}), {"a": 100.0}, sole=True)
     fitting = alone.affordable(job("a"))
     assert fitting is not None and fitting.seconds == 500
     setup.spend(400.0)
@@ -544,7 +544,7 @@ FULL = DeviceFull("no memory")
 @pytest.mark.parametrize(
     ("expected_s", "held_s", "again_s"),
     [
-        (100.0, 10.0, (1_000 - 0.5 * 10) / 2),
+        (100.0, 10.0, PATIENCE[0] * 100 + PATIENCE[1]),
         (100.0, 1_000.0, PATIENCE[0] * 100 + PATIENCE[1]),
         (600.0, 400.0, 800.0),
         (600.0, 1_000.0, 0.0),
@@ -568,7 +568,7 @@ def test_a_job_that_begins_again_is_given_what_it_needs_and_what_is_left(
     assert [(started.gpus, started.seconds) for started in gpus.started][1] == (1.0, again_s)
 
 
-def test_only_what_came_to_its_end_teaches_the_pace(setup: WorkerSetup) -> None:
+def test_a_job_that_failed_teaches_nothing_of_the_pace(setup: WorkerSetup) -> None:
     setup.run(job("proxy/a", acts=(300.0, ValueError("no luck"))), expected={"proxy/a": 100.0})
     assert setup.backend.pace.now == 1
 
@@ -669,8 +669,8 @@ def test_a_job_that_runs_out_of_its_seconds_is_cut_and_a_later_run_takes_it_up_a
     ]
     outcomes = setup.study.job_outcomes()
     assert [report.step for report in outcomes["proxy/slow"].reports] == [50, 60]
-    assert setup.backend.short == {"proxy"}, "it is undecided, as what the budget did not last for"
-    assert setup.backend.pace.now == pytest.approx((120 + 20) / (0.6 * 20 + 20))
+    assert (setup.backend.late, setup.backend.short) == ({"proxy"}, set()), "the budget lasts"
+    assert setup.backend.pace.now == 1, "a slow job is no reason to expect others to be"
     phase = steady.run(*asked, ended=outcomes)
     assert steady.started() == ["slow", "quick", "slow"]
     assert phase.outcomes["proxy/slow"].state is State.DONE

@@ -108,22 +108,29 @@ def test_there_are_as_many_groups_and_rounds_as_the_plan_says(
     )
 
 
-def test_a_slow_screening_is_cut_and_a_later_run_takes_it_to_its_end(
+def test_the_only_group_may_be_slow_and_one_that_is_cut_is_taken_to_its_end_by_a_later_run(
     make_lab: Callable[..., Lab],
 ) -> None:
     lab = make_lab(budget="3cpu-h")
     lab.slow = {"screen": 6.0}
+    assert lab.search()["state"] == "better", "half of the budget holds it"
+    assert lab.starts.count("screen/group0") == 1
+
+    lab = make_lab(budget="3cpu-h")
+    lab.slow = {"screen": 200.0}
     assert lab.search()["winner"] is None
     assert lab.study.job_records()["screen/group0"]["state"] == "cut"
+    told = lab.watcher.notes()
+    assert "several times what was planned: jobs of screen" in told and "--budget" not in told
+    lab.slow = {}
     verdict = lab.search()
-    lab.check()
     assert lab.starts.count("screen/group0") == 2
     assert all(lab.trial(name).user_attrs["gate"] == "healthy" for name in lab.overlap)
     assert verdict["state"] == "better"
 
 
 def slow_screening(
-    make_lab: Callable[..., Lab], space: Space, slow: float = 6.0
+    make_lab: Callable[..., Lab], space: Space, slow: float = 8.0
 ) -> tuple[Lab, dict[str, Any]]:
     """Return a search whose budget does not last for all groups."""
     lab = make_lab(space, budget="20cpu-min", sampler="random")

@@ -277,3 +277,14 @@ def test_a_run_of_an_earlier_version_has_its_share_of_a_gpu_with_the_machine_alo
     earlier["machine"]["gpus_per_trial"] = 0.5
     read = Run.create(tmp_path / "demo", earlier).resolved()
     assert (read.gpus_per_trial, read.policy) == (0.5, DEFAULT)
+
+
+@pytest.mark.parametrize("key", ["timm_args", "images", "map_shapes"])
+def test_a_search_that_lacks_what_every_search_writes_is_not_continued(
+    tmp_path: Path, resolved: ResolvedSearch, key: str
+) -> None:
+    written = resolved.as_plain()
+    del written[key]
+    run = Run.create(tmp_path / "demo", written)
+    with pytest.raises(UserError, match=rf"{run.search_yaml} has no '{key}' any more, .* put it b"):
+        run.resolved()

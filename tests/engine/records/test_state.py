@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import create_trial
 
 import hssl_search.errors
 from hssl_search.engine.execution.jobs import Outcome, Report, State
@@ -29,6 +30,7 @@ from hssl_search.engine.records.state import (
     split,
 )
 from hssl_search.engine.statistics.correlation import RankCorrelation
+from hssl_search.errors import UserError
 from hssl_search.heads.config import HeadConfig
 
 PACKAGE = Path(hssl_search.errors.__file__).parent
@@ -145,6 +147,29 @@ def test_a_study_of_an_earlier_version_is_read() -> None:
     assert search.confirming is not None and search.confirming.trials == (1, 2)
     [job] = ended_jobs({"job/full": {"key": "full", "state": "done", "reports": []}, "plan": {}})
     assert (job.outcome(), job.task, job.steps) == (Outcome(State.DONE), None, 0)
+
+
+def test_a_value_that_cannot_be_read_and_is_made_again_counts_as_not_there() -> None:
+    held: dict[str, Any] = {
+        "verdict": {"state": "another"},
+        "warm_start": [{"heads": []}],
+        "promoted": [1, 2],
+        "job/full": 3,
+    }
+    search = SearchState.of(held)
+    assert (search.verdict, search.warm_start, search.promoted) == (None, (), (1, 2))
+    assert search.attributes().keys() == {"promoted"}
+
+
+def test_any_other_value_that_cannot_be_read_is_told_in_a_sentence() -> None:
+    refused = r"^the study holds values for {} of {} that this version cannot read; use the v"
+    with pytest.raises(UserError, match=refused.format("plan, promoted", "the search")):
+        SearchState.of({"plan": 3, "promoted": "x", "verdict": 4})
+    with pytest.raises(UserError, match=refused.format("state", "job proxy/0001")):
+        ended_jobs({"job/proxy/0001": {"key": "proxy/0001", "state": "lost"}})
+    trial = create_trial(value=1.0, user_attrs={"head": {"family": "later"}})
+    with pytest.raises(UserError, match=refused.format("head", "trial -1")):
+        TrialState.of(trial)
 
 
 def test_a_record_of_a_job_keeps_numbers_that_json_cannot_hold() -> None:

@@ -90,7 +90,8 @@ class TuneTrials:
         pending = Counter(_size(bundle) for group in groups for bundle in group["bundles"].values())
         waiting = []
         for key in reversed(not_started):
-            size = _size(devices(self.dispatcher.job(key)))
+            job = self.dispatcher.job(key)
+            size = _size(devices(job.cpus, job.gpus))
             if pending[size]:
                 pending[size] -= 1
                 waiting.append(key)
@@ -230,14 +231,15 @@ def cause_of_death(said: str, attempts: int) -> str:
     )
 
 
-def devices(job: Job) -> dict[str, float]:
+def devices(cpus: float, gpus: float) -> dict[str, float]:
     """Return what a job needs, in Ray's words."""
-    return {"CPU": job.cpus, "GPU": job.gpus} if job.gpus else {"CPU": job.cpus}
+    return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
 
 
 def resources(config: Mapping[str, str]) -> tune.PlacementGroupFactory:
     """Return what a trial needs, from its job."""
-    return tune.PlacementGroupFactory([devices(Job.from_plain(json.loads(config[JOB])))])
+    plain = json.loads(config[JOB])
+    return tune.PlacementGroupFactory([devices(plain["cpus"], plain["gpus"])])
 
 
 def _size(bundle: dict[str, float]) -> tuple[float, float]:

@@ -39,16 +39,17 @@ def run_in_trial(config: Mapping[str, str], worker: Worker | str) -> None:
     folder, reported and raised."""
     from ray import tune
 
-    job = Job.from_plain(json.loads(config[JOB]))
-    limit_threads(job.cpus)  # before the worker below is imported, and torch with it
+    plain = json.loads(config[JOB])
+    limit_threads(plain["cpus"])  # before the worker below is imported, and torch with it
 
     def send(step: int, metrics: Metrics) -> None:
         tune.report({STEP: step, METRICS: json.dumps(metrics)})
 
     try:
-        resolve(worker)(job, send)
+        # Within: a task that is refused is an error of its job, and no reason to try it again.
+        resolve(worker)(Job.from_plain(plain), send)
     except Exception as error:
-        _write_traceback(job)
+        _write_traceback(Path(plain["folder"]))
         tune.report(
             {
                 CAUSE: cause(error),
@@ -79,8 +80,7 @@ def resolve(worker: Worker | str) -> Any:
     return getattr(importlib.import_module(module), function)
 
 
-def _write_traceback(job: Job) -> None:
-    folder = Path(job.folder)
+def _write_traceback(folder: Path) -> None:
     with suppress(OSError):  # the error that is told may be that nothing can be written there
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
