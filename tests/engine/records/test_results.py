@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import optuna
 import pytest
 
 from hssl_search.engine.execution.jobs import Outcome, Report, State
-from hssl_search.engine.records.results import Results, ScoreTable, ailment, counted, final_metrics
+from hssl_search.engine.records.results import (
+    Results,
+    RunRecord,
+    ScoreTable,
+    ailment,
+    counted,
+    final_metrics,
+)
 from hssl_search.engine.statistics.metrics import ACCURACY, ALIGNMENT, DISCREPANCY
 
 ENDS = [Report(50, {"accuracy": 40.0}), Report(100, {"accuracy": 41.0})]
@@ -81,3 +89,15 @@ def test_rows_tell_the_best_first_and_no_interval_before_anything_tells_the_nois
     twice = ScoreTable(ACCURACY, {0: {0: 40.0, 1: 42.0}, 1: {0: 99.0, 1: 99.9}}, 0.1).rows
     assert twice[0].interval is not None and twice[0].interval[1] == 100.0, "accuracies end there"
     assert sum(row.best or 0.0 for row in twice) == pytest.approx(1.0)
+
+
+def test_a_study_with_values_that_cannot_be_read_is_read_without_them() -> None:
+    study = optuna.create_study()
+    study.set_user_attr("verdict", {"state": "another"})
+    study.set_user_attr("promoted", [0])
+    head = {"family": "later"}
+    attributes = {"role": "candidate", "name": "a", "head": head, "group": "x", "seed": 3}
+    study.add_trial(optuna.trial.create_trial(value=1.0, user_attrs=attributes))
+    record = RunRecord.of(study)
+    assert (record.search.verdict, record.search.promoted) == (None, (0,))
+    assert record.states[0].attributes() == {"role": "candidate", "name": "a", "seed": 3}
