@@ -85,9 +85,10 @@ def searching(monkeypatch: pytest.MonkeyPatch) -> Callable[[Work], list[Run]]:
     def instead(work: Work) -> list[Run]:
         called: list[Run] = []
 
-        def search(run: Run, resolved: Any, session: Any, study: StudyRecord, *_: Any) -> None:
+        def search(run: Run, resolved: Any, session: Any, study: StudyRecord, *_: Any) -> bool:
             called.append(run)
             work(run, study)
+            return True
 
         monkeypatch.setattr(api, "_search", search)
         return called
