@@ -311,9 +311,11 @@ class Runner:
     def on_end(self, job: Job, outcome: Outcome) -> None:
         """Record how a job ended, and let phase and trial decide by it."""
         backend, started, seconds = self.backend, self._live.pop(job.key), outcome.seconds
+        late = False
         if outcome.state is State.DONE:
             done = started.to_do
             if cut := not came_to_its_end(job, outcome):  # its seconds were over
+                late = started.patient
                 outcome = replace(outcome, state=State.CUT)
                 done -= share_to_do(job)
                 why = "used up the time that it was given, and was cut at a checkpoint"
@@ -326,7 +328,7 @@ class Runner:
             both = [*earlier, *outcome.reports]
             outcome = replace(outcome, reports=both, seconds=before.seconds + seconds)
         if outcome.state is State.CUT:
-            (backend.late if started.patient else backend.short).add(job.phase)
+            (backend.late if late else backend.short).add(job.phase)
         if outcome.state is not State.CUT or outcome.reports:
             backend.study.record_job(job, outcome)
         self.phase.on_end(job, outcome)

@@ -677,6 +677,18 @@ def test_a_job_that_runs_out_of_its_seconds_is_cut_and_a_later_run_takes_it_up_a
     assert [report.step for report in phase.outcomes["proxy/slow"].reports] == [50, 100]
 
 
+def test_a_job_that_the_end_of_the_budget_cuts_is_not_taken_for_a_slow_one(
+    setup: WorkerSetup,
+) -> None:
+    """It was given all that is borne of it, and the budget ended first, by what others took."""
+    asked = job("proxy/a", acts=(10.0, 10.0))
+    runner = Runner(setup.backend, "proxy", Phase([asked], {}), {"proxy/a": 20.0})
+    started = runner.next_job()
+    assert started is not None and started.seconds == PATIENCE[0] * 20 + PATIENCE[1]
+    runner.on_end(started, Outcome(State.CUT))
+    assert (setup.backend.short, setup.backend.late) == ({"proxy"}, set())
+
+
 def test_a_phase_is_short_whose_jobs_the_budget_does_not_last_for(setup: WorkerSetup) -> None:
     setup.run(job("proxy/a", acts=(1.0, 1.0)))
     assert setup.backend.short == set()
